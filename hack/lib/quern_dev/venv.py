@@ -1,0 +1,36 @@
+"""The Python environment of the scripts and tests, one per content of its requirements file."""
+
+import hashlib
+import os
+import shutil
+import sys
+from pathlib import Path
+
+from . import console, paths
+
+
+def path_of(requirements: str = "requirements.txt") -> Path:
+    """Where the environment for hack/<requirements> lies, or will lie once made."""
+    text = (paths.REPO / "hack" / requirements).read_bytes()
+    key = hashlib.sha256(text + f"{sys.version_info[:3]} {os.path.realpath(sys.executable)}".encode()).hexdigest()[:10]
+    stem = requirements.removesuffix(".txt").removeprefix("requirements").strip("-")
+    return paths.cache_dir() / f"venv-{stem + '-' if stem else ''}{key}"
+
+
+def ensure(requirements: str = "requirements.txt", note: str = "") -> Path:
+    """Makes the environment unless it is there. Returns its Python."""
+    target = path_of(requirements)
+    python = target / "bin" / "python"
+    if (target / ".complete").exists():
+        return python
+    paths.cache_dir().mkdir(parents=True, exist_ok=True)
+    shutil.rmtree(target, ignore_errors=True)
+    base = [os.path.realpath(sys.executable)]
+    console.run_logged("make a Python environment", [*base, "-m", "venv", target],
+                       paths.logs_dir() / "venv.log", quiet_below=2)
+    console.run_logged(f"install Python packages{note}",
+                       [python, "-m", "pip", "install", "--retries", "5", "--timeout", "60", "-r",
+                        paths.REPO / "hack" / requirements],
+                       paths.logs_dir() / "pip.log", attempts=4)
+    (target / ".complete").touch()
+    return python
