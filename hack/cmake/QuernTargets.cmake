@@ -56,18 +56,22 @@ function(quern_program name)
   cmake_parse_arguments(A "" "" "SOURCES;DEPS" ${ARGN})
   _quern_names(deps ${A_DEPS})
   add_executable(${name} ${A_SOURCES})
+  _quern_member(programs ${name})
   target_include_directories(${name} PRIVATE ${CMAKE_SOURCE_DIR})
   target_link_libraries(${name} PRIVATE ${deps})
 endfunction()
 
 # quern_test(unit_formats SOURCES a_test.cc DEPS formats LABELS unit [threaded])
 # One binary per folder; every TEST is a ctest entry of its own. "threaded" ones also run under TSan.
+# Tests run in the root of the checkout, where QUERN_TESTS_DIR ("tests") leads: an absolute path in the compiler's
+# arguments would keep ccache from finding, in a fresh clone, what another one compiled.
+# `ninja tests_unit` (tests_threaded, tests_contract, ...) builds all tests with that label.
 function(quern_test name)
   cmake_parse_arguments(A "" "TIMEOUT" "SOURCES;DEPS;LABELS" ${ARGN})
   _quern_names(deps ${A_DEPS})
   add_executable(${name} ${A_SOURCES})
   target_include_directories(${name} PRIVATE ${CMAKE_SOURCE_DIR})
-  target_compile_definitions(${name} PRIVATE QUERN_TESTS_DIR="${CMAKE_SOURCE_DIR}/tests")
+  target_compile_definitions(${name} PRIVATE QUERN_TESTS_DIR="tests")
   target_link_libraries(${name} PRIVATE ${deps} GTest::gtest GTest::gmock GTest::gtest_main)
   if(NOT A_LABELS)
     set(A_LABELS unit)
@@ -75,13 +79,17 @@ function(quern_test name)
   if(NOT A_TIMEOUT)
     set(A_TIMEOUT 120)
   endif()
-  gtest_discover_tests(${name} DISCOVERY_MODE PRE_TEST
+  foreach(label ${A_LABELS})
+    _quern_member(tests_${label} ${name})
+  endforeach()
+  gtest_discover_tests(${name} DISCOVERY_MODE PRE_TEST WORKING_DIRECTORY ${CMAKE_SOURCE_DIR}
                        PROPERTIES LABELS "${A_LABELS}" TIMEOUT ${A_TIMEOUT})
 endfunction()
 
 # quern_fuzzer(fuzz_gguf SOURCES gguf_fuzz.cc DEPS formats CORPUS corpus/gguf)
 # With QUERN_FUZZ a libFuzzer binary; ctest runs it over the seed corpus and for a bounded number of runs.
 # Files that a fuzzer once broke on go into the corpus, so that they stay mended.
+set(QUERN_FUZZ_SECONDS 30 CACHE STRING "how long each fuzzer runs at most; above 60, it uses all of it")
 function(quern_fuzzer name)
   cmake_parse_arguments(A "" "RUNS;CORPUS" "SOURCES;DEPS" ${ARGN})
   if(NOT QUERN_FUZZ)
@@ -91,14 +99,49 @@ function(quern_fuzzer name)
   if(NOT A_RUNS)
     set(A_RUNS 20000)
   endif()
+  if(QUERN_FUZZ_SECONDS GREATER 60)
+    set(A_RUNS -1)  # as long as the time lasts
+  endif()
   add_executable(${name} ${A_SOURCES})
   target_include_directories(${name} PRIVATE ${CMAKE_SOURCE_DIR})
   target_link_libraries(${name} PRIVATE ${deps})
   target_link_options(${name} PRIVATE -fsanitize=fuzzer)
   file(MAKE_DIRECTORY ${CMAKE_BINARY_DIR}/corpus/${name})
-  add_test(NAME ${name} COMMAND ${name} -runs=${A_RUNS} -max_total_time=60 -rss_limit_mb=2048
+  math(EXPR timeout "${QUERN_FUZZ_SECONDS} + 120")
+  add_test(NAME ${name} COMMAND ${name} -runs=${A_RUNS} -max_total_time=${QUERN_FUZZ_SECONDS} -rss_limit_mb=2048
            ${CMAKE_BINARY_DIR}/corpus/${name} ${CMAKE_CURRENT_SOURCE_DIR}/${A_CORPUS})
-  set_tests_properties(${name} PROPERTIES LABELS fuzz TIMEOUT 180)
+  set_tests_properties(${name} PROPERTIES LABELS fuzz TIMEOUT ${timeout})
+  _quern_member(fuzzers ${name})
+endfunction()
+
+# quern_pytest(serve_api PATHS tests/integration/serve LABELS integration TIMEOUT 600)
+# One ctest entry that runs pytest with the Python of hack/setup, in the root of the checkout. The programs' directory is
+# in QUERN_BIN. hack/test counts the tests inside, from <build>/junit/NAME.xml.
+set(QUERN_PYTHON "" CACHE FILEPATH "the Python with the packages of hack/requirements.txt (default: hack/setup's)")
+function(quern_pytest name)
+  cmake_parse_arguments(A "" "TIMEOUT" "PATHS;LABELS;ENVIRONMENT" ${ARGN})
+  set(python ${QUERN_PYTHON})
+  if(NOT python)
+    execute_process(COMMAND ${CMAKE_SOURCE_DIR}/hack/setup --print python OUTPUT_VARIABLE python
+                    OUTPUT_STRIP_TRAILING_WHITESPACE COMMAND_ERROR_IS_FATAL ANY)
+  endif()
+  if(NOT A_TIMEOUT)
+    set(A_TIMEOUT 300)
+  endif()
+  add_test(NAME pytest.${name}
+           COMMAND ${python} -B -m pytest -p no:cacheprovider --tb=short -v
+                   --junitxml=${CMAKE_BINARY_DIR}/junit/${name}.xml ${A_PATHS}
+           WORKING_DIRECTORY ${CMAKE_SOURCE_DIR})
+  set_tests_properties(pytest.${name} PROPERTIES LABELS "${A_LABELS}" TIMEOUT ${A_TIMEOUT}
+                       ENVIRONMENT "QUERN_BIN=${CMAKE_RUNTIME_OUTPUT_DIRECTORY};PYTHONUNBUFFERED=1;${A_ENVIRONMENT}")
+endfunction()
+
+# Makes `target` a member of the group target `group`, which builds all its members.
+function(_quern_member group target)
+  if(NOT TARGET ${group})
+    add_custom_target(${group})
+  endif()
+  add_dependencies(${group} ${target})
 endfunction()
 
 function(_quern_names out)
