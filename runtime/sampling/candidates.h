@@ -1,0 +1,56 @@
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <span>
+#include <vector>
+
+#include "runtime/sampling/logit_scan.h"
+
+namespace quern {
+
+// The tokens that are still in the draw, in order of their ids: parallel arrays of ids, logits and
+// weights. Tokens rank by logit, and by id among equals (the lower first), so that every cut is
+// exact and the same each time. Buffers are kept between uses. Not thread-safe.
+class Candidates {
+ public:
+  void Clear();
+  // Appends every token whose logit is at least `threshold`; `chunk_max` as of LogitScan::ChunkMax.
+  void Collect(std::span<const float> logits, std::span<const float> chunk_max, float threshold);
+  // Weights each: exp((logit - max) * inverse_temperature). Before KeepTopP and Pick.
+  void Weigh(const LogitScan& scan, float max, float inverse_temperature);
+
+  // Keeps the `k` that rank first; k at least 1. O(size) on average.
+  void KeepTopK(size_t k);
+  // Keeps the fewest that rank first and whose weights sum to at least `mass`; all, if all together
+  // do not.
+  void KeepTopP(double mass);
+
+  double TotalWeight() const;
+  // The id at which the running sum of weights, by id, first exceeds u * TotalWeight(); u in [0,
+  // 1).
+  int32_t Pick(double u) const;
+
+  size_t size() const { return ids_.size(); }
+  std::span<const int32_t> ids() const { return ids_; }
+
+ private:
+  struct Ranked {
+    float logit;
+    int32_t id;
+    float weight;
+  };
+
+  static bool RanksBefore(const Ranked& a, const Ranked& b) {
+    return a.logit > b.logit || (a.logit == b.logit && a.id < b.id);
+  }
+  void FillRanked();
+  void KeepUpTo(const Ranked& last);  // drops what ranks after `last`
+
+  std::vector<int32_t> ids_;
+  std::vector<float> logits_;
+  std::vector<float> weights_;  // as long as ids_ once weighed, else empty
+  std::vector<Ranked> ranked_;  // scratch of the two cuts
+};
+
+}  // namespace quern

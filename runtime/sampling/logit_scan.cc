@@ -1,0 +1,60 @@
+#include "runtime/sampling/logit_scan.h"
+
+#include <cassert>
+
+#include "runtime/sampling/logit_scan_kernels.h"
+
+namespace quern {
+
+bool SupportsScanIsa(ScanIsa isa) {
+#if defined(__x86_64__)
+  if (isa == ScanIsa::kAvx512) return __builtin_cpu_supports("avx512f") != 0;
+  if (isa == ScanIsa::kAvx2) {
+    return __builtin_cpu_supports("avx2") != 0 && __builtin_cpu_supports("fma") != 0;
+  }
+#endif
+  return isa == ScanIsa::kGeneric;
+}
+
+ScanIsa BestScanIsa() {
+  if (SupportsScanIsa(ScanIsa::kAvx512)) return ScanIsa::kAvx512;
+  if (SupportsScanIsa(ScanIsa::kAvx2)) return ScanIsa::kAvx2;
+  return ScanIsa::kGeneric;
+}
+
+LogitScan::LogitScan(ScanIsa isa) : isa_(isa) { assert(SupportsScanIsa(isa)); }
+
+#if defined(__x86_64__)
+#define QUERN_SCAN_CALL(call)   \
+  switch (isa_) {               \
+    case ScanIsa::kAvx512:      \
+      return scan_avx512::call; \
+    case ScanIsa::kAvx2:        \
+      return scan_avx2::call;   \
+    case ScanIsa::kGeneric:     \
+      break;                    \
+  }                             \
+  return scan_generic::call
+#else
+#define QUERN_SCAN_CALL(call) return scan_generic::call
+#endif
+
+bool LogitScan::ChunkMax(std::span<const float> logits, std::span<float> chunk_max) const {
+  assert(chunk_max.size() == NumScanChunks(logits.size()));
+  QUERN_SCAN_CALL(ChunkMax(logits.data(), logits.size(), chunk_max.data()));
+}
+
+void LogitScan::ChunkSumExp(std::span<const float> logits, float max, float inverse_temperature,
+                            std::span<float> chunk_sum) const {
+  assert(chunk_sum.size() == NumScanChunks(logits.size()));
+  QUERN_SCAN_CALL(
+      ChunkSumExp(logits.data(), logits.size(), max, inverse_temperature, chunk_sum.data()));
+}
+
+void LogitScan::Exp(std::span<const float> in, float max, float inverse_temperature,
+                    std::span<float> out) const {
+  assert(out.size() == in.size());
+  QUERN_SCAN_CALL(Exp(in.data(), in.size(), max, inverse_temperature, out.data()));
+}
+
+}  // namespace quern

@@ -1,0 +1,7 @@
+#include "runtime/sampling/logit_scan_kernels.h"
+
+#if defined(__x86_64__)
+#define QUERN_SCAN_NAMESPACE scan_avx2
+#define QUERN_SCAN_LANES 8
+#include "runtime/sampling/logit_scan_loops.inc"
+#endif

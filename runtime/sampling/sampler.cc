@@ -1,0 +1,124 @@
+#include "runtime/sampling/sampler.h"
+
+#include <algorithm>
+#include <array>
+#include <cassert>
+#include <cmath>
+#include <functional>
+#include <limits>
+
+#include "runtime/sampling/philox.h"
+
+namespace quern {
+namespace {
+
+Error NotFinite(std::span<const float> logits) {
+  for (size_t id = 0; id < logits.size(); ++id) {
+    if (!std::isfinite(logits[id])) {
+      return MakeError(ErrorCode::kInternal,
+                       "the model's logits are not all finite numbers: token {} of {} has {}", id,
+                       logits.size(), logits[id]);
+    }
+  }
+  return MakeError(ErrorCode::kInternal, "the model's logits are not all finite numbers");
+}
+
+}  // namespace
+
+Result<int32_t> Sampler::Sample(std::span<const float> logits, const SamplingParams& params,
+                                uint64_t seed, uint64_t position) {
+  assert(!logits.empty());
+  chunk_max_.resize(NumScanChunks(logits.size()));
+  if (!scan_.ChunkMax(logits, chunk_max_)) return NotFinite(logits);
+  const float max = *std::max_element(chunk_max_.begin(), chunk_max_.end());
+  if (params.temperature < kGreedyBelow || params.top_k == 1) return ArgMax(logits, max);
+
+  const double u = UniformAt(seed, position);
+  const float inverse_temperature = 1.0f / params.temperature;
+  const bool cuts_by_rank = params.top_k > 0 && static_cast<size_t>(params.top_k) < logits.size();
+  if (cuts_by_rank || params.min_p > 0) {
+    CollectForTopKMinP(logits, params, max);
+    candidates_.Weigh(scan_, max, inverse_temperature);
+    if (params.top_p < 1) candidates_.KeepTopP(params.top_p * candidates_.TotalWeight());
+  } else if (params.top_p < 1) {
+    CollectForTopP(logits, params.top_p, max, inverse_temperature);
+  } else {
+    return DrawFromAll(logits, max, inverse_temperature, u);
+  }
+  return candidates_.Pick(u);
+}
+
+int32_t Sampler::ArgMax(std::span<const float> logits, float max) const {
+  const auto chunk = std::find(chunk_max_.begin(), chunk_max_.end(), max) - chunk_max_.begin();
+  const auto first = logits.begin() + chunk * static_cast<std::ptrdiff_t>(kScanChunk);
+  return static_cast<int32_t>(std::find(first, logits.end(), max) - logits.begin());
+}
+
+double Sampler::SumExp(std::span<const float> logits, float max, float inverse_temperature) {
+  chunk_sum_.resize(NumScanChunks(logits.size()));
+  scan_.ChunkSumExp(logits, max, inverse_temperature, chunk_sum_);
+  double total = 0;
+  for (const float sum : chunk_sum_) total += sum;
+  return total;
+}
+
+int32_t Sampler::DrawFromAll(std::span<const float> logits, float max, float inverse_temperature,
+                             double u) {
+  const double target = u * SumExp(logits, max, inverse_temperature);
+  double before = 0;
+  size_t chunk = 0;
+  for (size_t i = 0; i < chunk_sum_.size(); ++i) {
+    if (chunk_sum_[i] == 0) continue;
+    chunk = i;
+    if (before + chunk_sum_[i] > target) break;
+    before += chunk_sum_[i];
+  }
+  const size_t first = chunk * kScanChunk;
+  const auto within = logits.subspan(first, std::min(kScanChunk, logits.size() - first));
+  std::array<float, kScanChunk> weights;
+  scan_.Exp(within, max, inverse_temperature, std::span(weights).first(within.size()));
+  size_t pick = 0;
+  for (size_t i = 0; i < within.size(); ++i) {
+    if (weights[i] == 0) continue;
+    pick = i;
+    before += weights[i];
+    if (before > target) break;
+  }
+  return static_cast<int32_t>(first + pick);
+}
+
+void Sampler::CollectForTopKMinP(std::span<const float> logits, const SamplingParams& params,
+                                 float max) {
+  float threshold = -std::numeric_limits<float>::infinity();
+  if (params.min_p > 0) threshold = max + params.temperature * std::log(params.min_p);
+  const auto k = static_cast<size_t>(params.top_k);
+  if (k > 0 && k <= chunk_max_.size()) {
+    // k chunks hold a logit at least as great as the k-th greatest chunk maximum, so the k-th
+    // greatest logit is too.
+    scratch_.assign(chunk_max_.begin(), chunk_max_.end());
+    const auto kth = scratch_.begin() + static_cast<std::ptrdiff_t>(k - 1);
+    std::nth_element(scratch_.begin(), kth, scratch_.end(), std::greater<>());
+    threshold = std::max(threshold, *kth);
+  }
+  candidates_.Clear();
+  candidates_.Collect(logits, chunk_max_, threshold);
+  if (k > 0) candidates_.KeepTopK(k);
+}
+
+void Sampler::CollectForTopP(std::span<const float> logits, float share, float max,
+                             float inverse_temperature) {
+  const double mass = share * SumExp(logits, max, inverse_temperature);
+  // Tokens within e^-depth of the likeliest; a deeper look when they hold too little.
+  for (float depth = 6;; depth *= 2) {
+    const bool all = depth > 80;  // deeper ones weigh nothing
+    const float threshold =
+        all ? -std::numeric_limits<float>::infinity() : max - depth / inverse_temperature;
+    candidates_.Clear();
+    candidates_.Collect(logits, chunk_max_, threshold);
+    candidates_.Weigh(scan_, max, inverse_temperature);
+    if (all || candidates_.TotalWeight() >= mass) break;
+  }
+  candidates_.KeepTopP(mass);
+}
+
+}  // namespace quern

@@ -1,0 +1,50 @@
+#pragma once
+
+#include <cstdint>
+#include <span>
+#include <vector>
+
+#include "runtime/base/result.h"
+#include "runtime/sampling/candidates.h"
+#include "runtime/sampling/logit_scan.h"
+#include "runtime/sampling/sampling_params.h"
+
+namespace quern {
+
+// Picks next tokens. In vLLM's order: temperature, min_p, top_k, top_p (of what the first two
+// left), draw. The vocabulary is passed over two or three times with vector instructions and never
+// sorted. Keeps its buffers from call to call; not thread-safe.
+class Sampler {
+ public:
+  // Temperatures below this are greedy: the quotient by them would leave float's range.
+  static constexpr float kGreedyBelow = 1e-5f;
+
+  explicit Sampler(ScanIsa isa = BestScanIsa()) : scan_(isa) {}
+
+  // The id of the next token. `logits` [vocab_size], at least one; `params` valid. The draw depends
+  // on `seed` and on `position`, the token's place in its sequence, alone. Greedy takes the lowest
+  // id among equals. kInternal, naming the first of them, when a logit is NaN or infinite.
+  Result<int32_t> Sample(std::span<const float> logits, const SamplingParams& params, uint64_t seed,
+                         uint64_t position);
+
+ private:
+  int32_t ArgMax(std::span<const float> logits, float max) const;
+  // A draw from all tokens: finds the chunk, and the token in it, without a list of candidates.
+  int32_t DrawFromAll(std::span<const float> logits, float max, float inverse_temperature,
+                      double u);
+  // Fills candidates_ with a superset of what top_k and min_p keep; then cuts and weighs them.
+  void CollectForTopKMinP(std::span<const float> logits, const SamplingParams& params, float max);
+  // Fills candidates_ with tokens that hold at least `share` of the whole weight, the likeliest
+  // first.
+  void CollectForTopP(std::span<const float> logits, float share, float max,
+                      float inverse_temperature);
+  double SumExp(std::span<const float> logits, float max, float inverse_temperature);
+
+  LogitScan scan_;
+  Candidates candidates_;
+  std::vector<float> chunk_max_;
+  std::vector<float> chunk_sum_;
+  std::vector<float> scratch_;
+};
+
+}  // namespace quern

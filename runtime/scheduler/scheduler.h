@@ -1,0 +1,48 @@
+#pragma once
+
+#include <cstdint>
+#include <vector>
+
+#include "runtime/scheduler/scheduler_state.h"
+#include "runtime/scheduler/sequence.h"
+
+namespace quern {
+
+struct SchedulerLimits {
+  int32_t max_sequences = 32;  // running at once
+  int32_t max_batch_tokens =
+      512;  // tokens of one step; at least max_sequences, so that every decode has room
+};
+
+// One sequence's part of a step.
+struct ScheduledSequence {
+  Sequence* sequence;
+  int32_t num_tokens;  // of its pending tokens, from cached_tokens on; its block table has room for
+                       // them
+  bool samples;  // nothing is pending after this step: its last row's logits give the next token
+};
+
+struct SchedulerOutput {
+  std::vector<ScheduledSequence>
+      sequences;                 // decodes first, then prefill chunks; each in order of arrival
+  int32_t num_decodes = 0;       // of `sequences`
+  int32_t num_tokens = 0;        // over all
+  int32_t num_preempted = 0;     // sequences sent back to the waiting queue
+  int64_t preempted_tokens = 0;  // tokens that were cached for them and must be computed again
+};
+
+// Decides one step and takes the blocks that it needs. Pure in the house's sense: it reads and
+// moves only `state`, and the same state gives the same step.
+//
+// Continuous batching (Orca, Yu et al. 2022) with chunked prefill (Sarathi-Serve, Agrawal et al.
+// 2024): every decoding sequence runs its one token; what is left of the token budget goes to
+// prefill chunks, first come first served, and to sequences admitted from the waiting queue. When a
+// sequence finds no block free, the latest arrival loses its blocks and is recomputed later
+// (itself, if it is the latest and decodes; a prefilling one waits instead, as nothing later than
+// it can be in its way).
+//
+// Never empty-handed: with a sequence in either queue the output holds at least one token, because
+// the earliest arrival can take every other's blocks and fits alone (SchedulerState::FitsAlone).
+SchedulerOutput Schedule(SchedulerState& state, const SchedulerLimits& limits);
+
+}  // namespace quern

@@ -1,0 +1,50 @@
+#pragma once
+
+#include <cstdint>
+#include <deque>
+#include <vector>
+
+#include "runtime/base/result.h"
+#include "runtime/kv_cache/block_pool.h"
+#include "runtime/scheduler/sequence.h"
+
+namespace quern {
+
+struct SchedulerOutput;
+
+// The queues and the blocks: everything that Schedule() decides from. Sequences belong to the
+// caller and must stay where they are until removed. Not thread-safe.
+//
+// Invariant: `running` and then `waiting`, read as one list, are in order of arrival; a waiting
+// sequence holds no blocks and has nothing cached.
+struct SchedulerState {
+  SchedulerState(int32_t num_blocks, int32_t block_tokens)
+      : pool(num_blocks), block_tokens(block_tokens) {}
+
+  // Whether a sequence can ever run: alone, with `tokens` tokens in all, does it fit the pool? Only
+  // such sequences may be added; that is what rules a deadlock out.
+  bool FitsAlone(int32_t tokens) const {
+    return BlocksFor(tokens, block_tokens) <= pool.num_blocks();
+  }
+  // To the end of the waiting queue. Its arrival is later than that of every sequence added before.
+  void Add(Sequence* sequence);
+  // Takes a finished or cancelled sequence out of whichever queue it is in, and frees its blocks.
+  void Remove(Sequence* sequence);
+  // From the end of `running` to the front of `waiting`, its blocks freed: all its tokens will be
+  // computed again. Returns how many were in the cache.
+  int32_t PreemptLatest();
+  // Tells the state that a step has run: the K and V of its tokens are in the cache now.
+  void Commit(const SchedulerOutput& output);
+
+  bool empty() const { return running.empty() && waiting.empty(); }
+  // kInternal when an invariant is broken or a block is leaked or owned twice. O(blocks): debug
+  // builds and tests.
+  Status CheckIntegrity() const;
+
+  BlockPool pool;
+  int32_t block_tokens;
+  std::vector<Sequence*> running;
+  std::deque<Sequence*> waiting;
+};
+
+}  // namespace quern

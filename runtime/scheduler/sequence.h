@@ -1,0 +1,24 @@
+#pragma once
+
+#include <cstdint>
+
+#include "runtime/kv_cache/block_table.h"
+
+namespace quern {
+
+// A request as the scheduler sees it: how many tokens it has and how many of them are in the KV
+// cache. The tokens themselves are the engine's.
+struct Sequence {
+  uint64_t arrival = 0;       // rank: the smaller, the earlier it came; unique
+  int32_t prompt_tokens = 0;  // at least 1
+  int32_t total_tokens = 0;   // prompt and generated tokens that are known
+  int32_t cached_tokens = 0;  // of those, how many have K and V in `blocks`
+  BlockTable blocks;
+
+  // Tokens that must run before the next one can be sampled; at least 1 while the sequence lives.
+  int32_t pending_tokens() const { return total_tokens - cached_tokens; }
+  // Runs one token a step. The last token of a prefill counts too: it costs the same.
+  bool decoding() const { return cached_tokens > 0 && pending_tokens() == 1; }
+};
+
+}  // namespace quern

@@ -1,0 +1,39 @@
+#include "runtime/sampling/sampling_params.h"
+
+#include <gtest/gtest.h>
+
+#include <cmath>
+
+namespace quern {
+namespace {
+
+TEST(SamplingParams, TheDefaultsAndTheEndsOfTheRangesAreValid) {
+  EXPECT_TRUE(ValidateSamplingParams({}).ok());
+  EXPECT_TRUE(
+      ValidateSamplingParams({.temperature = 0, .top_p = 1e-6f, .top_k = 0, .min_p = 0}).ok());
+  EXPECT_TRUE(
+      ValidateSamplingParams({.temperature = 2, .top_p = 1, .top_k = INT32_MAX, .min_p = 0.999f})
+          .ok());
+}
+
+TEST(SamplingParams, AnErrorNamesTheFieldItsValueAndItsRange) {
+  const Status status = ValidateSamplingParams({.temperature = 2.5f});
+  ASSERT_FALSE(status.ok());
+  EXPECT_EQ(status.error().code, ErrorCode::kInvalidArgument);
+  EXPECT_EQ(status.error().message, "temperature is 2.5; it must be between 0 and 2");
+}
+
+TEST(SamplingParams, ValuesOutOfRangeAndNanAreRefused) {
+  EXPECT_FALSE(ValidateSamplingParams({.temperature = -0.1f}).ok());
+  EXPECT_FALSE(ValidateSamplingParams({.temperature = NAN}).ok());
+  EXPECT_FALSE(ValidateSamplingParams({.top_p = 0}).ok());
+  EXPECT_FALSE(ValidateSamplingParams({.top_p = 1.01f}).ok());
+  EXPECT_FALSE(ValidateSamplingParams({.top_p = NAN}).ok());
+  EXPECT_FALSE(ValidateSamplingParams({.top_k = -1}).ok());
+  EXPECT_FALSE(ValidateSamplingParams({.min_p = 1}).ok());
+  EXPECT_FALSE(ValidateSamplingParams({.min_p = -0.1f}).ok());
+  EXPECT_FALSE(ValidateSamplingParams({.min_p = INFINITY}).ok());
+}
+
+}  // namespace
+}  // namespace quern

@@ -1,0 +1,232 @@
+// Random histories: whatever arrives, is cancelled and finishes, the scheduler's promises hold at
+// every step.
+
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <map>
+#include <memory>
+#include <random>
+#include <set>
+
+#include "runtime/scheduler/scheduler.h"
+
+namespace quern {
+namespace {
+
+struct Load {
+  int32_t num_blocks;
+  int32_t block_tokens;
+  SchedulerLimits limits;
+  double arrivals_per_step;
+  double cancel_rate;
+};
+
+class History {
+ public:
+  History(const Load& load, uint32_t seed)
+      : load_(load), random_(seed), state_(load.num_blocks, load.block_tokens) {}
+
+  void Run(int steps) {
+    for (int i = 0; i < steps && !testing::Test::HasFatalFailure(); ++i) {
+      Arrive();
+      Cancel();
+      Step();
+    }
+    // No more arrivals: everything must come to its end within a bound that follows from one token
+    // a step.
+    for (int64_t left = WorstCaseSteps(); !state_.empty() && !testing::Test::HasFatalFailure();
+         --left) {
+      ASSERT_GT(left, 0) << "a sequence starved";
+      Step();
+    }
+    EXPECT_EQ(state_.pool.num_used(), 0) << "a block leaked";
+    EXPECT_TRUE(live_.empty());
+  }
+
+  int64_t finished() const { return finished_; }
+  int64_t preempted() const { return preempted_; }
+  int64_t chunked() const { return chunked_; }
+
+ private:
+  struct Request {
+    Sequence sequence;
+    int32_t max_total = 0;
+  };
+
+  double Uniform() { return std::uniform_real_distribution<>(0, 1)(random_); }
+  int32_t Between(int32_t low, int32_t high) {
+    return std::uniform_int_distribution<int32_t>(low, high)(random_);
+  }
+
+  void Arrive() {
+    for (double expected = load_.arrivals_per_step; Uniform() < expected; expected -= 1) {
+      const int32_t capacity = load_.num_blocks * load_.block_tokens;
+      // Mostly short, now and then one that needs the whole cache.
+      const int32_t total = Uniform() < 0.05 ? capacity : Between(2, std::max(2, capacity / 3));
+      auto request = std::make_unique<Request>();
+      request->max_total = total;
+      request->sequence.arrival = next_arrival_++;
+      request->sequence.prompt_tokens = request->sequence.total_tokens = Between(1, total - 1);
+      ASSERT_TRUE(state_.FitsAlone(total));
+      state_.Add(&request->sequence);
+      live_.emplace(request->sequence.arrival, std::move(request));
+    }
+  }
+
+  void Cancel() {
+    if (live_.empty() || Uniform() >= load_.cancel_rate) return;
+    auto it = live_.begin();
+    std::advance(it, Between(0, static_cast<int32_t>(live_.size()) - 1));
+    End(it->first);
+  }
+
+  void End(uint64_t arrival) {
+    state_.Remove(&live_.at(arrival)->sequence);
+    live_.erase(arrival);
+  }
+
+  void Step() {
+    std::set<Sequence*> decoding;
+    for (Sequence* sequence : state_.running) {
+      if (sequence->decoding()) decoding.insert(sequence);
+    }
+    const SchedulerOutput output = Schedule(state_, load_.limits);
+    CheckStep(output, decoding);
+    if (testing::Test::HasFatalFailure()) return;
+    state_.Commit(output);
+    for (const ScheduledSequence& scheduled : output.sequences) {
+      if (!scheduled.samples) {
+        ++chunked_;
+        continue;
+      }
+      Sequence* sequence = scheduled.sequence;
+      if (++sequence->total_tokens >= live_.at(sequence->arrival)->max_total) {
+        End(sequence->arrival);
+        ++finished_;
+      }
+    }
+    preempted_ += output.num_preempted;
+  }
+
+  void CheckStep(const SchedulerOutput& output, const std::set<Sequence*>& decoding) {
+    const Status intact = state_.CheckIntegrity();
+    ASSERT_TRUE(intact.ok()) << intact.error().message;
+    ASSERT_LE(static_cast<int32_t>(state_.running.size()), load_.limits.max_sequences);
+
+    std::set<Sequence*> scheduled;
+    int32_t tokens = 0, decodes = 0;
+    for (const ScheduledSequence& it : output.sequences) {
+      ASSERT_TRUE(scheduled.insert(it.sequence).second) << "scheduled twice in a step";
+      ASSERT_GE(it.num_tokens, 1);
+      ASSERT_LE(it.num_tokens, it.sequence->pending_tokens());
+      ASSERT_EQ(it.samples, it.num_tokens == it.sequence->pending_tokens());
+      ASSERT_GE(it.sequence->blocks.size() * load_.block_tokens,
+                it.sequence->cached_tokens + it.num_tokens);
+      if (it.sequence->decoding()) {
+        ASSERT_EQ(decodes, tokens) << "a decode stands behind a prefill chunk";
+        ++decodes;
+      }
+      tokens += it.num_tokens;
+    }
+    ASSERT_EQ(tokens, output.num_tokens);
+    ASSERT_EQ(decodes, output.num_decodes);
+    ASSERT_LE(tokens, load_.limits.max_batch_tokens) << "the token budget was exceeded";
+    if (state_.empty()) return;
+    ASSERT_GT(tokens, 0) << "work waits, yet nothing was scheduled";
+    ASSERT_TRUE(scheduled.contains(state_.running.front())) << "the earliest arrival stood still";
+    for (Sequence* sequence : decoding) {
+      const bool waits =
+          std::find(state_.waiting.begin(), state_.waiting.end(), sequence) != state_.waiting.end();
+      ASSERT_TRUE(scheduled.contains(sequence) || waits) << "a decode was skipped";
+    }
+  }
+
+  // The earliest arrival moves in every step, so the sum of all tokens still to run bounds the
+  // steps.
+  int64_t WorstCaseSteps() const {
+    int64_t steps = 1;
+    for (const auto& [arrival, request] : live_) steps += request->max_total + 1;
+    return steps;
+  }
+
+  const Load load_;
+  std::mt19937 random_;
+  SchedulerState state_;
+  std::map<uint64_t, std::unique_ptr<Request>> live_;
+  uint64_t next_arrival_ = 0;
+  int64_t finished_ = 0;
+  int64_t preempted_ = 0;
+  int64_t chunked_ = 0;
+};
+
+TEST(SchedulerProperties, HoldOverRandomHistoriesWithFewBlocks) {
+  int64_t finished = 0, preempted = 0, chunked = 0;
+  for (uint32_t seed = 0; seed < 300; ++seed) {
+    SCOPED_TRACE(seed);
+    History history({.num_blocks = 12,
+                     .block_tokens = 4,
+                     .limits = {.max_sequences = 6, .max_batch_tokens = 8},
+                     .arrivals_per_step = 0.4,
+                     .cancel_rate = 0.05},
+                    seed);
+    history.Run(300);
+    if (HasFatalFailure()) return;
+    finished += history.finished();
+    preempted += history.preempted();
+    chunked += history.chunked();
+  }
+  // The histories are worth something only if they reach the hard cases.
+  EXPECT_GT(finished, 5000);
+  EXPECT_GT(preempted, 300);
+  EXPECT_GT(chunked, 1000);
+}
+
+TEST(SchedulerProperties, HoldWhenTheBudgetLeavesNoMoreThanOneTokenToPrefill) {
+  for (uint32_t seed = 100; seed < 130; ++seed) {
+    SCOPED_TRACE(seed);
+    History history({.num_blocks = 24,
+                     .block_tokens = 3,
+                     .limits = {.max_sequences = 5, .max_batch_tokens = 5},
+                     .arrivals_per_step = 1.5,
+                     .cancel_rate = 0.2},
+                    seed);
+    history.Run(200);
+    if (HasFatalFailure()) return;
+  }
+}
+
+TEST(SchedulerProperties, HoldWithOneSequenceAtATimeAndWithBlocksOfOneToken) {
+  for (uint32_t seed = 200; seed < 220; ++seed) {
+    SCOPED_TRACE(seed);
+    History one({.num_blocks = 8,
+                 .block_tokens = 4,
+                 .limits = {.max_sequences = 1, .max_batch_tokens = 3},
+                 .arrivals_per_step = 0.3,
+                 .cancel_rate = 0.1},
+                seed);
+    one.Run(200);
+    if (HasFatalFailure()) return;
+    History fine({.num_blocks = 40,
+                  .block_tokens = 1,
+                  .limits = {.max_sequences = 8, .max_batch_tokens = 16},
+                  .arrivals_per_step = 0.5,
+                  .cancel_rate = 0.05},
+                 seed);
+    fine.Run(200);
+    if (HasFatalFailure()) return;
+  }
+}
+
+TEST(SchedulerProperties, HoldWithPlentyOfBlocks) {
+  History history({.num_blocks = 4096,
+                   .block_tokens = 16,
+                   .limits = {.max_sequences = 32, .max_batch_tokens = 512},
+                   .arrivals_per_step = 0.02,
+                   .cancel_rate = 0.001},
+                  9);
+  history.Run(300);
+}
+
+}  // namespace
+}  // namespace quern

@@ -1,0 +1,226 @@
+#include "runtime/scheduler/scheduler.h"
+
+#include <gtest/gtest.h>
+
+#include <memory>
+#include <vector>
+
+namespace quern {
+namespace {
+
+// A scheduler with the smallest engine around it: every step runs, and every sequence that samples
+// gets a token.
+class SchedulerTest : public testing::Test {
+ protected:
+  void TearDown() override {
+    for (const auto& sequence : sequences_) state_->Remove(sequence.get());
+    EXPECT_EQ(state_->pool.num_used(), 0);
+  }
+
+  void Open(int32_t num_blocks, SchedulerLimits limits) {
+    state_ = std::make_unique<SchedulerState>(num_blocks, 4);
+    limits_ = limits;
+  }
+
+  Sequence* Add(int32_t prompt_tokens) {
+    auto sequence = std::make_unique<Sequence>();
+    sequence->arrival = sequences_.size();
+    sequence->prompt_tokens = sequence->total_tokens = prompt_tokens;
+    state_->Add(sequence.get());
+    sequences_.push_back(std::move(sequence));
+    return sequences_.back().get();
+  }
+
+  SchedulerOutput Step() {
+    SchedulerOutput output = Schedule(*state_, limits_);
+    const Status intact = state_->CheckIntegrity();
+    EXPECT_TRUE(intact.ok()) << intact.error().message;
+    state_->Commit(output);
+    for (const auto& scheduled : output.sequences) {
+      if (scheduled.samples) ++scheduled.sequence->total_tokens;
+    }
+    return output;
+  }
+
+  std::unique_ptr<SchedulerState> state_;
+  SchedulerLimits limits_;
+  std::vector<std::unique_ptr<Sequence>> sequences_;
+};
+
+TEST_F(SchedulerTest, NothingToDoGivesAnEmptyStep) {
+  Open(4, {});
+  EXPECT_TRUE(Step().sequences.empty());
+}
+
+TEST_F(SchedulerTest, AShortPromptIsPrefilledInOneStepAndThenDecoded) {
+  Open(4, {.max_sequences = 2, .max_batch_tokens = 16});
+  Sequence* a = Add(5);
+  SchedulerOutput step = Step();
+  ASSERT_EQ(step.sequences.size(), 1u);
+  EXPECT_EQ(step.sequences[0].sequence, a);
+  EXPECT_EQ(step.sequences[0].num_tokens, 5);
+  EXPECT_TRUE(step.sequences[0].samples);
+  EXPECT_EQ(step.num_decodes, 0);
+  EXPECT_EQ(a->blocks.size(), 2);
+
+  step = Step();
+  ASSERT_EQ(step.sequences.size(), 1u);
+  EXPECT_EQ(step.sequences[0].num_tokens, 1);
+  EXPECT_EQ(step.num_decodes, 1);
+}
+
+TEST_F(SchedulerTest, ALongPromptIsCutIntoChunksAndSamplesOnlyAfterItsLast) {
+  Open(8, {.max_sequences = 2, .max_batch_tokens = 8});
+  Add(20);
+  std::vector<int32_t> chunks;
+  std::vector<bool> samples;
+  for (int i = 0; i < 3; ++i) {
+    const SchedulerOutput step = Step();
+    ASSERT_EQ(step.sequences.size(), 1u);
+    chunks.push_back(step.sequences[0].num_tokens);
+    samples.push_back(step.sequences[0].samples);
+  }
+  EXPECT_EQ(chunks, (std::vector<int32_t>{8, 8, 4}));
+  EXPECT_EQ(samples, (std::vector<bool>{false, false, true}));
+}
+
+TEST_F(SchedulerTest, DecodesComeFirstAndALongPromptTakesWhatIsLeft) {
+  Open(32, {.max_sequences = 4, .max_batch_tokens = 8});
+  Sequence* a = Add(3);
+  Sequence* b = Add(4);
+  Step();
+  Sequence* c = Add(30);
+  const SchedulerOutput step = Step();
+  ASSERT_EQ(step.sequences.size(), 3u);
+  EXPECT_EQ(step.sequences[0].sequence, a);
+  EXPECT_EQ(step.sequences[1].sequence, b);
+  EXPECT_EQ(step.sequences[2].sequence, c);
+  EXPECT_EQ(step.sequences[2].num_tokens, 6);
+  EXPECT_EQ(step.num_decodes, 2);
+  EXPECT_EQ(step.num_tokens, 8);
+}
+
+TEST_F(SchedulerTest, APromptThatBecomesReadyJoinsTheDecodesOfTheNextStep) {
+  Open(32, {.max_sequences = 4, .max_batch_tokens = 64});
+  Add(3);
+  Step();
+  Add(7);
+  EXPECT_EQ(Step().num_decodes, 1);
+  EXPECT_EQ(Step().num_decodes, 2);
+}
+
+TEST_F(SchedulerTest, RunsNoMoreSequencesThanItsLimit) {
+  Open(32, {.max_sequences = 2, .max_batch_tokens = 64});
+  for (int i = 0; i < 5; ++i) Add(3);
+  EXPECT_EQ(Step().sequences.size(), 2u);
+  EXPECT_EQ(state_->waiting.size(), 3u);
+  state_->Remove(sequences_[0].get());
+  const SchedulerOutput step = Step();
+  ASSERT_EQ(step.sequences.size(), 2u);
+  EXPECT_EQ(step.sequences[1].sequence, sequences_[2].get()) << "first come, first served";
+}
+
+TEST_F(SchedulerTest, TheLatestArrivalGoesBackToTheFrontOfTheQueueWhenBlocksRunOut) {
+  Open(4, {.max_sequences = 4, .max_batch_tokens = 64});
+  Sequence* a = Add(4);
+  Sequence* b = Add(4);
+  Step();                              // one block each
+  for (int i = 0; i < 4; ++i) Step();  // a second block each: the pool is used up
+  ASSERT_EQ(state_->pool.num_free(), 0);
+  Sequence* c = Add(1);
+  const SchedulerOutput step = Step();
+  EXPECT_EQ(step.num_preempted, 1);
+  EXPECT_EQ(step.preempted_tokens, 8);
+  ASSERT_EQ(step.sequences.size(), 1u);
+  EXPECT_EQ(step.sequences[0].sequence, a);
+  ASSERT_EQ(state_->waiting.size(), 2u);
+  EXPECT_EQ(state_->waiting[0], b);
+  EXPECT_EQ(state_->waiting[1], c);
+  EXPECT_EQ(b->total_tokens, 9) << "what it generated is kept";
+  EXPECT_EQ(b->cached_tokens, 0);
+}
+
+TEST_F(SchedulerTest, APreemptedSequenceIsRecomputedWholeBeforeItSamplesAgain) {
+  Open(4, {.max_sequences = 4, .max_batch_tokens = 64});
+  Sequence* a = Add(4);
+  Sequence* b = Add(4);
+  for (int i = 0; i < 6; ++i) Step();
+  ASSERT_EQ(state_->waiting.size(), 1u);
+  state_->Remove(a);
+  const SchedulerOutput step = Step();
+  ASSERT_EQ(step.sequences.size(), 1u);
+  EXPECT_EQ(step.sequences[0].sequence, b);
+  EXPECT_EQ(step.sequences[0].num_tokens, 9);
+  EXPECT_TRUE(step.sequences[0].samples);
+  EXPECT_EQ(step.num_decodes, 0);
+}
+
+TEST_F(SchedulerTest, ALoneSequenceMayUseEveryBlock) {
+  Open(3, {.max_sequences = 4, .max_batch_tokens = 64});
+  Sequence* a = Add(4);
+  while (a->total_tokens < 13) {
+    const SchedulerOutput step = Step();
+    ASSERT_EQ(step.sequences.size(), 1u);
+    ASSERT_EQ(step.num_preempted, 0);
+  }
+  EXPECT_EQ(a->cached_tokens, 12);
+}
+
+TEST_F(SchedulerTest, ANewcomerWaitsWhileItsPromptDoesNotFitBesideTheRunningOnes) {
+  Open(6, {.max_sequences = 4, .max_batch_tokens = 64});
+  Add(8);
+  Add(16);
+  EXPECT_EQ(Step().sequences.size(), 1u);
+  EXPECT_EQ(state_->waiting.size(), 1u);
+}
+
+TEST_F(SchedulerTest, NoLaterArrivalOvertakesOneThatDoesNotFitYet) {
+  Open(6, {.max_sequences = 4, .max_batch_tokens = 64});
+  Add(8);
+  Add(16);
+  Add(1);
+  EXPECT_EQ(Step().sequences.size(), 1u);
+  EXPECT_EQ(state_->waiting.size(), 2u);
+}
+
+TEST_F(SchedulerTest, AnEarlierPromptTakesBlocksFromALaterDecodeRatherThanStandStill) {
+  Open(4, {.max_sequences = 4, .max_batch_tokens = 4});
+  Sequence* a = Add(8);
+  Step();  // half of its prompt
+  // A state that admission would not make, but that must not lock up either: a later sequence holds
+  // all the rest.
+  Sequence* b = Add(1);
+  state_->waiting.pop_back();
+  state_->running.push_back(b);
+  ASSERT_TRUE(b->blocks.Grow(3, state_->pool));
+  b->total_tokens = 11;
+  b->cached_tokens = 10;
+  const SchedulerOutput step = Step();
+  ASSERT_EQ(step.sequences.size(), 1u);
+  EXPECT_EQ(step.sequences[0].sequence, a);
+  EXPECT_EQ(step.num_decodes, 0);
+  EXPECT_EQ(step.num_preempted, 1);
+  EXPECT_EQ(state_->waiting.front(), b);
+}
+
+TEST_F(SchedulerTest, RemovingAWaitingSequenceLeavesTheOthersInOrder) {
+  Open(32, {.max_sequences = 1, .max_batch_tokens = 64});
+  for (int i = 0; i < 3; ++i) Add(3);
+  Step();
+  state_->Remove(sequences_[1].get());
+  ASSERT_EQ(state_->waiting.size(), 1u);
+  EXPECT_EQ(state_->waiting.front(), sequences_[2].get());
+}
+
+TEST_F(SchedulerTest, IntegrityCheckFindsASequenceOutOfOrder) {
+  Open(32, {.max_sequences = 2, .max_batch_tokens = 64});
+  Add(3);
+  Add(3);
+  std::swap(state_->waiting[0], state_->waiting[1]);
+  EXPECT_FALSE(state_->CheckIntegrity().ok());
+  std::swap(state_->waiting[0], state_->waiting[1]);
+  EXPECT_TRUE(state_->CheckIntegrity().ok());
+}
+
+}  // namespace
+}  // namespace quern
