@@ -43,6 +43,15 @@ PARTS = {
                  f"-X {_VERSION_PACKAGE}.gitMinor=35 -X {_VERSION_PACKAGE}.gitTreeState=clean"),
         minutes="about 14 minutes",
     ),
+    # Small programs of our own: `pause` holds a pod's namespaces, `relay` carries connections in.
+    "tools": Part(version="v1", programs={"pause": "./pause", "relay": "./relay"}),
+    "kwok": Part(version="v0.8.0", programs={"kwok": "sigs.k8s.io/kwok/cmd/kwok", "kwok-stages": "./stages"},
+                 ldflags="-X sigs.k8s.io/kwok/pkg/consts.Version=v0.8.0", minutes="about 2 minutes"),
+    "coredns": Part(version="v1.14.3", programs={"coredns": "."}, minutes="about 2 minutes"),
+    "helm": Part(version="v3.20.2", programs={"helm": "helm.sh/helm/v3/cmd/helm"},
+                 ldflags="-X helm.sh/helm/v3/internal/version.version=v3.20.2", minutes="about 1 minute"),
+    "kubeconform": Part(version="v0.8.0", programs={"kubeconform": "github.com/yannh/kubeconform/cmd/kubeconform"},
+                        ldflags="-X main.version=v0.8.0"),
 }
 
 

@@ -1,0 +1,1 @@
+"""The local one-node Kubernetes cluster behind hack/cluster. See docs/local-cluster.md."""
