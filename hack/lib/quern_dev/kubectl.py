@@ -32,6 +32,12 @@ class Kubectl:
             raise CommandError(done.stderr.strip() or f"exit code {done.returncode}: {' '.join(command)}")
         return done.stdout
 
+    def start(self, *arguments) -> subprocess.Popen:
+        """A kubectl that goes on until it is ended, with its output on .stdout."""
+        command = [str(self._program), *(["--context", self.context] if self.context else []), *map(str, arguments)]
+        return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+                                stdin=subprocess.DEVNULL, env=self._environment())
+
     def helm(self, program: Path, *arguments, timeout: float = 180) -> str:
         command = [str(program), *(["--kube-context", self.context] if self.context else []), *map(str, arguments)]
         done = subprocess.run(command, capture_output=True, text=True, timeout=timeout, check=False,

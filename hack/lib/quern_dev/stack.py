@@ -1,0 +1,55 @@
+"""From a checkout to an installed operator: build, images, chart. Shared by the demo and the end-to-end tests."""
+
+import subprocess
+import tempfile
+from pathlib import Path
+
+import yaml
+
+from . import console, paths
+from .cluster.layout import MODEL_ROOT
+from .cluster.lifecycle import Cluster
+from .kubectl import Kubectl, program
+
+NAMESPACE = "quern"
+RELEASE = "quern"
+CHART = paths.REPO / "charts" / "quern"
+
+
+def local_kubectl(cluster: Cluster) -> Kubectl:
+    return Kubectl(cluster.layout.kubeconfig, program=program("kubernetes", "kubectl"))
+
+
+def local_values() -> dict:
+    """What the chart needs to know of the local cluster."""
+    return {"models": {"volume": {"hostPath": MODEL_ROOT}}}
+
+
+def build_programs() -> Path:
+    """Builds the release programs. Returns their directory."""
+    build = paths.REPO / "build" / "release"
+    if not (build / "build.ninja").exists():
+        console.run_logged("configure the release build", ["cmake", "--preset", "release"],
+                           paths.logs_dir() / "configure.log", cwd=paths.REPO)
+    console.run_logged("build quern-operator and quern-serve (release)", ["ninja", "-C", build, "programs"],
+                       paths.logs_dir() / "build-release.log", cwd=paths.REPO)
+    return build / "bin"
+
+
+def _helm_upgrade(kubectl: Kubectl, values: dict, *options) -> None:
+    with tempfile.NamedTemporaryFile("w", suffix=".yaml") as file:
+        yaml.safe_dump(values, file)
+        file.flush()
+        kubectl.helm(program("helm", "helm"), "upgrade", "--install", RELEASE, CHART, "--namespace", NAMESPACE,
+                     "--create-namespace", "--values", file.name, "--wait", "--timeout", "120s", *options)
+
+
+def install_chart(kubectl: Kubectl, tag: str | None, values: dict, *, reuse: bool = False) -> None:
+    """Installs or upgrades the release and waits for the operator. With `reuse`, `values` go over the release's own."""
+    if tag:
+        values = {**values, "image": {**values.get("image", {}), "tag": tag}}
+    _helm_upgrade(kubectl, values, *(["--reuse-values"] if reuse else []))
+
+
+def uninstall_chart(kubectl: Kubectl) -> None:
+    kubectl.helm(program("helm", "helm"), "uninstall", RELEASE, "--namespace", NAMESPACE, "--wait")

@@ -1,0 +1,145 @@
+"""One cluster and one installed chart for all tests of the folder. A cluster that was up before stays up."""
+
+import os
+import subprocess
+import sys
+import urllib.parse
+import urllib.request
+import json
+from contextlib import contextmanager
+from pathlib import Path
+
+import openai
+import pytest
+import yaml
+
+REPO = Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(REPO / "hack" / "lib"))
+from quern_dev import kubectl as kube  # noqa: E402
+from quern_dev import stack  # noqa: E402
+from quern_dev.cluster.lifecycle import Cluster  # noqa: E402
+
+NAMESPACE = "default"
+OWNED = ("deployments", "replicasets", "pods", "services", "serviceaccounts", "poddisruptionbudgets", "networkpolicies")
+
+
+class World:
+    """What the tests use: the cluster, kubectl on it, and ways to its services and to Prometheus."""
+
+    def __init__(self, cluster: Cluster):
+        self.cluster = cluster
+        self.kubectl = stack.local_kubectl(cluster)
+
+    # ---- endpoints
+
+    def endpoint(self, name):
+        return self.kubectl.get("inferenceendpoint", name, NAMESPACE)
+
+    def apply_endpoint(self, name, **spec):
+        """Applies examples/smollm2.yaml under another name, with parts of its spec replaced."""
+        manifest = yaml.safe_load((REPO / "examples" / "smollm2.yaml").read_text())
+        manifest["metadata"] = {"name": name, "namespace": NAMESPACE}
+        for key, value in spec.items():
+            manifest["spec"][key] = {**manifest["spec"].get(key, {}), **value} if isinstance(value, dict) else value
+        self.kubectl.apply(manifest)
+        return manifest
+
+    def wait_ready(self, name, seconds=120):
+        def explain():
+            ready = kube.condition(self.endpoint(name), "Ready")
+            return f"endpoint {name} to be Ready; it says {ready.get('reason')}: {ready.get('message')}\n{self.pods_text(name)}"
+        kube.wait(lambda: kube.is_ready(self.endpoint(name)), seconds, explain)
+        return self.endpoint(name)
+
+    def pods_text(self, name):
+        return self.kubectl.run("-n", NAMESPACE, "get", "pods", "-o", "wide", "-l", f"serving.quern.dev/endpoint={name}")
+
+    def owned(self, name):
+        """Everything that carries the endpoint's label, by kind/name."""
+        found = self.kubectl.list(",".join(OWNED), NAMESPACE, f"serving.quern.dev/endpoint={name}")
+        return sorted(f"{one['kind']}/{one['metadata']['name']}" for one in found)
+
+    def delete(self, name):
+        self.kubectl.run("-n", NAMESPACE, "delete", "inferenceendpoint", name, "--ignore-not-found", "--wait=true",
+                         "--timeout=90s", timeout=100)
+
+    def events(self, name):
+        """(type, reason, message) of the events about the endpoint, oldest first."""
+        listed = self.kubectl.list("events", NAMESPACE, fields=f"involvedObject.name={name}")
+        return [(e["type"], e["reason"], e.get("message", "")) for e in listed
+                if e["involvedObject"]["kind"] == "InferenceEndpoint"]
+
+    def operator_pods(self):
+        return [p for p in self.kubectl.list("pods", stack.NAMESPACE, "app.kubernetes.io/name=quern-operator")
+                if not p["metadata"].get("deletionTimestamp")]
+
+    # ---- ways in
+
+    @contextmanager
+    def through_service(self, name):
+        """The base URL of the endpoint's API: a loopback port that leads, through kube-proxy, to its Service by name."""
+        host = urllib.parse.urlsplit(self.endpoint(name)["status"]["url"]).hostname
+        forward, port = self.cluster.forward(f"{host}:80", 0)
+        try:
+            yield f"http://127.0.0.1:{port}/v1"
+        finally:
+            self.cluster.registry.stop([forward], 5)
+
+    @contextmanager
+    def client(self, name):
+        with self.through_service(name) as url, openai.OpenAI(base_url=url, api_key="none", max_retries=0, timeout=90) as c:
+            yield c
+
+    def prometheus(self, query):
+        """The samples of an instant query: [(labels, value)]."""
+        url = f"http://127.0.0.1:{self.cluster.layout.port('prometheus')}/api/v1/query?" + urllib.parse.urlencode({"query": query})
+        with urllib.request.urlopen(url, timeout=10) as response:
+            answer = json.load(response)
+        assert answer["status"] == "success", answer
+        result = answer["data"]["result"]
+        if answer["data"]["resultType"] == "scalar":
+            return [({}, float(result[1]))]
+        return [(one["metric"], float(one["value"][1])) for one in result]
+
+
+def _diagnose(world):
+    """What a person would look at first, into the test's output."""
+    for arguments in (["get", "pods", "-A", "-o", "wide"], ["get", "ie", "-A", "-o", "yaml"],
+                      ["-n", stack.NAMESPACE, "logs", "deployment/quern-operator", "--tail=60"],
+                      ["get", "events", "-A", "--sort-by=.lastTimestamp"]):
+        try:
+            print(f"$ kubectl {' '.join(arguments)}\n{world.kubectl.run(*arguments)[-12000:]}")
+        except (kube.CommandError, subprocess.TimeoutExpired) as error:
+            print(f"$ kubectl {' '.join(arguments)}: {error}")
+
+
+@pytest.fixture(scope="session")
+def world():
+    if os.geteuid() != 0:
+        pytest.fail("the local cluster needs root")
+    cluster = Cluster()
+    was_up = cluster.namespaces() is not None
+    try:
+        cluster.up()
+        world = World(cluster)
+        tag = stack.make_images(cluster, Path(os.environ["QUERN_BIN"]) if "QUERN_BIN" in os.environ else None)
+        stack.install_chart(world.kubectl, tag, stack.local_values())
+        yield world
+    finally:
+        if not was_up:
+            cluster.down()
+
+
+@pytest.fixture(autouse=True)
+def explain_failures(request):
+    yield
+    report = getattr(request.node, "report_call", None)
+    if report is not None and report.failed and "world" in request.fixturenames:
+        _diagnose(request.getfixturevalue("world"))
+
+
+@pytest.hookimpl(hookwrapper=True)
+def pytest_runtest_makereport(item, call):
+    outcome = yield
+    if call.when == "call":
+        item.report_call = outcome.get_result()

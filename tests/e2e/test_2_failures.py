@@ -1,0 +1,83 @@
+"""What goes wrong is said where a person looks: by the API server, in conditions, in events."""
+
+import pytest
+from conftest import NAMESPACE
+
+from quern_dev import kubectl as kube
+from quern_dev import stack
+
+
+@pytest.fixture
+def endpoint(world, request):
+    """A name for an endpoint of this test, deleted after it."""
+    name = request.node.name.replace("test_", "").replace("_", "-")[:30].strip("-")
+    yield name
+    world.delete(name)
+    kube.wait(lambda: not world.owned(name), 90, lambda: f"these to go: {world.owned(name)}")
+
+
+@pytest.mark.parametrize(("spec", "field"), [
+    ({"scaling": {"minReplicas": 3, "maxReplicas": 2}}, "spec.scaling.minReplicas"),
+    ({"scaling": {"targetTokensPerSecond": "0"}}, "spec.scaling.targetTokensPerSecond"),
+    ({"scaling": {"stableWindow": "soon"}}, "spec.scaling.stableWindow"),
+    ({"model": {"uri": "ftp://example/model.gguf"}}, "spec.model.uri"),
+    ({"model": {"uri": "file:///models/../etc/passwd"}}, "spec.model.uri"),
+])
+def test_a_bad_manifest_is_refused_and_the_field_named(world, spec, field):
+    with pytest.raises(kube.CommandError) as refused:
+        world.apply_endpoint("bad", **spec)
+    assert field in str(refused.value)
+    assert world.endpoint("bad") is None
+
+
+def test_an_unknown_field_is_refused_by_name(world):
+    with pytest.raises(kube.CommandError) as refused:
+        world.apply_endpoint("bad", scaling={"maximumReplicas": 3})
+    assert "maximumReplicas" in str(refused.value)
+
+
+def test_a_missing_model_file_shows_in_conditions_and_events(world, endpoint):
+    world.apply_endpoint(endpoint, model={"uri": "file:///models/not-there.gguf"})
+    kube.wait(lambda: "not-there.gguf" in kube.condition(world.endpoint(endpoint), "Ready").get("message", ""), 90,
+              lambda: f"the Ready condition to name the file; it says {kube.condition(world.endpoint(endpoint), 'Ready')}")
+    ready = kube.condition(world.endpoint(endpoint), "Ready")
+    assert ready["status"] == "False"
+    assert ready["reason"]
+    warnings = [event for event in world.events(endpoint) if event[0] == "Warning"]
+    assert any("not-there.gguf" in message for _, _, message in warnings), world.events(endpoint)
+
+
+def test_a_spec_mended_after_a_failure_becomes_ready(world, endpoint):
+    world.apply_endpoint(endpoint, model={"uri": "file:///models/not-there.gguf"})
+    kube.wait(lambda: kube.condition(world.endpoint(endpoint), "Ready").get("status") == "False", 60, "Ready=False")
+    world.apply_endpoint(endpoint)
+    world.wait_ready(endpoint)
+
+
+def test_the_operator_killed_in_mid_rollout_comes_to_the_same_result(world, endpoint):
+    world.apply_endpoint(endpoint)
+    world.wait_ready(endpoint)
+    deployment = world.kubectl.list("deployments", NAMESPACE, f"serving.quern.dev/endpoint={endpoint}")[0]
+    first = world.kubectl.list("pods", NAMESPACE, f"serving.quern.dev/endpoint={endpoint}")[0]["metadata"]["uid"]
+
+    world.apply_endpoint(endpoint, runtime={"maxSequences": 5})
+    killed = world.operator_pods()[0]["metadata"]
+    # No grace: SIGKILL, as when its node dies.
+    world.kubectl.run("-n", stack.NAMESPACE, "delete", "pod", killed["name"], "--grace-period=0", "--force")
+    kube.wait(lambda: any(p["metadata"]["uid"] != killed["uid"] and p["status"].get("phase") == "Running"
+                          for p in world.operator_pods()), 60, "a new operator pod")
+
+    def rolled_out():
+        now = world.kubectl.get("deployment", deployment["metadata"]["name"], NAMESPACE)
+        pods = world.kubectl.list("pods", NAMESPACE, f"serving.quern.dev/endpoint={endpoint}")
+        return (now["metadata"]["generation"] > deployment["metadata"]["generation"]
+                and now["status"].get("updatedReplicas") == now["status"].get("readyReplicas") == 1
+                and len(pods) == 1 and pods[0]["metadata"]["uid"] != first and kube.is_ready(world.endpoint(endpoint)))
+
+    kube.wait(rolled_out, 120, lambda: f"the rollout to end:\n{world.pods_text(endpoint)}")
+    arguments = world.kubectl.get("deployment", deployment["metadata"]["name"],
+                                  NAMESPACE)["spec"]["template"]["spec"]["containers"][0]["args"]
+    joined = " ".join(arguments).replace("=", " ")
+    assert "--max-sequences 5" in joined, arguments
+    with world.client(endpoint) as client:
+        assert client.completions.create(model=endpoint, prompt="Hello", max_tokens=4).usage.completion_tokens == 4

@@ -1,0 +1,46 @@
+"""The chart is installed, upgraded and uninstalled with helm on the cluster. Runs last: it takes the operator away."""
+
+import yaml
+from conftest import NAMESPACE, REPO
+
+from quern_dev import kubectl as kube
+from quern_dev import stack
+
+
+def allowed(world, verb, resource, namespace=NAMESPACE):
+    account = f"system:serviceaccount:{stack.NAMESPACE}:quern-operator"
+    try:
+        return world.kubectl.run("-n", namespace, "auth", "can-i", verb, resource, f"--as={account}").strip() == "yes"
+    except kube.CommandError:
+        return False
+
+
+def test_the_operator_may_do_what_it_must_and_no_more(world):
+    for verb, resource in (("watch", "inferenceendpoints.serving.quern.dev"), ("patch", "deployments.apps"), ("list", "pods"),
+                           ("create", "events"), ("patch", "inferenceendpoints.serving.quern.dev/status")):
+        assert allowed(world, verb, resource), f"may not {verb} {resource}"
+    for verb, resource in (("get", "secrets"), ("delete", "pods"), ("create", "pods/exec"), ("create", "clusterroles"),
+                           ("delete", "inferenceendpoints.serving.quern.dev"), ("get", "nodes"), ("update", "leases")):
+        assert not allowed(world, verb, resource), f"may {verb} {resource}"
+
+
+def test_nothing_was_forbidden_to_the_operator(world):
+    log = world.kubectl.run("-n", stack.NAMESPACE, "logs", "deployment/quern-operator", "--tail=-1")
+    assert "forbidden" not in log.lower()
+
+
+def test_an_upgrade_rolls_the_operator(world):
+    before = {pod["metadata"]["uid"] for pod in world.operator_pods()}
+    stack.install_chart(world.kubectl, None, {"operator": {"logLevel": "debug"}}, reuse=True)
+    pods = kube.wait(lambda: [p for p in world.operator_pods() if p["metadata"]["uid"] not in before], 60, "a new operator pod")
+    assert "--log-level=debug" in pods[0]["spec"]["containers"][0]["args"]
+
+
+def test_uninstalling_leaves_the_crd_and_nothing_else(world):
+    shipped = yaml.safe_load(next((REPO / "crds").glob("*.yaml")).read_text())["metadata"]["name"]
+    stack.uninstall_chart(world.kubectl)
+    selector = "app.kubernetes.io/part-of=quern"
+    kinds = "deployments,pods,services,configmaps,serviceaccounts,roles,rolebindings"
+    kube.wait(lambda: not world.kubectl.list(kinds, stack.NAMESPACE, selector), 60, "the release's objects to go")
+    assert not world.kubectl.list("clusterroles,clusterrolebindings", None, selector)
+    assert world.kubectl.run("get", "crd", shipped)
