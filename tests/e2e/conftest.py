@@ -122,8 +122,8 @@ def world():
     try:
         cluster.up()
         world = World(cluster)
-        tag = stack.make_images(cluster, Path(os.environ["QUERN_BIN"]) if "QUERN_BIN" in os.environ else None)
-        stack.install_chart(world.kubectl, tag, stack.local_values())
+        images = stack.make_images(cluster, Path(os.environ.get("QUERN_BIN", REPO / "build" / "release" / "bin")))
+        stack.install_chart(world.kubectl, {**stack.local_values(), **images})
         yield world
     finally:
         if not was_up:

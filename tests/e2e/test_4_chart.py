@@ -31,7 +31,7 @@ def test_nothing_was_forbidden_to_the_operator(world):
 
 def test_an_upgrade_rolls_the_operator(world):
     before = {pod["metadata"]["uid"] for pod in world.operator_pods()}
-    stack.install_chart(world.kubectl, None, {"operator": {"logLevel": "debug"}}, reuse=True)
+    stack.install_chart(world.kubectl, {"operator": {"logLevel": "debug"}}, reuse=True)
     pods = kube.wait(lambda: [p for p in world.operator_pods() if p["metadata"]["uid"] not in before], 60, "a new operator pod")
     assert "--log-level=debug" in pods[0]["spec"]["containers"][0]["args"]
 

@@ -19,8 +19,11 @@
 {{- end -}}
 {{- end -}}
 
-{{- define "quern.tag" -}}
-{{ default .Chart.AppVersion .Values.image.tag }}
+{{/* "name:tag" of an image: (list . "serve"). */}}
+{{- define "quern.image" -}}
+{{- $root := index . 0 -}}
+{{- $image := index $root.Values.image (index . 1) -}}
+{{ $image.repository }}:{{ default $root.Chart.AppVersion $image.tag }}
 {{- end -}}
 
 {{- define "quern.selectorLabels" -}}

@@ -64,10 +64,10 @@ def _on_our_cluster(args) -> None:
     cluster = Cluster()
     programs = stack.build_programs()
     cluster.up()
-    tag = stack.make_images(cluster, programs)
+    images = stack.make_images(cluster, programs)
     kube = stack.local_kubectl(cluster)
     with console.stage("install the Helm chart", detail=lambda: _operator_state(kube)):
-        stack.install_chart(kube, tag, stack.local_values())
+        stack.install_chart(kube, {**stack.local_values(), **images})
     name = _apply_and_wait(kube, args.example)
     url = _keep_forward(cluster, name, args.port)
     _ask_and_load(kube, name, url, args)
@@ -89,14 +89,10 @@ Stop it:
 def _on_their_cluster(args) -> None:
     kube = Kubectl(None, args.context, _their_kubectl())
     values = yaml.safe_load(args.values.read_text()) if args.values else {}
-    operator, _, tag = args.operator_image.rpartition(":")
-    serve, _, serve_tag = args.serve_image.rpartition(":")
-    if tag != serve_tag or not tag:
-        raise console.Failure("--operator-image and --serve-image must have the same tag: "
-                              f"they are {args.operator_image} and {args.serve_image}")
-    values["image"] = {**values.get("image", {}), "operator": operator, "serve": serve}
+    values["image"] = {**values.get("image", {}), "operator": stack.image_values(args.operator_image),
+                       "serve": stack.image_values(args.serve_image)}
     with console.stage(f"install the Helm chart in {args.context}", detail=lambda: _operator_state(kube)):
-        stack.install_chart(kube, tag, values)
+        stack.install_chart(kube, values)
     name = _apply_and_wait(kube, args.example)
     with _port_forward(kube, name, args.port) as url:
         _ask_and_load(kube, name, url, args)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import yaml
 
-from . import console, paths
+from . import console, images, paths
 from .cluster.layout import MODEL_ROOT
 from .cluster.lifecycle import Cluster
 from .kubectl import Kubectl, program
@@ -44,10 +44,29 @@ def _helm_upgrade(kubectl: Kubectl, values: dict, *options) -> None:
                      "--create-namespace", "--values", file.name, "--wait", "--timeout", "120s", *options)
 
 
-def install_chart(kubectl: Kubectl, tag: str | None, values: dict, *, reuse: bool = False) -> None:
+def make_images(cluster: Cluster, binaries: Path) -> dict:
+    """Builds the images, puts them into the node, and returns the chart's values that name them.
+
+    An image's tag is made from its content: one that has not changed is the same name, and rolls no pod.
+    """
+    built = {}
+    with console.stage("make the container images"):
+        for definition in images.IMAGES:
+            built[definition.name] = images.build(definition, binaries, paths.REPO / "build" / "images")
+    cluster.load([image.archive for image in built.values()], quiet=True)
+    return {"image": {name: image_values(image.reference) for name, image in built.items()}}
+
+
+def image_values(reference: str) -> dict:
+    """{"repository", "tag"} of "name:tag"; Failure if there is no tag."""
+    repository, colon, tag = reference.rpartition(":")
+    if not colon or "/" in tag:
+        raise console.Failure(f"the image {reference} has no tag; write NAME:TAG")
+    return {"repository": repository, "tag": tag}
+
+
+def install_chart(kubectl: Kubectl, values: dict, *, reuse: bool = False) -> None:
     """Installs or upgrades the release and waits for the operator. With `reuse`, `values` go over the release's own."""
-    if tag:
-        values = {**values, "image": {**values.get("image", {}), "tag": tag}}
     _helm_upgrade(kubectl, values, *(["--reuse-values"] if reuse else []))
 
 

@@ -96,7 +96,7 @@ def test_with_a_watched_namespace_nothing_is_cluster_wide(helm):
 @pytest.mark.parametrize(("setting", "argument"), [
     ("models.volume.hostPath=/var/lib/m", "--allowed-model-volume=hostPath:/var/lib/m@/models"),
     ("models.volume.persistentVolumeClaim=weights", "--allowed-model-volume=pvc:weights@/models"),
-    ("image.tag=abc", "--serve-image=localhost/quern/serve:abc"),
+    ("image.serve.tag=abc", "--serve-image=localhost/quern/serve:abc"),
     ("operator.logLevel=debug", "--log-level=debug"),
 ])
 def test_a_value_becomes_the_operator_s_argument(helm, setting, argument):
