@@ -1,0 +1,26 @@
+#pragma once
+
+#include <optional>
+#include <string>
+
+namespace quern::control {
+
+// A volume that the administrator lets endpoints of any namespace read models from.
+struct AllowedModelVolume {
+  enum class Kind { kHostPath, kPvc };
+  Kind kind = Kind::kHostPath;
+  std::string
+      source;  // kHostPath: absolute directory on the node; kPvc: claim in the endpoint's namespace
+  std::string mount_path;  // where it is mounted, read-only; file:// URIs below it use it
+};
+
+// What the operator's configuration adds to every endpoint's objects.
+struct ResourceOptions {
+  std::string serve_image;  // for endpoints that name none
+  std::optional<AllowedModelVolume> model_volume;
+  std::string operator_namespace = "quern";  // may scrape the pods' administrative port
+  std::string cluster_domain = "cluster.local";
+  std::string log_format = "text";  // of the runtime: text or json
+};
+
+}  // namespace quern::control
