@@ -66,7 +66,8 @@ class Registry:
     def pid(self, name: str) -> int | None:
         """The pid if the recorded process still runs (same pid and same start time)."""
         record = self.read(name)
-        if record and start_time(record["pid"]) == record["start_time"]:
+        # A process that had ended before it was recorded has no start time.
+        if record and record["start_time"] is not None and start_time(record["pid"]) == record["start_time"]:
             return record["pid"]
         return None
 
