@@ -1,0 +1,68 @@
+#pragma once
+
+#include <chrono>
+#include <cstddef>
+#include <string_view>
+
+namespace quern::http {
+
+// What one listener allows its clients. Whatever is met is told to the HttpObserver.
+struct HttpLimits {
+  int max_connections = 1024;               // beyond it: 503 and close
+  size_t max_header_bytes = 16 * 1024;      // request line and fields; beyond it: 431
+  size_t max_body_bytes = 4 * 1024 * 1024;  // beyond it: 413
+  size_t max_pipelined_bytes = 64 * 1024;   // read ahead while a response is under way
+  size_t max_stream_buffer = 1024 * 1024;   // unsent bytes of one stream; beyond it: dropped
+  size_t stream_high_water = 64 * 1024;     // writers are asked to hold back from here
+  std::chrono::milliseconds header_timeout{10'000};  // from the first byte; beyond it: 408
+  std::chrono::milliseconds body_timeout{60'000};    // for the whole body; beyond it: 408
+  std::chrono::milliseconds idle_timeout{75'000};    // between requests; beyond it: closed
+  std::chrono::milliseconds write_timeout{30'000};   // without one byte taken; beyond it: dropped
+  std::chrono::milliseconds linger_timeout{2'000};   // for the client to close after our last byte
+};
+
+enum class HttpLimit {
+  kConnections,
+  kHeaderBytes,
+  kBodyBytes,
+  kHeaderTime,
+  kBodyTime,
+  kIdleTime,
+  kWriteTime,
+  kStreamBuffer,
+};
+
+// Stable names, for labels of metrics.
+constexpr std::string_view HttpLimitName(HttpLimit limit) {
+  switch (limit) {
+    case HttpLimit::kConnections:
+      return "connections";
+    case HttpLimit::kHeaderBytes:
+      return "header_bytes";
+    case HttpLimit::kBodyBytes:
+      return "body_bytes";
+    case HttpLimit::kHeaderTime:
+      return "header_timeout";
+    case HttpLimit::kBodyTime:
+      return "body_timeout";
+    case HttpLimit::kIdleTime:
+      return "idle_timeout";
+    case HttpLimit::kWriteTime:
+      return "write_timeout";
+    case HttpLimit::kStreamBuffer:
+      return "stream_buffer";
+  }
+  return "unknown";
+}
+
+// Told what happens; called from I/O threads, several at once; must return at once.
+class HttpObserver {
+ public:
+  virtual ~HttpObserver() = default;
+  virtual void OnLimit(HttpLimit limit) = 0;
+  // `handler`: the route's name, or "none" where no route was found. `status` is 499 where the
+  // client went away before the whole response was handed over.
+  virtual void OnRequest(std::string_view handler, int status) = 0;
+};
+
+}  // namespace quern::http

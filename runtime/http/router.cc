@@ -1,0 +1,94 @@
+#include "runtime/http/router.h"
+
+#include <fmt/format.h>
+
+#include <set>
+
+namespace quern::http {
+namespace {
+
+// Enough of JSON's escaping for the messages of this library, which may quote a request's path.
+std::string JsonString(std::string_view text) {
+  std::string quoted = "\"";
+  for (const char c : text) {
+    const auto byte = static_cast<unsigned char>(c);
+    if (c == '"' || c == '\\') {
+      quoted += '\\';
+      quoted += c;
+    } else if (byte < 0x20 || byte >= 0x7f) {
+      quoted += fmt::format("\\u{:04x}", byte);
+    } else {
+      quoted += c;
+    }
+  }
+  return quoted + '"';
+}
+
+// A path as it may appear in an error: short, and nothing that is not printable ASCII.
+std::string Shown(std::string_view path) {
+  std::string shown;
+  for (const char c : path.substr(0, 120)) shown += c > 0x20 && c < 0x7f ? c : '?';
+  return path.size() > 120 ? shown + "..." : shown;
+}
+
+}  // namespace
+
+std::string PlainErrorBody(int status, std::string_view message) {
+  return fmt::format(R"({{"error":{{"message":{},"code":{}}}}})", JsonString(message), status);
+}
+
+void Router::Add(std::string method, std::string pattern, std::string name, Handler handler) {
+  const size_t brace = pattern.find('{');
+  const bool takes_rest = brace != std::string::npos;
+  if (takes_rest) pattern.resize(brace);
+  routes_.push_back(Route{std::move(method), std::move(pattern), takes_rest, std::move(name),
+                          std::move(handler)});
+}
+
+bool Router::Matches(const Route& route, std::string_view path) {
+  if (!route.takes_rest) return path == route.prefix;
+  return path.size() > route.prefix.size() && path.substr(0, route.prefix.size()) == route.prefix;
+}
+
+Router::Match Router::Find(std::string_view method, std::string_view path) const {
+  Match match;
+  std::set<std::string> allowed;
+  for (const Route& route : routes_) {
+    if (!Matches(route, path)) continue;
+    match.name = route.name;
+    allowed.insert(route.method);
+    if (route.method == "GET") allowed.insert("HEAD");
+    if (route.method != method && !(method == "HEAD" && route.method == "GET")) continue;
+    if (route.takes_rest) {
+      auto decoded = PercentDecode(path.substr(route.prefix.size()));
+      if (!decoded) {
+        match.response.status = 400;
+        match.response.body = ErrorJson(
+            400, fmt::format("the path '{}' has a '%' without two hexadecimal digits after it",
+                             Shown(path)));
+        return match;
+      }
+      match.path_parameter = std::move(*decoded);
+    }
+    match.handler = &route.handler;
+    return match;
+  }
+  if (allowed.empty()) {
+    match.response.status = 404;
+    match.response.body = ErrorJson(404, fmt::format("there is no '{}' here", Shown(path)));
+    return match;
+  }
+  allowed.insert("OPTIONS");
+  const std::string allow = fmt::format("{}", fmt::join(allowed, ", "));
+  match.response.headers.emplace_back("Allow", allow);
+  if (method == "OPTIONS") {
+    match.response.status = 204;
+    return match;
+  }
+  match.response.status = 405;
+  match.response.body = ErrorJson(
+      405, fmt::format("{} is not possible on '{}'; use {}", Shown(method), Shown(path), allow));
+  return match;
+}
+
+}  // namespace quern::http

@@ -1,0 +1,60 @@
+#pragma once
+
+#include <functional>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "runtime/http/message.h"
+#include "runtime/http/responder.h"
+
+namespace quern::http {
+
+// Answers one request through the responder, now or later. Runs on an I/O thread: must not block.
+using Handler = std::function<void(Request request, ResponderPtr responder)>;
+
+// The body (JSON) of an error that this library itself answers with: 404, 405, 408, 413, 431, ...
+using ErrorBody = std::function<std::string(int status, std::string_view message)>;
+
+// {"error":{"message":...,"code":<status>}}
+std::string PlainErrorBody(int status, std::string_view message);
+
+// Finds the handler of a request. HEAD is answered by the GET handler, its body left out; OPTIONS
+// with 204 and Allow; a known path with another method with 405 and Allow; anything else with 404.
+// Built before serving starts, immutable then.
+class Router {
+ public:
+  explicit Router(ErrorBody error_body = PlainErrorBody) : error_body_(std::move(error_body)) {}
+
+  // `pattern`: a path such as "/v1/models", whose last segment may be "{id...}" and stands for one
+  // or more segments then. `name`: for metrics, a small fixed set.
+  void Add(std::string method, std::string pattern, std::string name, Handler handler);
+
+  // Either `handler` is set, or `response` is the answer.
+  struct Match {
+    const Handler* handler = nullptr;
+    std::string_view name = "none";
+    std::string path_parameter;
+    Response response;
+  };
+  Match Find(std::string_view method, std::string_view path) const;
+
+  std::string ErrorJson(int status, std::string_view message) const {
+    return error_body_(status, message);
+  }
+
+ private:
+  struct Route {
+    std::string method;
+    std::string prefix;  // the whole path, or what precedes "{...}"
+    bool takes_rest;
+    std::string name;
+    Handler handler;
+  };
+  static bool Matches(const Route& route, std::string_view path);
+
+  ErrorBody error_body_;
+  std::vector<Route> routes_;
+};
+
+}  // namespace quern::http

@@ -1,0 +1,194 @@
+// Life and writing side of a session; the reading side is in session_read.cc.
+#include "runtime/http/session.h"
+
+#include <fmt/format.h>
+
+#include <boost/asio/bind_executor.hpp>
+#include <boost/asio/post.hpp>
+#include <boost/asio/write.hpp>
+
+#include "runtime/http/session_responder.h"
+
+namespace quern::http {
+namespace net = boost::asio;
+using boost::system::error_code;
+
+Session::Session(net::ip::tcp::socket socket, std::shared_ptr<SessionContext> context,
+                 std::function<void(Session*)> on_closed)
+    : socket_(std::move(socket)),
+      context_(std::move(context)),
+      on_closed_(std::move(on_closed)),
+      read_timer_(socket_.get_executor(), [this] { OnReadTimeout(); }),
+      write_timer_(socket_.get_executor(), [this] {
+        MetLimit(HttpLimit::kWriteTime);
+        Close();
+      }) {
+  context_->connections.fetch_add(1);
+  error_code ignored;
+  const auto endpoint = socket_.remote_endpoint(ignored);
+  if (!ignored) {
+    remote_address_ = fmt::format("{}:{}", endpoint.address().to_string(), endpoint.port());
+  }
+}
+
+Session::~Session() = default;
+
+void Session::Start() {
+  net::post(socket_.get_executor(), [self = shared_from_this()] {
+    if (self->phase_ == Phase::kClosed) return;
+    error_code ignored;
+    // Tokens are small and each is waited for: no Nagle.
+    self->socket_.set_option(net::ip::tcp::no_delay(true), ignored);
+    self->parser_.emplace();
+    self->NextRequest();
+  });
+}
+
+void Session::BeginDrain() {
+  net::post(socket_.get_executor(), [self = shared_from_this()] {
+    if (self->phase_ == Phase::kIdle) self->Close();
+  });
+}
+
+void Session::Abort() {
+  net::post(socket_.get_executor(), [self = shared_from_this()] { self->Close(); });
+}
+
+void Session::Send(const Response& response) {
+  if (phase_ != Phase::kHandling || stream_begun_) return;
+  keep_alive_ = keep_alive_ && !context_->draining.load();
+  Queue(ResponseHead(response, response.body.size(), /*chunked=*/false, keep_alive_));
+  if (!head_only_) Queue(response.body);
+  ResponseComplete(response.status);
+}
+
+void Session::BeginStream(const Response& head) {
+  if (phase_ != Phase::kHandling || stream_begun_) return;
+  stream_begun_ = true;
+  status_ = head.status;
+  // HTTP/1.0 knows no chunks: the end of the connection is the end of the body.
+  chunked_ = !http10_;
+  keep_alive_ = keep_alive_ && chunked_ && !context_->draining.load();
+  Queue(ResponseHead(head, std::nullopt, chunked_, keep_alive_));
+  if (!head.body.empty()) WriteChunk(head.body);
+}
+
+void Session::WriteChunk(std::string_view bytes) {
+  if (phase_ != Phase::kHandling || !stream_begun_ || bytes.empty() || head_only_) return;
+  if (UnsentBytes() + bytes.size() > context_->limits.max_stream_buffer) {
+    MetLimit(HttpLimit::kStreamBuffer);
+    Close();
+    return;
+  }
+  if (chunked_) {
+    out_ += fmt::format("{:x}\r\n", bytes.size());
+    out_ += bytes;
+    Queue("\r\n");
+  } else {
+    Queue(bytes);
+  }
+}
+
+void Session::FinishStream() {
+  if (phase_ != Phase::kHandling || !stream_begun_) return;
+  if (chunked_) Queue("0\r\n\r\n");
+  ResponseComplete(status_);
+}
+
+void Session::Queue(std::string_view bytes) {
+  out_ += bytes;
+  FlushSome();
+}
+
+void Session::FlushSome() {
+  if (write_pending_ || phase_ == Phase::kClosed) return;
+  if (written_ == writing_bytes_.size()) {
+    writing_bytes_.clear();
+    written_ = 0;
+    std::swap(writing_bytes_, out_);
+    if (writing_bytes_.empty()) return;
+  }
+  write_pending_ = true;
+  write_timer_.Set(context_->limits.write_timeout, shared_from_this());
+  // Posted, so that the pieces a handler queues in one go leave in one system call.
+  net::post(socket_.get_executor(), [self = shared_from_this()] {
+    if (self->phase_ == Phase::kClosed) return;
+    if (self->written_ == 0 && !self->out_.empty()) {
+      self->writing_bytes_ += self->out_;
+      self->out_.clear();
+    }
+    self->socket_.async_write_some(
+        net::buffer(self->writing_bytes_.data() + self->written_,
+                    self->writing_bytes_.size() - self->written_),
+        [self](const error_code& error, size_t bytes) { self->OnWritten(error, bytes); });
+  });
+}
+
+void Session::OnWritten(const error_code& error, size_t bytes) {
+  write_pending_ = false;
+  if (phase_ == Phase::kClosed) return;
+  if (error) return Close();
+  written_ += bytes;
+  if (UnsentBytes() > 0) return FlushSome();
+  write_timer_.Clear();
+  AfterFlush();
+}
+
+void Session::AfterFlush() {
+  if (phase_ == Phase::kHandling) {
+    // A copy: the callback may finish the response, which lets go of the callbacks.
+    if (const auto writable = on_writable_) writable();
+  } else if (phase_ == Phase::kFlushing) {
+    if (keep_alive_ && !end_seen_ && !context_->draining.load()) {
+      NextRequest();
+    } else {
+      Linger();
+    }
+  }
+}
+
+void Session::ResponseComplete(int status) {
+  ++request_number_;  // the Responder is done
+  on_writable_ = nullptr;
+  on_gone_ = nullptr;
+  stream_begun_ = false;
+  phase_ = Phase::kFlushing;
+  if (context_->observer) context_->observer->OnRequest(handler_name_, status);
+}
+
+// Closing at once while the client still sends would reset the connection, and the client might
+// lose the answer (RFC 9112, 9.6): so our side is closed first, and what still comes is thrown
+// away.
+void Session::Linger() {
+  if (end_seen_) return Close();
+  phase_ = Phase::kLinger;
+  error_code ignored;
+  socket_.shutdown(net::ip::tcp::socket::shutdown_send, ignored);
+  in_.consume(in_.size());
+  read_timer_.Set(context_->limits.linger_timeout, shared_from_this());
+  ArmRead();
+}
+
+void Session::MetLimit(HttpLimit limit) {
+  if (context_->observer) context_->observer->OnLimit(limit);
+}
+
+void Session::Close() {
+  if (phase_ == Phase::kClosed) return;
+  const auto self = shared_from_this();  // what follows may let go of the last other owner
+  const bool unanswered = phase_ == Phase::kHandling;
+  phase_ = Phase::kClosed;
+  ++request_number_;
+  error_code ignored;
+  socket_.close(ignored);
+  read_timer_.Cancel();
+  write_timer_.Cancel();
+  on_writable_ = nullptr;
+  const auto gone = std::exchange(on_gone_, nullptr);
+  if (unanswered && context_->observer) context_->observer->OnRequest(handler_name_, 499);
+  if (gone) gone();
+  context_->connections.fetch_sub(1);
+  if (on_closed_) on_closed_(this);
+}
+
+}  // namespace quern::http

@@ -1,0 +1,111 @@
+#pragma once
+
+#include <array>
+#include <atomic>
+#include <boost/asio/ip/tcp.hpp>
+#include <boost/beast/core/flat_buffer.hpp>
+#include <boost/beast/http/parser.hpp>
+#include <boost/beast/http/string_body.hpp>
+#include <functional>
+#include <memory>
+#include <optional>
+#include <string>
+
+#include "runtime/http/lazy_timer.h"
+#include "runtime/http/limits.h"
+#include "runtime/http/router.h"
+
+namespace quern::http {
+
+// What the sessions of one listener share. The pointers outlive them.
+struct SessionContext {
+  const Router* router = nullptr;
+  HttpLimits limits;
+  HttpObserver* observer = nullptr;  // may be null
+  std::atomic<bool> draining{false};
+  std::atomic<int> connections{0};  // sessions that are not closed
+};
+
+// One connection: requests one after the other (pipelined ones wait in the buffer), each answered
+// through a Responder. A read is pending at all times, also while a response is under way: that is
+// how a client's going is noticed at once. A client that half-closes counts as gone.
+// Everything runs on the socket's strand, except Start, BeginDrain and Abort: any thread.
+class Session : public std::enable_shared_from_this<Session> {
+ public:
+  // `socket`'s executor must be a strand. `on_closed`: called once, on the strand, when the socket
+  // is.
+  Session(boost::asio::ip::tcp::socket socket, std::shared_ptr<SessionContext> context,
+          std::function<void(Session*)> on_closed);
+  ~Session();
+
+  void Start();
+  void BeginDrain();  // closes if idle; the response under way is the last otherwise
+  void Abort();       // closes now
+
+ private:
+  class ResponderImpl;
+  enum class Phase { kIdle, kHeader, kBody, kHandling, kFlushing, kLinger, kClosed };
+  using Parser = boost::beast::http::request_parser<boost::beast::http::string_body>;
+
+  // Reading (session_read.cc)
+  void ArmRead();
+  void OnRead(const boost::system::error_code& error, size_t bytes);
+  void OnEnd();
+  void Consume();
+  void OnHeader();
+  void OnParseError(const boost::system::error_code& error);
+  void Dispatch();
+  void NextRequest();
+  void OnReadTimeout();
+  void Refuse(int status, std::string_view message);
+
+  // Writing (session.cc)
+  void Send(const Response& response);
+  void BeginStream(const Response& head);
+  void WriteChunk(std::string_view bytes);
+  void FinishStream();
+  void Queue(std::string_view bytes);
+  void FlushSome();
+  void OnWritten(const boost::system::error_code& error, size_t bytes);
+  void ResponseComplete(int status);
+  void AfterFlush();
+  void Linger();
+  void MetLimit(HttpLimit limit);
+  void Close();
+  size_t UnsentBytes() const { return out_.size() + writing_bytes_.size() - written_; }
+
+  boost::asio::ip::tcp::socket socket_;
+  std::shared_ptr<SessionContext> context_;
+  std::function<void(Session*)> on_closed_;
+  std::string remote_address_;
+  LazyTimer read_timer_;  // header, body, idle, linger
+  LazyTimer write_timer_;
+
+  Phase phase_ = Phase::kIdle;
+  boost::beast::flat_buffer in_;  // read, not yet parsed
+  // Where the pending read puts its bytes: not in_, which may be parsed meanwhile.
+  std::array<char, 8 * 1024> read_bytes_;
+  std::optional<Parser> parser_;
+  bool read_pending_ = false;
+  bool end_seen_ = false;  // the client has closed its side
+  size_t lingered_bytes_ = 0;
+
+  // The request under way.
+  uint64_t request_number_ = 0;  // a Responder of an earlier request does nothing
+  std::string handler_name_ = "none";
+  bool head_only_ = false;
+  bool http10_ = false;
+  bool keep_alive_ = true;
+  bool chunked_ = false;
+  bool stream_begun_ = false;
+  int status_ = 0;
+  std::function<void()> on_writable_;
+  std::function<void()> on_gone_;
+
+  std::string out_;            // waits for the write under way
+  std::string writing_bytes_;  // what the write under way is taken from
+  size_t written_ = 0;         // bytes of writing_bytes_ that have gone out
+  bool write_pending_ = false;
+};
+
+}  // namespace quern::http

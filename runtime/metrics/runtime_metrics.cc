@@ -1,0 +1,206 @@
+#include "runtime/metrics/runtime_metrics.h"
+
+#include <prometheus/counter.h>
+#include <prometheus/gauge.h>
+#include <prometheus/histogram.h>
+#include <prometheus/registry.h>
+#include <prometheus/text_serializer.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cassert>
+#include <fstream>
+#include <map>
+#include <mutex>
+
+namespace quern {
+namespace {
+
+using Buckets = prometheus::Histogram::BucketBoundaries;
+
+// Upper bounds. Dense around what people set objectives on: a TTFT of 0.1 to 5 s, an ITL of 10 to
+// 200 ms; wide enough for a long prompt on a slow machine.
+const Buckets kTimeToFirstToken = {0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3, 0.5, 0.75,
+                                   1.0,   1.5,  2.0,   3.0,  5.0,   7.5, 10,   20,  40,  80};
+const Buckets kInterToken = {0.001, 0.0025, 0.005, 0.0075, 0.01, 0.015, 0.02, 0.03, 0.04, 0.05,
+                             0.075, 0.1,    0.15,  0.2,    0.3,  0.5,   0.75, 1.0,  2.5};
+const Buckets kDuration = {0.05, 0.1, 0.25, 0.5, 1.0, 2.0, 3.0, 5.0, 7.5, 10,
+                           15,   20,  30,   45,  60,  120, 240, 480, 960};
+const Buckets kQueue = {0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1,
+                        0.25,   0.5,   1.0,    2.5,   5.0,  10,    30,   60};
+const Buckets kStep = {0.0005, 0.001, 0.0025, 0.005, 0.0075, 0.01, 0.015, 0.02, 0.03, 0.05,
+                       0.075,  0.1,   0.15,   0.2,   0.3,    0.5,  1.0,   2.5,  5.0};
+const Buckets kBatchSequences = {1, 2, 4, 8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256};
+const Buckets kBatchTokens = {1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 2048, 4096, 8192};
+
+constexpr std::array<std::string_view, 4> kFinishReasons = {"stop", "length", "cancelled", "error"};
+
+}  // namespace
+
+struct RuntimeMetrics::Families {
+  explicit Families(const std::string& served) : model{{"model", served}} {}
+
+  prometheus::Gauge& Gauge(const char* name, const char* help) {
+    return prometheus::BuildGauge().Name(name).Help(help).Labels(model).Register(registry).Add({});
+  }
+  prometheus::Family<prometheus::Counter>& Counters(const char* name, const char* help) {
+    return prometheus::BuildCounter().Name(name).Help(help).Labels(model).Register(registry);
+  }
+  prometheus::Counter& Counter(const char* name, const char* help) {
+    return Counters(name, help).Add({});
+  }
+  prometheus::Histogram& Histogram(const char* name, const char* help, const Buckets& buckets) {
+    return prometheus::BuildHistogram().Name(name).Help(help).Labels(model).Register(registry).Add(
+        {}, buckets);
+  }
+
+  const prometheus::Labels model;
+  prometheus::Registry registry;
+
+  prometheus::Gauge& running = Gauge("quern_requests_running", "Sequences in the running batch.");
+  prometheus::Gauge& waiting =
+      Gauge("quern_requests_waiting", "Requests that wait for a place in the batch.");
+  prometheus::Gauge& kv_usage =
+      Gauge("quern_kv_cache_usage_ratio", "Part of the KV cache's blocks in use, 0 to 1.");
+  prometheus::Gauge& kv_capacity =
+      Gauge("quern_kv_cache_tokens_capacity", "Tokens that the KV cache can hold.");
+  prometheus::Gauge& token_rate = Gauge(
+      "quern_tokens_per_second", "Tokens generated per second, mean over the last 10 seconds.");
+  prometheus::Gauge& resident = Gauge("quern_process_resident_memory_bytes",
+                                      "Resident memory of the process, weights and KV included.");
+  prometheus::Family<prometheus::Gauge>& model_info =
+      prometheus::BuildGauge()
+          .Name("quern_model_info")
+          .Help("The model that is served, as labels; the value is 1.")
+          .Labels(model)
+          .Register(registry);
+
+  prometheus::Counter& prompt_tokens =
+      Counter("quern_prompt_tokens_total", "Prompt tokens that were prefilled.");
+  prometheus::Counter& generation_tokens =
+      Counter("quern_generation_tokens_total", "Tokens that were generated.");
+  prometheus::Counter& admitted =
+      Counter("quern_admitted_requests_total", "Requests that were handed to the engine.");
+  prometheus::Counter& admitted_prompt_tokens = Counter(
+      "quern_admitted_prompt_tokens_total", "Prompt tokens of the requests handed to the engine.");
+  std::array<prometheus::Counter*, 4> finished{};
+  std::map<std::string, prometheus::Counter*, std::less<>> rejected;
+  prometheus::Family<prometheus::Counter>& http_requests = Counters(
+      "quern_http_requests_total",
+      "HTTP requests answered, by route and status; 499 where the client left before the answer.");
+
+  prometheus::Histogram& first_token =
+      Histogram("quern_time_to_first_token_seconds",
+                "Time from a request's submission to its first token.", kTimeToFirstToken);
+  prometheus::Histogram& inter_token = Histogram(
+      "quern_inter_token_latency_seconds", "Time between two tokens of one request.", kInterToken);
+  prometheus::Histogram& duration =
+      Histogram("quern_request_duration_seconds",
+                "Time from a request's submission to its last token.", kDuration);
+  prometheus::Histogram& queue =
+      Histogram("quern_request_queue_seconds",
+                "Time that a request waited for a place in the batch.", kQueue);
+  prometheus::Histogram& step = Histogram(
+      "quern_step_duration_seconds", "Time of one engine step: forward pass and sampling.", kStep);
+  prometheus::Histogram& batch_sequences =
+      Histogram("quern_step_batch_sequences", "Sequences in one engine step.", kBatchSequences);
+  prometheus::Histogram& batch_tokens =
+      Histogram("quern_step_batch_tokens",
+                "Tokens in one engine step, prefilled and decoded ones together.", kBatchTokens);
+
+  std::mutex render_mutex;  // totals_seen
+  uint64_t prompt_tokens_seen = 0;
+  uint64_t generation_tokens_seen = 0;
+};
+
+RuntimeMetrics::RuntimeMetrics(const std::string& model)
+    : families_(std::make_unique<Families>(model)) {
+  // Every series with a fixed label exists from the start, as 0: rate() needs the first step too.
+  auto& finished =
+      families_->Counters("quern_requests_finished_total", "Requests that ended, by reason.");
+  for (size_t i = 0; i < kFinishReasons.size(); ++i) {
+    families_->finished[i] = &finished.Add({{"reason", std::string(kFinishReasons[i])}});
+  }
+  auto& rejected = families_->Counters(
+      "quern_requests_rejected_total",
+      "Requests and connections turned away or cut because a limit was met, by limit.");
+  for (const std::string_view reason : kRejectReasons) {
+    families_->rejected[std::string(reason)] = &rejected.Add({{"reason", std::string(reason)}});
+  }
+}
+
+RuntimeMetrics::~RuntimeMetrics() = default;
+
+void RuntimeMetrics::SetModelInfo(const std::string& architecture, const std::string& quantization,
+                                  const std::string& version) {
+  families_->model_info
+      .Add({{"architecture", architecture}, {"quantization", quantization}, {"version", version}})
+      .Set(1);
+}
+
+void RuntimeMetrics::ObserveStep(double seconds, int32_t sequences, int32_t tokens) {
+  families_->step.Observe(seconds);
+  families_->batch_sequences.Observe(sequences);
+  families_->batch_tokens.Observe(tokens);
+}
+
+void RuntimeMetrics::ObserveFirstToken(double since_submit, double queued) {
+  families_->first_token.Observe(since_submit);
+  families_->queue.Observe(queued);
+}
+
+void RuntimeMetrics::ObserveInterToken(double gap) { families_->inter_token.Observe(gap); }
+
+void RuntimeMetrics::CountFinished(FinishedAs how, double since_submit) {
+  families_->finished[static_cast<size_t>(how)]->Increment();
+  families_->duration.Observe(since_submit);
+}
+
+void RuntimeMetrics::CountAdmitted(int32_t prompt_tokens) {
+  families_->admitted.Increment();
+  families_->admitted_prompt_tokens.Increment(prompt_tokens);
+}
+
+void RuntimeMetrics::CountRejected(std::string_view reason) {
+  const auto found = families_->rejected.find(reason);
+  assert(found != families_->rejected.end());
+  if (found != families_->rejected.end()) found->second->Increment();
+}
+
+void RuntimeMetrics::CountHttpRequest(std::string_view handler, int status) {
+  families_->http_requests
+      .Add({{"handler", std::string(handler)}, {"status", std::to_string(status)}})
+      .Increment();
+}
+
+std::string RuntimeMetrics::Render(const MetricsSnapshot& now) {
+  Families& f = *families_;
+  std::lock_guard lock(f.render_mutex);
+  f.running.Set(now.running);
+  f.waiting.Set(now.waiting);
+  f.kv_usage.Set(now.kv_tokens_capacity > 0
+                     ? static_cast<double>(now.kv_tokens_used) / now.kv_tokens_capacity
+                     : 0.0);
+  f.kv_capacity.Set(static_cast<double>(now.kv_tokens_capacity));
+  f.token_rate.Set(now.tokens_per_second);
+  f.resident.Set(static_cast<double>(ResidentMemoryBytes()));
+  if (now.prompt_tokens_total > f.prompt_tokens_seen) {
+    f.prompt_tokens.Increment(static_cast<double>(now.prompt_tokens_total - f.prompt_tokens_seen));
+    f.prompt_tokens_seen = now.prompt_tokens_total;
+  }
+  if (now.generation_tokens_total > f.generation_tokens_seen) {
+    f.generation_tokens.Increment(
+        static_cast<double>(now.generation_tokens_total - f.generation_tokens_seen));
+    f.generation_tokens_seen = now.generation_tokens_total;
+  }
+  return prometheus::TextSerializer().Serialize(f.registry.Collect());
+}
+
+int64_t ResidentMemoryBytes() {
+  std::ifstream statm("/proc/self/statm");
+  int64_t size = 0, resident = 0;
+  if (!(statm >> size >> resident)) return 0;
+  return resident * sysconf(_SC_PAGESIZE);
+}
+
+}  // namespace quern

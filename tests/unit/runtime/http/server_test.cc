@@ -1,0 +1,258 @@
+#include "runtime/http/server.h"
+
+#include <gtest/gtest.h>
+
+#include <string>
+#include <thread>
+
+#include "tests/unit/runtime/http/test_server.h"
+
+namespace quern::http {
+namespace {
+
+using testing::Test;
+
+std::string Post(const std::string& body) {
+  return "POST /echo HTTP/1.1\r\nHost: t\r\nContent-Length: " + std::to_string(body.size()) +
+         "\r\n\r\n" + body;
+}
+const char kGet[] = "GET /hello HTTP/1.1\r\nHost: t\r\n\r\n";
+
+TEST_F(ServerTest, AnswersRequestsOneAfterTheOtherOnOneConnection) {
+  StartServer();
+  RawClient client(port);
+  for (int i = 0; i < 3; ++i) {
+    ASSERT_TRUE(client.Send(kGet));
+    const std::string response = client.ReadResponse();
+    EXPECT_EQ(response.rfind("HTTP/1.1 200 OK\r\n", 0), 0u) << response;
+    EXPECT_NE(response.find("Connection: keep-alive"), std::string::npos);
+    EXPECT_NE(response.find("\r\n\r\n{\"hello\":true}"), std::string::npos);
+  }
+  EXPECT_EQ(server->connections(), 1);
+  EXPECT_TRUE(observer.WaitForRequest("hello", 200, 3));
+}
+
+TEST_F(ServerTest, PipelinedRequestsAreAnsweredInOrder) {
+  StartServer();
+  RawClient client(port);
+  ASSERT_TRUE(client.Send(Post("first") + kGet + Post("third")));
+  EXPECT_NE(client.ReadResponse().find("\r\n\r\nfirst"), std::string::npos);
+  EXPECT_NE(client.ReadResponse().find("hello"), std::string::npos);
+  EXPECT_NE(client.ReadResponse().find("\r\n\r\nthird"), std::string::npos);
+}
+
+TEST_F(ServerTest, RequestMayArriveByteByByte) {
+  StartServer();
+  RawClient client(port);
+  for (const char c : Post("slowly")) ASSERT_TRUE(client.Send(std::string_view(&c, 1)));
+  EXPECT_NE(client.ReadResponse().find("\r\n\r\nslowly"), std::string::npos);
+}
+
+TEST_F(ServerTest, ChunkedRequestBodyIsPutTogether) {
+  StartServer();
+  RawClient client(port);
+  ASSERT_TRUE(
+      client.Send("POST /echo HTTP/1.1\r\nHost: t\r\nTransfer-Encoding: chunked\r\n\r\n"
+                  "3\r\nabc\r\n2\r\nde\r\n0\r\n\r\n"));
+  EXPECT_NE(client.ReadResponse().find("\r\n\r\nabcde"), std::string::npos);
+}
+
+TEST_F(ServerTest, HeadHasTheLengthButNoBody) {
+  StartServer();
+  RawClient client(port);
+  ASSERT_TRUE(client.Send("HEAD /hello HTTP/1.1\r\nHost: t\r\n\r\n" + Post("x")));
+  client.ReadUntil("\r\n\r\nx");
+  const std::string head = client.received.substr(0, client.received.find("\r\n\r\n"));
+  EXPECT_NE(head.find("Content-Length: 14"), std::string::npos);
+  EXPECT_EQ(client.received.find("hello"), std::string::npos);
+}
+
+TEST_F(ServerTest, ConnectionCloseAndHttp10AreHonoured) {
+  StartServer();
+  for (const char* request : {"GET /hello HTTP/1.1\r\nHost: t\r\nConnection: close\r\n\r\n",
+                              "GET /hello HTTP/1.0\r\n\r\n"}) {
+    RawClient client(port);
+    ASSERT_TRUE(client.Send(request));
+    EXPECT_TRUE(client.ClosedByServer());
+    EXPECT_NE(client.received.find("Connection: close"), std::string::npos);
+    EXPECT_NE(client.received.find("{\"hello\":true}"), std::string::npos);
+  }
+}
+
+TEST_F(ServerTest, ExpectContinueIsAnsweredBeforeTheBodyIsSent) {
+  StartServer();
+  RawClient client(port);
+  ASSERT_TRUE(client.Send(
+      "POST /echo HTTP/1.1\r\nHost: t\r\nExpect: 100-continue\r\nContent-Length: 4\r\n\r\n"));
+  EXPECT_EQ(client.ReadUntil("\r\n\r\n"), "HTTP/1.1 100 Continue\r\n\r\n");
+  client.received.clear();
+  ASSERT_TRUE(client.Send("body"));
+  EXPECT_NE(client.ReadResponse().find("\r\n\r\nbody"), std::string::npos);
+}
+
+TEST_F(ServerTest, BodyOverTheLimitIs413WithoutBeingRead) {
+  limits.max_body_bytes = 1000;
+  StartServer();
+  RawClient client(port);
+  ASSERT_TRUE(client.Send(
+      "POST /echo HTTP/1.1\r\nHost: t\r\nExpect: 100-continue\r\nContent-Length: 1001\r\n\r\n"));
+  EXPECT_TRUE(client.ClosedByServer());
+  EXPECT_EQ(client.received.rfind("HTTP/1.1 413 ", 0), 0u) << client.received;
+  EXPECT_NE(client.received.find("limit of 1000 bytes"), std::string::npos);
+  EXPECT_TRUE(observer.WaitForLimit(HttpLimit::kBodyBytes));
+}
+
+TEST_F(ServerTest, ClientThatSendsItsTooLargeBodyAnywayStillGetsTheAnswer) {
+  limits.max_body_bytes = 1000;
+  StartServer();
+  RawClient client(port);
+  // Larger than the socket buffers: a server that closed at once would reset the connection.
+  ASSERT_TRUE(client.Send(Post(std::string(8 << 20, 'x'))));
+  client.CloseSendingSide();
+  EXPECT_EQ(client.ReadUntil("bytes").rfind("HTTP/1.1 413 ", 0), 0u);
+}
+
+TEST_F(ServerTest, ChunkedBodyOverTheLimitIs413) {
+  limits.max_body_bytes = 1000;
+  StartServer();
+  RawClient client(port);
+  ASSERT_TRUE(
+      client.Send("POST /echo HTTP/1.1\r\nHost: t\r\nTransfer-Encoding: chunked\r\n\r\n"
+                  "fff\r\n" +
+                  std::string(0xfff, 'x') + "\r\n0\r\n\r\n"));
+  EXPECT_EQ(client.ReadUntil("bytes").rfind("HTTP/1.1 413 ", 0), 0u);
+}
+
+TEST_F(ServerTest, HeaderOverTheLimitIs431) {
+  limits.max_header_bytes = 1024;
+  StartServer();
+  RawClient client(port);
+  client.Send("GET /hello HTTP/1.1\r\nX-Long: " + std::string(4096, 'x'));
+  EXPECT_EQ(client.ReadUntil("bytes").rfind("HTTP/1.1 431 ", 0), 0u) << client.received;
+  EXPECT_TRUE(observer.WaitForLimit(HttpLimit::kHeaderBytes));
+}
+
+TEST_F(ServerTest, WhatIsNotHttpIs400) {
+  StartServer();
+  for (const char* bytes :
+       {"\x16\x03\x01\x02\x01\x01\xfc\x03\x03hello over tls\r\n\r\n", "GET / HTTP/9.9\r\n\r\n",
+        "POST /echo HTTP/1.1\r\nContent-Length: x\r\n\r\n",
+        "POST /echo HTTP/1.1\r\nContent-Length: 1\r\nTransfer-Encoding: chunked\r\n\r\n"}) {
+    RawClient client(port);
+    client.Send(bytes);
+    EXPECT_EQ(client.ReadUntil("}}").rfind("HTTP/1.1 400 ", 0), 0u) << client.received;
+    EXPECT_TRUE(client.ClosedByServer());
+  }
+}
+
+TEST_F(ServerTest, HeaderThatDoesNotArriveIs408) {
+  limits.header_timeout = std::chrono::milliseconds(50);
+  StartServer();
+  RawClient client(port);
+  ASSERT_TRUE(client.Send("GET /hel"));
+  EXPECT_EQ(client.ReadUntil("within").rfind("HTTP/1.1 408 ", 0), 0u) << client.received;
+  EXPECT_TRUE(observer.WaitForLimit(HttpLimit::kHeaderTime));
+  EXPECT_TRUE(observer.WaitForRequest("none", 408));
+}
+
+TEST_F(ServerTest, BodyThatTricklesInIs408EvenIfBytesKeepComing) {
+  limits.body_timeout = std::chrono::milliseconds(100);
+  StartServer();
+  RawClient client(port);
+  ASSERT_TRUE(client.Send("POST /echo HTTP/1.1\r\nHost: t\r\nContent-Length: 100000000\r\n\r\n") ||
+              true);
+  EXPECT_EQ(client.ReadUntil("bytes").rfind("HTTP/1.1 413 ", 0), 0u);
+  RawClient slow(port);
+  ASSERT_TRUE(slow.Send("POST /echo HTTP/1.1\r\nHost: t\r\nContent-Length: 1000000\r\n\r\nx"));
+  EXPECT_EQ(slow.ReadUntil("within").rfind("HTTP/1.1 408 ", 0), 0u) << slow.received;
+  EXPECT_TRUE(observer.WaitForLimit(HttpLimit::kBodyTime));
+}
+
+TEST_F(ServerTest, IdleConnectionIsClosedWithoutAWord) {
+  limits.idle_timeout = std::chrono::milliseconds(50);
+  StartServer();
+  RawClient client(port);
+  EXPECT_TRUE(client.ClosedByServer());
+  EXPECT_EQ(client.received, "");
+  EXPECT_TRUE(observer.WaitForLimit(HttpLimit::kIdleTime));
+}
+
+TEST_F(ServerTest, ConnectionOverTheLimitIsTurnedAwayWith503) {
+  limits.max_connections = 1;
+  StartServer();
+  RawClient first(port);
+  ASSERT_TRUE(first.Send(kGet));
+  first.ReadResponse();
+  RawClient second(port);
+  EXPECT_EQ(second.ReadAll().rfind("HTTP/1.1 503 ", 0), 0u) << second.received;
+  EXPECT_NE(second.received.find("Retry-After: 1"), std::string::npos);
+  EXPECT_TRUE(observer.WaitForLimit(HttpLimit::kConnections));
+  first.Close();
+  ASSERT_TRUE(WaitForConnections(0));
+  RawClient third(port);
+  ASSERT_TRUE(third.Send(kGet));
+  EXPECT_EQ(third.ReadResponse().rfind("HTTP/1.1 200 ", 0), 0u);
+}
+
+TEST_F(ServerTest, RequestGivenUpByItsHandlerIs500) {
+  router.Add("GET", "/forgets", "forgets", [](Request, ResponderPtr) {});
+  router.Add("GET", "/throws", "throws",
+             [](Request, ResponderPtr) { throw std::runtime_error("planted"); });
+  StartServer();
+  RawClient client(port);
+  ASSERT_TRUE(client.Send("GET /forgets HTTP/1.1\r\nHost: t\r\n\r\n"));
+  EXPECT_EQ(client.ReadResponse().rfind("HTTP/1.1 500 ", 0), 0u);
+  ASSERT_TRUE(client.Send("GET /throws HTTP/1.1\r\nHost: t\r\n\r\n"));
+  EXPECT_EQ(client.ReadResponse().rfind("HTTP/1.1 500 ", 0), 0u);
+}
+
+TEST_F(ServerTest, DrainClosesIdleConnectionsAndAnswersTheRestOnce) {
+  StartServer();
+  RawClient idle(port);
+  ASSERT_TRUE(idle.Send(kGet));
+  idle.ReadResponse();
+  server->BeginDrain();
+  EXPECT_TRUE(idle.ClosedByServer());
+  RawClient late(port);
+  ASSERT_TRUE(late.Send(kGet));
+  EXPECT_NE(late.ReadAll().find("Connection: close"), std::string::npos);
+  EXPECT_TRUE(server->Stop(RawClient::kPatience));
+  EXPECT_FALSE(RawClient(port).connected());
+}
+
+TEST_F(ServerTest, PortInUseAndUnknownHostAreErrorsThatSaySo) {
+  StartServer();
+  HttpServer other(1);
+  ListenOptions options;
+  options.port = port;
+  const auto in_use = other.Listen(options, Router());
+  ASSERT_FALSE(in_use.ok());
+  EXPECT_EQ(in_use.error().code, ErrorCode::kUnavailable);
+  EXPECT_NE(in_use.error().message.find(std::to_string(port)), std::string::npos);
+  options.host = "256.1.1.1";
+  const auto no_host = other.Listen(options, Router());
+  ASSERT_FALSE(no_host.ok());
+  EXPECT_EQ(no_host.error().code, ErrorCode::kInvalidArgument);
+}
+
+TEST_F(ServerTest, ManyClientsAtOnceEachGetTheirOwnAnswer) {
+  StartServer();
+  std::vector<std::thread> threads;
+  std::atomic<int> right{0};
+  for (int t = 0; t < 8; ++t) {
+    threads.emplace_back([&, t] {
+      RawClient client(port);
+      for (int i = 0; i < 50; ++i) {
+        const std::string body = "<" + std::to_string(t) + ":" + std::to_string(i) + ">";
+        client.Send(Post(body));
+        if (client.ReadResponse().find("\r\n\r\n" + body) != std::string::npos) ++right;
+      }
+    });
+  }
+  for (auto& thread : threads) thread.join();
+  EXPECT_EQ(right, 400);
+  EXPECT_TRUE(WaitForConnections(0));
+}
+
+}  // namespace
+}  // namespace quern::http
