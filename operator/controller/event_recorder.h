@@ -6,6 +6,7 @@
 #include <deque>
 #include <list>
 #include <mutex>
+#include <optional>
 #include <string>
 #include <thread>
 #include <unordered_map>
@@ -33,7 +34,7 @@ class EventRecorder {
  public:
   EventRecorder(kube::Client& client, EventRecorderOptions options,
                 const Clock& clock = RealClock());
-  // Sends what is pending, for a few seconds at most.
+  // Sends what is pending, for a few seconds and the call in work at most.
   ~EventRecorder();
 
   // `object` is what the event is about (with apiVersion, kind and metadata). `reason` is a
@@ -68,9 +69,9 @@ class EventRecorder {
 
   void Record(const kube::json& object, const char* type, const std::string& reason,
               const std::string& action, const std::string& note);
-  bool TakeToken(const std::string& uid);
+  bool TakeTokenLocked(const std::string& uid);
   void Loop(std::stop_token stop);
-  void Send(const Pending& event);
+  Status Send(const Pending& event);
   Status Create(const Pending& event, const std::string& fingerprint);
 
   kube::Client& client_;

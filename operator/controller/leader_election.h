@@ -2,6 +2,7 @@
 
 #include <atomic>
 #include <chrono>
+#include <condition_variable>
 #include <functional>
 #include <mutex>
 #include <optional>
@@ -54,10 +55,12 @@ class LeaderElector {
 
  private:
   Status CheckOptions() const;
-  json MakeLeaseSpec(const json& before) const;
-  Result<bool> Create();
-  void Observe(const json& lease);
-  void RenewUntilLost(std::stop_token stop, std::stop_source& lost);
+  json MakeSpec(const json& before) const;
+  bool HeldByAnother(const json& spec);
+  void Observe(const json& spec);
+  bool Acquire(std::stop_token stop);
+  void Renew(std::stop_token stop);
+  void LoseWhenOverdue(std::stop_token stop, std::stop_source& lost);
 
   kube::Client& client_;
   const LeaderElectionOptions options_;
@@ -66,6 +69,8 @@ class LeaderElector {
   mutable std::mutex mutex_;
   json observed_;             // the lease's spec as last seen
   SteadyTime observed_at_{};  // when it was last seen to change
+  std::condition_variable_any renewed_;
+  SteadyTime held_since_{};  // the start of the last attempt that succeeded (real clock)
   std::string holder_;
 };
 

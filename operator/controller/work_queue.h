@@ -54,6 +54,8 @@ class WorkQueue {
   // After the key's own back-off (5 ms, doubled each time, up to 1000 s) or when the common bucket
   // has a token, whichever is later. Returns the delay.
   std::chrono::nanoseconds AddRateLimited(const ObjectKey& key);
+  // Counts a failure without bringing the key back: for callers with a delay of their own.
+  void CountRetry(const ObjectKey& key);
   // The key's back-off starts anew.
   void Forget(const ObjectKey& key);
   int Retries(const ObjectKey& key) const;
