@@ -1,0 +1,335 @@
+#include "operator/kube/rest_client.h"
+
+#include <gmock/gmock.h>
+
+#include <cstdio>
+#include <filesystem>
+#include <fstream>
+#include <future>
+
+#include "operator/kube/object.h"
+#include "tests/unit/operator/kube/rest_client_fixture.h"
+
+namespace quern::control::kube::testing {
+namespace {
+
+using ::testing::HasSubstr;
+
+TEST_F(RestClientTest, GetsAnObjectOverVerifiedTlsAndKeepsTheConnection) {
+  Serve([](const ServedRequest&, ServedConnection& connection) {
+    connection.Answer(200, ConfigMap("a", "7").dump());
+  });
+  for (int i = 0; i < 3; ++i) {
+    auto object = client().Get(kConfigMaps, "ns", "a");
+    ASSERT_TRUE(object.ok()) << object.error().message;
+    EXPECT_EQ(ObjectResourceVersion(*object), "7");
+  }
+  EXPECT_EQ(server_->connections(), 1);
+  EXPECT_EQ(server_->requests()[0].target, "/api/v1/namespaces/ns/configmaps/a");
+}
+
+TEST_F(RestClientTest, RefusesAServerWhoseCertificateAnotherAuthoritySigned) {
+  Serve([](const ServedRequest&, ServedConnection& connection) { connection.Answer(200, "{}"); });
+  config_.ca_pem = MakeTestCertificates().ca;
+  auto object = client().Get(kConfigMaps, "ns", "a");
+  ASSERT_FALSE(object.ok());
+  EXPECT_EQ(object.error().code, ErrorCode::kUnavailable);
+  EXPECT_THAT(object.error().message, HasSubstr("certificate authority"));
+  EXPECT_TRUE(server_->requests().empty());
+}
+
+TEST_F(RestClientTest, RefusesACertificateForAnotherNameUnlessTlsServerNameSaysSo) {
+  UseServerName(certificates_, "kubernetes.example");
+  Serve([](const ServedRequest&, ServedConnection& connection) { connection.Answer(200, "{}"); });
+  EXPECT_FALSE(client().Get(kConfigMaps, "ns", "a").ok());
+  config_.tls_server_name = "kubernetes.example";
+  client_.reset();
+  auto object = client().Get(kConfigMaps, "ns", "a");
+  EXPECT_TRUE(object.ok()) << object.error().message;
+}
+
+TEST_F(RestClientTest, PresentsItsClientCertificate) {
+  config_.client_certificate_pem = certificates_.client_certificate;
+  config_.client_key_pem = certificates_.client_key;
+  Serve([](const ServedRequest&, ServedConnection& connection) { connection.Answer(200, "{}"); },
+        /*ask_client_certificate=*/true);
+  auto object = client().Get(kConfigMaps, "ns", "a");
+  ASSERT_TRUE(object.ok()) << object.error().message;
+  EXPECT_EQ(server_->requests()[0].client_name, "test-client");
+}
+
+TEST_F(RestClientTest, ReadsARotatedTokenAfter401) {
+  const std::string path = ::testing::TempDir() + "/token-" + std::to_string(getpid());
+  std::ofstream(path) << "old\n";
+  config_.token_file = path;
+  Serve([&](const ServedRequest& request, ServedConnection& connection) {
+    if (request.headers.at("authorization") == "Bearer new") {
+      connection.Answer(200, "{}");
+      return;
+    }
+    // Rotated so that neither mtime nor inode tell: only the refusal does.
+    const auto mtime = std::filesystem::last_write_time(path);
+    std::ofstream(path, std::ios::trunc) << "new\n";
+    std::filesystem::last_write_time(path, mtime);
+    connection.Answer(401, StatusBody(401, "Unauthorized", "Unauthorized"));
+  });
+  auto object = client().Get(kConfigMaps, "ns", "a");
+  EXPECT_TRUE(object.ok()) << object.error().message;
+  EXPECT_EQ(server_->requests().size(), 2u);
+  std::remove(path.c_str());
+}
+
+TEST_F(RestClientTest, ATokenThatStaysRefusedIsTriedOnceOnly) {
+  config_.token = "wrong";
+  Serve([](const ServedRequest&, ServedConnection& connection) {
+    connection.Answer(401, StatusBody(401, "Unauthorized", "Unauthorized"));
+  });
+  auto object = client().Get(kConfigMaps, "ns", "a");
+  ASSERT_FALSE(object.ok());
+  EXPECT_EQ(object.error().code, ErrorCode::kPermissionDenied);
+  EXPECT_EQ(server_->requests().size(), 1u);
+}
+
+TEST_F(RestClientTest, WaitsAsLongAsRetryAfterSaysAndTriesAgain) {
+  std::atomic<int> calls{0};
+  Serve([&](const ServedRequest&, ServedConnection& connection) {
+    if (calls.fetch_add(1) == 0) {
+      connection.Answer(429, StatusBody(429, "TooManyRequests", "slow down"), "Retry-After: 1\r\n");
+    } else {
+      connection.Answer(200, "{}");
+    }
+  });
+  const auto begin = std::chrono::steady_clock::now();
+  ASSERT_TRUE(client().Get(kConfigMaps, "ns", "a").ok());
+  EXPECT_GE(std::chrono::steady_clock::now() - begin, std::chrono::seconds(1));
+  EXPECT_EQ(calls.load(), 2);
+}
+
+TEST_F(RestClientTest, GivesUpWhenRetryAfterIsTooLongOrTooOften) {
+  options_.max_retries = 2;
+  Serve([&](const ServedRequest& request, ServedConnection& connection) {
+    const bool often = request.target.find("often") != std::string::npos;
+    connection.Answer(429, StatusBody(429, "TooManyRequests", "slow down"),
+                      often ? "Retry-After: 0\r\n" : "Retry-After: 3600\r\n");
+  });
+  auto refused = client().Get(kConfigMaps, "ns", "long");
+  ASSERT_FALSE(refused.ok());
+  EXPECT_EQ(refused.error().code, ErrorCode::kResourceExhausted);
+  EXPECT_EQ(server_->requests().size(), 1u);
+  EXPECT_FALSE(client().Get(kConfigMaps, "ns", "often").ok());
+  EXPECT_EQ(server_->requests().size(), 1u + 3u);
+}
+
+TEST_F(RestClientTest, AConnectionResetIsAnErrorAndTheNextCallGoesThrough) {
+  std::atomic<int> calls{0};
+  Serve([&](const ServedRequest&, ServedConnection& connection) {
+    if (calls.fetch_add(1) == 0) {
+      connection.Reset();
+    } else {
+      connection.Answer(200, "{}");
+    }
+  });
+  auto reset = client().Get(kConfigMaps, "ns", "a");
+  ASSERT_FALSE(reset.ok());
+  EXPECT_EQ(reset.error().code, ErrorCode::kUnavailable);
+  EXPECT_THAT(reset.error().message, HasSubstr("get configmaps ns/a"));
+  EXPECT_TRUE(client().Get(kConfigMaps, "ns", "a").ok());
+}
+
+TEST_F(RestClientTest, AKeptConnectionThatTheServerClosedMeanwhileIsReplaced) {
+  Serve([](const ServedRequest&, ServedConnection& connection) {
+    connection.Answer(200, "{}");
+    connection.Close();
+  });
+  for (int i = 0; i < 3; ++i) {
+    auto object = client().Get(kConfigMaps, "ns", "a");
+    ASSERT_TRUE(object.ok()) << object.error().message;
+  }
+  EXPECT_EQ(server_->connections(), 3);
+}
+
+TEST_F(RestClientTest, ABodyCutShortIsAnError) {
+  Serve([](const ServedRequest& request, ServedConnection& connection) {
+    if (request.target.ends_with("chunked")) {
+      connection.BeginChunked();
+      connection.Write("64\r\n{\"kind\":");
+    } else {
+      connection.Write("HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\n{\"kind\":");
+    }
+    connection.Close();
+  });
+  for (const char* name : {"chunked", "counted"}) {
+    auto object = client().Get(kConfigMaps, "ns", name);
+    ASSERT_FALSE(object.ok());
+    EXPECT_EQ(object.error().code, ErrorCode::kUnavailable) << object.error().message;
+  }
+}
+
+TEST_F(RestClientTest, AServerThatSaysNothingMeetsTheIdleLimit) {
+  options_.idle_timeout = std::chrono::milliseconds(200);
+  Serve([](const ServedRequest&, ServedConnection& connection) { connection.Stall(); });
+  auto object = client().Get(kConfigMaps, "ns", "a");
+  ASSERT_FALSE(object.ok());
+  EXPECT_EQ(object.error().code, ErrorCode::kDeadlineExceeded);
+  EXPECT_THAT(object.error().message, HasSubstr("200 ms"));
+}
+
+TEST_F(RestClientTest, AServerThatDribblesMeetsTheLimitOfTheWholeCall) {
+  options_.call_timeout = std::chrono::milliseconds(300);
+  Serve([](const ServedRequest&, ServedConnection& connection) {
+    connection.BeginChunked();
+    while (connection.open()) connection.Chunk(std::string(1000, ' '));
+  });
+  auto object = client().Get(kConfigMaps, "ns", "a");
+  ASSERT_FALSE(object.ok());
+  EXPECT_TRUE(object.error().code == ErrorCode::kDeadlineExceeded ||
+              object.error().code == ErrorCode::kResourceExhausted)
+      << object.error().message;
+}
+
+TEST_F(RestClientTest, ABodyBeyondTheLimitIsRefused) {
+  options_.max_body_bytes = 1000;
+  Serve([](const ServedRequest&, ServedConnection& connection) {
+    connection.Answer(200, "{\"a\":\"" + std::string(2'000'000, 'x') + "\"}");
+  });
+  auto object = client().Get(kConfigMaps, "ns", "a");
+  ASSERT_FALSE(object.ok());
+  EXPECT_EQ(object.error().code, ErrorCode::kResourceExhausted);
+}
+
+TEST_F(RestClientTest, NobodyListeningIsUnavailable) {
+  int port = 0;
+  {
+    Serve([](const ServedRequest&, ServedConnection&) {});
+    port = server_->port();
+    server_.reset();
+  }
+  config_.server = "https://127.0.0.1:" + std::to_string(port);
+  auto object = client().Get(kConfigMaps, "ns", "a");
+  ASSERT_FALSE(object.ok());
+  EXPECT_EQ(object.error().code, ErrorCode::kUnavailable);
+}
+
+TEST_F(RestClientTest, AnswersThatAreNoJsonObjectAreDataLoss) {
+  Serve(
+      [](const ServedRequest&, ServedConnection& connection) { connection.Answer(200, "<html>"); });
+  auto object = client().Get(kConfigMaps, "ns", "a");
+  ASSERT_FALSE(object.ok());
+  EXPECT_EQ(object.error().code, ErrorCode::kDataLoss);
+}
+
+TEST_F(RestClientTest, ARedirectIsNotFollowedWithTheToken) {
+  config_.token = "secret";
+  Serve([](const ServedRequest&, ServedConnection& connection) {
+    connection.Answer(302, "", "Location: /elsewhere\r\n");
+  });
+  EXPECT_FALSE(client().Get(kConfigMaps, "ns", "a").ok());
+  EXPECT_EQ(server_->requests().size(), 1u);
+}
+
+TEST_F(RestClientTest, WritesCarryTheRightVerbTypeAndBody) {
+  Serve([](const ServedRequest&, ServedConnection& connection) { connection.Answer(200, "{}"); });
+  const json object{{"metadata", {{"name", "web"}}}, {"spec", {{"replicas", 2}}}};
+  ASSERT_TRUE(client().Create(kDeployments, "ns", object).ok());
+  ASSERT_TRUE(client().Update(kDeployments, "ns", object).ok());
+  ASSERT_TRUE(client().Apply(kDeployments, "ns", object, {"owner", true, "status"}).ok());
+  ASSERT_TRUE(client().MergePatch(kDeployments, "ns", "web", {{"a", 1}}, "scale").ok());
+  ASSERT_TRUE(client().Delete(kDeployments, "ns", "web", {"Foreground", "uid-1"}).ok());
+  const auto requests = server_->requests();
+  ASSERT_EQ(requests.size(), 5u);
+  const std::string base = "/apis/apps/v1/namespaces/ns/deployments";
+  EXPECT_EQ(requests[0].method + requests[0].target, "POST" + base);
+  EXPECT_EQ(json::parse(requests[0].body)["kind"], "Deployment");
+  EXPECT_EQ(json::parse(requests[0].body)["apiVersion"], "apps/v1");
+  EXPECT_EQ(requests[1].method + requests[1].target, "PUT" + base + "/web");
+  EXPECT_EQ(requests[2].method + requests[2].target,
+            "PATCH" + base + "/web/status?fieldManager=owner&force=true");
+  EXPECT_EQ(requests[2].headers.at("content-type"), "application/apply-patch+yaml");
+  EXPECT_EQ(requests[3].method + requests[3].target, "PATCH" + base + "/web/scale");
+  EXPECT_EQ(requests[3].headers.at("content-type"), "application/merge-patch+json");
+  EXPECT_EQ(requests[4].method, "DELETE");
+  EXPECT_EQ(json::parse(requests[4].body)["preconditions"]["uid"], "uid-1");
+  EXPECT_EQ(json::parse(requests[4].body)["propagationPolicy"], "Foreground");
+}
+
+TEST_F(RestClientTest, ACallWithoutANameNeverReachesTheCollection) {
+  Serve([](const ServedRequest&, ServedConnection& connection) { connection.Answer(200, "{}"); });
+  EXPECT_FALSE(client().Delete(kDeployments, "ns", "").ok());
+  EXPECT_FALSE(client().Get(kDeployments, "", "web").ok());
+  EXPECT_FALSE(client().Update(kDeployments, "ns", json::object()).ok());
+  EXPECT_FALSE(client().Create(kDeployments, "", {{"metadata", {{"name", "a"}}}}).ok());
+  EXPECT_TRUE(server_->requests().empty());
+}
+
+TEST_F(RestClientTest, ListsAllPages) {
+  Serve([](const ServedRequest& request, ServedConnection& connection) {
+    const bool first = request.target.find("continue=") == std::string::npos;
+    json page{{"kind", "ConfigMapList"}, {"metadata", {{"resourceVersion", "9"}}}};
+    page["items"] = {{{"metadata", {{"name", first ? "a" : "b"}}}}};
+    if (first) page["metadata"]["continue"] = "next page";
+    connection.Answer(200, page.dump());
+  });
+  auto list = client().List(kConfigMaps, "", {.label_selector = "a=b,c in (d)", .limit = 1});
+  ASSERT_TRUE(list.ok()) << list.error().message;
+  ASSERT_EQ(list->items.size(), 2u);
+  EXPECT_EQ(ObjectKind(list->items[1]), "ConfigMap");
+  EXPECT_EQ(list->resource_version, "9");
+  EXPECT_EQ(server_->requests()[0].target,
+            "/api/v1/configmaps?labelSelector=a%3Db%2Cc%20in%20%28d%29&limit=1");
+  EXPECT_THAT(server_->requests()[1].target, HasSubstr("continue=next%20page"));
+}
+
+TEST_F(RestClientTest, AListWhosePagesExpireStartsOverAndEndsWithOnePiece) {
+  std::atomic<int> expiries{0};
+  Serve([&](const ServedRequest& request, ServedConnection& connection) {
+    const bool paged = request.target.find("limit=") != std::string::npos;
+    if (request.target.find("continue=") != std::string::npos) {
+      ++expiries;
+      connection.Answer(410, StatusBody(410, "Expired", "The provided continue parameter is old"));
+      return;
+    }
+    json page{{"metadata", {{"resourceVersion", "9"}}}};
+    page["items"] = {{{"metadata", {{"name", "a"}}}}};
+    if (paged) page["metadata"]["continue"] = "more";
+    connection.Answer(200, page.dump());
+  });
+  auto list = client().List(kConfigMaps, "ns", {.limit = 1});
+  ASSERT_TRUE(list.ok()) << list.error().message;
+  EXPECT_EQ(list->items.size(), 1u);
+  EXPECT_EQ(expiries.load(), 3);
+}
+
+TEST_F(RestClientTest, CallsFromManyThreadsRunAtOnce) {
+  std::atomic<int> within{0};
+  Serve([&](const ServedRequest&, ServedConnection& connection) {
+    ++within;
+    // All must be here together, or this waits for ever and the test times out.
+    while (within.load() < 4) std::this_thread::yield();
+    connection.Answer(200, "{}");
+  });
+  client();
+  std::vector<std::future<bool>> calls;
+  for (int i = 0; i < 4; ++i) {
+    calls.push_back(
+        std::async(std::launch::async, [&] { return client_->Get(kConfigMaps, "ns", "a").ok(); }));
+  }
+  for (auto& call : calls) EXPECT_TRUE(call.get());
+}
+
+TEST_F(RestClientTest, TellsOfEveryCall) {
+  std::vector<CallRecord> records;
+  options_.on_call = [&](const CallRecord& record) { records.push_back(record); };
+  Serve([](const ServedRequest&, ServedConnection& connection) {
+    connection.Answer(404, StatusBody(404, "NotFound", "configmaps \"a\" not found"));
+  });
+  auto object = client().Get(kConfigMaps, "ns", "a");
+  ASSERT_FALSE(object.ok());
+  EXPECT_EQ(object.error().code, ErrorCode::kNotFound);
+  ASSERT_EQ(records.size(), 1u);
+  EXPECT_EQ(records[0].verb, "get");
+  EXPECT_EQ(records[0].resource, "configmaps");
+  EXPECT_EQ(records[0].code, 404);
+}
+
+}  // namespace
+}  // namespace quern::control::kube::testing
