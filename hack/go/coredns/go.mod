@@ -79,7 +79,7 @@ require (
 	sigs.k8s.io/yaml v1.6.0 // indirect
 )
 
-// The versions that hack/go/kubernetes uses, so that the two share what is compiled.
+// The versions that hack/go/kubernetes uses: one set of them to keep an eye on.
 replace (
 	github.com/coreos/go-systemd/v22 => github.com/coreos/go-systemd/v22 v22.5.0
 	github.com/davecgh/go-spew => github.com/davecgh/go-spew v1.1.1

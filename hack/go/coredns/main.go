@@ -15,12 +15,13 @@ import (
 	_ "github.com/coredns/coredns/plugin/metrics"
 	_ "github.com/coredns/coredns/plugin/ready"
 	_ "github.com/coredns/coredns/plugin/reload"
+	_ "github.com/coredns/coredns/plugin/template"
 )
 
 func main() {
 	// The order is that in which a query passes through the plugins.
 	dnsserver.Directives = []string{
-		"reload", "bind", "health", "ready", "prometheus", "errors", "loadbalance", "cache", "kubernetes",
+		"reload", "bind", "health", "ready", "prometheus", "errors", "loadbalance", "cache", "template", "kubernetes",
 	}
 	coremain.Run()
 }

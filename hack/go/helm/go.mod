@@ -120,7 +120,7 @@ require (
 	sigs.k8s.io/yaml v1.6.0 // indirect
 )
 
-// The versions that hack/go/kubernetes uses, so that the two share what is compiled.
+// The versions that hack/go/kubernetes uses: one set of them to keep an eye on.
 replace (
 	github.com/Azure/go-ansiterm => github.com/Azure/go-ansiterm v0.0.0-20230124172434-306776ec8161
 	github.com/containerd/errdefs => github.com/containerd/errdefs v1.0.0

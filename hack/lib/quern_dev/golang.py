@@ -43,8 +43,9 @@ PARTS = {
                  f"-X {_VERSION_PACKAGE}.gitMinor=35 -X {_VERSION_PACKAGE}.gitTreeState=clean"),
         minutes="about 14 minutes",
     ),
-    # Small programs of our own: `pause` holds a pod's namespaces, `relay` carries connections in.
-    "tools": Part(version="v1", programs={"pause": "./pause", "relay": "./relay"}),
+    # Small programs of our own: `pause` holds a pod's namespaces, `relay` carries connections in,
+    # `discovery` tells Prometheus which pods to scrape.
+    "tools": Part(version="v1", programs={name: f"./{name}" for name in ("pause", "relay", "discovery")}),
     "kwok": Part(version="v0.8.0", programs={"kwok": "sigs.k8s.io/kwok/cmd/kwok", "kwok-stages": "./stages"},
                  ldflags="-X sigs.k8s.io/kwok/pkg/consts.Version=v0.8.0", minutes="about 2 minutes"),
     "coredns": Part(version="v1.14.3", programs={"coredns": "."}, minutes="about 2 minutes"),

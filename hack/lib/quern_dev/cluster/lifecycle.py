@@ -256,13 +256,11 @@ def _exists(client: kube_api.Client, path: str) -> bool:
 
 
 def _node_is_ready(client: kube_api.Client, kubelet_start: float) -> bool:
-    """Ready, and said so by this kubelet: the API keeps what the last one said for 40 s after its end."""
+    """Ready, and said so by this kubelet: the API keeps what the last one said for a while after its end."""
     try:
-        node_object = client.get(f"/api/v1/nodes/{NODE_NAME}")
-        lease = client.get(f"/apis/coordination.k8s.io/v1/namespaces/kube-node-lease/leases/{NODE_NAME}")
+        conditions = client.get(f"/api/v1/nodes/{NODE_NAME}")["status"].get("conditions", [])
     except (kube_api.ApiError, OSError):
         return False
-    renewed = datetime.datetime.fromisoformat(lease["spec"]["renewTime"]).timestamp()
-    conditions = node_object["status"].get("conditions", [])
-    return renewed >= kubelet_start and any(
-        condition["type"] == "Ready" and condition["status"] == "True" for condition in conditions)
+    return any(condition["type"] == "Ready" and condition["status"] == "True"
+               and datetime.datetime.fromisoformat(condition["lastHeartbeatTime"]).timestamp() >= int(kubelet_start)
+               for condition in conditions)

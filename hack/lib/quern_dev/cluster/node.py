@@ -26,6 +26,10 @@ _SETUP = """
 mount --make-rprivate /
 mount -t proc proc /proc
 mount -t tmpfs -o mode=755,nosuid,nodev tmpfs /run
+# The kubelet's statistics look for containerd here, whatever address it is given.
+mkdir -p /run/containerd
+ln -s "$1" /run/containerd/containerd.sock
+shift
 while [ $# -gt 2 ]; do mount --bind "$1" "$2"; shift 2; done
 mount -o remount,bind,ro @MODEL_ROOT@
 mount --make-rshared /
@@ -54,7 +58,8 @@ def start_holder(layout: Layout, registry: Registry) -> Namespaces:
     arguments = [part for bind in _binds(layout) for part in map(str, bind)]
     script = _SETUP.replace("@MODEL_ROOT@", MODEL_ROOT)
     pause = golang.program("tools", "pause")
-    pid = registry.start(HOLDER, ["/bin/sh", "-euc", script, "holder", *arguments, NODE_ADDRESS, pause],
+    pid = registry.start(HOLDER, ["/bin/sh", "-euc", script, "holder", layout.containerd_socket,
+                                  *arguments, NODE_ADDRESS, pause],
                          isolate=True, extra={"mount_points": made})
     ready = Path(f"/proc/{pid}/root/run/quern-ready")
     if not wait_until(lambda: ready.exists() or registry.pid(HOLDER) is None, 20) or not ready.exists():

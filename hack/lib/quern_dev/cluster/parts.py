@@ -83,6 +83,8 @@ def services(layout: Layout) -> list[Part]:
     """DNS, simulated nodes and Prometheus, which need their roles in the API."""
     corefile, stages, prometheus = settings.coredns(layout), _stages(layout), settings.prometheus(layout)
     kwok = settings.part_kubeconfig(layout, "kwok", "quern:kwok")
+    authority = layout.authority()
+    cert, key = authority.issue("prometheus", "quern:prometheus")
     return [
         Part("coredns", [golang.program("coredns", "coredns"), f"-conf={corefile}"], [corefile]),
         Part("kwok", [
@@ -90,6 +92,9 @@ def services(layout: Layout) -> list[Part]:
             "--manage-all-nodes=false", "--manage-nodes-with-annotation-selector=kwok.x-k8s.io/node=fake",
             f"--cidr={SIMULATED_POD_RANGE}", f"--node-ip={NODE_ADDRESS}", "--node-lease-duration-seconds=40",
             f"--server-address={_LOCAL}:10247"], [kwok, stages]),
+        Part("discovery", [
+            golang.program("tools", "discovery"), f"-server=https://{_LOCAL}:{API_PORT}", f"-ca={authority.ca_cert}",
+            f"-cert={cert}", f"-key={key}", f"-node={NODE_NAME}", f"-output={settings.targets_file(layout)}"]),
         Part("prometheus", [
             "/usr/bin/prometheus", f"--config.file={prometheus}", f"--storage.tsdb.path={layout.root}/prometheus",
             "--storage.tsdb.retention.time=2d", "--storage.tsdb.retention.size=1GB",
@@ -104,5 +109,6 @@ def relay(name: str, target: str) -> Part:
 
 RELAYS = {"api": f"{_LOCAL}:{API_PORT}", "prometheus": f"{NODE_ADDRESS}:9090"}
 # Stopped in this order: first those that act on the cluster, last those that keep its data.
-STOP_FIRST = ("kubelet", "kwok", "prometheus", "kube-scheduler", "kube-controller-manager", "kube-proxy", "coredns")
+STOP_FIRST = ("kubelet", "kwok", "prometheus", "discovery", "kube-scheduler", "kube-controller-manager", "kube-proxy",
+              "coredns")
 STOP_LAST = ("kube-apiserver", "containerd", "etcd")

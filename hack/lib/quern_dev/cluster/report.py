@@ -10,7 +10,7 @@ from .layout import NODE_NAME, Layout
 from .lifecycle import Cluster
 
 _EXPECTED = (node.HOLDER, "etcd", "containerd", "kube-apiserver", "kube-controller-manager", "kube-scheduler", "kubelet",
-             "kube-proxy", "coredns", "kwok", "prometheus", *(f"relay-{name}" for name in parts.RELAYS))
+             "kube-proxy", "coredns", "kwok", "discovery", "prometheus", *(f"relay-{name}" for name in parts.RELAYS))
 
 
 def memory_mib(pid: int) -> float:

@@ -87,13 +87,13 @@ def kubelet(layout: Layout) -> Path:
         "clusterDNS": [DNS_ADDRESS], "clusterDomain": DOMAIN, "resolvConf": str(resolv),
         "containerRuntimeEndpoint": f"unix://{layout.containerd_socket}",
         "cgroupDriver": "cgroupfs", "cgroupRoot": f"/{layout.cgroup}",
-        "failCgroupV1": False, "failSwapOn": False, "localStorageCapacityIsolation": False,
+        "failCgroupV1": False, "failSwapOn": False,
         # The disk is shared with the person's other work: how full it is must not evict pods, nor
         # collect images, which no registry could give back.
         "evictionHard": {"memory.available": "100Mi", **never},
         "imageGCHighThresholdPercent": 100, "imageGCLowThresholdPercent": 99,
         "volumePluginDir": "/var/lib/kubelet/volume-plugins",
-        "nodeStatusUpdateFrequency": "5s", "registerNode": True})
+        "registerNode": True})
 
 
 def _can_use_nftables() -> bool:
@@ -115,7 +115,7 @@ def kube_proxy(layout: Layout) -> Path:
 def coredns(layout: Layout) -> Path:
     kubeconfig = part_kubeconfig(layout, "coredns", "quern:coredns")
     return write(layout.etc / "Corefile", f"""\
-.:53 {{
+{DOMAIN}:53 in-addr.arpa:53 {{
     bind {NODE_ADDRESS}
     health 127.0.0.1:18080
     ready 127.0.0.1:18181
@@ -128,24 +128,31 @@ def coredns(layout: Layout) -> Path:
         ttl 5
     }}
 }}
+# There is nothing outside: every other name does not exist, and is said so at once.
+.:53 {{
+    bind {NODE_ADDRESS}
+    template IN ANY . {{
+        rcode NXDOMAIN
+    }}
+}}
 """)
+
+
+def targets_file(layout: Layout) -> Path:
+    """Where `discovery` writes the pods to scrape, and Prometheus reads them."""
+    return layout.root / "prometheus" / "pods.json"
 
 
 def prometheus(layout: Layout) -> Path:
     """Scrapes every running pod of the real node that asks for it, and the kubelet's view of containers."""
-    kubeconfig = part_kubeconfig(layout, "prometheus", "quern:prometheus")
     authority = layout.authority()
     cert, key = authority.issue("prometheus", "quern:prometheus")
     annotation = "__meta_kubernetes_pod_annotation_prometheus_io_"
     pods = {
         "job_name": "pods",
-        "kubernetes_sd_configs": [{"role": "pod", "kubeconfig_file": str(kubeconfig)}],
+        # Debian's Prometheus has no Kubernetes discovery; the file has the labels that it would give.
+        "file_sd_configs": [{"files": [str(targets_file(layout))]}],
         "relabel_configs": [
-            {"source_labels": [annotation + "scrape"], "regex": "true", "action": "keep"},
-            {"source_labels": ["__meta_kubernetes_pod_node_name"], "regex": NODE_NAME, "action": "keep"},
-            {"source_labels": ["__meta_kubernetes_pod_phase"], "regex": "Running", "action": "keep"},
-            # A pod has one target per port: all are given the annotated port, and become one.
-            {"source_labels": ["__meta_kubernetes_pod_container_init"], "regex": "true", "action": "drop"},
             {"source_labels": [annotation + "scheme"], "regex": "(https?)", "target_label": "__scheme__"},
             {"source_labels": [annotation + "path"], "regex": "(.+)", "target_label": "__metrics_path__"},
             {"source_labels": ["__meta_kubernetes_pod_ip", annotation + "port"], "regex": "(.+);(\\d+)",
