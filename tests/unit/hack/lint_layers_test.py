@@ -141,6 +141,9 @@ class LintLayers(unittest.TestCase):
                 self.expect_error(path, text, "path of one machine")
                 (self.root / path).unlink()
 
+    def test_a_control_character_in_a_source_is_found(self):
+        self.expect_error("runtime/base/a.cc", "int x;\nchar c = '\0';\n", "a.cc:2:", "control character")
+
     def test_test_folders_may_look_at_their_own_side_only(self):
         self.expect_clean("tests/contract/a_test.cc", '#include "operator/api/endpoint.h"\n#include <gtest/gtest.h>\n')
         self.expect_error("tests/unit/operator/api/a_test.cc", '#include "runtime/engine/engine.h"\n', "of runtime/engine")
