@@ -13,6 +13,7 @@ import sys
 from pathlib import Path
 
 from .. import console, golang, paths
+from ..control_plane import SERVICE_RANGE
 from ..processes import Namespaces, Registry, wait_until
 from .layout import MODEL_ROOT, NODE_ADDRESS, Layout
 
@@ -37,6 +38,9 @@ ip link set lo up
 ip link add node0 type bridge
 ip address add "$1/24" dev node0
 ip link set node0 up
+# Lets the node itself send to Services: a route must exist before kube-proxy rewrites the address.
+# Everything else outside is unreachable, and is said so at once.
+ip route add @SERVICE_RANGE@ dev node0
 echo 1 > /proc/sys/net/ipv4/ip_forward
 touch /run/quern-ready
 exec "$2"
@@ -56,7 +60,7 @@ def start_holder(layout: Layout, registry: Registry) -> Namespaces:
     _make_cgroups(layout)
     made = _make_mount_points(layout)
     arguments = [part for bind in _binds(layout) for part in map(str, bind)]
-    script = _SETUP.replace("@MODEL_ROOT@", MODEL_ROOT)
+    script = _SETUP.replace("@MODEL_ROOT@", MODEL_ROOT).replace("@SERVICE_RANGE@", SERVICE_RANGE)
     pause = golang.program("tools", "pause")
     pid = registry.start(HOLDER, ["/bin/sh", "-euc", script, "holder", layout.containerd_socket,
                                   *arguments, NODE_ADDRESS, pause],
