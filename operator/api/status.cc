@@ -95,6 +95,7 @@ nlohmann::json ToJson(const EndpointStatus& status) {
   json conditions = json::array();
   for (const Condition& c : status.conditions) conditions.push_back(ToJson(c));
   json out = {{"observedGeneration", status.observed_generation},
+              {"desiredReplicas", status.desired_replicas},
               {"replicas", status.replicas},
               {"readyReplicas", status.ready_replicas},
               {"variants", std::move(variants)},
@@ -111,6 +112,7 @@ EndpointStatus StatusFromJson(const nlohmann::json& o) {
   status.observed_generation = IntAt(o, {"observedGeneration"}).value_or(0);
   status.url = StringAt(o, {"url"});
   status.selector = StringAt(o, {"selector"});
+  status.desired_replicas = IntAt(o, {"desiredReplicas"}).value_or(0);
   status.replicas = IntAt(o, {"replicas"}).value_or(0);
   status.ready_replicas = IntAt(o, {"readyReplicas"}).value_or(0);
   for (const json& v : ArrayAt(o, {"variants"})) {

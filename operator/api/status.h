@@ -79,7 +79,8 @@ struct EndpointStatus {
   int64_t observed_generation = 0;
   std::string url;
   std::string selector;  // label selector of the pods, for the scale subresource
-  int64_t replicas = 0;  // wanted
+  int64_t desired_replicas = 0;
+  int64_t replicas = 0;  // that there are
   int64_t ready_replicas = 0;
   std::vector<VariantStatus> variants;
   std::vector<Condition> conditions;

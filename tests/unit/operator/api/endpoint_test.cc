@@ -142,6 +142,7 @@ TEST(EndpointStatus, RoundTripsThroughJson) {
   status.observed_generation = 4;
   status.url = "http://a.b";
   status.selector = "a=b";
+  status.desired_replicas = 3;
   status.replicas = 2;
   status.ready_replicas = 1;
   status.variants = {{"cpu", 2, 1}};
