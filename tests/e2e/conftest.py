@@ -1,11 +1,16 @@
-"""One cluster and one installed chart for all tests of the folder. A cluster that was up before stays up."""
+"""One cluster and one installed chart for all tests of the folder.
 
+The cluster is the tests' own, made anew and removed at the end; one that hack/demo or hack/cluster has up is not touched.
+With QUERN_E2E_KEEP=1 it is kept, to look at and to run the tests again sooner; to end it then:
+  QUERN_STATE=~/.cache/quern/cluster-e2e hack/cluster down --wipe
+"""
+
+import json
 import os
 import subprocess
 import sys
 import urllib.parse
 import urllib.request
-import json
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -16,7 +21,7 @@ import yaml
 REPO = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(REPO / "hack" / "lib"))
 from quern_dev import kubectl as kube  # noqa: E402
-from quern_dev import stack  # noqa: E402
+from quern_dev import paths, stack  # noqa: E402
 from quern_dev.cluster.lifecycle import Cluster  # noqa: E402
 
 NAMESPACE = "default"
@@ -117,8 +122,10 @@ def _diagnose(world):
 def world():
     if os.geteuid() != 0:
         pytest.fail("the local cluster needs root")
-    cluster = Cluster()
-    was_up = cluster.namespaces() is not None
+    cluster = Cluster(paths.cache_dir() / "cluster-e2e")
+    keep = os.environ.get("QUERN_E2E_KEEP") == "1"
+    if not keep:
+        cluster.down(wipe=True)
     try:
         cluster.up()
         world = World(cluster)
@@ -126,8 +133,8 @@ def world():
         stack.install_chart(world.kubectl, {**stack.local_values(), **images})
         yield world
     finally:
-        if not was_up:
-            cluster.down()
+        if not keep:
+            cluster.down(wipe=True)
 
 
 @pytest.fixture(autouse=True)

@@ -45,11 +45,11 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version }}
 # The endpoints: read and watched; the finalizer is put on and taken off with a patch.
 - apiGroups: [serving.quern.dev]
   resources: [inferenceendpoints]
-  verbs: [get, list, watch, patch]
+  verbs: [list, watch, patch]
 # Conditions, replicas, the last decision.
 - apiGroups: [serving.quern.dev]
   resources: [inferenceendpoints/status]
-  verbs: [get, patch]
+  verbs: [patch]
 # Owner references that block deletion need this where OwnerReferencesPermissionEnforcement is on.
 - apiGroups: [serving.quern.dev]
   resources: [inferenceendpoints/finalizers]
@@ -57,20 +57,20 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version }}
 # One Deployment per hardware variant. Server-side apply is a patch, and a create where there is nothing yet.
 - apiGroups: [apps]
   resources: [deployments]
-  verbs: [get, list, watch, create, patch, delete]
+  verbs: [list, watch, create, patch, delete]
 - apiGroups: [""]
   resources: [services, serviceaccounts]
-  verbs: [get, list, watch, create, patch, delete]
+  verbs: [list, watch, create, patch, delete]
 - apiGroups: [policy]
   resources: [poddisruptionbudgets]
-  verbs: [get, list, watch, create, patch, delete]
+  verbs: [list, watch, create, patch, delete]
 - apiGroups: [networking.k8s.io]
   resources: [networkpolicies]
-  verbs: [get, list, watch, create, patch, delete]
+  verbs: [list, watch, create, patch, delete]
 # Which pods to scrape, and why one does not start.
 - apiGroups: [""]
   resources: [pods]
-  verbs: [get, list, watch]
+  verbs: [list, watch]
 # What happened, for `kubectl describe`.
 - apiGroups: [""]
   resources: [events]
