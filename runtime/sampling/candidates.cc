@@ -2,8 +2,15 @@
 
 #include <algorithm>
 #include <cassert>
+#include <cmath>
 
 namespace quern {
+namespace {
+
+constexpr size_t kBuckets = 4096;
+constexpr size_t kFewEnough = 4096;  // candidates; with fewer, buckets save nothing
+
+}  // namespace
 
 void Candidates::Clear() {
   ids_.clear();
@@ -32,8 +39,9 @@ void Candidates::Weigh(const LogitScan& scan, float max, float inverse_temperatu
 void Candidates::KeepTopK(size_t k) {
   assert(k >= 1);
   if (k >= size()) return;
-  FillRanked();
-  const auto last = ranked_.begin() + static_cast<std::ptrdiff_t>(k - 1);
+  const auto before =
+      static_cast<size_t>(FillRanked(static_cast<double>(k), [](size_t) { return 1.0; }));
+  const auto last = ranked_.begin() + static_cast<std::ptrdiff_t>(k - before - 1);
   std::nth_element(ranked_.begin(), last, ranked_.end(), RanksBefore);
   KeepUpTo(*last);
 }
@@ -41,12 +49,11 @@ void Candidates::KeepTopK(size_t k) {
 void Candidates::KeepTopP(double mass) {
   assert(weights_.size() == size());
   if (size() <= 1) return;
-  FillRanked();
+  double before = FillRanked(mass, [this](size_t i) { return double{weights_[i]}; });
   // Selection by weight instead of by count: halve the range that holds the last token to keep,
   // having summed what ranks before it. The ranges add up to twice the size, so nothing is ever
   // fully sorted.
   size_t low = 0, high = ranked_.size();
-  double before = 0;
   while (high - low > 1) {
     const size_t middle = low + (high - low) / 2;
     const auto begin = ranked_.begin();
@@ -85,25 +92,54 @@ int32_t Candidates::Pick(double u) const {
   return ids_[last];
 }
 
-void Candidates::FillRanked() {
+template <typename Amount>
+double Candidates::FillRanked(double target, const Amount& amount) {
   ranked_.clear();
-  for (size_t i = 0; i < size(); ++i) {
+  const auto add = [this](size_t i) {
     ranked_.push_back({logits_[i], ids_[i], weights_.empty() ? 0.0f : weights_[i]});
+  };
+  const auto [low, high] = std::minmax_element(logits_.begin(), logits_.end());
+  const float top = *high;
+  const float scale = static_cast<float>(kBuckets - 1) / (top - *low);
+  // All equal: the scale is infinite. Too far apart for a float: it is 0.
+  if (size() <= kFewEnough || !(scale > 0) || std::isinf(scale)) {
+    for (size_t i = 0; i < size(); ++i) add(i);
+    return 0;
   }
+  // Never decreases with rank, rounding included: a difference and a product by a constant keep the
+  // order.
+  const auto bucket_of = [&](size_t i) { return static_cast<int32_t>((top - logits_[i]) * scale); };
+  buckets_.assign(kBuckets + 1, 0.0);
+  for (size_t i = 0; i < size(); ++i) buckets_[static_cast<size_t>(bucket_of(i))] += amount(i);
+  double before = 0;
+  int32_t chosen = 0;
+  for (size_t b = 0; b < buckets_.size(); ++b) {
+    if (buckets_[b] == 0) continue;
+    chosen = static_cast<int32_t>(b);
+    if (before + buckets_[b] >= target) break;
+    before += buckets_[b];
+  }
+  for (size_t i = 0; i < size(); ++i) {
+    if (bucket_of(i) == chosen) add(i);
+  }
+  return before;
 }
 
 void Candidates::KeepUpTo(const Ranked& last) {
+  // Without a branch on the outcome: with a flat distribution it is a coin's toss at every token.
+  const bool weighed = !weights_.empty();
   size_t kept = 0;
   for (size_t i = 0; i < size(); ++i) {
-    if (RanksBefore(last, {logits_[i], ids_[i], 0.0f})) continue;
-    ids_[kept] = ids_[i];
-    logits_[kept] = logits_[i];
-    if (!weights_.empty()) weights_[kept] = weights_[i];
-    ++kept;
+    const int32_t id = ids_[i];
+    const float logit = logits_[i];
+    ids_[kept] = id;
+    logits_[kept] = logit;
+    if (weighed) weights_[kept] = weights_[i];
+    kept += static_cast<size_t>((logit > last.logit) | ((logit == last.logit) & (id <= last.id)));
   }
   ids_.resize(kept);
   logits_.resize(kept);
-  if (!weights_.empty()) weights_.resize(kept);
+  if (weighed) weights_.resize(kept);
 }
 
 }  // namespace quern

@@ -44,12 +44,18 @@ class Candidates {
   static bool RanksBefore(const Ranked& a, const Ranked& b) {
     return a.logit > b.logit || (a.logit == b.logit && a.id < b.id);
   }
-  void FillRanked();
+  // Fills ranked_ with candidates among which is the last to keep: the first by rank, such that its
+  // and all earlier ones' amounts reach `target`; or the very last if they do not. Returns the
+  // amount that ranks before all of ranked_. Large sets are first split into buckets by logit, of
+  // which only one is left.
+  template <typename Amount>
+  double FillRanked(double target, const Amount& amount);
   void KeepUpTo(const Ranked& last);  // drops what ranks after `last`
 
   std::vector<int32_t> ids_;
   std::vector<float> logits_;
   std::vector<float> weights_;  // as long as ids_ once weighed, else empty
+  std::vector<double> buckets_;
   std::vector<Ranked> ranked_;  // scratch of the two cuts
 };
 

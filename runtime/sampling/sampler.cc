@@ -108,15 +108,15 @@ void Sampler::CollectForTopKMinP(std::span<const float> logits, const SamplingPa
 void Sampler::CollectForTopP(std::span<const float> logits, float share, float max,
                              float inverse_temperature) {
   const double mass = share * SumExp(logits, max, inverse_temperature);
-  // Tokens within e^-depth of the likeliest; a deeper look when they hold too little.
-  for (float depth = 6;; depth *= 2) {
-    const bool all = depth > 80;  // deeper ones weigh nothing
-    const float threshold =
-        all ? -std::numeric_limits<float>::infinity() : max - depth / inverse_temperature;
+  // Most distributions have it all within e^-6 of the likeliest; for a flat one every token is
+  // taken.
+  constexpr float kDepth = 6;
+  for (const float threshold :
+       {max - kDepth / inverse_temperature, -std::numeric_limits<float>::infinity()}) {
     candidates_.Clear();
     candidates_.Collect(logits, chunk_max_, threshold);
     candidates_.Weigh(scan_, max, inverse_temperature);
-    if (all || candidates_.TotalWeight() >= mass) break;
+    if (candidates_.TotalWeight() >= mass) break;
   }
   candidates_.KeepTopP(mass);
 }

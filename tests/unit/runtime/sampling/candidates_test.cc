@@ -2,7 +2,11 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cmath>
+#include <limits>
+#include <numeric>
+#include <random>
 #include <vector>
 
 namespace quern {
@@ -59,6 +63,41 @@ TEST_F(CandidatesTest, TopPKeepsTheFewestThatReachTheMass) {
   EXPECT_EQ(kept(0.8), (std::vector<int32_t>{1, 2, 3}));
   EXPECT_EQ(kept(0.94), (std::vector<int32_t>{0, 1, 2, 3}));
   EXPECT_EQ(kept(2.0), (std::vector<int32_t>{0, 1, 2, 3, 4})) << "more than there is keeps all";
+}
+
+TEST_F(CandidatesTest, CutsLargeSetsAsAFullSortWould) {
+  std::mt19937 random(3);
+  for (const float spread : {0.0f, 0.5f, 20.0f}) {
+    std::vector<float> logits(20000);
+    for (float& logit : logits) {
+      // A coarse grid, so that many are equal and ids must break the ties.
+      logit = std::round(static_cast<float>(random() % 1000)) * 0.001f * spread;
+    }
+    logits[777] = -3e38f;  // a range that leaves nearly all in one bucket
+    std::vector<int32_t> order(logits.size());
+    std::iota(order.begin(), order.end(), 0);
+    std::stable_sort(order.begin(), order.end(), [&](int32_t a, int32_t b) {
+      return logits[static_cast<size_t>(a)] > logits[static_cast<size_t>(b)];
+    });
+    for (const float floor : {std::numeric_limits<float>::lowest(), -100.0f}) {
+      for (const size_t k : {1u, 50u, 9999u, 19998u}) {
+        Collect(logits, floor);
+        candidates_.Weigh(scan_, spread, 1);
+        const Candidates before = candidates_;
+        candidates_.KeepTopK(k);
+        std::vector<int32_t> expected(order.begin(),
+                                      order.begin() + static_cast<std::ptrdiff_t>(k));
+        std::sort(expected.begin(), expected.end());
+        ASSERT_EQ(Ids(), expected) << spread << " " << k;
+        // The mass of the first k, less half of the last one's weight, takes the same k.
+        const double mass = candidates_.TotalWeight();
+        const double last = std::exp(logits[static_cast<size_t>(order[k - 1])] - spread);
+        candidates_ = before;
+        candidates_.KeepTopP(mass - last / 2);
+        ASSERT_EQ(Ids(), expected) << spread << " " << k;
+      }
+    }
+  }
 }
 
 TEST_F(CandidatesTest, PickWalksTheWeightsInOrderOfIds) {

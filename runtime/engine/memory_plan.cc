@@ -1,0 +1,170 @@
+#include "runtime/engine/memory_plan.h"
+
+#include <algorithm>
+#include <limits>
+
+namespace quern {
+namespace {
+
+constexpr int64_t kMebibyte = int64_t{1} << 20;
+constexpr int64_t kGibibyte = int64_t{1} << 30;
+constexpr int32_t kMaxSequences = 4096;
+constexpr int32_t kMaxBatchTokens = 1 << 20;
+constexpr int32_t kMaxBlockTokens = 1024;
+// A KV cache chosen by ourselves holds at least this many tokens, or the model's context if that is
+// shorter: with less, nearly every request would be refused.
+constexpr int64_t kLeastUsefulTokens = 512;
+
+std::string Size(int64_t bytes) {
+  if (bytes >= kGibibyte) return fmt::format("{:.1f} GiB", static_cast<double>(bytes) / kGibibyte);
+  if (bytes < kMebibyte) return fmt::format("{} KiB", bytes / 1024);
+  return fmt::format("{:.0f} MiB", static_cast<double>(bytes) / kMebibyte);
+}
+
+std::string Grouped(int64_t number) {
+  std::string digits = std::to_string(number);
+  for (auto at = static_cast<std::ptrdiff_t>(digits.size()) - 3; at > 0; at -= 3) {
+    digits.insert(static_cast<size_t>(at), ",");
+  }
+  return digits;
+}
+
+const char* LimitName(const ProcessMemory& memory) {
+  return memory.limited_by_cgroup ? "cgroup limit" : "machine's memory";
+}
+
+Status CheckRange(const char* name, int64_t value, int64_t low, int64_t high) {
+  if (value >= low && value <= high) return {};
+  return MakeError(ErrorCode::kInvalidArgument, "{} is {}; it must be between {} and {}", name,
+                   value, low, high);
+}
+
+Status CheckOptions(const ModelInfo& model, const EngineOptions& options) {
+  QUERN_TRY(CheckRange("max_sequences", options.max_sequences, 1, kMaxSequences));
+  QUERN_TRY(CheckRange("max_waiting", options.max_waiting, 0,
+                       std::numeric_limits<int32_t>::max() - kMaxSequences));
+  QUERN_TRY(CheckRange("max_batch_tokens", options.max_batch_tokens, options.max_sequences,
+                       kMaxBatchTokens));
+  QUERN_TRY(CheckRange("kv_block_tokens", options.kv_block_tokens, 1, kMaxBlockTokens));
+  QUERN_TRY(CheckRange("kv_memory_bytes", options.kv_memory_bytes, 0,
+                       std::numeric_limits<int64_t>::max()));
+  QUERN_TRY(CheckRange("max_context_tokens", options.max_context_tokens, 0, model.context_tokens));
+  if (model.vocab_size < 1 || model.context_tokens < 1 || model.kv_bytes_per_token < 1) {
+    return MakeError(ErrorCode::kInternal,
+                     "the model describes itself with a vocabulary of {}, a context of {} tokens "
+                     "and {} bytes of KV "
+                     "per token; all must be at least 1",
+                     model.vocab_size, model.context_tokens, model.kv_bytes_per_token);
+  }
+  return {};
+}
+
+// Bytes that the KV cache may take of what the limit leaves.
+int64_t RoomForKv(const MemoryPlan& plan, const ProcessMemory& memory, bool keep_reserve) {
+  if (memory.limit_bytes == 0) return std::numeric_limits<int64_t>::max();
+  const int64_t used = std::max(memory.resident_bytes, plan.weight_bytes);
+  int64_t room = memory.limit_bytes - used;
+  // Without a limit of our own, others live on this machine too.
+  if (keep_reserve && !memory.limited_by_cgroup && memory.available_bytes > 0) {
+    room = std::min(room, memory.available_bytes / 2);
+  }
+  return room - plan.logit_bytes - (keep_reserve ? plan.reserve_bytes : 0);
+}
+
+// The KV cache that was asked for in bytes.
+Result<int64_t> KvTokensAskedFor(const EngineOptions& options, const ModelInfo& model,
+                                 const MemoryPlan& plan, const ProcessMemory& memory) {
+  const int64_t room = RoomForKv(plan, memory, false);
+  if (options.kv_memory_bytes > room) {
+    return MakeError(ErrorCode::kResourceExhausted,
+                     "a KV cache of {} does not fit: beside {} of weights and {} of logits, {} of "
+                     "{} ({}) leave {}; "
+                     "give less KV memory or raise the limit",
+                     Size(options.kv_memory_bytes), Size(plan.weight_bytes), Size(plan.logit_bytes),
+                     Size(std::max(memory.resident_bytes, plan.weight_bytes)),
+                     Size(memory.limit_bytes), LimitName(memory), Size(std::max<int64_t>(0, room)));
+  }
+  const int64_t block_bytes = model.kv_bytes_per_token * options.kv_block_tokens;
+  if (options.kv_memory_bytes < block_bytes) {
+    return MakeError(ErrorCode::kResourceExhausted,
+                     "a KV cache of {} bytes holds no block: {} tokens of this model take {} bytes",
+                     options.kv_memory_bytes, options.kv_block_tokens, block_bytes);
+  }
+  return options.kv_memory_bytes / model.kv_bytes_per_token;
+}
+
+// The KV cache that memory allows, up to what all sequences together could use.
+Result<int64_t> KvTokensThatFit(const EngineOptions& options, const ModelInfo& model,
+                                const MemoryPlan& plan, const ProcessMemory& memory,
+                                int32_t context) {
+  const int64_t room = RoomForKv(plan, memory, true);
+  const int64_t least = std::min<int64_t>(context, kLeastUsefulTokens);
+  const int64_t fits = std::max<int64_t>(0, room) / model.kv_bytes_per_token;
+  if (fits < least + options.kv_block_tokens) {
+    return MakeError(ErrorCode::kResourceExhausted,
+                     "no memory is left for a KV cache of {} tokens ({}): weights take {}, the "
+                     "process {}, logits {} "
+                     "and the reserve {}, of {} ({}); raise the limit, or lower max_sequences",
+                     least, Size((least + options.kv_block_tokens) * model.kv_bytes_per_token),
+                     Size(plan.weight_bytes), Size(memory.resident_bytes), Size(plan.logit_bytes),
+                     Size(plan.reserve_bytes), Size(memory.limit_bytes), LimitName(memory));
+  }
+  // One spare block each, as sequences do not end on the borders of blocks.
+  const int64_t useful =
+      int64_t{options.max_sequences} * (int64_t{context} + options.kv_block_tokens);
+  return std::min(fits, useful);
+}
+
+}  // namespace
+
+Result<MemoryPlan> PlanMemory(const ModelInfo& model, const EngineOptions& options,
+                              const ProcessMemory& memory) {
+  QUERN_TRY(CheckOptions(model, options));
+  MemoryPlan plan;
+  plan.weight_bytes = model.weight_bytes;
+  plan.logit_bytes = int64_t{options.max_sequences} * model.vocab_size * int64_t{sizeof(float)};
+  plan.reserve_bytes = 128 * kMebibyte + std::min(kGibibyte, memory.limit_bytes / 20);
+  plan.context_tokens =
+      options.max_context_tokens > 0 ? options.max_context_tokens : model.context_tokens;
+
+  int64_t tokens = 0;
+  if (options.kv_memory_bytes > 0) {
+    QUERN_ASSIGN(tokens, KvTokensAskedFor(options, model, plan, memory));
+  } else {
+    QUERN_ASSIGN(tokens, KvTokensThatFit(options, model, plan, memory, plan.context_tokens));
+  }
+  const int64_t blocks =
+      std::min<int64_t>(tokens, std::numeric_limits<int32_t>::max()) / options.kv_block_tokens;
+  plan.layout = {.block_tokens = options.kv_block_tokens,
+                 .num_blocks = static_cast<int32_t>(blocks)};
+  plan.kv_tokens = blocks * options.kv_block_tokens;
+  plan.kv_bytes = plan.kv_tokens * model.kv_bytes_per_token;
+  if (plan.kv_tokens < plan.context_tokens) {
+    if (options.max_context_tokens > 0) {
+      return MakeError(ErrorCode::kResourceExhausted,
+                       "a context of {} tokens does not fit a KV cache of {} tokens ({}); give "
+                       "more KV memory ({} at "
+                       "least) or a shorter context",
+                       plan.context_tokens, plan.kv_tokens, Size(plan.kv_bytes),
+                       Size((int64_t{plan.context_tokens} + options.kv_block_tokens) *
+                            model.kv_bytes_per_token));
+    }
+    plan.context_tokens = static_cast<int32_t>(plan.kv_tokens);
+  }
+  return plan;
+}
+
+std::string MemoryPlan::Describe(const ProcessMemory& memory) const {
+  std::string text = fmt::format(
+      "weights {}, KV {} = {} tokens ({} blocks of {}), logits {}, reserve {}, context {} tokens",
+      Size(weight_bytes), Size(kv_bytes), Grouped(kv_tokens), Grouped(layout.num_blocks),
+      layout.block_tokens, Size(logit_bytes), Size(reserve_bytes), Grouped(context_tokens));
+  if (memory.limit_bytes > 0) {
+    text +=
+        fmt::format("; {} of {} ({})", Size(weight_bytes + kv_bytes + logit_bytes + reserve_bytes),
+                    Size(memory.limit_bytes), LimitName(memory));
+  }
+  return text;
+}
+
+}  // namespace quern

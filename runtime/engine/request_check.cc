@@ -1,0 +1,58 @@
+#include "runtime/engine/request_check.h"
+
+namespace quern {
+namespace {
+
+Status CheckStops(const std::vector<std::string>& stops) {
+  if (stops.size() > kMaxStopStrings) {
+    return MakeError(ErrorCode::kInvalidArgument, "there are {} stop strings; at most {} are taken",
+                     stops.size(), kMaxStopStrings);
+  }
+  for (const std::string& stop : stops) {
+    if (stop.empty()) return MakeError(ErrorCode::kInvalidArgument, "a stop string is empty");
+    if (stop.size() > kMaxStopBytes) {
+      return MakeError(ErrorCode::kInvalidArgument,
+                       "a stop string has {} bytes; at most {} are taken", stop.size(),
+                       kMaxStopBytes);
+    }
+    // Text is cut only where a stop string may begin: this keeps every piece valid UTF-8.
+    if ((static_cast<unsigned char>(stop[0]) & 0xC0) == 0x80) {
+      return MakeError(ErrorCode::kInvalidArgument,
+                       "a stop string begins inside a UTF-8 character (byte 0x{:02X})",
+                       static_cast<unsigned char>(stop[0]));
+    }
+  }
+  return {};
+}
+
+}  // namespace
+
+Status CheckRequest(const GenerationRequest& request, int32_t vocab_size, int32_t context_tokens) {
+  if (request.prompt.empty()) {
+    return MakeError(ErrorCode::kInvalidArgument,
+                     "the prompt has no tokens; it needs at least one");
+  }
+  if (request.max_tokens < 1) {
+    return MakeError(ErrorCode::kInvalidArgument, "max_tokens is {}; it must be at least 1",
+                     request.max_tokens);
+  }
+  const auto prompt = static_cast<int64_t>(request.prompt.size());
+  const int64_t total = prompt + request.max_tokens;
+  if (total > context_tokens) {
+    return MakeError(ErrorCode::kInvalidArgument,
+                     "the prompt has {} tokens and max_tokens is {}: together {}, which is {} more "
+                     "than the context of {} tokens",
+                     prompt, request.max_tokens, total, total - context_tokens, context_tokens);
+  }
+  for (size_t i = 0; i < request.prompt.size(); ++i) {
+    if (request.prompt[i] < 0 || request.prompt[i] >= vocab_size) {
+      return MakeError(ErrorCode::kInvalidArgument,
+                       "token {} of the prompt has id {}; the vocabulary has ids 0 to {}", i,
+                       request.prompt[i], vocab_size - 1);
+    }
+  }
+  QUERN_TRY(CheckStops(request.stop));
+  return ValidateSamplingParams(request.sampling);
+}
+
+}  // namespace quern

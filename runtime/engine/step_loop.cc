@@ -1,0 +1,210 @@
+#include "runtime/engine/step_loop.h"
+
+#include <spdlog/spdlog.h>
+
+#include <algorithm>
+#include <cassert>
+#include <cstdlib>
+#include <utility>
+
+namespace quern {
+
+StepLoop::StepLoop(Model& model, const Tokenizer& tokenizer, const EngineOptions& options,
+                   const KvLayout& layout, EngineObserver* observer, const Clock& clock)
+    : model_(model),
+      tokenizer_(tokenizer),
+      limits_{.max_sequences = options.max_sequences, .max_batch_tokens = options.max_batch_tokens},
+      observer_(observer),
+      clock_(clock),
+      state_(layout.num_blocks, layout.block_tokens),
+      batch_builder_(options.max_batch_tokens, options.max_sequences),
+      logits_(static_cast<size_t>(options.max_sequences) *
+              static_cast<size_t>(model.info().vocab_size)) {}
+
+StepLoop::~StepLoop() {
+  for (auto& [id, request] : requests_) state_.Remove(&request->sequence);
+}
+
+void StepLoop::Add(std::unique_ptr<ActiveRequest> request) {
+  request->sequence.arrival = request->id;
+  state_.Add(&request->sequence);
+  const RequestId id = request->id;
+  requests_.emplace(id, std::move(request));
+}
+
+void StepLoop::Cancel(RequestId id) {
+  const auto it = requests_.find(id);
+  if (it == requests_.end()) return;
+  GenerationDelta delta = EmptyDelta(*it->second);
+  delta.finish = FinishReason::kCancelled;
+  End(*it->second, std::move(delta));
+}
+
+void StepLoop::CancelAll() {
+  while (!requests_.empty()) Cancel(requests_.begin()->first);
+}
+
+void StepLoop::Step() {
+  const SteadyTime start = clock_.Now();
+  const SchedulerOutput step = Schedule(state_, limits_);
+  if (step.sequences.empty()) {
+    FailAll();
+    return;
+  }
+  step_requests_.clear();
+  for (const ScheduledSequence& scheduled : step.sequences) {
+    ActiveRequest* request = requests_.at(scheduled.sequence->arrival).get();
+    if (!request->scheduled) request->scheduled = start;
+    step_requests_.push_back(request);
+  }
+  if (const Status status = RunForward(step); status.ok()) {
+    SampleStep(step);
+  } else {
+    spdlog::error("a forward pass over {} sequences failed: {}", step.sequences.size(),
+                  status.error().message);
+    for (ActiveRequest* request : step_requests_) Fail(*request, status.error());
+  }
+  if (observer_ != nullptr) {
+    observer_->OnStep({.seconds = Seconds(clock_.Now() - start).count(),
+                       .prefill_tokens = step.num_tokens - step.num_decodes,
+                       .decode_tokens = step.num_decodes,
+                       .sequences = static_cast<int32_t>(step.sequences.size())});
+  }
+  CheckIntegrity();
+}
+
+Status StepLoop::RunForward(const SchedulerOutput& step) {
+  const ForwardBatch batch = batch_builder_.Build(step, step_requests_);
+  const size_t vocab = static_cast<size_t>(model_.info().vocab_size);
+  QUERN_TRY(model_.Forward(batch, std::span(logits_).first(batch.logit_rows.size() * vocab)));
+  state_.Commit(step);
+  return {};
+}
+
+void StepLoop::SampleStep(const SchedulerOutput& step) {
+  const size_t vocab = static_cast<size_t>(model_.info().vocab_size);
+  size_t row = 0;
+  for (size_t i = 0; i < step.sequences.size(); ++i) {
+    ActiveRequest& request = *step_requests_[i];
+    CountPrefill(request);
+    if (!step.sequences[i].samples) continue;
+    const auto logits = std::span<const float>(logits_).subspan(row++ * vocab, vocab);
+    const Result<int32_t> token =
+        sampler_.Sample(logits, request.sampling, request.seed, request.tokens.size());
+    if (token.ok()) {
+      Accept(request, *token, clock_.Now());
+    } else {
+      spdlog::error("request {} ends: {}", request.id, token.error().message);
+      Fail(request, token.error());
+    }
+  }
+}
+
+void StepLoop::Accept(ActiveRequest& request, TokenId token, SteadyTime now) {
+  request.tokens.push_back(token);
+  ++request.sequence.total_tokens;
+  ++generated_tokens_total_;
+  ObserveToken(request, now);
+
+  GenerationDelta delta = EmptyDelta(request);
+  delta.tokens.push_back(token);
+  if (!request.ignore_eos && tokenizer_.IsEndOfGeneration(token)) {
+    delta.text = request.text.Finish();
+    delta.finish = FinishReason::kStop;
+  } else {
+    delta.text = request.text.Push(token);
+    if (request.text.stopped()) {
+      delta.finish = FinishReason::kStop;
+    } else if (request.completion_tokens() >= request.max_tokens) {
+      delta.text += request.text.Finish();
+      delta.finish = FinishReason::kLength;
+    }
+  }
+  if (delta.finish) {
+    End(request, std::move(delta));
+  } else {
+    deliveries_.push_back({&request, std::move(delta)});
+  }
+}
+
+void StepLoop::ObserveToken(ActiveRequest& request, SteadyTime now) {
+  if (observer_ != nullptr) {
+    if (!request.last_token) {
+      observer_->OnFirstToken(now - request.submitted, *request.scheduled - request.submitted);
+    } else {
+      observer_->OnInterToken(now - *request.last_token);
+    }
+  }
+  request.last_token = now;
+}
+
+void StepLoop::CountPrefill(ActiveRequest& request) {
+  const int32_t cached = std::min(request.sequence.cached_tokens, request.prompt_tokens());
+  if (cached <= request.prefilled_tokens) return;
+  prompt_tokens_total_ += static_cast<uint64_t>(cached - request.prefilled_tokens);
+  request.prefilled_tokens = cached;
+}
+
+void StepLoop::End(ActiveRequest& request, GenerationDelta delta) {
+  assert(delta.finish.has_value());
+  state_.Remove(&request.sequence);
+  if (observer_ != nullptr) {
+    observer_->OnFinished(*delta.finish, clock_.Now() - request.submitted, request.prompt_tokens(),
+                          request.completion_tokens());
+  }
+  deliveries_.push_back({&request, std::move(delta)});
+  auto node = requests_.extract(request.id);
+  ended_.push_back(std::move(node.mapped()));
+}
+
+void StepLoop::Fail(ActiveRequest& request, const Error& error) {
+  GenerationDelta delta = EmptyDelta(request);
+  delta.finish = FinishReason::kError;
+  delta.error = error.message;
+  End(request, std::move(delta));
+}
+
+// The scheduler promises that this cannot happen; if it does, a loop that spins for ever would be
+// worse.
+void StepLoop::FailAll() {
+  assert(false && "work waits, yet nothing was scheduled");
+  const Error error = MakeError(ErrorCode::kInternal, "the scheduler found no way to go on");
+  spdlog::critical("{}; {} requests end", error.message, requests_.size());
+  while (!requests_.empty()) Fail(*requests_.begin()->second, error);
+}
+
+void StepLoop::Deliver(std::vector<RequestId>& ended) {
+  for (Delivery& delivery : deliveries_) delivery.request->sink(std::move(delivery.delta));
+  deliveries_.clear();
+  for (const auto& request : ended_) ended.push_back(request->id);
+  ended_.clear();
+}
+
+EngineStats StepLoop::Stats() const {
+  return {.running = static_cast<int32_t>(state_.running.size()),
+          .waiting = static_cast<int32_t>(state_.waiting.size()),
+          .kv_blocks_used = state_.pool.num_used(),
+          .kv_blocks_total = state_.pool.num_blocks(),
+          .kv_block_tokens = state_.block_tokens,
+          .prompt_tokens_total = prompt_tokens_total_,
+          .generated_tokens_total = generated_tokens_total_};
+}
+
+GenerationDelta StepLoop::EmptyDelta(const ActiveRequest& request) const {
+  GenerationDelta delta;
+  delta.prompt_tokens = request.prompt_tokens();
+  delta.completion_tokens = request.completion_tokens();
+  return delta;
+}
+
+// A wrong block table gives one tenant's text to another: a debug build stops at once.
+void StepLoop::CheckIntegrity() const {
+#ifndef NDEBUG
+  if (const Status status = state_.CheckIntegrity(); !status.ok()) {
+    spdlog::critical("KV accounting is broken: {}", status.error().message);
+    std::abort();
+  }
+#endif
+}
+
+}  // namespace quern

@@ -1,0 +1,83 @@
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <span>
+#include <string>
+#include <unordered_map>
+#include <vector>
+
+#include "runtime/engine/active_request.h"
+#include "runtime/engine/batch_builder.h"
+#include "runtime/engine/engine.h"
+#include "runtime/sampling/sampler.h"
+#include "runtime/scheduler/scheduler.h"
+
+namespace quern {
+
+// What the engine does in one step, without its thread: schedule, forward, sample, and collect what
+// each request produced. Everything here runs on one thread; nothing blocks but Model::Forward.
+//
+// What Step and Cancel produce is kept until Deliver: figures can be published first, so that who
+// sees a request end also sees its blocks free.
+class StepLoop {
+ public:
+  // `model` has its KV cache of `layout`; `observer` may be null. All outlive the loop.
+  StepLoop(Model& model, const Tokenizer& tokenizer, const EngineOptions& options,
+           const KvLayout& layout, EngineObserver* observer, const Clock& clock);
+  ~StepLoop();
+
+  // Takes a request that was checked (CheckRequest) and that fits the KV cache alone. Ids ascend.
+  void Add(std::unique_ptr<ActiveRequest> request);
+  // Ends it with kCancelled. Unknown ids are ignored.
+  void Cancel(RequestId id);
+  void CancelAll();
+
+  bool HasWork() const { return !requests_.empty(); }
+  // One step over what Schedule() picks. Only when HasWork.
+  void Step();
+  // Calls the sinks, and appends the ids of requests that ended to `ended`.
+  void Deliver(std::vector<RequestId>& ended);
+
+  // The counters and gauges of EngineStats, but for tokens_per_second.
+  EngineStats Stats() const;
+
+ private:
+  struct Delivery {
+    ActiveRequest* request;
+    GenerationDelta delta;
+  };
+
+  Status RunForward(const SchedulerOutput& step);
+  void SampleStep(const SchedulerOutput& step);
+  void Accept(ActiveRequest& request, TokenId token, SteadyTime now);
+  void ObserveToken(ActiveRequest& request, SteadyTime now);
+  void CountPrefill(ActiveRequest& request);
+  // Frees its blocks and queues its last delta.
+  void End(ActiveRequest& request, GenerationDelta delta);
+  void Fail(ActiveRequest& request, const Error& error);
+  void FailAll();
+  GenerationDelta EmptyDelta(const ActiveRequest& request) const;
+  void CheckIntegrity() const;
+
+  Model& model_;
+  const Tokenizer& tokenizer_;
+  const SchedulerLimits limits_;
+  EngineObserver* const observer_;
+  const Clock& clock_;
+
+  SchedulerState state_;
+  BatchBuilder batch_builder_;
+  Sampler sampler_;
+  std::vector<float> logits_;  // [max_sequences, vocab_size]
+
+  std::unordered_map<RequestId, std::unique_ptr<ActiveRequest>> requests_;
+  std::vector<ActiveRequest*> step_requests_;  // owners of the sequences of the step at hand
+  std::vector<Delivery> deliveries_;
+  std::vector<std::unique_ptr<ActiveRequest>> ended_;  // alive until their last delta is delivered
+
+  uint64_t prompt_tokens_total_ = 0;
+  uint64_t generated_tokens_total_ = 0;
+};
+
+}  // namespace quern

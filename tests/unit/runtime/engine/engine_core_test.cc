@@ -1,0 +1,398 @@
+// The engine with its thread. Run under ThreadSanitizer as well.
+
+#include <gtest/gtest.h>
+
+#include <atomic>
+#include <condition_variable>
+#include <map>
+#include <mutex>
+#include <random>
+#include <thread>
+
+#include "runtime/engine/engine.h"
+#include "tests/unit/runtime/engine/byte_tokenizer.h"
+#include "tests/unit/runtime/engine/hash_model.h"
+
+namespace quern {
+namespace {
+
+constexpr std::chrono::seconds kDeadline{60};
+
+// Collects one request's deltas; waits for its end.
+class Inbox {
+ public:
+  DeltaSink Sink() {
+    return [this](GenerationDelta delta) {
+      const std::lock_guard lock(mutex_);
+      EXPECT_FALSE(finish_.has_value()) << "a delta after the last";
+      tokens_.insert(tokens_.end(), delta.tokens.begin(), delta.tokens.end());
+      finish_ = delta.finish;
+      error_ = delta.error;
+      changed_.notify_all();
+    };
+  }
+  std::optional<FinishReason> AwaitEnd() {
+    std::unique_lock lock(mutex_);
+    changed_.wait_for(lock, kDeadline, [this] { return finish_.has_value(); });
+    return finish_;
+  }
+  // Until `count` tokens have come, or its end.
+  bool AwaitTokens(size_t count) {
+    std::unique_lock lock(mutex_);
+    return changed_.wait_for(lock, kDeadline,
+                             [&] { return tokens_.size() >= count || finish_.has_value(); });
+  }
+  std::vector<TokenId> tokens() {
+    const std::lock_guard lock(mutex_);
+    return tokens_;
+  }
+  std::optional<FinishReason> finish() {
+    const std::lock_guard lock(mutex_);
+    return finish_;
+  }
+
+ private:
+  std::mutex mutex_;
+  std::condition_variable changed_;
+  std::vector<TokenId> tokens_;
+  std::optional<FinishReason> finish_;
+  std::string error_;
+};
+
+// Moves by hand from any thread, and counts how often it is read.
+class AtomicClock : public Clock {
+ public:
+  SteadyTime Now() const override {
+    ++reads_;
+    return SteadyTime(std::chrono::nanoseconds(now_.load()));
+  }
+  std::chrono::system_clock::time_point WallNow() const override { return {}; }
+  void Advance(std::chrono::nanoseconds by) { now_ += by.count(); }
+  int64_t reads() const { return reads_; }
+
+ private:
+  std::atomic<int64_t> now_{0};
+  mutable std::atomic<int64_t> reads_{0};
+};
+
+template <typename Condition>
+bool Eventually(Condition condition) {
+  const auto deadline = std::chrono::steady_clock::now() + kDeadline;
+  while (!condition()) {
+    if (std::chrono::steady_clock::now() > deadline) return false;
+    std::this_thread::yield();
+  }
+  return true;
+}
+
+class EngineCoreTest : public testing::Test {
+ protected:
+  static constexpr int32_t kBlocks = 64;
+
+  // `model_` may be prepared before; afterwards it belongs to the engine.
+  void Start(EngineOptions options = {}, EngineObserver* observer = nullptr) {
+    if (options.kv_memory_bytes == 0) {
+      options.kv_memory_bytes = kBlocks * options.kv_block_tokens * HashModel::kKvBytesPerToken;
+    }
+    auto engine = EngineCore::Start(std::move(model_), tokenizer_, options, observer, clock_);
+    ASSERT_TRUE(engine.ok()) << engine.error().message;
+    engine_ = std::move(*engine);
+  }
+
+  static GenerationRequest Endless(TokenId first) {
+    return {
+        .prompt = {first}, .sampling = {.temperature = 0}, .max_tokens = 900, .ignore_eos = true};
+  }
+
+  ByteTokenizer tokenizer_;
+  AtomicClock clock_;
+  Gate gate_;
+  std::unique_ptr<HashModel> model_ = std::make_unique<HashModel>();
+  HashModel* model_view_ = model_.get();
+  std::unique_ptr<EngineCore> engine_;
+};
+
+TEST_F(EngineCoreTest, AnswersARequestAndIsEmptyAfterIt) {
+  Start();
+  Inbox inbox;
+  ASSERT_TRUE(
+      engine_->Submit({.prompt = {1, 2}, .max_tokens = 7, .ignore_eos = true}, inbox.Sink()).ok());
+  EXPECT_EQ(inbox.AwaitEnd(), FinishReason::kLength);
+  EXPECT_EQ(inbox.tokens().size(), 7u);
+  const EngineStats stats = engine_->Stats();
+  EXPECT_EQ(stats.running + stats.waiting, 0);
+  EXPECT_EQ(stats.kv_blocks_used, 0) << "who sees the end also sees the blocks free";
+  EXPECT_EQ(stats.kv_blocks_total, kBlocks);
+  EXPECT_EQ(stats.prompt_tokens_total, 2u);
+  EXPECT_EQ(stats.generated_tokens_total, 7u);
+  EXPECT_NEAR(stats.tokens_per_second, 7.0, 1e-9);
+}
+
+TEST_F(EngineCoreTest, RefusesARequestThatCannotRun) {
+  Start({.max_context_tokens = 100});
+  EXPECT_EQ(engine_->max_context_tokens(), 100);
+  const auto result = engine_->Submit({.prompt = {1}, .max_tokens = 100}, [](GenerationDelta) {});
+  ASSERT_FALSE(result.ok());
+  EXPECT_EQ(result.error().code, ErrorCode::kInvalidArgument);
+}
+
+TEST_F(EngineCoreTest, DoesNotStartWithATokenizerThatDoesNotBelongToTheModel) {
+  class Larger : public ByteTokenizer {
+    int vocab_size() const override { return HashModel::kVocabSize + 1; }
+  };
+  const Larger larger;
+  const auto engine =
+      EngineCore::Start(std::move(model_), larger, {.kv_memory_bytes = 1 << 20}, nullptr);
+  ASSERT_FALSE(engine.ok());
+  EXPECT_EQ(engine.error().code, ErrorCode::kInvalidArgument);
+}
+
+TEST_F(EngineCoreTest, CancelEndsARunningRequestWithinOneStep) {
+  model_->on_forward = [this](const ForwardBatch&) -> Status {
+    gate_.Pass();
+    return {};
+  };
+  Start();
+  Inbox inbox;
+  const auto id = engine_->Submit(Endless(1), inbox.Sink());
+  ASSERT_TRUE(id.ok());
+  ASSERT_TRUE(gate_.AwaitArrival());  // the first step is under way
+  engine_->Cancel(*id);
+  gate_.Open();
+  EXPECT_EQ(inbox.AwaitEnd(), FinishReason::kCancelled);
+  EXPECT_EQ(inbox.tokens().size(), 1u) << "only the step that was under way";
+  EXPECT_EQ(model_view_->forwards(), 1);
+  EXPECT_EQ(engine_->Stats().kv_blocks_used, 0);
+  engine_->Cancel(*id);
+  engine_->Cancel(12345);
+}
+
+TEST_F(EngineCoreTest, RefusesBeyondTheWaitingLimitAndTakesMoreLater) {
+  model_->on_forward = [this](const ForwardBatch&) -> Status {
+    gate_.Pass();
+    return {};
+  };
+  Start({.max_sequences = 2, .max_waiting = 3});
+  std::vector<std::unique_ptr<Inbox>> inboxes;
+  const auto submit = [&] {
+    inboxes.push_back(std::make_unique<Inbox>());
+    return engine_->Submit({.prompt = {5}, .max_tokens = 2, .ignore_eos = true},
+                           inboxes.back()->Sink());
+  };
+  for (int i = 0; i < 5; ++i) ASSERT_TRUE(submit().ok());
+  const auto refused = submit();
+  ASSERT_FALSE(refused.ok());
+  EXPECT_EQ(refused.error().code, ErrorCode::kResourceExhausted);
+  inboxes.pop_back();
+  gate_.Open();
+  for (const auto& inbox : inboxes) EXPECT_EQ(inbox->AwaitEnd(), FinishReason::kLength);
+  EXPECT_TRUE(Eventually([&] { return submit().ok(); }));
+  EXPECT_TRUE(engine_->Drain(kDeadline));
+}
+
+TEST_F(EngineCoreTest, DrainLetsRunningRequestsFinishAndRefusesNewOnes) {
+  Start();
+  std::vector<Inbox> inboxes(8);
+  for (TokenId i = 0; i < 8; ++i) {
+    ASSERT_TRUE(engine_
+                    ->Submit({.prompt = {i}, .max_tokens = 50, .ignore_eos = true},
+                             inboxes[static_cast<size_t>(i)].Sink())
+                    .ok());
+  }
+  EXPECT_TRUE(engine_->Drain(kDeadline));
+  for (Inbox& inbox : inboxes) {
+    EXPECT_EQ(inbox.finish(), FinishReason::kLength) << "it was cut short";
+    EXPECT_EQ(inbox.tokens().size(), 50u);
+  }
+  const auto refused = engine_->Submit(Endless(1), [](GenerationDelta) {});
+  ASSERT_FALSE(refused.ok());
+  EXPECT_EQ(refused.error().code, ErrorCode::kUnavailable);
+}
+
+TEST_F(EngineCoreTest, DrainCancelsWhatIsLeftWhenTimeIsOver) {
+  model_->on_forward = [this](const ForwardBatch&) -> Status {
+    gate_.Pass();
+    return {};
+  };
+  Start({.max_batch_tokens = 32});
+  std::vector<Inbox> inboxes(40);
+  for (TokenId i = 0; i < 40; ++i) {
+    ASSERT_TRUE(engine_->Submit(Endless(i), inboxes[static_cast<size_t>(i)].Sink()).ok());
+  }
+  // The first step ends only once the drain has begun; more than a thousand would be needed to
+  // finish all.
+  std::thread opener([this] {
+    EXPECT_TRUE(
+        Eventually([&] { return !engine_->Submit(Endless(1), [](GenerationDelta) {}).ok(); }));
+    gate_.Open();
+  });
+  EXPECT_FALSE(engine_->Drain(std::chrono::milliseconds(0)));
+  opener.join();
+  for (Inbox& inbox : inboxes) EXPECT_EQ(inbox.finish(), FinishReason::kCancelled);
+  EXPECT_EQ(engine_->Stats().kv_blocks_used, 0);
+}
+
+TEST_F(EngineCoreTest, DestructionCancelsWhatIsLeft) {
+  Start();
+  std::vector<Inbox> inboxes(5);
+  for (TokenId i = 0; i < 5; ++i) {
+    ASSERT_TRUE(engine_->Submit(Endless(i), inboxes[static_cast<size_t>(i)].Sink()).ok());
+  }
+  engine_.reset();
+  for (Inbox& inbox : inboxes) EXPECT_TRUE(inbox.finish().has_value());
+}
+
+TEST_F(EngineCoreTest, StalledForIsZeroWhenIdleAndGrowsWhileAStepHangs) {
+  model_->on_forward = [this](const ForwardBatch&) -> Status {
+    gate_.Pass();
+    return {};
+  };
+  Start();
+  clock_.Advance(std::chrono::hours(5));
+  EXPECT_EQ(engine_->StalledFor(), Seconds(0)) << "idle for hours is no stall";
+  Inbox inbox;
+  ASSERT_TRUE(
+      engine_->Submit({.prompt = {1}, .max_tokens = 2, .ignore_eos = true}, inbox.Sink()).ok());
+  ASSERT_TRUE(gate_.AwaitArrival());
+  EXPECT_EQ(engine_->StalledFor(), Seconds(0));
+  clock_.Advance(std::chrono::seconds(30));
+  EXPECT_EQ(engine_->StalledFor(), Seconds(30));
+  gate_.Open();
+  inbox.AwaitEnd();
+  EXPECT_TRUE(Eventually([&] { return engine_->StalledFor() == Seconds(0); }));
+}
+
+TEST_F(EngineCoreTest, AnIdleEngineDoesNothing) {
+  Start();
+  Inbox inbox;
+  ASSERT_TRUE(engine_->Submit({.prompt = {1}, .max_tokens = 2}, inbox.Sink()).ok());
+  inbox.AwaitEnd();
+  ASSERT_TRUE(engine_->Drain(kDeadline));  // its last step is over
+  const int64_t reads = clock_.reads();
+  const int64_t forwards = model_view_->forwards();
+  // Meanwhile another engine has much to do: a loop that spun would have read the clock many times.
+  HashModel* other = new HashModel();
+  auto busy = EngineCore::Start(std::unique_ptr<Model>(other), tokenizer_,
+                                {.kv_memory_bytes = 1 << 20}, nullptr);
+  ASSERT_TRUE(busy.ok());
+  Inbox busy_inbox;
+  ASSERT_TRUE((*busy)->Submit(Endless(1), busy_inbox.Sink()).ok());
+  busy_inbox.AwaitEnd();
+  EXPECT_LE(clock_.reads(), reads + 1) << "at most the end of the last iteration";
+  EXPECT_EQ(model_view_->forwards(), forwards);
+}
+
+TEST_F(EngineCoreTest, ASinkMaySubmitCancelAndAskForFigures) {
+  Start();
+  Inbox second;
+  std::atomic<bool> asked{false};
+  ASSERT_TRUE(engine_
+                  ->Submit({.prompt = {1}, .max_tokens = 1, .ignore_eos = true},
+                           [&](GenerationDelta delta) {
+                             if (!delta.finish) return;
+                             engine_->Cancel(77);
+                             asked = engine_->Stats().kv_blocks_total == kBlocks &&
+                                     engine_->StalledFor() == Seconds(0);
+                             EXPECT_TRUE(
+                                 engine_
+                                     ->Submit({.prompt = {2}, .max_tokens = 3, .ignore_eos = true},
+                                              second.Sink())
+                                     .ok());
+                           })
+                  .ok());
+  EXPECT_EQ(second.AwaitEnd(), FinishReason::kLength);
+  EXPECT_TRUE(asked);
+}
+
+TEST_F(EngineCoreTest, ManyThreadsSubmittingAndCancellingGetTheirOwnTokensEach) {
+  Start({.max_sequences = 6, .max_batch_tokens = 16, .kv_block_tokens = 4});
+  constexpr int kThreads = 4;
+  constexpr int kEach = 40;
+  std::atomic<int> finished{0}, cancelled{0}, refused{0};
+  std::vector<std::thread> clients;
+  for (int t = 0; t < kThreads; ++t) {
+    clients.emplace_back([&, t] {
+      std::mt19937 random(static_cast<uint32_t>(t));
+      for (int i = 0; i < kEach; ++i) {
+        std::vector<TokenId> prompt(1 + random() % 30);
+        for (TokenId& token : prompt) token = static_cast<TokenId>(random() % 256);
+        const auto max_tokens = static_cast<int32_t>(1 + random() % 40);
+        Inbox inbox;
+        const auto id = engine_->Submit({.prompt = prompt,
+                                         .sampling = {.temperature = 0},
+                                         .max_tokens = max_tokens,
+                                         .ignore_eos = true},
+                                        inbox.Sink());
+        if (!id.ok()) {
+          ++refused;
+          continue;
+        }
+        if (random() % 3 == 0) {
+          inbox.AwaitTokens(random() % 3);
+          engine_->Cancel(*id);
+        }
+        static_cast<void>(engine_->Stats());
+        const auto finish = inbox.AwaitEnd();
+        ASSERT_TRUE(finish.has_value());
+        const auto tokens = inbox.tokens();
+        std::vector<TokenId> context = prompt;
+        for (const TokenId token : tokens) {
+          ASSERT_EQ(token, HashModel::HashNext(context));
+          context.push_back(token);
+        }
+        if (*finish == FinishReason::kLength) {
+          ASSERT_EQ(static_cast<int32_t>(tokens.size()), max_tokens);
+          ++finished;
+        } else {
+          ASSERT_EQ(*finish, FinishReason::kCancelled);
+          ++cancelled;
+        }
+      }
+    });
+  }
+  for (std::thread& client : clients) client.join();
+  EXPECT_EQ(finished + cancelled + refused, kThreads * kEach);
+  EXPECT_GT(finished, 50);
+  EXPECT_TRUE(engine_->Drain(kDeadline));
+  EXPECT_EQ(engine_->Stats().kv_blocks_used, 0);
+}
+
+TEST_F(EngineCoreTest, RequestsWithoutASeedDrawDifferently) {
+  model_->confidence = 0;
+  Start();
+  std::vector<Inbox> inboxes(2);
+  for (Inbox& inbox : inboxes) {
+    ASSERT_TRUE(
+        engine_->Submit({.prompt = {1}, .max_tokens = 30, .ignore_eos = true}, inbox.Sink()).ok());
+  }
+  for (Inbox& inbox : inboxes) inbox.AwaitEnd();
+  EXPECT_NE(inboxes[0].tokens(), inboxes[1].tokens());
+}
+
+TEST_F(EngineCoreTest, TheSameSeedGivesTheSameTokensWhateverElseIsInTheBatch) {
+  model_->confidence = 0;
+  Start();
+  const GenerationRequest request{.prompt = {9, 8, 7},
+                                  .sampling = {.temperature = 1.2f, .seed = 5},
+                                  .max_tokens = 40,
+                                  .ignore_eos = true};
+  Inbox alone;
+  ASSERT_TRUE(engine_->Submit(request, alone.Sink()).ok());
+  alone.AwaitEnd();
+  std::vector<Inbox> others(10);
+  Inbox among;
+  for (size_t i = 0; i < others.size(); ++i) {
+    if (i == 5) {
+      ASSERT_TRUE(engine_->Submit(request, among.Sink()).ok());
+    }
+    GenerationRequest other = request;
+    other.sampling.seed = i + 100;
+    ASSERT_TRUE(engine_->Submit(other, others[i].Sink()).ok());
+  }
+  among.AwaitEnd();
+  EXPECT_EQ(among.tokens(), alone.tokens());
+  EXPECT_TRUE(engine_->Drain(kDeadline));
+}
+
+}  // namespace
+}  // namespace quern

@@ -1,0 +1,119 @@
+#include "tests/unit/runtime/engine/hash_model.h"
+
+#include <gtest/gtest.h>
+
+#include <cmath>
+#include <set>
+
+namespace quern {
+namespace {
+
+uint64_t Mix(uint64_t x) {
+  x += 0x9E3779B97F4A7C15;
+  x = (x ^ (x >> 30)) * 0xBF58476D1CE4E5B9;
+  x = (x ^ (x >> 27)) * 0x94D049BB133111EB;
+  return x ^ (x >> 31);
+}
+
+uint64_t Hash(std::span<const TokenId> context) {
+  uint64_t hash = 0;
+  for (const TokenId token : context) hash = Mix(hash ^ static_cast<uint64_t>(token + 7));
+  return hash;
+}
+
+}  // namespace
+
+TokenId HashModel::HashNext(std::span<const TokenId> context) {
+  return static_cast<TokenId>(Hash(context) % kVocabSize);
+}
+
+HashModel::HashModel(Next next) : next_(std::move(next)) {
+  info_ = {.architecture = "hash",
+           .name = "hash",
+           .quantization = "F32",
+           .vocab_size = kVocabSize,
+           .context_tokens = kContext,
+           .num_layers = 1,
+           .parameters = 1,
+           .weight_bytes = 4,
+           .kv_bytes_per_token = kKvBytesPerToken};
+}
+
+Status HashModel::AllocateKv(const KvLayout& layout) {
+  EXPECT_TRUE(slots_.empty()) << "the KV cache is allocated once";
+  layout_ = layout;
+  slots_.assign(static_cast<size_t>(layout.num_blocks) * static_cast<size_t>(layout.block_tokens),
+                -1);
+  return {};
+}
+
+void HashModel::CheckBatch(const ForwardBatch& batch) const {
+  std::set<int32_t> blocks;
+  std::set<int32_t> last_rows;
+  int32_t row = 0;
+  for (const auto& sequence : batch.sequences) {
+    EXPECT_EQ(sequence.first_row, row);
+    EXPECT_GE(sequence.num_rows, 1);
+    EXPECT_GE(static_cast<int64_t>(sequence.blocks.size()) * layout_.block_tokens,
+              sequence.context_tokens);
+    for (int32_t i = 0; i < sequence.num_rows; ++i) {
+      const size_t at = static_cast<size_t>(row + i);
+      EXPECT_EQ(batch.positions[at], sequence.context_tokens - sequence.num_rows + i);
+      EXPECT_TRUE(batch.tokens[at] >= 0 && batch.tokens[at] < kVocabSize);
+    }
+    for (const int32_t block : sequence.blocks) {
+      EXPECT_TRUE(block >= 0 && block < layout_.num_blocks);
+      EXPECT_TRUE(blocks.insert(block).second) << "block " << block << " has two owners";
+    }
+    row += sequence.num_rows;
+    last_rows.insert(row - 1);
+  }
+  EXPECT_EQ(static_cast<size_t>(row), batch.tokens.size());
+  EXPECT_EQ(batch.tokens.size(), batch.positions.size());
+  int32_t previous = -1;
+  for (const int32_t wanted : batch.logit_rows) {
+    EXPECT_GT(wanted, previous);
+    EXPECT_TRUE(last_rows.contains(wanted));
+    previous = wanted;
+  }
+}
+
+Status HashModel::Forward(const ForwardBatch& batch, std::span<float> logits) {
+  ++forwards_;
+  if (on_forward) QUERN_TRY(on_forward(batch));
+  CheckBatch(batch);
+  EXPECT_EQ(logits.size(), batch.logit_rows.size() * kVocabSize);
+  size_t logit_row = 0;
+  std::vector<TokenId> context;
+  for (const auto& sequence : batch.sequences) {
+    const auto slot = [&](int32_t position) -> TokenId& {
+      const auto block = static_cast<size_t>(
+          sequence.blocks[static_cast<size_t>(position / layout_.block_tokens)]);
+      return slots_[block * static_cast<size_t>(layout_.block_tokens) +
+                    static_cast<size_t>(position % layout_.block_tokens)];
+    };
+    for (int32_t row = sequence.first_row; row < sequence.first_row + sequence.num_rows; ++row) {
+      slot(batch.positions[static_cast<size_t>(row)]) = batch.tokens[static_cast<size_t>(row)];
+    }
+    const int32_t last_row = sequence.first_row + sequence.num_rows - 1;
+    if (logit_row >= batch.logit_rows.size() || batch.logit_rows[logit_row] != last_row) continue;
+    context.clear();
+    for (int32_t i = 0; i < sequence.context_tokens; ++i) context.push_back(slot(i));
+    WriteLogits(context, logits.subspan(logit_row++ * kVocabSize, kVocabSize));
+  }
+  EXPECT_EQ(logit_row, batch.logit_rows.size());
+  return {};
+}
+
+void HashModel::WriteLogits(std::span<const TokenId> context, std::span<float> row) const {
+  const uint64_t hash = Hash(context);
+  for (size_t id = 0; id < row.size(); ++id) {
+    row[id] = static_cast<float>(Mix(hash + id) >> 40) * 0x1.0p-24f;  // [0, 1)
+  }
+  row[static_cast<size_t>(next_(context))] += confidence;
+  for (const TokenId token : context) {
+    if (token == poison) row[17] = std::nanf("");
+  }
+}
+
+}  // namespace quern

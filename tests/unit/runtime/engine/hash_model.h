@@ -1,0 +1,85 @@
+#pragma once
+
+#include <atomic>
+#include <condition_variable>
+#include <functional>
+#include <mutex>
+#include <span>
+#include <vector>
+
+#include "runtime/model/model.h"
+#include "runtime/tokenizer/tokenizer.h"
+
+namespace quern {
+
+// A model whose next token is a function of the sequence's own context, read back through the KV
+// blocks that the batch gave it: one wrong, shared or stale block changes what it says. Checks the
+// invariants of every batch.
+class HashModel : public Model {
+ public:
+  static constexpr int32_t kVocabSize = 300;  // more than ByteTokenizer has, as padded models do
+  static constexpr int32_t kContext = 2048;
+  static constexpr int64_t kKvBytesPerToken = 64;
+
+  // The likeliest token after `context`.
+  using Next = std::function<TokenId(std::span<const TokenId> context)>;
+  static TokenId HashNext(std::span<const TokenId> context);
+
+  explicit HashModel(Next next = HashNext);
+
+  const ModelInfo& info() const override { return info_; }
+  Status AllocateKv(const KvLayout& layout) override;
+  Status Forward(const ForwardBatch& batch, std::span<float> logits) override;
+
+  // Set before the engine starts. Called first in Forward; an error is returned from there.
+  std::function<Status(const ForwardBatch&)> on_forward;
+  // Contexts that contain this token get NaN as one of their logits.
+  TokenId poison = -1;
+  // What the engine adds to the vocabulary's noise for the likeliest: 100 makes any draw greedy.
+  float confidence = 4.0f;
+
+  int64_t forwards() const { return forwards_; }
+  const KvLayout& layout() const { return layout_; }
+
+ private:
+  void CheckBatch(const ForwardBatch& batch) const;
+  void WriteLogits(std::span<const TokenId> context, std::span<float> row) const;
+
+  Next next_;
+  ModelInfo info_;
+  KvLayout layout_;
+  std::vector<TokenId> slots_;  // [num_blocks * block_tokens]: the "K and V" of a token is its id
+  std::atomic<int64_t> forwards_{0};
+};
+
+// Holds threads at a point until it is opened.
+class Gate {
+ public:
+  void Open() { Set(true); }
+  void Close() { Set(false); }
+  void Pass() {  // waits until open
+    std::unique_lock lock(mutex_);
+    ++waiting_;
+    changed_.notify_all();
+    changed_.wait(lock, [this] { return open_; });
+    --waiting_;
+  }
+  // Waits until a thread stands at the gate; false after 30 s.
+  bool AwaitArrival() {
+    std::unique_lock lock(mutex_);
+    return changed_.wait_for(lock, std::chrono::seconds(30), [this] { return waiting_ > 0; });
+  }
+
+ private:
+  void Set(bool open) {
+    const std::lock_guard lock(mutex_);
+    open_ = open;
+    changed_.notify_all();
+  }
+  std::mutex mutex_;
+  std::condition_variable changed_;
+  bool open_ = false;
+  int waiting_ = 0;
+};
+
+}  // namespace quern

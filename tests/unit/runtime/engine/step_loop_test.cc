@@ -1,0 +1,395 @@
+#include "runtime/engine/step_loop.h"
+
+#include <gtest/gtest.h>
+
+#include <map>
+#include <random>
+
+#include "tests/unit/runtime/engine/byte_tokenizer.h"
+#include "tests/unit/runtime/engine/hash_model.h"
+
+namespace quern {
+namespace {
+
+// All that a sink heard of one request.
+struct Heard {
+  std::string text;
+  std::vector<TokenId> tokens;
+  std::optional<FinishReason> finish;
+  std::string error;
+  int32_t prompt_tokens = 0;
+  int32_t completion_tokens = 0;
+  int deltas = 0;
+};
+
+class RecordingObserver : public EngineObserver {
+ public:
+  void OnStep(const StepStats& stats) override { steps.push_back(stats); }
+  void OnFirstToken(Seconds since_submit, Seconds queued) override {
+    first_tokens.push_back({since_submit.count(), queued.count()});
+  }
+  void OnInterToken(Seconds gap) override { gaps.push_back(gap.count()); }
+  void OnFinished(FinishReason reason, Seconds since_submit, int32_t prompt,
+                  int32_t completion) override {
+    finished.push_back({reason, since_submit.count(), prompt, completion});
+  }
+
+  struct Finished {
+    FinishReason reason;
+    double seconds;
+    int32_t prompt_tokens, completion_tokens;
+  };
+  std::vector<StepStats> steps;
+  std::vector<std::pair<double, double>> first_tokens;
+  std::vector<double> gaps;
+  std::vector<Finished> finished;
+};
+
+class StepLoopTest : public testing::Test {
+ protected:
+  void Open(int32_t num_blocks, EngineOptions options, HashModel::Next next = HashModel::HashNext) {
+    loop_.reset();
+    model_ = std::make_unique<HashModel>(std::move(next));
+    const KvLayout layout{.block_tokens = options.kv_block_tokens, .num_blocks = num_blocks};
+    ASSERT_TRUE(model_->AllocateKv(layout).ok());
+    loop_ = std::make_unique<StepLoop>(*model_, tokenizer_, options, layout, &observer_, clock_);
+  }
+
+  RequestId Add(GenerationRequest request) {
+    const RequestId id = next_id_++;
+    const uint64_t seed = request.sampling.seed.value_or(id);
+    auto active = std::make_unique<ActiveRequest>(
+        std::move(request), [this, id](GenerationDelta delta) { Hear(id, std::move(delta)); },
+        tokenizer_);
+    active->id = id;
+    active->seed = seed;
+    active->submitted = clock_.Now();
+    loop_->Add(std::move(active));
+    return id;
+  }
+
+  void Hear(RequestId id, GenerationDelta delta) {
+    Heard& heard = heard_[id];
+    EXPECT_FALSE(heard.finish.has_value()) << "a delta after the last";
+    EXPECT_GE(delta.completion_tokens, heard.completion_tokens);
+    heard.text += delta.text;
+    heard.tokens.insert(heard.tokens.end(), delta.tokens.begin(), delta.tokens.end());
+    heard.finish = delta.finish;
+    heard.error = delta.error;
+    heard.prompt_tokens = delta.prompt_tokens;
+    heard.completion_tokens = delta.completion_tokens;
+    ++heard.deltas;
+  }
+
+  void Step() {
+    loop_->Step();
+    Deliver();
+  }
+  void Deliver() {
+    std::vector<RequestId> ended;
+    loop_->Deliver(ended);
+    for (const RequestId id : ended) EXPECT_TRUE(heard_[id].finish.has_value());
+  }
+  void RunToTheEnd() {
+    for (int steps = 0; loop_->HasWork(); ++steps) {
+      ASSERT_LT(steps, 100000) << "it never ends";
+      Step();
+    }
+    EXPECT_EQ(loop_->Stats().kv_blocks_used, 0);
+  }
+
+  static GenerationRequest Greedy(std::vector<TokenId> prompt, int32_t max_tokens) {
+    return {.prompt = std::move(prompt), .sampling = {.temperature = 0}, .max_tokens = max_tokens};
+  }
+
+  // What the model says after `prompt`, without any engine; ends with the end token if that comes.
+  static std::vector<TokenId> Expected(std::vector<TokenId> context, int32_t max_tokens) {
+    std::vector<TokenId> out;
+    while (static_cast<int32_t>(out.size()) < max_tokens) {
+      out.push_back(HashModel::HashNext(context));
+      context.push_back(out.back());
+      if (out.back() == ByteTokenizer::kEnd) break;
+    }
+    return out;
+  }
+
+  ByteTokenizer tokenizer_;
+  ManualClock clock_;
+  RecordingObserver observer_;
+  std::unique_ptr<HashModel> model_;
+  std::unique_ptr<StepLoop> loop_;
+  RequestId next_id_ = 1;
+  std::map<RequestId, Heard> heard_;
+};
+
+// Says the tokens of a script, and dots after it. Prompts end with the byte 0, which the script
+// does not use.
+HashModel::Next Script(std::vector<TokenId> script) {
+  return [script](std::span<const TokenId> context) {
+    size_t prompt = 0;
+    while (context[prompt] != 0) ++prompt;
+    const size_t said = context.size() - prompt - 1;
+    return said < script.size() ? script[said] : TokenId{'.'};
+  };
+}
+
+TEST_F(StepLoopTest, GeneratesWhatTheModelSaysTokenForToken) {
+  Open(64, {});
+  const RequestId id = Add(Greedy({1, 2, 3}, 40));
+  RunToTheEnd();
+  const auto expected = Expected({1, 2, 3}, 40);
+  EXPECT_EQ(heard_[id].tokens, expected);
+  EXPECT_EQ(heard_[id].prompt_tokens, 3);
+  EXPECT_EQ(heard_[id].completion_tokens, static_cast<int32_t>(expected.size()));
+}
+
+TEST_F(StepLoopTest, APromptPrefilledInChunksGivesTheSameAsInOneStep) {
+  std::vector<TokenId> prompt;
+  for (int i = 0; i < 200; ++i) prompt.push_back(i % 250);
+  for (const int32_t budget : {4, 7, 16, 512}) {
+    Open(64, {.max_sequences = 4, .max_batch_tokens = budget});
+    const RequestId id = Add(Greedy(prompt, 10));
+    RunToTheEnd();
+    EXPECT_EQ(heard_[id].tokens, Expected(prompt, 10)) << budget;
+  }
+}
+
+TEST_F(StepLoopTest, EndsAtMaxTokensWithLength) {
+  Open(64, {}, Script({'a', 'b', 'c', 'd'}));
+  const RequestId id = Add(Greedy({7, 0}, 3));
+  RunToTheEnd();
+  EXPECT_EQ(heard_[id].text, "abc");
+  EXPECT_EQ(heard_[id].finish, FinishReason::kLength);
+  EXPECT_EQ(heard_[id].deltas, 3);
+}
+
+TEST_F(StepLoopTest, EndsAtTheEndTokenWithStopAndWithoutItsText) {
+  Open(64, {}, Script({'a', 'b', ByteTokenizer::kEnd, 'c'}));
+  const RequestId id = Add(Greedy({0}, 10));
+  RunToTheEnd();
+  EXPECT_EQ(heard_[id].text, "ab");
+  EXPECT_EQ(heard_[id].finish, FinishReason::kStop);
+  EXPECT_EQ(heard_[id].completion_tokens, 3) << "the end token was generated too";
+}
+
+TEST_F(StepLoopTest, GoesOnPastTheEndTokenWhenAskedTo) {
+  Open(64, {}, Script({'a', ByteTokenizer::kEnd, 'c', 'd'}));
+  GenerationRequest request = Greedy({0}, 4);
+  request.ignore_eos = true;
+  const RequestId id = Add(std::move(request));
+  RunToTheEnd();
+  EXPECT_EQ(heard_[id].text, "acd");
+  EXPECT_EQ(heard_[id].finish, FinishReason::kLength);
+}
+
+TEST_F(StepLoopTest, EndsBeforeAStopStringThatSpansTokens) {
+  Open(64, {}, Script({'a', 260, 261, 'z'}));  // "a" "xEN" "D. " "z"
+  GenerationRequest request = Greedy({0}, 10);
+  request.stop = {"END."};
+  const RequestId id = Add(std::move(request));
+  RunToTheEnd();
+  EXPECT_EQ(heard_[id].text, "ax");
+  EXPECT_EQ(heard_[id].finish, FinishReason::kStop);
+  EXPECT_EQ(heard_[id].completion_tokens, 3);
+}
+
+TEST_F(StepLoopTest, TextThatOnlyBeganAStopStringIsGivenOutAtTheEnd) {
+  Open(64, {}, Script({'a', 260, 'q', 260}));
+  GenerationRequest request = Greedy({0}, 4);
+  request.stop = {"END."};
+  const RequestId id = Add(std::move(request));
+  RunToTheEnd();
+  EXPECT_EQ(heard_[id].text, "axENqxEN");
+  EXPECT_EQ(heard_[id].finish, FinishReason::kLength);
+}
+
+TEST_F(StepLoopTest, TextIsValidUtf8InEveryDelta) {
+  Open(64, {}, Script({0xE2, 0x82, 0xAC, 'x', 0xE2}));
+  const RequestId id = Add(Greedy({0}, 5));
+  for (const char* expected : {"", "", "\xE2\x82\xAC", "\xE2\x82\xACx"}) {
+    Step();
+    EXPECT_EQ(heard_[id].text, expected);
+  }
+  RunToTheEnd();
+  EXPECT_EQ(heard_[id].text, "\xE2\x82\xACx\xEF\xBF\xBD");
+}
+
+TEST_F(StepLoopTest, ACancelledRequestEndsAtOnceAndItsBlocksAreFree) {
+  Open(64, {.max_sequences = 1}, Script({}));
+  const RequestId running = Add(Greedy({1, 2, 0}, 100));
+  const RequestId waiting = Add(Greedy({1, 2, 0}, 100));
+  Step();
+  EXPECT_EQ(loop_->Stats().running, 1);
+  EXPECT_EQ(loop_->Stats().waiting, 1);
+  EXPECT_EQ(loop_->Stats().kv_blocks_used, 1);
+  loop_->Cancel(running);
+  loop_->Cancel(waiting);
+  loop_->Cancel(waiting);
+  loop_->Cancel(999);
+  EXPECT_EQ(loop_->Stats().kv_blocks_used, 0);
+  EXPECT_FALSE(loop_->HasWork());
+  Deliver();
+  EXPECT_EQ(heard_[running].finish, FinishReason::kCancelled);
+  EXPECT_EQ(heard_[running].completion_tokens, 1);
+  EXPECT_EQ(heard_[waiting].finish, FinishReason::kCancelled);
+}
+
+TEST_F(StepLoopTest, AForwardErrorEndsTheRequestsOfThatStepAndNoOthers) {
+  Open(64, {.max_sequences = 2}, Script({}));
+  bool broken = false;
+  model_->on_forward = [&](const ForwardBatch&) -> Status {
+    if (!broken) return {};
+    broken = false;
+    return MakeError(ErrorCode::kInternal, "the device fell off the bus");
+  };
+  const RequestId a = Add(Greedy({0}, 5));
+  const RequestId b = Add(Greedy({1, 0}, 5));
+  const RequestId c = Add(Greedy({2, 0}, 5));
+  Step();
+  broken = true;
+  RunToTheEnd();
+  for (const RequestId id : {a, b}) {
+    EXPECT_EQ(heard_[id].finish, FinishReason::kError);
+    EXPECT_EQ(heard_[id].error, "the device fell off the bus");
+  }
+  EXPECT_EQ(heard_[c].finish, FinishReason::kLength);
+}
+
+TEST_F(StepLoopTest, LogitsThatAreNotNumbersEndTheirRequestAlone) {
+  Open(64, {});
+  model_->poison = 123;
+  const RequestId bad = Add(Greedy({1, 123, 3}, 5));
+  const RequestId good = Add(Greedy({1, 2, 3}, 5));
+  RunToTheEnd();
+  EXPECT_EQ(heard_[bad].finish, FinishReason::kError);
+  EXPECT_NE(heard_[bad].error.find("token 17 of 300"), std::string::npos) << heard_[bad].error;
+  EXPECT_EQ(heard_[good].tokens, Expected({1, 2, 3}, 5));
+}
+
+TEST_F(StepLoopTest, PreemptedRequestsGoOnWhereTheyWere) {
+  Open(6, {.max_sequences = 4, .kv_block_tokens = 4});
+  std::vector<std::vector<TokenId>> prompts = {{1, 2, 3}, {4, 5, 6, 7}, {8, 9}};
+  std::vector<RequestId> ids;
+  for (const auto& prompt : prompts) ids.push_back(Add(Greedy(prompt, 18)));
+  RunToTheEnd();
+  for (size_t i = 0; i < ids.size(); ++i)
+    EXPECT_EQ(heard_[ids[i]].tokens, Expected(prompts[i], 18));
+  EXPECT_EQ(loop_->Stats().prompt_tokens_total, 9u)
+      << "recomputed prompt tokens are not counted again";
+}
+
+TEST_F(StepLoopTest, TellsTheObserverTimesAsTheClockHasThem) {
+  Open(64, {.max_sequences = 1}, Script({}));
+  model_->on_forward = [this](const ForwardBatch&) -> Status {
+    clock_.Advance(std::chrono::milliseconds(250));
+    return {};
+  };
+  Add(Greedy({1, 0}, 2));
+  Add(Greedy({0}, 1));
+  clock_.Advance(std::chrono::seconds(1));
+  RunToTheEnd();
+  ASSERT_EQ(observer_.first_tokens.size(), 2u);
+  EXPECT_EQ(observer_.first_tokens[0], std::make_pair(1.25, 1.0));
+  EXPECT_EQ(observer_.first_tokens[1], std::make_pair(1.75, 1.5));
+  EXPECT_EQ(observer_.gaps, std::vector<double>{0.25});
+  ASSERT_EQ(observer_.steps.size(), 3u);
+  EXPECT_EQ(observer_.steps[0].prefill_tokens, 2);
+  EXPECT_EQ(observer_.steps[0].seconds, 0.25);
+  EXPECT_EQ(observer_.steps[1].decode_tokens, 1);
+  ASSERT_EQ(observer_.finished.size(), 2u);
+  EXPECT_EQ(observer_.finished[0].reason, FinishReason::kLength);
+  EXPECT_EQ(observer_.finished[0].seconds, 1.5);
+  EXPECT_EQ(observer_.finished[0].prompt_tokens, 2);
+  EXPECT_EQ(observer_.finished[0].completion_tokens, 2);
+}
+
+TEST_F(StepLoopTest, CountsPromptAndGeneratedTokens) {
+  Open(64, {.max_sequences = 4, .max_batch_tokens = 8}, Script({}));
+  std::vector<TokenId> prompt(20, 3);
+  prompt.back() = 0;
+  Add(Greedy(prompt, 5));
+  Step();
+  EXPECT_EQ(loop_->Stats().prompt_tokens_total, 8u);
+  EXPECT_EQ(loop_->Stats().generated_tokens_total, 0u);
+  RunToTheEnd();
+  EXPECT_EQ(loop_->Stats().prompt_tokens_total, 20u);
+  EXPECT_EQ(loop_->Stats().generated_tokens_total, 5u);
+}
+
+// The promise of continuous batching: whatever joins, leaves and is preempted around it, a request
+// gets the tokens that it would get alone.
+class BatchVersusAlone : public StepLoopTest {
+ protected:
+  GenerationRequest RandomRequest(std::mt19937& random, int32_t capacity) {
+    const auto below = [&](uint32_t n) { return static_cast<int32_t>(random() % n); };
+    GenerationRequest request;
+    request.prompt.resize(static_cast<size_t>(1 + below(40)));
+    for (TokenId& token : request.prompt) token = below(HashModel::kVocabSize);
+    request.max_tokens =
+        std::min(1 + below(60), capacity - static_cast<int32_t>(request.prompt.size()));
+    request.ignore_eos = below(2) == 0;
+    request.sampling.seed = random();
+    switch (below(4)) {
+      case 0:
+        request.sampling.temperature = 0;
+        break;
+      case 1:
+        request.sampling = {.temperature = 1.3f, .seed = random()};
+        break;
+      case 2:
+        request.sampling = {.temperature = 1.0f, .top_p = 0.8f, .seed = random()};
+        break;
+      default:
+        request.sampling = {.temperature = 0.9f, .top_k = 30, .min_p = 0.01f, .seed = random()};
+    }
+    return request;
+  }
+};
+
+TEST_F(BatchVersusAlone, RandomRequestsWithJoinsLeavesAndPreemptionsAgreeTokenForToken) {
+  constexpr int32_t kBlocks = 40;
+  const EngineOptions options{.max_sequences = 8, .max_batch_tokens = 24, .kv_block_tokens = 4};
+  int64_t cancelled = 0, compared = 0;
+  int64_t recomputed = 0;
+  for (uint32_t seed = 0; seed < 20; ++seed) {
+    SCOPED_TRACE(seed);
+    std::mt19937 random(seed);
+    observer_ = {};
+    std::map<RequestId, GenerationRequest> requests;
+    heard_.clear();
+    Open(kBlocks, options);
+    for (int i = 0; i < 60; ++i) {
+      GenerationRequest request = RandomRequest(random, kBlocks * options.kv_block_tokens);
+      const RequestId id = Add(request);
+      requests.emplace(id, std::move(request));
+      for (uint32_t steps = random() % 8; steps > 0 && loop_->HasWork(); --steps) Step();
+      if (random() % 8 == 0) loop_->Cancel(id - random() % 4);
+    }
+    RunToTheEnd();
+    const std::map<RequestId, Heard> batch = heard_;
+    for (const auto& step : observer_.steps) recomputed += step.prefill_tokens;
+    recomputed -= static_cast<int64_t>(loop_->Stats().prompt_tokens_total);
+    for (const auto& [id, request] : requests) {
+      Open(kBlocks, options);
+      const RequestId alone = Add(request);
+      RunToTheEnd();
+      const auto& mine = batch.at(id);
+      std::vector<TokenId> expected = heard_[alone].tokens;
+      if (mine.finish == FinishReason::kCancelled) {
+        expected.resize(mine.tokens.size());
+        ++cancelled;
+      } else {
+        EXPECT_EQ(mine.text, heard_[alone].text);
+        EXPECT_EQ(mine.finish, heard_[alone].finish);
+        ++compared;
+      }
+      ASSERT_EQ(mine.tokens, expected) << "request " << id;
+    }
+  }
+  EXPECT_GT(recomputed, 1000) << "too few preemptions for this test to mean something";
+  EXPECT_GT(compared, 800);
+  EXPECT_GT(cancelled, 20);
+}
+
+}  // namespace
+}  // namespace quern
