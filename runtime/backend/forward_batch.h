@@ -5,21 +5,23 @@
 
 namespace quern {
 
-// One step of the engine, as a backend sees it: the new tokens of every sequence that takes part, back to back.
-// A plain view: the engine owns the arrays for the duration of the call.
+// One step of the engine, as a backend sees it: the new tokens of every sequence that takes part,
+// back to back. A plain view: the engine owns the arrays for the duration of the call.
 struct ForwardBatch {
   struct Sequence {
     int32_t first_row;       // index of its first new token in `tokens`
     int32_t num_rows;        // new tokens in this step: 1 when decoding, a chunk when prefilling
     int32_t context_tokens;  // tokens in its KV cache after this step (earlier ones + num_rows)
-    // Blocks of its KV cache in order: token i lives in blocks[i / block_tokens], slot i % block_tokens.
+    // Blocks of its KV cache in order: token i lives in blocks[i / block_tokens], slot i %
+    // block_tokens.
     std::span<const int32_t> blocks;
   };
 
   std::span<const int32_t> tokens;     // [rows] token ids
   std::span<const int32_t> positions;  // [rows] position of each in its sequence, from 0
   std::span<const Sequence> sequences;
-  // Rows whose logits are wanted (last row of a sequence that samples; all rows for scoring), ascending.
+  // Rows whose logits are wanted (last row of a sequence that samples; all rows for scoring),
+  // ascending.
   std::span<const int32_t> logit_rows;
 };
 

@@ -1,0 +1,269 @@
+#pragma once
+
+#include <utility>
+
+#include "quern/kernels/matmul.h"
+#include "quern/kernels/packed_layout.h"
+
+// The packed matmul over one `Simd` (included before this file). One tile of kLanes output columns
+// times a bundle of N rows: weights are unpacked once into 16-bit lanes and used for all N rows; a
+// group of 32 is summed exactly in 32-bit integers and scaled once. The largest sum is 32 * 128 *
+// 32767 < 2^27.
+namespace quern::kernels {
+namespace {
+
+constexpr int64_t kRowsPerPass =
+    128;  // rows whose activations stay in the L2 cache while all tiles pass by
+
+template <int N>
+struct BundleView {
+  const int16_t* q;
+  const float* scale;
+  const float* sum;
+  const int32_t* neg_sum;
+};
+
+// Column pair S of a group, as stored (Q6_K: less 32), in 16-bit lanes.
+template <WeightType kType, int S>
+[[gnu::always_inline]] inline Simd::I PairOfColumns(const uint8_t* low, const uint8_t* high) {
+  constexpr PackedLayout kLayout = LayoutOf(kType);
+  constexpr int kVector = 4 * Simd::kLanes;
+  if constexpr (kLayout.low == 32) return Simd::LoadBytes(low + S * 2 * Simd::kLanes);
+  Simd::I w = Simd::Load(low + S / 4 * kVector);
+  if constexpr (S % 4 != 0) w = Simd::template ShiftRight16<4 * (S % 4)>(w);
+  if constexpr (S % 4 != 3) w = Simd::Mask16(w, 0xf);
+  if constexpr (kLayout.high_width > 0) {
+    constexpr int kPerVector = 16 / kLayout.high_width;
+    constexpr int kShift = 4 - kLayout.high_width * (S % kPerVector);
+    Simd::I bits = Simd::Load(high + S / kPerVector * kVector);
+    if constexpr (kShift > 0) bits = Simd::template ShiftLeft16<kShift>(bits);
+    if constexpr (kShift < 0) bits = Simd::template ShiftRight16<-kShift>(bits);
+    w = Simd::Or(w, Simd::Mask16(bits, kLayout.high_width == 1 ? 0x10 : 0x30));
+  }
+  if constexpr (kType == WeightType::kQ6_K) w = Simd::Sub16(w, 32);
+  return w;
+}
+
+template <WeightType kType, int N, int S>
+[[gnu::always_inline]] inline void DotPair(const uint8_t* low, const uint8_t* high,
+                                           const int16_t* q, Simd::I (&dots)[N]) {
+  const Simd::I w = PairOfColumns<kType, S>(low, high);
+  for (int n = 0; n < N; ++n) {
+    dots[n] = Simd::DotAdd16(dots[n], w, Simd::Broadcast32(q + (S * N + n) * 2));
+  }
+}
+
+template <WeightType kType, int N, int kFirst, int... kSteps>
+[[gnu::always_inline]] inline void DotPairs(const uint8_t* low, const uint8_t* high,
+                                            const int16_t* q, Simd::I (&dots)[N],
+                                            std::integer_sequence<int, kSteps...>) {
+  (DotPair<kType, N, kFirst + kSteps>(low, high, q, dots), ...);
+}
+
+// Scale of each row of the tile for one group, and its minimum where the type has one.
+struct GroupScales {
+  Simd::F scale;
+  Simd::F second;  // Q6_K: of columns 16..31; types with a minimum: the minimum
+};
+
+template <WeightType kType>
+[[gnu::always_inline]] inline GroupScales LoadScales(const uint8_t* head, const uint8_t* group) {
+  constexpr int kL = Simd::kLanes;
+  if constexpr (kType == WeightType::kQ6_K) {
+    const Simd::F d = Simd::LoadHalf(head);
+    return {Simd::Mul(d, Simd::LoadSigned8(group)), Simd::Mul(d, Simd::LoadSigned8(group + kL))};
+  } else if constexpr (kType == WeightType::kQ4_K || kType == WeightType::kQ5_K) {
+    const Simd::F minus_dmin = Simd::Sub(Simd::Set(0), Simd::LoadHalf(head + 2 * kL));
+    return {Simd::Mul(Simd::LoadHalf(head), Simd::LoadUnsigned8(group)),
+            Simd::Mul(minus_dmin, Simd::LoadUnsigned8(group + kL))};
+  } else if constexpr (kType == WeightType::kQ4_1 || kType == WeightType::kQ5_1) {
+    return {Simd::LoadHalf(group), Simd::LoadHalf(group + 2 * kL)};
+  } else {
+    return {Simd::LoadHalf(group), Simd::Set(0)};
+  }
+}
+
+template <WeightType kType, int N>
+[[gnu::always_inline]] inline void MultiplyGroup(const uint8_t* head, const uint8_t* group,
+                                                 const BundleView<N>& x, Simd::F (&acc)[N]) {
+  constexpr PackedLayout kLayout = LayoutOf(kType);
+  constexpr bool kTwoScales = kType == WeightType::kQ6_K;
+  constexpr bool kHasMin = !kTwoScales && (kLayout.scales == 4 || kLayout.head == 4);
+  constexpr bool kHasOffset = kLayout.offset != 0 && !kTwoScales;
+  const uint8_t* low = group + kLayout.scales * Simd::kLanes;
+  const uint8_t* high = low + kLayout.low * Simd::kLanes;
+  const GroupScales scales = LoadScales<kType>(head, group);
+
+  Simd::I dots[N];
+  for (int n = 0; n < N; ++n) {
+    dots[n] = Simd::Zero();
+    // (q - offset) x = q x + offset * -(sum of x), exactly.
+    if constexpr (kHasOffset) {
+      dots[n] = Simd::template ShiftLeft32 < kLayout.offset == 8
+                    ? 3
+                    : 4 > (Simd::Broadcast32(x.neg_sum + n));
+    }
+  }
+  DotPairs<kType, N, 0>(low, high, x.q, dots, std::make_integer_sequence<int, 8>());
+  if constexpr (kTwoScales) {
+    for (int n = 0; n < N; ++n) {
+      const Simd::F dot = Simd::Mul(Simd::ToFloat(dots[n]), Simd::Set(x.scale[n]));
+      acc[n] = Simd::Fma(scales.scale, dot, acc[n]);
+      dots[n] = Simd::Zero();
+    }
+  }
+  DotPairs<kType, N, 8>(low, high, x.q, dots, std::make_integer_sequence<int, 8>());
+  for (int n = 0; n < N; ++n) {
+    const Simd::F dot = Simd::Mul(Simd::ToFloat(dots[n]), Simd::Set(x.scale[n]));
+    acc[n] = Simd::Fma(kTwoScales ? scales.second : scales.scale, dot, acc[n]);
+    if constexpr (kHasMin) acc[n] = Simd::Fma(scales.second, Simd::Set(x.sum[n]), acc[n]);
+  }
+}
+
+template <WeightType kType, int N>
+void MultiplyTile(const uint8_t* tile, int64_t cols, BundleView<N> x, float* y, int64_t y_stride) {
+  constexpr PackedLayout kLayout = LayoutOf(kType);
+  Simd::F acc[N];
+  for (int n = 0; n < N; ++n) acc[n] = Simd::Set(0);
+  for (int64_t k = 0; k < cols; k += 32 * kLayout.groups) {
+    const uint8_t* head = tile;
+    tile += kLayout.head * Simd::kLanes;
+    for (int g = 0; g < kLayout.groups; ++g) {
+      MultiplyGroup<kType, N>(head, tile, x, acc);
+      tile += GroupBytes(kType) * Simd::kLanes;
+      x.q += 32 * N;
+      x.scale += N;
+      x.sum += N;
+      x.neg_sum += N;
+    }
+  }
+  for (int n = 0; n < N; ++n) Simd::StoreF(y + n * y_stride, acc[n]);
+}
+
+template <WeightType kType>
+[[gnu::always_inline]] inline Simd::F LoadFloatWeights(const uint8_t* p) {
+  if constexpr (kType == WeightType::kF32) return Simd::LoadF(reinterpret_cast<const float*>(p));
+  if constexpr (kType == WeightType::kF16) return Simd::LoadHalf(p);
+  return Simd::LoadBf16(p);
+}
+
+// Float weights times float activations; several sums per row where N is small, to hide the latency
+// of the FMA.
+template <WeightType kType, int N>
+void MultiplyFloatTile(const uint8_t* tile, int64_t cols, const float* x, int64_t x_stride,
+                       float* y, int64_t y_stride) {
+  constexpr int kSums = N >= 4 ? 1 : 4;
+  constexpr int kStep = (kType == WeightType::kF32 ? 4 : 2) * Simd::kLanes;
+  Simd::F acc[N][kSums];
+  for (auto& row : acc) {
+    for (auto& sum : row) sum = Simd::Set(0);
+  }
+  int64_t k = 0;
+  for (; k + kSums <= cols; k += kSums) {
+    for (int u = 0; u < kSums; ++u, tile += kStep) {
+      const Simd::F w = LoadFloatWeights<kType>(tile);
+      for (int n = 0; n < N; ++n) {
+        acc[n][u] = Simd::Fma(w, Simd::Set(x[n * x_stride + k + u]), acc[n][u]);
+      }
+    }
+  }
+  for (; k < cols; ++k, tile += kStep) {
+    const Simd::F w = LoadFloatWeights<kType>(tile);
+    for (int n = 0; n < N; ++n) acc[n][0] = Simd::Fma(w, Simd::Set(x[n * x_stride + k]), acc[n][0]);
+  }
+  for (int n = 0; n < N; ++n) {
+    for (int u = 1; u < kSums; ++u) acc[n][0] = Simd::Add(acc[n][0], acc[n][u]);
+    Simd::StoreF(y + n * y_stride, acc[n][0]);
+  }
+}
+
+template <WeightType kType, int N>
+void MultiplyBundle(const MatMulArgs& args, const uint8_t* tile, int64_t row, float* y,
+                    int64_t y_stride) {
+  const int64_t cols = args.weight->cols;
+  if constexpr (IsFloatType(kType)) {
+    MultiplyFloatTile<kType, N>(tile, cols, args.x + row * args.x_stride, args.x_stride, y,
+                                y_stride);
+  } else {
+    const QuantizedActivations& x = *args.quantized;
+    const int64_t group = row * (cols / 32);
+    MultiplyTile<kType, N>(
+        tile, cols,
+        BundleView<N>{x.q + row * cols, x.scale + group, x.sum + group, x.neg_sum + group}, y,
+        y_stride);
+  }
+}
+
+template <WeightType kType>
+void MultiplyBundleOf(int n, const MatMulArgs& args, const uint8_t* tile, int64_t row, float* y,
+                      int64_t y_stride) {
+  switch (n) {
+    case 8:
+      return MultiplyBundle<kType, 8>(args, tile, row, y, y_stride);
+    case 4:
+      return MultiplyBundle<kType, 4>(args, tile, row, y, y_stride);
+    case 2:
+      return MultiplyBundle<kType, 2>(args, tile, row, y, y_stride);
+    default:
+      return MultiplyBundle<kType, 1>(args, tile, row, y, y_stride);
+  }
+}
+
+template <WeightType kType>
+void MatMulOf(const MatMulArgs& args, int64_t tile_begin, int64_t tile_end) {
+  const PackedMatrix& weight = *args.weight;
+  const int64_t tile_bytes = PackedTileBytes(kType, Simd::kLanes, weight.cols);
+  for (int64_t pass = 0; pass < args.rows; pass += kRowsPerPass) {
+    const int64_t pass_end = pass + kRowsPerPass < args.rows ? pass + kRowsPerPass : args.rows;
+    for (int64_t tile = tile_begin; tile < tile_end; ++tile) {
+      const uint8_t* data = weight.data + tile * tile_bytes;
+      const int64_t column = tile * Simd::kLanes;
+      const int64_t valid = weight.rows - column;
+      for (int64_t row = pass; row < pass_end;) {
+        const int n = BundleRows(row, args.rows);
+        float* y = args.y + row * args.y_stride + column;
+        if (valid >= Simd::kLanes) {
+          MultiplyBundleOf<kType>(n, args, data, row, y, args.y_stride);
+        } else {
+          float whole[8 * Simd::kLanes];
+          MultiplyBundleOf<kType>(n, args, data, row, whole, Simd::kLanes);
+          for (int i = 0; i < n; ++i) {
+            for (int64_t c = 0; c < valid; ++c)
+              y[i * args.y_stride + c] = whole[i * Simd::kLanes + c];
+          }
+        }
+        row += n;
+      }
+    }
+  }
+}
+
+void MatMul(const MatMulArgs& args, int64_t tile_begin, int64_t tile_end) {
+  switch (args.weight->type) {
+    case WeightType::kF32:
+      return MatMulOf<WeightType::kF32>(args, tile_begin, tile_end);
+    case WeightType::kF16:
+      return MatMulOf<WeightType::kF16>(args, tile_begin, tile_end);
+    case WeightType::kBF16:
+      return MatMulOf<WeightType::kBF16>(args, tile_begin, tile_end);
+    case WeightType::kQ4_0:
+      return MatMulOf<WeightType::kQ4_0>(args, tile_begin, tile_end);
+    case WeightType::kQ4_1:
+      return MatMulOf<WeightType::kQ4_1>(args, tile_begin, tile_end);
+    case WeightType::kQ5_0:
+      return MatMulOf<WeightType::kQ5_0>(args, tile_begin, tile_end);
+    case WeightType::kQ5_1:
+      return MatMulOf<WeightType::kQ5_1>(args, tile_begin, tile_end);
+    case WeightType::kQ8_0:
+      return MatMulOf<WeightType::kQ8_0>(args, tile_begin, tile_end);
+    case WeightType::kQ4_K:
+      return MatMulOf<WeightType::kQ4_K>(args, tile_begin, tile_end);
+    case WeightType::kQ5_K:
+      return MatMulOf<WeightType::kQ5_K>(args, tile_begin, tile_end);
+    case WeightType::kQ6_K:
+      return MatMulOf<WeightType::kQ6_K>(args, tile_begin, tile_end);
+  }
+}
+
+}  // namespace
+}  // namespace quern::kernels

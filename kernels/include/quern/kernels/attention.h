@@ -1,0 +1,61 @@
+#pragma once
+
+#include <cstdint>
+
+namespace quern::kernels {
+
+// A layer's KV cache: [block][kv_head][slot][head_dim] of binary16, K and V apart. Token i of a
+// sequence lives in blocks[i / block_tokens], slot i % block_tokens.
+struct PagedKv {
+  uint16_t* k;
+  uint16_t* v;
+  int block_tokens;
+  int kv_heads;
+  int head_dim;
+
+  int64_t Offset(int32_t block, int kv_head, int slot) const {
+    return ((static_cast<int64_t>(block) * kv_heads + kv_head) * block_tokens + slot) * head_dim;
+  }
+};
+
+struct AttentionQuery {
+  const float* q;    // [head_dim], rotated
+  float* out;        // [head_dim]
+  int32_t position;  // attends to tokens max(0, position - window + 1) .. position
+};
+
+struct AttentionArgs {
+  PagedKv kv;
+  const int32_t* blocks;  // of the sequence
+  int kv_head;
+  float scale;    // of q.k, before the softmax
+  float softcap;  // scores become cap * tanh(score / cap); 0: none
+  int window;     // tokens seen, the query's own included; 0: all
+};
+
+inline constexpr int kAttentionMaxQueries = 64;
+inline constexpr int kAttentionSlots = 16;  // tokens taken at a time
+
+// Floats of scratch that one call needs.
+constexpr int64_t AttentionScratchFloats(int head_dim) {
+  return 2 * kAttentionSlots * static_cast<int64_t>(head_dim);
+}
+
+// Causal softmax attention of up to kAttentionMaxQueries queries that share a sequence and a KV
+// head (GQA: query heads of one group, of one or several positions), in one pass over the cache
+// with a running maximum and sum (Milakov & Gimelshein 2018). K and V are read once, converted
+// once, and used for all queries.
+using AttentionFn = void (*)(const AttentionArgs& args, const AttentionQuery* queries, int count,
+                             float* scratch);
+
+// Writes one token's K and V of one head [head_dim] into the cache, rounded to binary16 (values
+// beyond +-65504 saturate rather than becoming infinite).
+using AppendKvFn = void (*)(const PagedKv& kv, int32_t block, int kv_head, int slot, const float* k,
+                            const float* v);
+
+namespace ref {
+void Attention(const AttentionArgs& args, const AttentionQuery* queries, int count);
+void AppendKv(const PagedKv& kv, int32_t block, int kv_head, int slot, const float* k,
+              const float* v);
+}  // namespace ref
+}  // namespace quern::kernels

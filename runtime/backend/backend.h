@@ -1,0 +1,120 @@
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <initializer_list>
+#include <memory>
+#include <span>
+#include <vector>
+
+#include "quern/kernels/gated_activation.h"
+#include "quern/kernels/rope.h"
+#include "quern/kernels/weight_types.h"
+#include "runtime/backend/forward_batch.h"
+#include "runtime/base/result.h"
+
+namespace quern {
+
+// A weight matrix [rows = outputs, cols = inputs] in a backend's memory and layout.
+class Matrix {
+ public:
+  virtual ~Matrix() = default;
+  virtual int64_t rows() const = 0;
+  virtual int64_t cols() const = 0;
+  virtual int64_t bytes() const = 0;  // resident
+};
+
+// Activations of one step, [rows, width] float32 row-major, in the backend's memory. Made by
+// NewTensor; ops that write one set its rows.
+struct Tensor {
+  float* data = nullptr;
+  int64_t rows = 0;
+  int64_t width = 0;
+  float* row(int64_t r) { return data + r * width; }
+  const float* row(int64_t r) const { return data + r * width; }
+};
+
+struct KvShape {
+  int layers = 0;
+  int kv_heads = 0;
+  int head_dim = 0;
+};
+
+// Rotary embedding of one kind of layer: radians a token for each pair of a head's first 2 *
+// frequencies.size() elements.
+struct RopeSpec {
+  kernels::RopePairs pairs = kernels::RopePairs::kHalves;
+  std::vector<double> frequencies;
+};
+
+struct AttentionSpec {
+  int layer = 0;
+  int heads = 0;
+  float scale = 1;    // of q.k
+  float softcap = 0;  // 0: none
+  int window = 0;     // tokens seen, a token's own included; 0: all
+};
+
+struct Projection {
+  const Matrix* weight;
+  Tensor* out;
+};
+
+// Where a model's tensors live and its ops run: the forward pass is written against this alone.
+// Owns the KV cache's bytes. Ops run in the order of the calls; not thread-safe. Shapes are the
+// caller's to get right (asserted in debug builds).
+class Backend {
+ public:
+  virtual ~Backend() = default;
+  virtual const char* name() const = 0;
+
+  // Takes `data`, [rows, cols] in GGUF's layout, into the backend's own memory; `data` is not
+  // needed afterwards. Errors: kResourceExhausted.
+  virtual Result<std::unique_ptr<Matrix>> LoadMatrix(kernels::WeightType type,
+                                                     std::span<const std::byte> data, int64_t rows,
+                                                     int64_t cols) = 0;
+  // `data`, `size` numbers in GGUF's layout, as float32: the small weights that ops take by value.
+  virtual std::vector<float> LoadVector(kernels::WeightType type, std::span<const std::byte> data,
+                                        int64_t size) = 0;
+  // kResourceExhausted says how much was wanted and how much there is.
+  virtual Status AllocateKv(const KvShape& shape, const KvLayout& layout) = 0;
+  // Activations [rows of the step, width], owned by the backend.
+  virtual Tensor* NewTensor(int64_t width) = 0;
+  // Returns the number that Rope takes.
+  virtual int AddRope(RopeSpec spec) = 0;
+
+  // Starts a step; `batch` stays valid until the next. kResourceExhausted when activations do not
+  // fit.
+  virtual Status BeginStep(const ForwardBatch& batch) = 0;
+
+  // out = scale * rows of `table` [vocabulary, width] named by the batch's tokens.
+  virtual void Embed(const Matrix& table, float scale, Tensor* out) = 0;
+  // out = RMS-normalised x times weight [width]. `out` may be `x`.
+  virtual void RmsNorm(const Tensor& x, std::span<const float> weight, float epsilon,
+                       Tensor* out) = 0;
+  // The same for every head: x is [rows, heads * head_dim], weight [head_dim].
+  virtual void RmsNormHeads(std::span<const float> weight, float epsilon, Tensor* x) = 0;
+  // out = x times the transpose of weight, for several weights of the same input.
+  virtual void MatMul(const Tensor& x, std::initializer_list<Projection> projections) = 0;
+  // Turns every head of x by the angles of its rows' positions.
+  virtual void Rope(int rope, int head_dim, Tensor* x) = 0;
+  // Writes k and v [rows, kv_heads * head_dim] to the cache, then out = attention of q [rows, heads
+  // * head_dim] over it.
+  virtual void Attention(const AttentionSpec& spec, const Tensor& q, const Tensor& k,
+                         const Tensor& v, Tensor* out) = 0;
+  // gate = act(gate) * up
+  virtual void GatedActivation(kernels::Gate kind, const Tensor& up, Tensor* gate) = 0;
+  // y += x
+  virtual void Add(const Tensor& x, Tensor* y) = 0;
+  // out = the rows of x whose logits are wanted.
+  virtual void SelectLogitRows(const Tensor& x, Tensor* out) = 0;
+  // logits [x.rows, head.rows()] = x times the transpose of head, then softcap where it is not 0.
+  virtual void Logits(const Tensor& x, const Matrix& head, float softcap,
+                      std::span<float> logits) = 0;
+};
+
+// The CPU's. `threads` 0: DefaultThreads(). Errors: kInvalidArgument (QUERN_CPU_ISA names an
+// instruction set that is not there).
+Result<std::unique_ptr<Backend>> MakeCpuBackend(int threads);
+
+}  // namespace quern

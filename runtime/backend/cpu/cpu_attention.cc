@@ -1,0 +1,94 @@
+#include <algorithm>
+#include <cassert>
+
+#include "runtime/backend/cpu/cpu_backend.h"
+
+namespace quern {
+
+kernels::PagedKv CpuBackend::LayerKv(int layer) const {
+  const int64_t elements = static_cast<int64_t>(kv_layout_.num_blocks) * kv_layout_.block_tokens *
+                           kv_shape_.kv_heads * kv_shape_.head_dim;
+  uint16_t* base = kv_.as<uint16_t>() + 2 * layer * elements;
+  return {base, base + elements, kv_layout_.block_tokens, kv_shape_.kv_heads, kv_shape_.head_dim};
+}
+
+void CpuBackend::AppendKv(int layer, const Tensor& k, const Tensor& v) {
+  const kernels::PagedKv kv = LayerKv(layer);
+  for (const ForwardBatch::Sequence& sequence : batch_.sequences) {
+    for (int32_t i = 0; i < sequence.num_rows; ++i) {
+      const int64_t row = sequence.first_row + i;
+      const int32_t token = sequence.context_tokens - sequence.num_rows + i;
+      const int32_t block = sequence.blocks[static_cast<size_t>(token / kv.block_tokens)];
+      assert(block >= 0 && block < kv_layout_.num_blocks);
+      for (int head = 0; head < kv.kv_heads; ++head) {
+        kernels_.append_kv(kv, block, head, token % kv.block_tokens,
+                           k.row(row) + head * kv.head_dim, v.row(row) + head * kv.head_dim);
+      }
+    }
+  }
+}
+
+void CpuBackend::PlanAttention(const AttentionSpec& spec) {
+  attention_tasks_.clear();
+  const int group = spec.heads / kv_shape_.kv_heads;
+  const int row_step = std::max(1, kernels::kAttentionMaxQueries / group);
+  // With fewer sequences times KV heads than threads, the query heads of a group are shared out
+  // too.
+  const int64_t tasks = static_cast<int64_t>(batch_.tokens.size()) * kv_shape_.kv_heads;
+  const int parts = tasks < pool_.threads()
+                        ? std::min<int>(group, (pool_.threads() + static_cast<int>(tasks) - 1) /
+                                                   static_cast<int>(tasks))
+                        : 1;
+  const int head_step = std::min((group + parts - 1) / parts, kernels::kAttentionMaxQueries);
+  for (size_t s = 0; s < batch_.sequences.size(); ++s) {
+    const int32_t rows = batch_.sequences[s].num_rows;
+    for (int32_t row = 0; row < rows; row += row_step) {
+      for (int kv_head = 0; kv_head < kv_shape_.kv_heads; ++kv_head) {
+        for (int head = 0; head < group; head += head_step) {
+          attention_tasks_.push_back({static_cast<int32_t>(s), kv_head, row,
+                                      std::min(rows, row + row_step), kv_head * group + head,
+                                      kv_head * group + std::min(group, head + head_step)});
+        }
+      }
+    }
+  }
+}
+
+void CpuBackend::RunAttentionTask(const AttentionSpec& spec, const AttentionTask& task,
+                                  const Tensor& q, float* scratch, Tensor* out) const {
+  const ForwardBatch::Sequence& sequence = batch_.sequences[static_cast<size_t>(task.sequence)];
+  const int head_dim = kv_shape_.head_dim;
+  kernels::AttentionQuery queries[kernels::kAttentionMaxQueries];
+  int count = 0;
+  for (int32_t i = task.row_begin; i < task.row_end; ++i) {
+    const int64_t row = sequence.first_row + i;
+    const int32_t position = sequence.context_tokens - sequence.num_rows + i;
+    for (int32_t head = task.head_begin; head < task.head_end; ++head) {
+      queries[count++] = {q.row(row) + head * head_dim, out->row(row) + head * head_dim, position};
+    }
+  }
+  const kernels::AttentionArgs args{LayerKv(spec.layer), sequence.blocks.data(), task.kv_head,
+                                    spec.scale,          spec.softcap,           spec.window};
+  kernels_.attention(args, queries, count, scratch);
+}
+
+void CpuBackend::Attention(const AttentionSpec& spec, const Tensor& q, const Tensor& k,
+                           const Tensor& v, Tensor* out) {
+  assert(kv_.data() != nullptr && spec.layer < kv_shape_.layers);
+  assert(q.width == static_cast<int64_t>(spec.heads) * kv_shape_.head_dim);
+  AppendKv(spec.layer, k, v);
+  PlanAttention(spec);
+  out->rows = q.rows;
+  const auto scratch_floats =
+      static_cast<size_t>(kernels::AttentionScratchFloats(kv_shape_.head_dim));
+  pool_.ParallelFor(
+      static_cast<int64_t>(attention_tasks_.size()), 1,
+      [&](int64_t begin, int64_t end, int thread) {
+        float* scratch = attention_scratch_.data() + static_cast<size_t>(thread) * scratch_floats;
+        for (int64_t i = begin; i < end; ++i) {
+          RunAttentionTask(spec, attention_tasks_[static_cast<size_t>(i)], q, scratch, out);
+        }
+      });
+}
+
+}  // namespace quern

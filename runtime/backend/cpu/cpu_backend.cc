@@ -1,0 +1,247 @@
+#include "runtime/backend/cpu/cpu_backend.h"
+
+#include <algorithm>
+#include <cassert>
+
+#include "quern/kernels/dequantize.h"
+#include "runtime/backend/cpu/cpu_matrix.h"
+#include "runtime/base/cgroup.h"
+
+namespace quern {
+namespace {
+
+constexpr double kMiB = 1024.0 * 1024.0;
+// Rows of elementwise work below which handing it to other threads costs more than it saves.
+constexpr int64_t kSerialRows = 16;
+
+const kernels::PackedMatrix& Packed(const Matrix& matrix) {
+  return static_cast<const CpuMatrix&>(matrix).packed();
+}
+
+}  // namespace
+
+Result<std::unique_ptr<Backend>> MakeCpuBackend(int threads) {
+  const char* error = nullptr;
+  const kernels::CpuKernels* kernels = kernels::SelectCpuKernels(&error);
+  if (kernels == nullptr) return MakeError(ErrorCode::kInvalidArgument, "{}", error);
+  return std::unique_ptr<Backend>(
+      std::make_unique<CpuBackend>(*kernels, threads > 0 ? threads : DefaultThreads()));
+}
+
+template <typename Body>
+void CpuBackend::ForRows(int64_t rows, const Body& body) {
+  const int64_t grain = rows < kSerialRows ? rows : 4;
+  pool_.ParallelFor(rows, grain, [&](int64_t begin, int64_t end, int) {
+    for (int64_t row = begin; row < end; ++row) body(row);
+  });
+}
+
+Result<std::unique_ptr<Matrix>> CpuBackend::LoadMatrix(kernels::WeightType type,
+                                                       std::span<const std::byte> data,
+                                                       int64_t rows, int64_t cols) {
+  const kernels::PackedMatrix shape{type, kernels_.lanes, rows, cols, nullptr};
+  const int64_t bytes = kernels::PackedBytes(shape);
+  AlignedMemory memory(static_cast<size_t>(bytes));
+  if (memory.data() == nullptr) {
+    return MakeError(ErrorCode::kResourceExhausted,
+                     "no memory for a weight matrix of {:.1f} MiB: give the container more",
+                     static_cast<double>(bytes) / kMiB);
+  }
+  pool_.ParallelFor(shape.tiles(), 16, [&](int64_t begin, int64_t end, int) {
+    kernels::PackTiles(shape, data.data(), begin, end, memory.as<uint8_t>());
+  });
+  return std::unique_ptr<Matrix>(std::make_unique<CpuMatrix>(shape, std::move(memory)));
+}
+
+std::vector<float> CpuBackend::LoadVector(kernels::WeightType type, std::span<const std::byte> data,
+                                          int64_t size) {
+  std::vector<float> values(static_cast<size_t>(size));
+  kernels::ref::DequantizeRow(type, data.data(), size, values.data());
+  return values;
+}
+
+Status CpuBackend::AllocateKv(const KvShape& shape, const KvLayout& layout) {
+  const double token_bytes =
+      2.0 * sizeof(uint16_t) * shape.layers * shape.kv_heads * shape.head_dim;
+  const double bytes = token_bytes * layout.block_tokens * layout.num_blocks;
+  const double left = static_cast<double>(MemoryLimitBytes() - ProcessMemoryUse().resident_bytes);
+  if (layout.block_tokens < 1 || layout.num_blocks < 1) {
+    return MakeError(ErrorCode::kInvalidArgument,
+                     "a KV cache needs at least one block of one token, not {} of {}",
+                     layout.num_blocks, layout.block_tokens);
+  }
+  AlignedMemory memory;
+  if (bytes <= left) memory = AlignedMemory(static_cast<size_t>(bytes));
+  if (memory.data() == nullptr) {
+    return MakeError(ErrorCode::kResourceExhausted,
+                     "a KV cache of {} tokens needs {:.1f} MiB, but {:.1f} MiB are left of this "
+                     "process's memory limit: ask for less, or raise the limit",
+                     static_cast<int64_t>(layout.block_tokens) * layout.num_blocks, bytes / kMiB,
+                     std::max(0.0, left) / kMiB);
+  }
+  kv_shape_ = shape;
+  kv_layout_ = layout;
+  kv_ = std::move(memory);
+  attention_scratch_.resize(static_cast<size_t>(kernels::AttentionScratchFloats(shape.head_dim)) *
+                            static_cast<size_t>(pool_.threads()));
+  return {};
+}
+
+Tensor* CpuBackend::NewTensor(int64_t width) {
+  tensors_.push_back({});
+  tensors_.back().tensor.width = width;
+  widest_ = std::max(widest_, width);
+  return &tensors_.back().tensor;
+}
+
+int CpuBackend::AddRope(RopeSpec spec) {
+  ropes_.push_back({std::move(spec), {}, {}});
+  return static_cast<int>(ropes_.size()) - 1;
+}
+
+Status CpuBackend::BeginStep(const ForwardBatch& batch) {
+  batch_ = batch;
+  const int64_t rows = static_cast<int64_t>(batch.tokens.size());
+  bool fits = quantized_.Reserve(rows, widest_);
+  for (OwnedTensor& owned : tensors_) {
+    const size_t bytes = static_cast<size_t>(rows * owned.tensor.width) * sizeof(float);
+    if (owned.memory.size() < bytes) owned.memory = AlignedMemory(bytes);
+    fits = fits && owned.memory.size() >= bytes;
+    owned.tensor.data = owned.memory.as<float>();
+    owned.tensor.rows = rows;
+  }
+  if (!fits) {
+    return MakeError(ErrorCode::kResourceExhausted,
+                     "no memory for the activations of a step of {} tokens", rows);
+  }
+  for (RopeTable& table : ropes_) {
+    const int pairs = static_cast<int>(table.spec.frequencies.size());
+    const size_t size = static_cast<size_t>(rows * pairs);
+    if (table.cosines.size() < size) {
+      table.cosines.resize(size);
+      table.sines.resize(size);
+    }
+    ForRows(rows, [&](int64_t row) {
+      kernels::RopeAngles(batch_.positions[static_cast<size_t>(row)], table.spec.frequencies.data(),
+                          pairs, table.cosines.data() + row * pairs,
+                          table.sines.data() + row * pairs);
+    });
+  }
+  return {};
+}
+
+void CpuBackend::Embed(const Matrix& table, float scale, Tensor* out) {
+  assert(out->width == table.cols());
+  ForRows(out->rows, [&](int64_t row) {
+    const int32_t token = batch_.tokens[static_cast<size_t>(row)];
+    assert(token >= 0 && token < table.rows());
+    float* y = out->row(row);
+    kernels::UnpackRow(Packed(table), token, y);
+    for (int64_t i = 0; i < out->width; ++i) y[i] *= scale;
+  });
+}
+
+void CpuBackend::RmsNorm(const Tensor& x, std::span<const float> weight, float epsilon,
+                         Tensor* out) {
+  assert(static_cast<int64_t>(weight.size()) == x.width && out->width == x.width);
+  out->rows = x.rows;
+  ForRows(x.rows, [&](int64_t row) {
+    kernels_.rms_norm(x.row(row), weight.data(), epsilon, x.width, out->row(row));
+  });
+}
+
+void CpuBackend::RmsNormHeads(std::span<const float> weight, float epsilon, Tensor* x) {
+  const auto head_dim = static_cast<int64_t>(weight.size());
+  assert(x->width % head_dim == 0);
+  ForRows(x->rows, [&](int64_t row) {
+    for (int64_t i = 0; i < x->width; i += head_dim) {
+      float* head = x->row(row) + i;
+      kernels_.rms_norm(head, weight.data(), epsilon, head_dim, head);
+    }
+  });
+}
+
+void CpuBackend::MatMul(const Tensor& x, std::initializer_list<Projection> projections) {
+  Product products[8];
+  size_t count = 0;
+  for (const Projection& projection : projections) {
+    assert(count < std::size(products) && projection.out->width == projection.weight->rows());
+    projection.out->rows = x.rows;
+    products[count++] = {&Packed(*projection.weight), projection.out->data, projection.out->width};
+  }
+  Multiply(x, std::span(products, count));
+}
+
+void CpuBackend::Multiply(const Tensor& x, std::span<const Product> products) {
+  int64_t tiles = 0;
+  bool quantize = false;
+  for (const Product& product : products) {
+    assert(product.weight->cols == x.width);
+    tiles += product.weight->tiles();
+    quantize = quantize || !kernels::IsFloatType(product.weight->type);
+  }
+  const kernels::QuantizedActivations view = quantized_.View(x.rows, x.width);
+  if (quantize) {
+    ForRows(x.rows, [&](int64_t row) {
+      kernels_.quantize_activations(x.data, x.width, row, row + 1, view);
+    });
+  }
+  // Four ranges a thread: enough to even out a thread that started late or was held up.
+  const int64_t grain = (tiles + 4 * pool_.threads() - 1) / (4 * pool_.threads());
+  pool_.ParallelFor(tiles, grain, [&](int64_t begin, int64_t end, int) {
+    int64_t first = 0;  // of this product's tiles
+    for (const Product& product : products) {
+      const int64_t last = first + product.weight->tiles();
+      if (begin < last && end > first) {
+        const kernels::MatMulArgs args{product.weight, &view,     x.data,          x.width,
+                                       x.rows,         product.y, product.y_stride};
+        kernels_.matmul(args, std::max(begin, first) - first, std::min(end, last) - first);
+      }
+      first = last;
+    }
+  });
+}
+
+void CpuBackend::Rope(int rope, int head_dim, Tensor* x) {
+  const RopeTable& table = ropes_[static_cast<size_t>(rope)];
+  const int pairs = static_cast<int>(table.spec.frequencies.size());
+  const int heads = static_cast<int>(x->width / head_dim);
+  ForRows(x->rows, [&](int64_t row) {
+    kernels_.rope(table.spec.pairs, table.cosines.data() + row * pairs,
+                  table.sines.data() + row * pairs, 2 * pairs, heads, head_dim, x->row(row));
+  });
+}
+
+void CpuBackend::GatedActivation(kernels::Gate kind, const Tensor& up, Tensor* gate) {
+  ForRows(gate->rows, [&](int64_t row) {
+    kernels_.gated_activation(kind, up.row(row), gate->width, gate->row(row));
+  });
+}
+
+void CpuBackend::Add(const Tensor& x, Tensor* y) {
+  assert(x.rows == y->rows && x.width == y->width);
+  ForRows(y->rows, [&](int64_t row) { kernels_.add(x.row(row), x.width, y->row(row)); });
+}
+
+void CpuBackend::SelectLogitRows(const Tensor& x, Tensor* out) {
+  out->rows = static_cast<int64_t>(batch_.logit_rows.size());
+  for (int64_t i = 0; i < out->rows; ++i) {
+    const float* row = x.row(batch_.logit_rows[static_cast<size_t>(i)]);
+    std::copy(row, row + x.width, out->row(i));
+  }
+}
+
+void CpuBackend::Logits(const Tensor& x, const Matrix& head, float softcap,
+                        std::span<float> logits) {
+  assert(static_cast<int64_t>(logits.size()) >= x.rows * head.rows());
+  if (x.rows == 0) return;
+  const Product product{&Packed(head), logits.data(), head.rows()};
+  Multiply(x, std::span(&product, 1));
+  if (softcap == 0) return;
+  constexpr int64_t kChunk = 8192;
+  pool_.ParallelFor(x.rows * head.rows(), kChunk, [&](int64_t begin, int64_t end, int) {
+    kernels_.softcap(softcap, end - begin, logits.data() + begin);
+  });
+}
+
+}  // namespace quern

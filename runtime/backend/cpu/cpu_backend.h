@@ -1,0 +1,97 @@
+#pragma once
+
+#include <deque>
+#include <memory>
+#include <vector>
+
+#include "quern/kernels/cpu_kernels.h"
+#include "runtime/backend/backend.h"
+#include "runtime/backend/cpu/activation_buffer.h"
+#include "runtime/backend/cpu/aligned_memory.h"
+#include "runtime/base/thread_pool.h"
+
+namespace quern {
+
+class CpuBackend : public Backend {
+ public:
+  CpuBackend(const kernels::CpuKernels& kernels, int threads) : kernels_(kernels), pool_(threads) {}
+
+  const char* name() const override { return kernels_.name; }
+  int threads() const { return pool_.threads(); }
+
+  Result<std::unique_ptr<Matrix>> LoadMatrix(kernels::WeightType type,
+                                             std::span<const std::byte> data, int64_t rows,
+                                             int64_t cols) override;
+  std::vector<float> LoadVector(kernels::WeightType type, std::span<const std::byte> data,
+                                int64_t size) override;
+  Status AllocateKv(const KvShape& shape, const KvLayout& layout) override;
+  Tensor* NewTensor(int64_t width) override;
+  int AddRope(RopeSpec spec) override;
+
+  Status BeginStep(const ForwardBatch& batch) override;
+
+  void Embed(const Matrix& table, float scale, Tensor* out) override;
+  void RmsNorm(const Tensor& x, std::span<const float> weight, float epsilon, Tensor* out) override;
+  void RmsNormHeads(std::span<const float> weight, float epsilon, Tensor* x) override;
+  void MatMul(const Tensor& x, std::initializer_list<Projection> projections) override;
+  void Rope(int rope, int head_dim, Tensor* x) override;
+  void Attention(const AttentionSpec& spec, const Tensor& q, const Tensor& k, const Tensor& v,
+                 Tensor* out) override;
+  void GatedActivation(kernels::Gate kind, const Tensor& up, Tensor* gate) override;
+  void Add(const Tensor& x, Tensor* y) override;
+  void SelectLogitRows(const Tensor& x, Tensor* out) override;
+  void Logits(const Tensor& x, const Matrix& head, float softcap, std::span<float> logits) override;
+
+ private:
+  struct OwnedTensor {
+    Tensor tensor;
+    AlignedMemory memory;
+  };
+  struct RopeTable {
+    RopeSpec spec;
+    std::vector<float> cosines;  // [rows, pairs] of the step
+    std::vector<float> sines;
+  };
+  // One product of a MatMul: rows of x by `weight` into y.
+  struct Product {
+    const kernels::PackedMatrix* weight;
+    float* y;
+    int64_t y_stride;
+  };
+  // The queries of one attention task: rows and heads of one sequence that share a KV head.
+  struct AttentionTask {
+    int32_t sequence;
+    int32_t kv_head;
+    int32_t row_begin;
+    int32_t row_end;
+    int32_t head_begin;
+    int32_t head_end;
+  };
+
+  // body(row) for all rows, on several threads when there are enough of them to be worth it.
+  template <typename Body>
+  void ForRows(int64_t rows, const Body& body);
+  void Multiply(const Tensor& x, std::span<const Product> products);
+  kernels::PagedKv LayerKv(int layer) const;
+  void AppendKv(int layer, const Tensor& k, const Tensor& v);
+  void PlanAttention(const AttentionSpec& spec);
+  void RunAttentionTask(const AttentionSpec& spec, const AttentionTask& task, const Tensor& q,
+                        float* scratch, Tensor* out) const;
+
+  const kernels::CpuKernels& kernels_;
+  ThreadPool pool_;
+  std::deque<OwnedTensor> tensors_;  // a deque: NewTensor's pointers stay
+  std::vector<RopeTable> ropes_;
+  ActivationBuffer quantized_;
+  int64_t widest_ = 0;
+
+  KvShape kv_shape_;
+  KvLayout kv_layout_;
+  AlignedMemory kv_;
+  std::vector<float> attention_scratch_;  // [threads][AttentionScratchFloats]
+  std::vector<AttentionTask> attention_tasks_;
+
+  ForwardBatch batch_;
+};
+
+}  // namespace quern

@@ -1,0 +1,146 @@
+#include <cmath>
+
+#include "runtime/model/decoder.h"
+
+// Gemma 3, text (Gemma Team 2025, arXiv:2503.19786): norms before and after each half of a layer,
+// normalised queries and keys, five sliding-window layers to one global, GeGLU, a scaled and tied
+// embedding. The norms' "1 + w" is already in a GGUF file's weights.
+namespace quern {
+namespace {
+
+constexpr int kLayersPerGlobal = 6;  // layers 5, 11, ... see the whole context
+constexpr double kLocalRopeBase = 10000;
+
+struct Layer {
+  std::vector<float> attn_norm;       // [width]
+  std::unique_ptr<Matrix> q;          // [heads * head_dim, width]
+  std::unique_ptr<Matrix> k;          // [kv_heads * head_dim, width]
+  std::unique_ptr<Matrix> v;          // [kv_heads * head_dim, width]
+  std::vector<float> q_norm;          // [head_dim]
+  std::vector<float> k_norm;          // [head_dim]
+  std::unique_ptr<Matrix> attn_out;   // [width, heads * head_dim]
+  std::vector<float> post_attn_norm;  // [width]
+  std::vector<float> ffn_norm;        // [width]
+  std::unique_ptr<Matrix> gate;       // [ffn_width, width]
+  std::unique_ptr<Matrix> up;         // [ffn_width, width]
+  std::unique_ptr<Matrix> down;       // [width, ffn_width]
+  std::vector<float> post_ffn_norm;   // [width]
+};
+
+class Gemma3 : public Decoder {
+ public:
+  using Decoder::Decoder;
+
+  Status LoadWeights(WeightLoader& loader) override {
+    if (h_.window == 0) {
+      return MakeError(ErrorCode::kDataLoss,
+                       "metadata gemma3.attention.sliding_window is missing: expected the tokens "
+                       "that a local layer sees");
+    }
+    QUERN_ASSIGN(embedding_, loader.LoadMatrix("token_embd.weight", h_.vocab_size, h_.width));
+    QUERN_ASSIGN(output_norm_, loader.LoadVector("output_norm.weight", h_.width));
+    if (loader.Has("output.weight")) {
+      QUERN_ASSIGN(output_, loader.LoadMatrix("output.weight", h_.vocab_size, h_.width));
+    }
+    global_rope_ =
+        backend_->AddRope({kernels::RopePairs::kHalves,
+                           RopeFrequencies(h_.rope_base, h_.rope_dims, h_.rope_linear_factor, {})});
+    local_rope_ = backend_->AddRope(
+        {kernels::RopePairs::kHalves, RopeFrequencies(kLocalRopeBase, h_.rope_dims, 1, {})});
+    layers_.resize(static_cast<size_t>(h_.layers));
+    for (int i = 0; i < h_.layers; ++i) {
+      QUERN_TRY(LoadLayer(loader, fmt::format("blk.{}.", i), &layers_[static_cast<size_t>(i)]));
+    }
+    MakeTensors();
+    return {};
+  }
+
+  Status Forward(const ForwardBatch& batch, std::span<float> logits) override {
+    Backend& b = *backend_;
+    QUERN_TRY(b.BeginStep(batch));
+    b.Embed(*embedding_, std::sqrt(static_cast<float>(h_.width)), x_);
+    const float scale = 1.0f / std::sqrt(static_cast<float>(QueryScaleDim()));
+    for (int i = 0; i < h_.layers; ++i) {
+      const Layer& layer = layers_[static_cast<size_t>(i)];
+      const bool global = i % kLayersPerGlobal == kLayersPerGlobal - 1;
+      const int rope = global ? global_rope_ : local_rope_;
+      // Attention: x += norm(attn_out * attend(rope(norm(q)), rope(norm(k)), v))
+      b.RmsNorm(*x_, layer.attn_norm, h_.epsilon, normed_);
+      b.MatMul(*normed_, {{layer.q.get(), q_}, {layer.k.get(), k_}, {layer.v.get(), v_}});
+      b.RmsNormHeads(layer.q_norm, h_.epsilon, q_);
+      b.RmsNormHeads(layer.k_norm, h_.epsilon, k_);
+      b.Rope(rope, h_.head_dim, q_);
+      b.Rope(rope, h_.head_dim, k_);
+      b.Attention({i, h_.heads, scale, h_.attention_softcap, global ? 0 : h_.window}, *q_, *k_, *v_,
+                  attended_);
+      b.MatMul(*attended_, {{layer.attn_out.get(), normed_}});
+      b.RmsNorm(*normed_, layer.post_attn_norm, h_.epsilon, normed_);
+      b.Add(*normed_, x_);
+      // Feed-forward: x += norm(down * (gelu(gate) * up))
+      b.RmsNorm(*x_, layer.ffn_norm, h_.epsilon, normed_);
+      b.MatMul(*normed_, {{layer.gate.get(), gate_}, {layer.up.get(), up_}});
+      b.GatedActivation(kernels::Gate::kGeluTanh, *up_, gate_);
+      b.MatMul(*gate_, {{layer.down.get(), normed_}});
+      b.RmsNorm(*normed_, layer.post_ffn_norm, h_.epsilon, normed_);
+      b.Add(*normed_, x_);
+    }
+    b.SelectLogitRows(*x_, normed_);
+    b.RmsNorm(*normed_, output_norm_, h_.epsilon, normed_);
+    b.Logits(*normed_, output_ ? *output_ : *embedding_, h_.logit_softcap, logits);
+    return {};
+  }
+
+ private:
+  // The 27B model, alone, scales by its width per head (its config's query_pre_attn_scalar = 168).
+  int QueryScaleDim() const { return h_.layers == 62 ? h_.width / h_.heads : h_.head_dim; }
+
+  Status LoadLayer(WeightLoader& loader, const std::string& prefix, Layer* layer) const {
+    QUERN_ASSIGN(layer->attn_norm, loader.LoadVector(prefix + "attn_norm.weight", h_.width));
+    QUERN_ASSIGN(layer->q, loader.LoadMatrix(prefix + "attn_q.weight", query_width(), h_.width));
+    QUERN_ASSIGN(layer->k, loader.LoadMatrix(prefix + "attn_k.weight", kv_width(), h_.width));
+    QUERN_ASSIGN(layer->v, loader.LoadMatrix(prefix + "attn_v.weight", kv_width(), h_.width));
+    QUERN_ASSIGN(layer->q_norm, loader.LoadVector(prefix + "attn_q_norm.weight", h_.head_dim));
+    QUERN_ASSIGN(layer->k_norm, loader.LoadVector(prefix + "attn_k_norm.weight", h_.head_dim));
+    QUERN_ASSIGN(layer->attn_out,
+                 loader.LoadMatrix(prefix + "attn_output.weight", h_.width, query_width()));
+    QUERN_ASSIGN(layer->post_attn_norm,
+                 loader.LoadVector(prefix + "post_attention_norm.weight", h_.width));
+    QUERN_ASSIGN(layer->ffn_norm, loader.LoadVector(prefix + "ffn_norm.weight", h_.width));
+    QUERN_ASSIGN(layer->gate,
+                 loader.LoadMatrix(prefix + "ffn_gate.weight", h_.ffn_width, h_.width));
+    QUERN_ASSIGN(layer->up, loader.LoadMatrix(prefix + "ffn_up.weight", h_.ffn_width, h_.width));
+    QUERN_ASSIGN(layer->down,
+                 loader.LoadMatrix(prefix + "ffn_down.weight", h_.width, h_.ffn_width));
+    QUERN_ASSIGN(layer->post_ffn_norm,
+                 loader.LoadVector(prefix + "post_ffw_norm.weight", h_.width));
+    return {};
+  }
+
+  void MakeTensors() {
+    x_ = backend_->NewTensor(h_.width);
+    normed_ = backend_->NewTensor(h_.width);
+    q_ = backend_->NewTensor(query_width());
+    k_ = backend_->NewTensor(kv_width());
+    v_ = backend_->NewTensor(kv_width());
+    attended_ = backend_->NewTensor(query_width());
+    gate_ = backend_->NewTensor(h_.ffn_width);
+    up_ = backend_->NewTensor(h_.ffn_width);
+  }
+
+  std::unique_ptr<Matrix> embedding_;  // [vocab, width]
+  std::vector<float> output_norm_;     // [width]
+  std::unique_ptr<Matrix> output_;     // [vocab, width]; null: tied to the embedding
+  std::vector<Layer> layers_;
+  int global_rope_ = 0;
+  int local_rope_ = 0;
+  // Activations of a step, [rows, ...]
+  Tensor *x_, *normed_, *q_, *k_, *v_, *attended_, *gate_, *up_;
+};
+
+}  // namespace
+
+std::unique_ptr<Decoder> MakeGemma3(Hyperparameters h, std::unique_ptr<Backend> backend) {
+  return std::make_unique<Gemma3>(std::move(h), std::move(backend));
+}
+
+}  // namespace quern

@@ -1,0 +1,143 @@
+#include "runtime/model/hyperparameters.h"
+
+#include <cmath>
+
+namespace quern {
+namespace {
+
+// Beyond any model there is; keeps products of sizes far from overflow.
+constexpr uint64_t kLargest = 1 << 24;
+
+class Reader {
+ public:
+  explicit Reader(const GgufFile& file) : file_(file) {}
+
+  std::string Key(std::string_view name) const { return fmt::format("{}.{}", architecture_, name); }
+  void set_architecture(std::string name) { architecture_ = std::move(name); }
+
+  Result<int> Size(std::string_view name) const {
+    // Some models give one value for every layer; those that differ between layers are not
+    // supported.
+    if (const auto values = file_.FindIntArray(Key(name)); values && !values->empty()) {
+      for (int64_t value : *values) {
+        if (value != values->front()) {
+          return MakeError(ErrorCode::kUnsupported,
+                           "metadata {} differs between layers, which is not supported", Key(name));
+        }
+      }
+      return Checked(name, values->front() < 0 ? 0 : static_cast<uint64_t>(values->front()));
+    }
+    QUERN_ASSIGN(const uint64_t value, file_.RequireUint(Key(name)));
+    return Checked(name, value);
+  }
+
+  Result<int> SizeOr(std::string_view name, int fallback) const {
+    if (!file_.Has(Key(name))) return fallback;
+    return Size(name);
+  }
+
+  Result<double> NumberOr(std::string_view name, double fallback) const {
+    if (!file_.Has(Key(name))) return fallback;
+    QUERN_ASSIGN(const double value, file_.RequireFloat(Key(name)));
+    if (!std::isfinite(value) || value < 0) {
+      return MakeError(ErrorCode::kDataLoss, "metadata {} is {}: expected a number of at least 0",
+                       Key(name), value);
+    }
+    return value;
+  }
+
+ private:
+  Result<int> Checked(std::string_view name, uint64_t value) const {
+    if (value < 1 || value > kLargest) {
+      return MakeError(ErrorCode::kDataLoss, "metadata {} is {}: expected 1 to {}", Key(name),
+                       value, kLargest);
+    }
+    return static_cast<int>(value);
+  }
+
+  const GgufFile& file_;
+  std::string architecture_;
+};
+
+Status ReadRope(const GgufFile& file, const Reader& reader, Hyperparameters* h) {
+  QUERN_ASSIGN(h->rope_dims, reader.SizeOr("rope.dimension_count", h->head_dim));
+  QUERN_ASSIGN(h->rope_base, reader.NumberOr("rope.freq_base", 10000));
+  if (h->rope_dims % 2 != 0 || h->rope_dims > h->head_dim || h->rope_base <= 0) {
+    return MakeError(ErrorCode::kDataLoss,
+                     "RoPE of {} dimensions with base {}: expected an even number up to the head's "
+                     "{} and a positive base",
+                     h->rope_dims, h->rope_base, h->head_dim);
+  }
+  const auto type = file.FindString(reader.Key("rope.scaling.type"));
+  if (type && *type != "none" && *type != "linear") {
+    return MakeError(ErrorCode::kUnsupported,
+                     "RoPE scaling '{}' is not supported; supported: none, linear", *type);
+  }
+  if (type && *type == "linear") {
+    QUERN_ASSIGN(h->rope_linear_factor, reader.NumberOr("rope.scaling.factor", 1));
+    if (h->rope_linear_factor <= 0) h->rope_linear_factor = 1;
+  }
+  return {};
+}
+
+}  // namespace
+
+Result<Hyperparameters> ReadHyperparameters(const GgufFile& file) {
+  Hyperparameters h;
+  Reader reader(file);
+  QUERN_ASSIGN(const std::string_view architecture, file.RequireString("general.architecture"));
+  h.architecture = architecture;
+  reader.set_architecture(h.architecture);
+  QUERN_ASSIGN(h.layers, reader.Size("block_count"));
+  QUERN_ASSIGN(h.width, reader.Size("embedding_length"));
+  QUERN_ASSIGN(h.ffn_width, reader.Size("feed_forward_length"));
+  QUERN_ASSIGN(h.context_tokens, reader.Size("context_length"));
+  QUERN_ASSIGN(h.heads, reader.Size("attention.head_count"));
+  QUERN_ASSIGN(h.kv_heads, reader.SizeOr("attention.head_count_kv", h.heads));
+  if (h.heads % h.kv_heads != 0) {
+    return MakeError(ErrorCode::kDataLoss,
+                     "{} attention heads cannot share {} KV heads: expected a multiple", h.heads,
+                     h.kv_heads);
+  }
+  QUERN_ASSIGN(h.head_dim, reader.SizeOr("attention.key_length", h.width / h.heads));
+  QUERN_ASSIGN(const int value_dim, reader.SizeOr("attention.value_length", h.head_dim));
+  if (value_dim != h.head_dim || h.head_dim < 1 || h.head_dim > 4096) {
+    return MakeError(ErrorCode::kUnsupported,
+                     "heads with keys of {} and values of {} elements are not supported: expected "
+                     "the same, up to 4096",
+                     h.head_dim, value_dim);
+  }
+  QUERN_ASSIGN(const double epsilon, reader.NumberOr("attention.layer_norm_rms_epsilon", 1e-5));
+  h.epsilon = static_cast<float>(epsilon);
+  QUERN_ASSIGN(const double logit_cap, reader.NumberOr("final_logit_softcapping", 0));
+  h.logit_softcap = static_cast<float>(logit_cap);
+  QUERN_ASSIGN(const double attention_cap, reader.NumberOr("attn_logit_softcapping", 0));
+  h.attention_softcap = static_cast<float>(attention_cap);
+  QUERN_ASSIGN(h.window, reader.SizeOr("attention.sliding_window", 0));
+  QUERN_TRY(ReadRope(file, reader, &h));
+
+  const GgufTensor* embedding = file.FindTensor("token_embd.weight");
+  if (embedding == nullptr || embedding->dims.size() != 2) {
+    return MakeError(ErrorCode::kDataLoss,
+                     "tensor token_embd.weight is missing or not a matrix: a language model needs "
+                     "its embedding table");
+  }
+  if (embedding->dims[1] < 1 || embedding->dims[1] > kLargest) {
+    return MakeError(ErrorCode::kDataLoss, "tensor token_embd.weight has {} rows: expected 1 to {}",
+                     embedding->dims[1], kLargest);
+  }
+  h.vocab_size = static_cast<int>(embedding->dims[1]);
+  return h;
+}
+
+std::vector<double> RopeFrequencies(double base, int dims, double linear_factor,
+                                    const std::vector<float>& factors) {
+  std::vector<double> frequencies;
+  for (int i = 0; i < dims / 2; ++i) {
+    const double factor = factors.empty() ? 1.0 : factors[static_cast<size_t>(i)];
+    frequencies.push_back(std::pow(base, -2.0 * i / dims) / linear_factor / factor);
+  }
+  return frequencies;
+}
+
+}  // namespace quern

@@ -1,0 +1,43 @@
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "runtime/base/result.h"
+#include "runtime/formats/gguf.h"
+
+namespace quern {
+
+// Sizes of a decoder-only transformer, from a GGUF file's "<architecture>.*" metadata, checked
+// against each other.
+struct Hyperparameters {
+  std::string architecture;
+  int layers = 0;
+  int width = 0;  // of the residual stream
+  int ffn_width = 0;
+  int heads = 0;
+  int kv_heads = 0;
+  int head_dim = 0;
+  int context_tokens = 0;
+  int vocab_size = 0;
+  float epsilon = 1e-5f;  // of the RMS norms
+  int rope_dims = 0;      // elements of a head that are rotated
+  double rope_base = 10000;
+  double rope_linear_factor = 1;  // positions are divided by it
+  float logit_softcap = 0;
+  float attention_softcap = 0;
+  int window = 0;  // of sliding-window layers
+};
+
+// Errors: kInvalidArgument or kDataLoss for a key that is missing, mistyped or makes no sense (by
+// name, with what would be right); kUnsupported for what this build cannot do (kinds of RoPE
+// scaling, different K and V sizes).
+Result<Hyperparameters> ReadHyperparameters(const GgufFile& file);
+
+// Rotation speed of each pair, in radians a token: base^(-2i / dims) / linear_factor / factors[i]
+// (factors may be empty).
+std::vector<double> RopeFrequencies(double base, int dims, double linear_factor,
+                                    const std::vector<float>& factors);
+
+}  // namespace quern

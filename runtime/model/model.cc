@@ -1,0 +1,90 @@
+#include "runtime/model/model.h"
+
+#include <map>
+
+#include "runtime/model/decoder.h"
+
+namespace quern {
+namespace {
+
+struct Family {
+  const char* architecture;
+  std::unique_ptr<Decoder> (*make)(Hyperparameters, std::unique_ptr<Backend>);
+};
+constexpr Family kFamilies[] = {{"llama", MakeLlama}, {"gemma3", MakeGemma3}};
+
+Result<const Family*> FindFamily(const GgufFile& file) {
+  QUERN_ASSIGN(const std::string_view architecture, file.RequireString("general.architecture"));
+  std::string names;
+  for (const Family& family : kFamilies) {
+    if (architecture == family.architecture) return &family;
+    names += names.empty() ? "" : ", ";
+    names += family.architecture;
+  }
+  return MakeError(ErrorCode::kUnsupported,
+                   "architecture '{}' is not supported; supported architectures: {}", architecture,
+                   names);
+}
+
+// The type that most bytes are stored as.
+std::string MainType(const GgufFile& file) {
+  std::map<std::string, size_t> bytes;
+  for (const GgufTensor& tensor : file.tensors()) {
+    const GgmlTypeInfo* info = FindGgmlTypeInfo(tensor.type);
+    if (info != nullptr) bytes[info->name] += tensor.data.size();
+  }
+  std::string name;
+  size_t most = 0;
+  for (const auto& [type, size] : bytes) {
+    if (size <= most) continue;
+    most = size;
+    name = type;
+  }
+  return name;
+}
+
+ModelInfo Describe(const GgufFile& file, const Hyperparameters& h, int64_t weight_bytes) {
+  ModelInfo info;
+  info.architecture = h.architecture;
+  const size_t slash = file.path().find_last_of('/');
+  info.name =
+      file.FindString("general.name")
+          .value_or(slash == std::string::npos ? file.path()
+                                               : std::string_view(file.path()).substr(slash + 1));
+  info.quantization = MainType(file);
+  info.vocab_size = h.vocab_size;
+  info.context_tokens = h.context_tokens;
+  info.num_layers = h.layers;
+  for (const GgufTensor& tensor : file.tensors()) {
+    int64_t elements = 1;
+    for (uint64_t dim : tensor.dims) elements *= static_cast<int64_t>(dim);
+    info.parameters += elements;
+  }
+  info.weight_bytes = weight_bytes;
+  // K and V, two bytes each.
+  info.kv_bytes_per_token = int64_t{4} * h.layers * h.kv_heads * h.head_dim;
+  return info;
+}
+
+Result<std::unique_ptr<Model>> LoadDecoder(const GgufFile& file, const ModelOptions& options) {
+  QUERN_ASSIGN(const Family* family, FindFamily(file));
+  QUERN_ASSIGN(Hyperparameters h, ReadHyperparameters(file));
+  QUERN_ASSIGN(std::unique_ptr<Backend> backend, MakeCpuBackend(options.threads));
+  WeightLoader loader(file, backend.get());
+  std::unique_ptr<Decoder> decoder = family->make(h, std::move(backend));
+  QUERN_TRY(decoder->LoadWeights(loader));
+  QUERN_TRY(loader.CheckAllUsed());
+  decoder->set_info(Describe(file, h, loader.resident_bytes()));
+  return std::unique_ptr<Model>(std::move(decoder));
+}
+
+}  // namespace
+
+Result<std::unique_ptr<Model>> Model::Load(std::unique_ptr<GgufFile> file,
+                                           const ModelOptions& options) {
+  auto model = LoadDecoder(*file, options);
+  if (!model) return std::move(model).error().Within(file->path());
+  return model;
+}
+
+}  // namespace quern

@@ -1,0 +1,42 @@
+#pragma once
+
+#include <memory>
+#include <optional>
+#include <set>
+#include <string>
+#include <vector>
+
+#include "runtime/backend/backend.h"
+#include "runtime/base/result.h"
+#include "runtime/formats/gguf.h"
+
+namespace quern {
+
+// Moves a file's tensors into a backend, checking names, shapes and types, and letting each
+// tensor's mapped pages go as soon as the backend has its own copy. Errors name the tensor:
+// kDataLoss (missing, misshapen), kUnsupported (type; lists those that are).
+class WeightLoader {
+ public:
+  WeightLoader(const GgufFile& file, Backend* backend) : file_(file), backend_(backend) {}
+
+  bool Has(const std::string& name) const { return file_.FindTensor(name) != nullptr; }
+  Result<std::unique_ptr<Matrix>> LoadMatrix(const std::string& name, int64_t rows, int64_t cols);
+  // As float32.
+  Result<std::vector<float>> LoadVector(const std::string& name, int64_t size);
+
+  // kUnsupported when the file has tensors that were not asked for: they would change what the
+  // model computes.
+  Status CheckAllUsed() const;
+
+  int64_t resident_bytes() const { return resident_bytes_; }
+
+ private:
+  Result<const GgufTensor*> Find(const std::string& name, std::vector<uint64_t> dims);
+
+  const GgufFile& file_;
+  Backend* backend_;
+  std::set<std::string, std::less<>> used_;
+  int64_t resident_bytes_ = 0;
+};
+
+}  // namespace quern
