@@ -7,6 +7,7 @@
 namespace quern::control {
 namespace {
 
+using kube::json;
 using std::chrono::seconds;
 using testing::FakeClient;
 using testing::Object;

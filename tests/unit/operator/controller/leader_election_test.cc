@@ -184,7 +184,9 @@ TEST(LeaderElectionRun, ACallThatHangsDoesNotKeepALeadThatIsOver) {
   std::atomic<bool> hang{false};
   std::atomic<bool> let_go{false};
   client.intercept = [&](const std::string&, const json&) -> Status {
-    if (hang) EXPECT_TRUE(Eventually([&] { return let_go.load(); }));
+    if (hang) {
+      EXPECT_TRUE(Eventually([&] { return let_go.load(); }));
+    }
     return {};
   };
   LeaderElector elector(client, Quick("a"));
