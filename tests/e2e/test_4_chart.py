@@ -17,7 +17,7 @@ def allowed(world, verb, resource, namespace=NAMESPACE):
 
 def test_the_operator_may_do_what_it_must_and_no_more(world):
     for verb, resource in (("watch", "inferenceendpoints.serving.quern.dev"), ("patch", "deployments.apps"), ("list", "pods"),
-                           ("create", "events"), ("patch", "inferenceendpoints.serving.quern.dev/status")):
+                           ("create", "events.events.k8s.io"), ("patch", "inferenceendpoints.serving.quern.dev/status")):
         assert allowed(world, verb, resource), f"may not {verb} {resource}"
     for verb, resource in (("get", "secrets"), ("delete", "pods"), ("create", "pods/exec"), ("create", "clusterroles"),
                            ("delete", "inferenceendpoints.serving.quern.dev"), ("get", "nodes"), ("update", "leases")):
