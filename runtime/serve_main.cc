@@ -1,0 +1,265 @@
+// quern-serve: opens its ports at once, loads the model behind them, serves until SIGTERM, drains.
+#include <pthread.h>
+#include <signal.h>
+#include <unistd.h>
+
+#include <condition_variable>
+#include <cstdlib>
+#include <ctime>
+#include <exception>
+#include <memory>
+#include <mutex>
+#include <new>
+#include <optional>
+#include <thread>
+
+#include "runtime/base/log.h"
+#include "runtime/engine/engine.h"
+#include "runtime/formats/gguf.h"
+#include "runtime/http/server.h"
+#include "runtime/serve_options.h"
+#include "runtime/server/api.h"
+#include "runtime/server/observers.h"
+#include "runtime/server/units.h"
+
+namespace quern {
+namespace {
+
+using Milliseconds = std::chrono::milliseconds;
+using server::LoadedModel;
+using server::ServingState;
+
+// Why main is to go on: a signal came, or loading failed. Thread-safe.
+class Wakeup {
+ public:
+  void Signalled() {
+    Set([this] { signalled_ = true; });
+  }
+  void Failed(Error error) {
+    Set([&] { error_ = std::move(error); });
+  }
+  // Waits; the error if loading failed, nothing after a signal.
+  std::optional<Error> Wait() {
+    std::unique_lock lock(mutex_);
+    changed_.wait(lock, [this] { return signalled_ || error_; });
+    return signalled_ ? std::nullopt : error_;
+  }
+
+ private:
+  template <typename F>
+  void Set(F&& change) {
+    std::lock_guard lock(mutex_);
+    change();
+    changed_.notify_all();
+  }
+  std::mutex mutex_;
+  std::condition_variable changed_;
+  bool signalled_ = false;
+  std::optional<Error> error_;
+};
+
+sigset_t StopSignals() {
+  sigset_t signals;
+  sigemptyset(&signals);
+  sigaddset(&signals, SIGTERM);
+  sigaddset(&signals, SIGINT);
+  return signals;
+}
+
+// Blocks the signals in this thread and those begun later, and waits for them on a thread of its
+// own: the first one wakes main, the second ends the process at once.
+void WatchSignals(Wakeup& wakeup) {
+  const sigset_t signals = StopSignals();
+  pthread_sigmask(SIG_BLOCK, &signals, nullptr);
+  std::thread([signals, &wakeup] {
+    int signal = 0;
+    sigwait(&signals, &signal);
+    spdlog::info("{}: draining", signal == SIGTERM ? "SIGTERM" : "SIGINT");
+    wakeup.Signalled();
+    sigwait(&signals, &signal);
+    spdlog::warn("second signal: exiting at once");
+    _exit(1);
+  }).detach();
+}
+
+double SecondsSince(SteadyTime start) { return Seconds(RealClock().Now() - start).count(); }
+
+// File -> a model that answers. Says in `state` and in the log what it is doing.
+Result<std::unique_ptr<LoadedModel>> Load(const ServeOptions& options, ServingState& state,
+                                          EngineObserver& observer, RuntimeMetrics& metrics) {
+  const SteadyTime start = RealClock().Now();
+  auto loaded = std::make_unique<LoadedModel>();
+  loaded->served_name = options.served_name;
+  loaded->created = std::time(nullptr);
+
+  state.SetLoading("reading the model file");
+  spdlog::info("loading {}", options.model);
+  QUERN_ASSIGN(auto file, GgufFile::Open(options.model));
+  state.SetLoading("tokenizer");
+  QUERN_ASSIGN(loaded->tokenizer, Tokenizer::FromGguf(*file));
+  if (auto chat = ChatTemplate::FromGguf(*file)) {
+    loaded->chat_template = std::move(chat).value();
+  } else {
+    loaded->no_chat_reason = chat.error().message;
+    spdlog::warn("no chat: {}; /v1/completions works", loaded->no_chat_reason);
+  }
+  spdlog::info("tokenizer ready: {} tokens ({:.1f} s)", loaded->tokenizer->vocab_size(),
+               SecondsSince(start));
+
+  state.SetLoading("weights");
+  ModelOptions model_options;
+  model_options.threads = options.threads;
+  QUERN_ASSIGN(auto model, Model::Load(std::move(file), model_options));
+  const ModelInfo info = model->info();
+  spdlog::info("weights ready: {} {}, {:.0f} M parameters, {} ({:.1f} s)", info.architecture,
+               info.quantization, info.parameters / 1e6, server::ShowBytes(info.weight_bytes),
+               SecondsSince(start));
+
+  state.SetLoading("KV cache");
+  EngineOptions engine_options;
+  engine_options.max_sequences = options.max_sequences;
+  engine_options.max_waiting = options.max_waiting;
+  engine_options.max_batch_tokens = options.max_batch_tokens;
+  engine_options.max_context_tokens = options.max_context_tokens;
+  engine_options.kv_memory_bytes = options.kv_memory_bytes;
+  QUERN_ASSIGN(loaded->engine,
+               EngineCore::Start(std::move(model), *loaded->tokenizer, engine_options, &observer));
+  metrics.SetModelInfo(info.architecture, info.quantization, QUERN_VERSION);
+  const EngineStats stats = loaded->engine->Stats();
+  spdlog::info("ready: '{}', context {} tokens, KV cache {} tokens ({:.1f} s)", options.served_name,
+               loaded->engine->max_context_tokens(), stats.kv_blocks_total * stats.kv_block_tokens,
+               SecondsSince(start));
+  return loaded;
+}
+
+// 2 where the input is wrong and trying again is useless, 1 where the machine or this program is.
+int ExitCode(const Error& error) {
+  switch (error.code) {
+    case ErrorCode::kInvalidArgument:
+    case ErrorCode::kNotFound:
+    case ErrorCode::kPermissionDenied:
+    case ErrorCode::kUnsupported:
+    case ErrorCode::kDataLoss:
+    case ErrorCode::kResourceExhausted:
+      return 2;
+    default:
+      return 1;
+  }
+}
+
+// Both ports, listening. Returns "host:port" of the API for the log.
+Result<std::string> OpenPorts(const ServeOptions& options, http::HttpObserver& observer,
+                              server::Api& api, http::HttpServer& http) {
+  http::ListenOptions listen;
+  listen.host = options.host;
+  listen.port = options.port;
+  listen.observer = &observer;
+  listen.limits.max_connections = options.max_connections;
+  listen.limits.max_body_bytes = static_cast<size_t>(options.max_body_bytes);
+  listen.limits.write_timeout = options.write_timeout;
+  QUERN_ASSIGN(const uint16_t port, http.Listen(listen, api.PublicRouter()));
+  http::ListenOptions admin;
+  admin.host = options.admin_host;
+  admin.port = options.admin_port;
+  admin.observer = &observer;
+  admin.limits.max_connections = 64;
+  admin.limits.max_body_bytes = 64 * 1024;
+  QUERN_ASSIGN(const uint16_t admin_port, http.Listen(admin, api.AdminRouter()));
+  spdlog::info("listening: API http://{}:{}/v1, metrics http://{}:{}/metrics", options.host, port,
+               options.admin_host, admin_port);
+  return fmt::format("{}:{}", options.host, port);
+}
+
+// After the signal: not ready at once, what runs finishes, everything is flushed. True if all did.
+bool DrainAll(const ServeOptions& options, ServingState& state, http::HttpServer& http) {
+  const SteadyTime start = RealClock().Now();
+  const SteadyTime deadline = start + options.drain_timeout;
+  state.SetDraining();
+  http.BeginDrain();
+  bool finished = true;
+  if (const LoadedModel* model = state.Get().model) {
+    const EngineStats stats = model->engine->Stats();
+    spdlog::info("draining: {} running, {} waiting, at most {:.1f} s", stats.running, stats.waiting,
+                 Seconds(options.drain_timeout).count());
+    finished = model->engine->Drain(options.drain_timeout);
+  }
+  // The last events may still be on their way to slow clients; they get a moment even when the
+  // drain took all of its time.
+  const auto left = std::chrono::duration_cast<Milliseconds>(deadline - RealClock().Now());
+  const bool flushed = http.Stop(std::max(left, Milliseconds(500)));
+  if (finished) {
+    spdlog::info("drained in {:.1f} s", SecondsSince(start));
+  } else {
+    spdlog::warn("the drain timeout of {:.1f} s is over: what still ran was cancelled",
+                 Seconds(options.drain_timeout).count());
+  }
+  if (!flushed) spdlog::info("some connections had to be closed from this side");
+  return finished;
+}
+
+int Serve(const ServeOptions& options) {
+  Wakeup wakeup;
+  WatchSignals(wakeup);
+  // Destroyed from the last to the first: the engine (in `state`) still posts to `http`'s loop
+  // while it ends, so the loop goes after it; its threads have been joined by then.
+  RuntimeMetrics metrics(options.served_name);
+  server::MetricsEngineObserver engine_observer(metrics);
+  server::MetricsHttpObserver http_observer(metrics);
+  http::HttpServer http(/*io_threads=*/1);
+  ServingState state;
+  server::ApiOptions api_options;
+  api_options.stall_timeout = options.stall_timeout;
+  server::Api api(state, metrics, api_options);
+
+  auto opened = OpenPorts(options, http_observer, api, http);
+  if (!opened) {
+    spdlog::error("{}", opened.error().message);
+    return ExitCode(opened.error());
+  }
+  http.Start();
+  std::thread loader([&] {
+    try {
+      auto loaded = Load(options, state, engine_observer, metrics);
+      if (!loaded) return wakeup.Failed(std::move(loaded).error());
+      state.SetReady(std::move(loaded).value());
+    } catch (const std::bad_alloc&) {
+      wakeup.Failed(
+          MakeError(ErrorCode::kResourceExhausted, "not enough memory to load the model"));
+    } catch (const std::exception& error) {
+      wakeup.Failed(MakeError(ErrorCode::kInternal, "{}", error.what()));
+    }
+  });
+
+  if (const auto error = wakeup.Wait()) {
+    loader.join();
+    http.Stop(Milliseconds(500));
+    spdlog::error("cannot serve {}: {}", options.model, error->message);
+    return ExitCode(*error);
+  }
+  if (state.Get().phase == ServingState::Phase::kLoading) {
+    // Nothing runs that could be lost, and loading cannot be stopped half-way.
+    spdlog::info("stopped while loading");
+    std::_Exit(0);
+  }
+  loader.join();
+  return DrainAll(options, state, http) ? 0 : 1;
+}
+
+}  // namespace
+}  // namespace quern
+
+int main(int argc, char** argv) {
+  const auto parsed = quern::ParseCommandLine(argc, argv);
+  if (parsed.exit_now) return parsed.exit_code;
+  if (auto log = quern::InitLog("quern-serve", parsed.options.log_level, parsed.options.log_format);
+      !log) {
+    std::fprintf(stderr, "quern-serve: %s\n", log.error().message.c_str());
+    return 2;
+  }
+  try {
+    return quern::Serve(parsed.options);
+  } catch (const std::exception& error) {
+    spdlog::critical("unexpected: {}", error.what());
+    return 1;
+  }
+}

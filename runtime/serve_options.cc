@@ -1,0 +1,167 @@
+#include "runtime/serve_options.h"
+
+#include <CLI/CLI.hpp>
+#include <algorithm>
+#include <cctype>
+#include <cstdio>
+#include <filesystem>
+#include <iostream>
+
+#include "runtime/server/units.h"
+
+namespace quern {
+namespace {
+
+constexpr char kFooter[] = R"(
+Sizes are written 512MiB, 1.5GiB or 800MB; durations 30s, 500ms or 2m.
+Every option can also be set by the environment variable named beside it; the command line wins.
+
+Examples:
+  quern-serve SmolLM2-135M-Instruct.Q4_1.gguf
+      serves on http://127.0.0.1:8000/v1, metrics on http://127.0.0.1:9090/metrics
+
+  curl http://127.0.0.1:8000/v1/chat/completions -d '{
+    "model": "SmolLM2-135M-Instruct.Q4_1", "stream": true,
+    "messages": [{"role": "user", "content": "What is a quern?"}]}'
+      asks it; any client of OpenAI's API does the same with its base URL set to .../v1
+
+  quern-serve model.gguf --host 0.0.0.0 --served-name smollm2 --kv-memory 512MiB --threads 2
+      in a container: all addresses, a name of your choice, bounded memory and cores
+
+SIGTERM or Ctrl-C: takes nothing new, finishes what runs (at most --drain-timeout), exits 0;
+a second one exits at once. Exit code 2: the model or an option is wrong, and one line says how.)";
+
+// "--kv-memory" -> "QUERN_KV_MEMORY"
+std::string EnvName(const std::string& flag) {
+  std::string name = "QUERN_";
+  for (const char c : flag.substr(2)) {
+    name += c == '-' ? '_' : static_cast<char>(std::toupper(static_cast<unsigned char>(c)));
+  }
+  return name;
+}
+
+template <typename T>
+CLI::Option* Add(CLI::App& app, const std::string& flag, T& target, const std::string& help) {
+  return app.add_option(flag, target, help)->envname(EnvName(flag));
+}
+
+// A size or "auto" (0).
+CLI::Option* AddBytes(CLI::App& app, const std::string& flag, int64_t& target, bool can_be_auto,
+                      const std::string& help) {
+  const auto read = [&target, can_be_auto](const std::string& text) {
+    if (can_be_auto && text == "auto") {
+      target = 0;
+      return;
+    }
+    auto bytes = server::ParseBytes(text);
+    if (!bytes) throw CLI::ValidationError(bytes.error().message);
+    if (*bytes == 0) throw CLI::ValidationError("'" + text + "' is no useful size");
+    target = *bytes;
+  };
+  return app.add_option_function<std::string>(flag, read, help)
+      ->envname(EnvName(flag))
+      ->type_name("SIZE");
+}
+
+CLI::Option* AddDuration(CLI::App& app, const std::string& flag, std::chrono::milliseconds& target,
+                         const std::string& help) {
+  const auto read = [&target](const std::string& text) {
+    auto duration = server::ParseDuration(text);
+    if (!duration) throw CLI::ValidationError(duration.error().message);
+    target = *duration;
+  };
+  return app.add_option_function<std::string>(flag, read, help)
+      ->envname(EnvName(flag))
+      ->type_name("DURATION");
+}
+
+void AddServing(CLI::App& app, ServeOptions& options) {
+  app.add_option("MODEL", options.model, "Model to serve: a GGUF file")
+      ->envname("QUERN_MODEL")
+      ->required()
+      ->type_name("FILE");
+  Add(app, "--served-name", options.served_name,
+      "Name that clients use for the model [the file's name without .gguf]")
+      ->type_name("NAME");
+  Add(app, "--host", options.host, "Address to listen on; 0.0.0.0 for all [127.0.0.1]")
+      ->type_name("ADDRESS");
+  Add(app, "--port", options.port, "Port of the API; 0 for any free one [8000]")->type_name("PORT");
+  Add(app, "--admin-host", options.admin_host, "Address of the administrative port [as --host]")
+      ->type_name("ADDRESS");
+  Add(app, "--admin-port", options.admin_port,
+      "Port of /metrics and /health, not to be exposed to clients; 0 for any free one [9090]")
+      ->type_name("PORT");
+}
+
+void AddEngine(CLI::App& app, ServeOptions& options) {
+  Add(app, "--threads", options.threads,
+      "Threads of the forward pass; 0: the cgroup's CPU quota [0]")
+      ->check(CLI::Range(0, 1024))
+      ->type_name("N");
+  Add(app, "--max-sequences", options.max_sequences, "Requests that run at once in a batch [32]")
+      ->check(CLI::Range(1, 4096))
+      ->type_name("N");
+  Add(app, "--max-waiting", options.max_waiting,
+      "Requests that may wait for a place; more get status 429 [256]")
+      ->check(CLI::Range(0, 1'000'000))
+      ->type_name("N");
+  Add(app, "--max-batch-tokens", options.max_batch_tokens,
+      "Tokens of one step; less keeps streams smoother while long prompts are read [512]")
+      ->check(CLI::Range(1, 65536))
+      ->type_name("N");
+  Add(app, "--max-context-tokens", options.max_context_tokens,
+      "Longest prompt and answer together; 0: what the model was trained for [0]")
+      ->check(CLI::Range(0, 100'000'000))
+      ->type_name("N");
+  AddBytes(app, "--kv-memory", options.kv_memory_bytes, /*can_be_auto=*/true,
+           "Memory of the KV cache, or auto: a part of what is free [auto]");
+}
+
+void AddLimits(CLI::App& app, ServeOptions& options) {
+  Add(app, "--max-connections", options.max_connections,
+      "Connections at once; more get status 503 [1024]")
+      ->check(CLI::Range(1, 1'000'000))
+      ->type_name("N");
+  AddBytes(app, "--max-body", options.max_body_bytes, /*can_be_auto=*/false,
+           "Largest request body; a larger one gets status 413 [4MiB]");
+  AddDuration(app, "--write-timeout", options.write_timeout,
+              "A client that takes no byte for so long is dropped [30s]");
+  AddDuration(app, "--drain-timeout", options.drain_timeout,
+              "Time that running requests have to finish after SIGTERM [30s]");
+  AddDuration(app, "--stall-timeout", options.stall_timeout,
+              "/health/live fails when work waits so long without a token; 0: never [120s]");
+  Add(app, "--log-level", options.log_level, "trace, debug, info, warn or error [info]")
+      ->type_name("LEVEL");
+  Add(app, "--log-format", options.log_format, "text or json [text]")->type_name("FORMAT");
+}
+
+}  // namespace
+
+ParsedCommandLine ParseCommandLine(int argc, char** argv) {
+  ParsedCommandLine parsed;
+  CLI::App app("Serves a quantised language model over an OpenAI-compatible HTTP API.\n",
+               "quern-serve");
+  app.footer(kFooter);
+  app.set_version_flag("--version", "quern-serve " QUERN_VERSION);
+  app.get_formatter()->column_width(38);
+  AddServing(app, parsed.options);
+  AddEngine(app, parsed.options);
+  AddLimits(app, parsed.options);
+  try {
+    app.parse(argc, argv);
+  } catch (const CLI::Success& success) {  // --help, --version
+    parsed.exit_now = true;
+    app.exit(success);
+  } catch (const CLI::ParseError& error) {
+    parsed.exit_now = true;
+    parsed.exit_code = 2;
+    std::fprintf(stderr, "quern-serve: %s; see quern-serve --help\n", error.what());
+  }
+  if (parsed.options.served_name.empty()) {
+    parsed.options.served_name = std::filesystem::path(parsed.options.model).stem().string();
+  }
+  if (parsed.options.admin_host.empty()) parsed.options.admin_host = parsed.options.host;
+  return parsed;
+}
+
+}  // namespace quern

@@ -1,0 +1,43 @@
+#pragma once
+
+#include <chrono>
+#include <cstdint>
+#include <string>
+
+#include "runtime/base/result.h"
+
+namespace quern {
+
+// The command line of quern-serve, checked.
+struct ServeOptions {
+  std::string model;        // path of a GGUF file
+  std::string served_name;  // empty: the file's name without ".gguf"
+  std::string host = "127.0.0.1";
+  uint16_t port = 8000;
+  std::string admin_host;  // empty: as host
+  uint16_t admin_port = 9090;
+  int threads = 0;  // 0: the cgroup's CPU quota
+  int32_t max_sequences = 32;
+  int32_t max_waiting = 256;
+  int32_t max_batch_tokens = 512;
+  int32_t max_context_tokens = 0;  // 0: the model's
+  int64_t kv_memory_bytes = 0;     // 0: from free memory
+  int32_t max_connections = 1024;
+  int64_t max_body_bytes = 4 << 20;
+  std::chrono::milliseconds write_timeout{30'000};
+  std::chrono::milliseconds drain_timeout{30'000};
+  std::chrono::milliseconds stall_timeout{120'000};
+  std::string log_level = "info";
+  std::string log_format = "text";
+};
+
+// What main should do after the command line was read.
+struct ParsedCommandLine {
+  ServeOptions options;
+  bool exit_now = false;  // --help or --version was printed, or an error
+  int exit_code = 0;      // 2 for an error, which is on stderr in one line
+};
+
+ParsedCommandLine ParseCommandLine(int argc, char** argv);
+
+}  // namespace quern

@@ -1,0 +1,222 @@
+#include "runtime/server/api.h"
+
+#include <fmt/format.h>
+#include <spdlog/spdlog.h>
+
+#include <ctime>
+#include <nlohmann/json.hpp>
+
+#include "runtime/server/generation_job.h"
+
+namespace quern::server {
+using http::Request;
+using http::ResponderPtr;
+using http::Response;
+using nlohmann::json;
+
+namespace {
+
+Response JsonResponse(int status, const json& body) {
+  Response response;
+  response.status = status;
+  response.body = body.dump(-1, ' ', false, json::error_handler_t::replace);
+  return response;
+}
+
+json ModelJson(const LoadedModel& model) {
+  return {{"id", model.served_name},
+          {"object", "model"},
+          {"created", model.created},
+          {"owned_by", "quern"},
+          {"max_model_len", model.engine->max_context_tokens()}};
+}
+
+}  // namespace
+
+Api::Api(ServingState& state, RuntimeMetrics& metrics, const ApiOptions& options)
+    : state_(state),
+      metrics_(metrics),
+      options_(options),
+      gate_(options.max_preparing, options.max_preparing_bytes),
+      pool_(options.encode_threads) {}
+
+http::Router Api::PublicRouter() {
+  http::Router router(HttpErrorJson);
+  router.Add("GET", "/v1/models", "models",
+             [this](Request, ResponderPtr responder) { ListModels(*responder); });
+  router.Add("GET", "/v1/models/{id...}", "model", [this](Request request, ResponderPtr responder) {
+    ShowModel(request.path_parameter, *responder);
+  });
+  router.Add("POST", "/v1/completions", "completions", [this](Request request, ResponderPtr r) {
+    Generate(ReplyKind::kCompletion, std::move(request), std::move(r));
+  });
+  router.Add("POST", "/v1/chat/completions", "chat_completions",
+             [this](Request request, ResponderPtr responder) {
+               Generate(ReplyKind::kChat, std::move(request), std::move(responder));
+             });
+  router.Add("POST", "/tokenize", "tokenize", [this](Request request, ResponderPtr responder) {
+    AnswerText(Tokenize, std::move(request), std::move(responder));
+  });
+  router.Add("POST", "/detokenize", "detokenize", [this](Request request, ResponderPtr responder) {
+    AnswerText(Detokenize, std::move(request), std::move(responder));
+  });
+  AddHealth(router);
+  return router;
+}
+
+http::Router Api::AdminRouter() {
+  http::Router router(HttpErrorJson);
+  router.Add("GET", "/metrics", "metrics",
+             [this](Request, ResponderPtr responder) { Metrics(*responder); });
+  AddHealth(router);
+  return router;
+}
+
+void Api::AddHealth(http::Router& router) {
+  router.Add("GET", "/health/live", "health_live",
+             [this](Request, ResponderPtr responder) { Live(*responder); });
+  router.Add("GET", "/health/ready", "health_ready",
+             [this](Request, ResponderPtr responder) { Ready(*responder); });
+}
+
+void Api::Refuse(const ApiError& error, http::Responder& responder) {
+  if (error.code == "queue_full") metrics_.CountRejected("queue_full");
+  if (error.code == "admission_full") metrics_.CountRejected("admission_full");
+  if (error.code == "context_length_exceeded") metrics_.CountRejected("context_length");
+  if (error.code == "model_loading") metrics_.CountRejected("loading");
+  if (error.code == "draining") metrics_.CountRejected("draining");
+  responder.Send(ToResponse(error));
+}
+
+const LoadedModel* Api::ModelOrRefuse(http::Responder& responder) {
+  const auto view = state_.Get();
+  if (view.phase == ServingState::Phase::kReady) return view.model;
+  const bool loading = view.phase == ServingState::Phase::kLoading;
+  Refuse(
+      ApiError{503,
+               loading ? fmt::format("the model is still loading: {}", view.reason) : view.reason,
+               "server_error", "", loading ? "model_loading" : "draining", 1},
+      responder);
+  return nullptr;
+}
+
+template <typename T>
+void Api::Offload(std::string body, const ResponderPtr& responder,
+                  std::function<ApiResult<T>(const std::string&)> work,
+                  std::function<void(ApiResult<T>)> then) {
+  auto ticket = gate_.TryEnter(body.size());
+  if (!ticket) {
+    return Refuse(ApiError{429, "too many requests wait to be read; try again later",
+                           "rate_limit_error", "", "admission_full", 1},
+                  *responder);
+  }
+  if (body.size() < options_.long_body_bytes) return then(work(body));
+  pool_.Run([body = std::move(body), responder, work = std::move(work), then = std::move(then),
+             ticket = std::move(ticket)] {
+    auto result = std::make_shared<ApiResult<T>>(work(body));
+    responder->Post([responder, then, ticket, result] {
+      if (!responder->Done()) then(std::move(*result));
+    });
+  });
+}
+
+void Api::Generate(ReplyKind kind, Request request, ResponderPtr responder) {
+  const LoadedModel* model = ModelOrRefuse(*responder);
+  if (!model) return;
+  Offload<Prepared>(
+      std::move(request.body), responder,
+      [kind, model](const std::string& body) { return Prepare(kind, body, *model); },
+      [this, kind, model, responder](ApiResult<Prepared> prepared) {
+        Submit(kind, std::move(prepared), *model, responder);
+      });
+}
+
+void Api::Submit(ReplyKind kind, ApiResult<Prepared> result, const LoadedModel& model,
+                 const ResponderPtr& responder) {
+  if (const auto* error = std::get_if<ApiError>(&result)) return Refuse(*error, *responder);
+  auto& prepared = std::get<Prepared>(result);
+  std::vector<int32_t> prompt_tokens;
+  for (const auto& request : prepared.requests) {
+    prompt_tokens.push_back(static_cast<int32_t>(request.prompt.size()));
+  }
+  const std::string id = NewId(kind == ReplyKind::kChat ? "chatcmpl-" : "cmpl-");
+  ReplyWriter writer(kind, id, model.served_name, std::time(nullptr), prepared.include_usage);
+  const auto job = std::make_shared<GenerationJob>(*model.engine, responder, std::move(writer),
+                                                   prepared.stream, prepared.include_usage);
+  if (auto started = job->Start(std::move(prepared.requests)); !started) {
+    return Refuse(FromError(started.error()), *responder);
+  }
+  for (const int32_t tokens : prompt_tokens) metrics_.CountAdmitted(tokens);
+  spdlog::debug("admitted {} stream={} prompts={} prompt_tokens={}", id, prepared.stream,
+                prompt_tokens.size(), prompt_tokens.front());
+}
+
+void Api::AnswerText(TextFunction function, Request request, ResponderPtr responder) {
+  const LoadedModel* model = ModelOrRefuse(*responder);
+  if (!model) return;
+  Offload<std::string>(
+      std::move(request.body), responder,
+      [function, model](const std::string& body) { return function(body, *model); },
+      [this, responder](ApiResult<std::string> answer) {
+        if (const auto* error = std::get_if<ApiError>(&answer)) return Refuse(*error, *responder);
+        Response response;
+        response.body = std::get<std::string>(std::move(answer));
+        responder->Send(std::move(response));
+      });
+}
+
+void Api::ListModels(http::Responder& responder) {
+  const LoadedModel* model = ModelOrRefuse(responder);
+  if (!model) return;
+  responder.Send(
+      JsonResponse(200, {{"object", "list"}, {"data", json::array({ModelJson(*model)})}}));
+}
+
+void Api::ShowModel(const std::string& id, http::Responder& responder) {
+  const LoadedModel* model = ModelOrRefuse(responder);
+  if (!model) return;
+  if (id != model->served_name) return Refuse(ModelNotFound(id, *model), responder);
+  responder.Send(JsonResponse(200, ModelJson(*model)));
+}
+
+void Api::Live(http::Responder& responder) {
+  const auto view = state_.Get();
+  const double stalled = view.model ? view.model->engine->StalledFor().count() : 0;
+  if (options_.stall_timeout.count() > 0 && stalled > options_.stall_timeout.count()) {
+    return responder.Send(JsonResponse(
+        503,
+        {{"status", "stalled"},
+         {"reason", fmt::format("work has waited {:.0f} s without a token; the limit is {:.0f} s",
+                                stalled, options_.stall_timeout.count())}}));
+  }
+  responder.Send(JsonResponse(200, {{"status", "live"}}));
+}
+
+void Api::Ready(http::Responder& responder) {
+  const auto view = state_.Get();
+  if (view.phase == ServingState::Phase::kReady) {
+    return responder.Send(JsonResponse(200, {{"status", "ready"}}));
+  }
+  const char* status = view.phase == ServingState::Phase::kLoading ? "loading" : "draining";
+  responder.Send(JsonResponse(503, {{"status", status}, {"reason", view.reason}}));
+}
+
+void Api::Metrics(http::Responder& responder) {
+  MetricsSnapshot now;
+  if (const LoadedModel* model = state_.Get().model) {
+    const EngineStats stats = model->engine->Stats();
+    now.running = stats.running;
+    now.waiting = stats.waiting;
+    now.kv_tokens_used = int64_t{stats.kv_blocks_used} * stats.kv_block_tokens;
+    now.kv_tokens_capacity = int64_t{stats.kv_blocks_total} * stats.kv_block_tokens;
+    now.tokens_per_second = stats.tokens_per_second;
+    now.prompt_tokens_total = stats.prompt_tokens_total;
+    now.generation_tokens_total = stats.generated_tokens_total;
+  }
+  Response response;
+  response.content_type = "text/plain; version=0.0.4; charset=utf-8";
+  response.body = metrics_.Render(now);
+  responder.Send(std::move(response));
+}
+
+}  // namespace quern::server

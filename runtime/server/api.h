@@ -1,0 +1,64 @@
+#pragma once
+
+#include <chrono>
+#include <functional>
+#include <memory>
+#include <string>
+
+#include "runtime/http/router.h"
+#include "runtime/metrics/runtime_metrics.h"
+#include "runtime/server/admission_gate.h"
+#include "runtime/server/encode_pool.h"
+#include "runtime/server/prepare.h"
+#include "runtime/server/serving_state.h"
+
+namespace quern::server {
+
+struct ApiOptions {
+  size_t max_preparing = 256;             // requests between body and engine
+  size_t max_preparing_bytes = 64 << 20;  // their bodies
+  size_t long_body_bytes = 16 * 1024;     // from here on not on an I/O thread
+  int encode_threads = 1;
+  Seconds stall_timeout{120};  // /health/live fails after so long without progress; 0: never
+};
+
+// The routes of the public port (OpenAI's API, /tokenize, health) and of the administrative one
+// (metrics, health). Handlers run on I/O threads; what takes long goes to the encode pool.
+// The referenced objects outlive this; this outlives the HTTP server's threads.
+class Api {
+ public:
+  Api(ServingState& state, RuntimeMetrics& metrics, const ApiOptions& options);
+
+  http::Router PublicRouter();
+  http::Router AdminRouter();
+
+ private:
+  // The model, or null after having answered 503.
+  const LoadedModel* ModelOrRefuse(http::Responder& responder);
+  void Generate(ReplyKind kind, http::Request request, http::ResponderPtr responder);
+  void Submit(ReplyKind kind, ApiResult<Prepared> prepared, const LoadedModel& model,
+              const http::ResponderPtr& responder);
+  using TextFunction = ApiResult<std::string> (*)(std::string_view body, const LoadedModel& model);
+  void AnswerText(TextFunction function, http::Request request, http::ResponderPtr responder);
+  // Runs `work` here or, for a long body, on the pool; then `then` with its result on the strand.
+  // Answers 429 if the gate is full.
+  template <typename T>
+  void Offload(std::string body, const http::ResponderPtr& responder,
+               std::function<ApiResult<T>(const std::string&)> work,
+               std::function<void(ApiResult<T>)> then);
+  void Refuse(const ApiError& error, http::Responder& responder);
+  void AddHealth(http::Router& router);
+  void ListModels(http::Responder& responder);
+  void ShowModel(const std::string& id, http::Responder& responder);
+  void Live(http::Responder& responder);
+  void Ready(http::Responder& responder);
+  void Metrics(http::Responder& responder);
+
+  ServingState& state_;
+  RuntimeMetrics& metrics_;
+  const ApiOptions options_;
+  AdmissionGate gate_;
+  EncodePool pool_;  // last: its threads use the others
+};
+
+}  // namespace quern::server

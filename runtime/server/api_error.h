@@ -1,0 +1,46 @@
+#pragma once
+
+#include <fmt/format.h>
+
+#include <string>
+#include <utility>
+#include <variant>
+
+#include "runtime/base/result.h"
+#include "runtime/http/message.h"
+
+namespace quern::server {
+
+// An error as OpenAI's API reports it: {"error": {"message", "type", "param", "code"}}.
+struct ApiError {
+  int status = 400;
+  std::string message;  // what was wrong and what would be right
+  std::string type = "invalid_request_error";
+  std::string param;      // path of the offending parameter, "messages[1].role"; empty: null
+  std::string code;       // stable, for programs; empty: null
+  int retry_after_s = 0;  // > 0: sent as Retry-After
+};
+
+// The error's JSON; invalid UTF-8 in its parts is replaced.
+std::string ToJson(const ApiError& error);
+http::Response ToResponse(const ApiError& error);
+
+// The error that an engine, tokenizer or chat template came back with, on its way to a client.
+ApiError FromError(const Error& error);
+
+// What the HTTP side answers with by itself (404, 405, 408, 413, 431, ...), in the same shape.
+std::string HttpErrorJson(int status, std::string_view message);
+
+// A value, or the error to answer with.
+template <typename T>
+using ApiResult = std::variant<T, ApiError>;
+
+// Thrown by the readers of request bodies, and caught where the parsing of a request begins: it
+// never leaves this folder.
+struct ApiException {
+  ApiError error;
+};
+
+[[noreturn]] void ThrowApiError(std::string param, std::string code, std::string message);
+
+}  // namespace quern::server

@@ -1,0 +1,218 @@
+#include "runtime/server/fields.h"
+
+#include <algorithm>
+#include <cmath>
+
+namespace quern::server {
+using nlohmann::json;
+
+namespace {
+
+// Deepest nesting of brackets outside strings. Right for valid JSON; for anything else the parser
+// finds the fault.
+int Depth(std::string_view text) {
+  int depth = 0, deepest = 0;
+  bool in_string = false;
+  for (size_t i = 0; i < text.size(); ++i) {
+    const char c = text[i];
+    if (in_string) {
+      if (c == '\\') ++i;
+      if (c == '"') in_string = false;
+    } else if (c == '"') {
+      in_string = true;
+    } else if (c == '[' || c == '{') {
+      deepest = std::max(deepest, ++depth);
+    } else if (c == ']' || c == '}') {
+      --depth;
+    }
+  }
+  return deepest;
+}
+
+// nlohmann's "[json.exception...] parse error at line 1, column 2: syntax error while parsing value
+// - REASON; last read: '...'": the reason alone. What was last read may be as long as the body.
+std::string Reason(std::string_view what) {
+  const size_t dash = what.find(" - ");
+  if (dash != std::string_view::npos) what.remove_prefix(dash + 3);
+  return std::string(what.substr(0, what.find("; last read")).substr(0, 200));
+}
+
+[[noreturn]] void ThrowNotJson(std::string_view body, size_t byte, std::string_view reason) {
+  const size_t at = std::min(byte > 0 ? byte - 1 : 0, body.size());
+  const std::string_view before = body.substr(0, at);
+  const auto line = 1 + std::count(before.begin(), before.end(), '\n');
+  const size_t line_start =
+      before.rfind('\n') == std::string_view::npos ? 0 : before.rfind('\n') + 1;
+  ThrowApiError(
+      "", "invalid_json",
+      fmt::format("the request's body is not valid JSON: line {}, column {} (byte {}): {}", line,
+                  at - line_start + 1, at, reason));
+}
+
+size_t EditDistance(std::string_view a, std::string_view b) {
+  std::vector<size_t> row(b.size() + 1);
+  for (size_t j = 0; j <= b.size(); ++j) row[j] = j;
+  for (size_t i = 1; i <= a.size(); ++i) {
+    size_t diagonal = row[0];
+    row[0] = i;
+    for (size_t j = 1; j <= b.size(); ++j) {
+      const size_t substitute = diagonal + (a[i - 1] != b[j - 1]);
+      diagonal = row[j];
+      row[j] = std::min({row[j] + 1, row[j - 1] + 1, substitute});
+    }
+  }
+  return row[b.size()];
+}
+
+}  // namespace
+
+json ParseJsonObject(std::string_view body) {
+  if (body.find_first_not_of(" \t\r\n") == std::string_view::npos) {
+    ThrowApiError("", "invalid_json", "the request has no body; send a JSON object");
+  }
+  if (Depth(body) > kMaxJsonDepth) {
+    ThrowApiError(
+        "", "invalid_json",
+        fmt::format("the request's JSON is nested more than {} levels deep", kMaxJsonDepth));
+  }
+  json value;
+  try {
+    value = json::parse(body);
+  } catch (const json::parse_error& error) {
+    ThrowNotJson(body, error.byte, Reason(error.what()));
+  } catch (const json::exception& error) {  // a number outside a double's range
+    ThrowApiError("", "invalid_json",
+                  fmt::format("the request's body is not valid JSON: {}", Reason(error.what())));
+  }
+  if (!value.is_object()) {
+    ThrowApiError("", "invalid_type",
+                  fmt::format("the request's body must be a JSON object, not {}", Shown(value)));
+  }
+  return value;
+}
+
+std::string Shown(const json& value) {
+  const char* type = value.type_name();
+  if (value.is_null()) return "null";
+  if (value.is_structured()) return fmt::format("{} {}", value.is_array() ? "an" : "an", type);
+  const std::string text = value.dump(-1, ' ', false, json::error_handler_t::replace);
+  if (text.size() > 60) return fmt::format("a {} of {} bytes", type, text.size());
+  return fmt::format("the {} {}", type, text);
+}
+
+Fields::Fields(const json& object, std::string path) : object_(object), path_(std::move(path)) {
+  if (!object.is_object()) {
+    ThrowApiError(path_, "invalid_type",
+                  fmt::format("'{}' must be an object, not {}", path_, Shown(object)));
+  }
+}
+
+std::string Fields::Path(const std::string& name) const {
+  return path_.empty() ? name : path_ + "." + name;
+}
+
+void Fields::WrongType(const std::string& name, std::string_view wanted, const json& value) const {
+  ThrowApiError(Path(name), "invalid_type",
+                fmt::format("'{}' must be {}, not {}", Path(name), wanted, Shown(value)));
+}
+
+const json* Fields::Find(const std::string& name) {
+  known_.insert(name);
+  const auto found = object_.find(name);
+  return found == object_.end() || found->is_null() ? nullptr : &*found;
+}
+
+const json& Fields::Require(const std::string& name, std::string_view what) {
+  const json* value = Find(name);
+  if (!value) {
+    ThrowApiError(Path(name), "missing_required_parameter",
+                  fmt::format("'{}' is missing; it must be {}", Path(name), what));
+  }
+  return *value;
+}
+
+std::optional<bool> Fields::Bool(const std::string& name) {
+  const json* value = Find(name);
+  if (!value) return std::nullopt;
+  if (!value->is_boolean()) WrongType(name, "true or false", *value);
+  return value->get<bool>();
+}
+
+std::optional<double> Fields::Number(const std::string& name, double min, double max) {
+  const json* value = Find(name);
+  if (!value) return std::nullopt;
+  const std::string wanted = fmt::format("a number from {} to {}", min, max);
+  if (!value->is_number()) WrongType(name, wanted, *value);
+  const double number = value->get<double>();
+  if (!(number >= min && number <= max)) {
+    ThrowApiError(Path(name), "invalid_value",
+                  fmt::format("'{}' must be {}, not {}", Path(name), wanted, value->dump()));
+  }
+  return number;
+}
+
+std::optional<int64_t> Fields::Integer(const std::string& name, int64_t min, int64_t max) {
+  const json* value = Find(name);
+  if (!value) return std::nullopt;
+  const std::string wanted = max >= INT32_MAX
+                                 ? fmt::format("a whole number of at least {}", min)
+                                 : fmt::format("a whole number from {} to {}", min, max);
+  if (!value->is_number()) WrongType(name, wanted, *value);
+  const double number = value->get<double>();
+  const bool whole = value->is_number_integer() || number == std::floor(number);
+  // Doubles are compared first: a number beyond int64 must not be converted.
+  bool inside = whole && number >= static_cast<double>(min) && number <= static_cast<double>(max);
+  if (inside && value->is_number_unsigned()) {
+    inside = value->get<uint64_t>() <= static_cast<uint64_t>(max);
+  }
+  if (inside && value->is_number_float()) inside = std::abs(number) < 9.0e15;
+  if (!inside) {
+    ThrowApiError(Path(name), "invalid_value",
+                  fmt::format("'{}' must be {}, not {}", Path(name), wanted, value->dump()));
+  }
+  return value->is_number_float() ? static_cast<int64_t>(number) : value->get<int64_t>();
+}
+
+std::optional<std::string> Fields::String(const std::string& name) {
+  const json* value = Find(name);
+  if (!value) return std::nullopt;
+  if (!value->is_string()) WrongType(name, "a string", *value);
+  return value->get<std::string>();
+}
+
+void Fields::Ignore(std::initializer_list<const char*> names) {
+  for (const char* name : names) known_.insert(name);
+}
+
+void Fields::OnlyNeutral(const std::string& name, std::initializer_list<json> neutral,
+                         std::string_view instead) {
+  const json* value = Find(name);
+  if (!value) return;
+  if (std::find(neutral.begin(), neutral.end(), *value) != neutral.end()) return;
+  std::string allowed = "leave it out";
+  if (neutral.size() > 0) allowed += fmt::format(" or send {}", neutral.begin()->dump());
+  if (!instead.empty()) allowed = std::string(instead);
+  ThrowApiError(
+      Path(name), "unsupported_parameter",
+      fmt::format("'{}' is not supported by this server with the value that was sent ({}); {}",
+                  Path(name), Shown(*value), allowed));
+}
+
+void Fields::RefuseUnknown() const {
+  for (const auto& [name, value] : object_.items()) {
+    if (known_.count(name) > 0) continue;
+    const std::string shown = name.substr(0, 80);
+    std::string hint;
+    for (const std::string& candidate : known_) {
+      if (name.size() <= 80 && EditDistance(name, candidate) <= 2) {
+        hint = fmt::format("; did you mean '{}'?", Path(candidate));
+        break;
+      }
+    }
+    ThrowApiError(
+        Path(shown), "unknown_parameter",
+        fmt::format("'{}' is not a parameter that this server knows{}", Path(shown), hint));
+  }
+}
+
+}  // namespace quern::server

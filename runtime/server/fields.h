@@ -1,0 +1,60 @@
+#pragma once
+
+#include <cstdint>
+#include <nlohmann/json.hpp>
+#include <optional>
+#include <set>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "runtime/server/api_error.h"
+
+namespace quern::server {
+
+// How deep a request's JSON may be nested. OpenAI's API needs less than ten levels.
+constexpr int kMaxJsonDepth = 64;
+
+// A request's body as a JSON object. Throws ApiException: not JSON (line, column and byte), invalid
+// UTF-8, nested too deeply (checked before parsing, without recursion), not an object.
+nlohmann::json ParseJsonObject(std::string_view body);
+
+// A JSON value as it may stand in an error message: its type, and the value if it is short.
+std::string Shown(const nlohmann::json& value);
+
+// Reads the members of one JSON object, each with its type and range, and in the end names those
+// that nobody asked for. A member that is null counts as absent. All throw ApiException, whose
+// `param` is the member's path. `object` outlives this.
+class Fields {
+ public:
+  // `path`: of the object, "" for the request itself, else for example "messages[2]".
+  Fields(const nlohmann::json& object, std::string path);
+
+  const nlohmann::json* Find(const std::string& name);
+  const nlohmann::json& Require(const std::string& name, std::string_view what);
+  std::optional<bool> Bool(const std::string& name);
+  std::optional<double> Number(const std::string& name, double min, double max);
+  // Whole numbers, also such as 5.0.
+  std::optional<int64_t> Integer(const std::string& name, int64_t min, int64_t max);
+  std::optional<std::string> String(const std::string& name);
+
+  // The member may have any value and changes nothing.
+  void Ignore(std::initializer_list<const char*> names);
+  // The member would change the answer in a way that is not built: only `neutral` values (those
+  // that mean "leave it") are taken. `instead`: what the client can do, may be empty.
+  void OnlyNeutral(const std::string& name, std::initializer_list<nlohmann::json> neutral,
+                   std::string_view instead = {});
+  // Throws if the object has a member that was not asked for; suggests the likeliest name.
+  void RefuseUnknown() const;
+
+  std::string Path(const std::string& name) const;
+  [[noreturn]] void WrongType(const std::string& name, std::string_view wanted,
+                              const nlohmann::json& value) const;
+
+ private:
+  const nlohmann::json& object_;
+  const std::string path_;
+  std::set<std::string> known_;
+};
+
+}  // namespace quern::server

@@ -1,0 +1,146 @@
+#include "runtime/server/generation_job.h"
+
+#include <algorithm>
+
+namespace quern::server {
+
+GenerationJob::GenerationJob(EngineCore& engine, http::ResponderPtr responder, ReplyWriter writer,
+                             bool stream, bool include_usage)
+    : engine_(engine),
+      responder_(std::move(responder)),
+      writer_(std::move(writer)),
+      stream_(stream),
+      include_usage_(include_usage) {}
+
+Status GenerationJob::Start(std::vector<GenerationRequest> requests) {
+  choices_.resize(requests.size());
+  const auto self = shared_from_this();
+  for (size_t i = 0; i < requests.size(); ++i) {
+    auto id = engine_.Submit(std::move(requests[i]), [self, i](GenerationDelta delta) {
+      self->OnDelta(i, std::move(delta));
+    });
+    if (!id) {
+      ended_ = true;
+      choices_.resize(i);
+      CancelAll();
+      return std::move(id).error();
+    }
+    choices_[i].id = *id;
+  }
+  responder_->SetCallbacks([self] { self->SendEvents(); },
+                           [self] {
+                             self->ended_ = true;
+                             self->CancelAll();
+                           });
+  if (stream_) {
+    http::Response head;
+    head.content_type = "text/event-stream; charset=utf-8";
+    head.headers.emplace_back("Cache-Control", "no-cache");
+    head.headers.emplace_back("X-Accel-Buffering", "no");  // nginx: pass events on at once
+    responder_->BeginStream(head);
+  }
+  return {};
+}
+
+void GenerationJob::OnDelta(size_t choice, GenerationDelta delta) {
+  {
+    std::lock_guard lock(mutex_);
+    inbox_.emplace_back(choice, std::move(delta));
+    if (std::exchange(pump_posted_, true)) return;
+  }
+  responder_->Post([self = shared_from_this()] { self->Pump(); });
+}
+
+void GenerationJob::Pump() {
+  std::vector<std::pair<size_t, GenerationDelta>> deltas;
+  {
+    std::lock_guard lock(mutex_);
+    deltas.swap(inbox_);
+    pump_posted_ = false;
+  }
+  if (ended_) return;
+  for (auto& [choice, delta] : deltas) Take(choice, std::move(delta));
+  if (!failure_.empty()) return Fail();
+  if (stream_) {
+    SendEvents();
+  } else if (std::all_of(choices_.begin(), choices_.end(), [](auto& c) { return c.finish; })) {
+    SendWhole();
+  }
+}
+
+void GenerationJob::Take(size_t index, GenerationDelta delta) {
+  Choice& choice = choices_[index];
+  choice.text += delta.text;
+  choice.usage = Usage{delta.prompt_tokens, delta.completion_tokens};
+  if (!delta.finish) return;
+  choice.finish = delta.finish;
+  if (*delta.finish == FinishReason::kError) {
+    failure_ = delta.error.empty() ? "the engine failed" : delta.error;
+  } else if (*delta.finish == FinishReason::kCancelled) {
+    failure_ = "the request was cancelled because the server is shutting down";
+    failure_status_ = 503;
+  }
+}
+
+void GenerationJob::SendEvents() {
+  if (ended_ || !stream_ || !responder_->Writable()) return;  // called again when all is written
+  std::string events;
+  bool all_sent = true;
+  for (size_t i = 0; i < choices_.size(); ++i) {
+    Choice& choice = choices_[i];
+    if (!choice.begun && (!choice.text.empty() || choice.finish)) {
+      choice.begun = true;
+      events += writer_.FirstEvent(i);
+    }
+    if (!choice.text.empty()) events += writer_.TextEvent(i, std::exchange(choice.text, {}));
+    if (choice.finish && !choice.finish_sent) {
+      choice.finish_sent = true;
+      events += writer_.FinishEvent(i, *choice.finish);
+    }
+    all_sent = all_sent && choice.finish_sent;
+  }
+  if (all_sent) {
+    ended_ = true;
+    if (include_usage_) events += writer_.UsageEvent(TotalUsage());
+    events += ReplyWriter::DoneEvent();
+  }
+  if (!events.empty()) responder_->Write(events);
+  if (all_sent) responder_->Finish();
+}
+
+void GenerationJob::SendWhole() {
+  ended_ = true;
+  std::vector<FinishedChoice> finished;
+  for (Choice& choice : choices_) {
+    finished.push_back(FinishedChoice{std::move(choice.text), *choice.finish});
+  }
+  http::Response response;
+  response.body = writer_.Whole(finished, TotalUsage());
+  responder_->Send(std::move(response));
+}
+
+void GenerationJob::Fail() {
+  ended_ = true;
+  CancelAll();
+  const ApiError error{failure_status_, failure_, "server_error", "", "generation_failed"};
+  if (!stream_) return responder_->Send(ToResponse(error));
+  // The status is out already: clients look for an "error" member in the events.
+  responder_->Write(http::SseEvent(ToJson(error)));
+  responder_->Write(ReplyWriter::DoneEvent());
+  responder_->Finish();
+}
+
+Usage GenerationJob::TotalUsage() const {
+  Usage total;
+  for (const Choice& choice : choices_) {
+    total.prompt_tokens += choice.usage.prompt_tokens;
+    total.completion_tokens += choice.usage.completion_tokens;
+  }
+  return total;
+}
+
+void GenerationJob::CancelAll() {
+  for (const Choice& choice : choices_) engine_.Cancel(choice.id);
+}
+
+}  // namespace quern::server

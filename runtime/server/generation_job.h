@@ -1,0 +1,66 @@
+#pragma once
+
+#include <memory>
+#include <mutex>
+#include <optional>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "runtime/engine/engine.h"
+#include "runtime/http/responder.h"
+#include "runtime/server/api_error.h"
+#include "runtime/server/reply.h"
+
+namespace quern::server {
+
+// One request of a client with its engine requests (one per choice) between engine and HTTP side.
+// Deltas come on the engine's thread, are queued here and leave on the session's strand. A client
+// that reads slowly gets fewer, larger events: deltas are merged while its buffer is full, so that
+// what is held is bounded by max_tokens. A client that has gone cancels the engine's work.
+class GenerationJob : public std::enable_shared_from_this<GenerationJob> {
+ public:
+  // `engine` and `responder`'s server outlive the job.
+  GenerationJob(EngineCore& engine, http::ResponderPtr responder, ReplyWriter writer, bool stream,
+                bool include_usage);
+
+  // Hands the requests to the engine and, for a stream, begins the answer. If the engine refuses
+  // one, the others are cancelled, nothing has been answered and the error comes back. On the
+  // strand.
+  Status Start(std::vector<GenerationRequest> requests);
+
+ private:
+  struct Choice {
+    RequestId id = 0;
+    std::string text;          // a stream: not yet sent; else all of it
+    bool begun = false;        // a stream: the first event was sent
+    bool finish_sent = false;  // a stream
+    std::optional<FinishReason> finish;
+    Usage usage;
+  };
+
+  void OnDelta(size_t choice, GenerationDelta delta);  // engine's thread
+  void Pump();                                         // the rest: strand
+  void Take(size_t choice, GenerationDelta delta);
+  void SendEvents();
+  void SendWhole();
+  void Fail();
+  Usage TotalUsage() const;
+  void CancelAll();
+
+  EngineCore& engine_;
+  const http::ResponderPtr responder_;
+  const ReplyWriter writer_;
+  const bool stream_;
+  const bool include_usage_;
+  std::vector<Choice> choices_;
+  std::string failure_;
+  int failure_status_ = 500;
+  bool ended_ = false;
+
+  std::mutex mutex_;  // the two below
+  std::vector<std::pair<size_t, GenerationDelta>> inbox_;
+  bool pump_posted_ = false;
+};
+
+}  // namespace quern::server

@@ -1,0 +1,59 @@
+#pragma once
+
+#include "runtime/engine/engine.h"
+#include "runtime/http/limits.h"
+#include "runtime/metrics/runtime_metrics.h"
+
+namespace quern::server {
+
+// What the engine tells, into the metrics.
+class MetricsEngineObserver : public EngineObserver {
+ public:
+  explicit MetricsEngineObserver(RuntimeMetrics& metrics) : metrics_(metrics) {}
+
+  void OnStep(const StepStats& stats) override {
+    metrics_.ObserveStep(stats.seconds, stats.sequences,
+                         stats.prefill_tokens + stats.decode_tokens);
+  }
+  void OnFirstToken(Seconds since_submit, Seconds queued) override {
+    metrics_.ObserveFirstToken(since_submit.count(), queued.count());
+  }
+  void OnInterToken(Seconds gap) override { metrics_.ObserveInterToken(gap.count()); }
+  void OnFinished(FinishReason reason, Seconds since_submit, int32_t, int32_t) override {
+    metrics_.CountFinished(As(reason), since_submit.count());
+  }
+
+ private:
+  static FinishedAs As(FinishReason reason) {
+    switch (reason) {
+      case FinishReason::kStop:
+        return FinishedAs::kStop;
+      case FinishReason::kLength:
+        return FinishedAs::kLength;
+      case FinishReason::kCancelled:
+        return FinishedAs::kCancelled;
+      case FinishReason::kError:
+        return FinishedAs::kError;
+    }
+    return FinishedAs::kError;
+  }
+  RuntimeMetrics& metrics_;
+};
+
+// What the HTTP side tells, into the metrics.
+class MetricsHttpObserver : public http::HttpObserver {
+ public:
+  explicit MetricsHttpObserver(RuntimeMetrics& metrics) : metrics_(metrics) {}
+
+  void OnLimit(http::HttpLimit limit) override {
+    metrics_.CountRejected(http::HttpLimitName(limit));
+  }
+  void OnRequest(std::string_view handler, int status) override {
+    metrics_.CountHttpRequest(handler, status);
+  }
+
+ private:
+  RuntimeMetrics& metrics_;
+};
+
+}  // namespace quern::server

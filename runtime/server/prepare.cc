@@ -1,0 +1,198 @@
+#include "runtime/server/prepare.h"
+
+#include <fmt/format.h>
+
+#include <nlohmann/json.hpp>
+
+namespace quern::server {
+using nlohmann::json;
+
+namespace {
+
+// What a client reads when its prompt, or prompt and answer, do not fit.
+ApiError ContextExceeded(const char* param, int64_t context, int64_t prompt, int64_t wanted) {
+  ApiError error;
+  error.param = param;
+  error.code = "context_length_exceeded";
+  error.message =
+      prompt >= context
+          ? fmt::format(
+                "the prompt has {} tokens; the model's context holds {}, of which the answer "
+                "needs at least one: shorten the prompt",
+                prompt, context)
+          : fmt::format(
+                "the prompt's {} tokens and the {} asked for make {}, more than the context of "
+                "{}; ask for at most {} or shorten the prompt",
+                prompt, wanted, prompt + wanted, context, context - prompt);
+  return error;
+}
+
+ApiResult<std::vector<TokenId>> Encode(const std::string& text, EncodeOptions options,
+                                       const std::string& param, const LoadedModel& model) {
+  // Every token stands for at least one byte of some token's text; a prompt that is larger than the
+  // longest possible one is refused before the work of encoding it. 512 bytes a token is far beyond
+  // any vocabulary's longest token.
+  const int64_t context = model.engine->max_context_tokens();
+  if (static_cast<int64_t>(text.size()) / 512 > context) {
+    return ContextExceeded(param.c_str(), context, static_cast<int64_t>(text.size()) / 512, 1);
+  }
+  auto tokens = model.tokenizer->Encode(text, options);
+  if (!tokens) {
+    ApiError error = FromError(tokens.error());
+    error.param = param;
+    return error;
+  }
+  return std::move(tokens).value();
+}
+
+ApiResult<std::vector<TokenId>> EncodeChat(const json& messages, bool add_generation_prompt,
+                                           const LoadedModel& model) {
+  if (!model.chat_template) {
+    ApiError error;
+    error.param = "messages";
+    error.code = "no_chat_template";
+    error.message =
+        fmt::format("the model '{}' cannot chat: {}. Use /v1/completions with a 'prompt'",
+                    model.served_name, model.no_chat_reason);
+    return error;
+  }
+  auto text = model.chat_template->Render(messages, add_generation_prompt);
+  if (!text) {
+    ApiError error = FromError(std::move(text).error().Within("the model's chat template"));
+    error.param = "messages";
+    return error;
+  }
+  // The template writes the special tokens itself, BOS included.
+  return Encode(*text, EncodeOptions{.add_special = false, .parse_special = true}, "messages",
+                model);
+}
+
+ApiResult<Prepared> Assemble(const GenerationParams& params, const char* prompt_param,
+                             std::vector<std::vector<TokenId>> prompts, const LoadedModel& model) {
+  const int64_t context = model.engine->max_context_tokens();
+  const int vocab = model.tokenizer->vocab_size();
+  Prepared prepared;
+  prepared.stream = params.stream;
+  prepared.include_usage = params.include_usage;
+  for (auto& tokens : prompts) {
+    if (tokens.empty()) {
+      return ApiError{
+          400, fmt::format("'{}' is empty: the model needs at least one token", prompt_param),
+          "invalid_request_error", prompt_param, "invalid_value"};
+    }
+    for (const TokenId token : tokens) {
+      if (token < vocab) continue;
+      return ApiError{400,
+                      fmt::format("token id {} is outside the model's vocabulary of {} (0 to {})",
+                                  token, vocab, vocab - 1),
+                      "invalid_request_error", prompt_param, "invalid_value"};
+    }
+    const auto length = static_cast<int64_t>(tokens.size());
+    const int64_t wanted = params.max_tokens ? *params.max_tokens : context - length;
+    if (length + std::max<int64_t>(wanted, 1) > context) {
+      return ContextExceeded(prompt_param, context, length, wanted);
+    }
+    GenerationRequest request;
+    request.prompt = std::move(tokens);
+    request.sampling = params.sampling;
+    request.max_tokens = static_cast<int32_t>(wanted);
+    request.stop = params.stop;
+    request.ignore_eos = params.ignore_eos;
+    prepared.requests.push_back(std::move(request));
+  }
+  return prepared;
+}
+
+ApiResult<Prepared> PrepareChat(std::string_view body, const LoadedModel& model) {
+  auto parsed = ParseChatRequest(body);
+  if (auto* error = std::get_if<ApiError>(&parsed)) return std::move(*error);
+  const auto& request = std::get<ChatRequest>(parsed);
+  if (request.params.model != model.served_name) return ModelNotFound(request.params.model, model);
+  auto tokens = EncodeChat(request.messages, request.add_generation_prompt, model);
+  if (auto* error = std::get_if<ApiError>(&tokens)) return std::move(*error);
+  std::vector<std::vector<TokenId>> prompts;
+  prompts.push_back(std::get<0>(std::move(tokens)));
+  return Assemble(request.params, "messages", std::move(prompts), model);
+}
+
+ApiResult<Prepared> PrepareCompletion(std::string_view body, const LoadedModel& model) {
+  auto parsed = ParseCompletionRequest(body);
+  if (auto* error = std::get_if<ApiError>(&parsed)) return std::move(*error);
+  auto& request = std::get<CompletionRequest>(parsed);
+  if (request.params.model != model.served_name) return ModelNotFound(request.params.model, model);
+  const EncodeOptions options{.add_special = request.add_special_tokens, .parse_special = true};
+  std::vector<std::vector<TokenId>> prompts;
+  for (Prompt& prompt : request.prompts) {
+    if (auto* ready = std::get_if<std::vector<TokenId>>(&prompt)) {
+      prompts.push_back(std::move(*ready));
+      continue;
+    }
+    auto tokens = Encode(std::get<std::string>(prompt), options, "prompt", model);
+    if (auto* error = std::get_if<ApiError>(&tokens)) return std::move(*error);
+    prompts.push_back(std::get<0>(std::move(tokens)));
+  }
+  return Assemble(request.params, "prompt", std::move(prompts), model);
+}
+
+}  // namespace
+
+ApiError ModelNotFound(std::string_view asked, const LoadedModel& model) {
+  return ApiError{404,
+                  fmt::format("the model '{}' does not exist here; this server has '{}'",
+                              asked.substr(0, 200), model.served_name),
+                  "invalid_request_error", "model", "model_not_found"};
+}
+
+ApiResult<Prepared> Prepare(ReplyKind kind, std::string_view body, const LoadedModel& model) {
+  return kind == ReplyKind::kChat ? PrepareChat(body, model) : PrepareCompletion(body, model);
+}
+
+ApiResult<std::string> Tokenize(std::string_view body, const LoadedModel& model) {
+  auto parsed = ParseTokenizeRequest(body);
+  if (auto* error = std::get_if<ApiError>(&parsed)) return std::move(*error);
+  const auto& request = std::get<TokenizeRequest>(parsed);
+  if (!request.model.empty() && request.model != model.served_name) {
+    return ModelNotFound(request.model, model);
+  }
+  const auto* text = std::get_if<std::string>(&request.input);
+  auto encoded =
+      text ? Encode(*text, {.add_special = request.add_special_tokens, .parse_special = true},
+                    "prompt", model)
+           : EncodeChat(std::get<json>(request.input), request.add_generation_prompt, model);
+  if (auto* error = std::get_if<ApiError>(&encoded)) return std::move(*error);
+  const auto& tokens = std::get<std::vector<TokenId>>(encoded);
+  json reply = {{"count", tokens.size()},
+                {"max_model_len", model.engine->max_context_tokens()},
+                {"tokens", tokens},
+                {"token_strs", nullptr}};
+  if (request.return_token_strs) {
+    json strings = json::array();
+    for (const TokenId token : tokens) {
+      strings.push_back(model.tokenizer->TokenBytes(token, /*render_special=*/true));
+    }
+    reply["token_strs"] = std::move(strings);
+  }
+  return reply.dump(-1, ' ', false, json::error_handler_t::replace);
+}
+
+ApiResult<std::string> Detokenize(std::string_view body, const LoadedModel& model) {
+  auto parsed = ParseDetokenizeRequest(body);
+  if (auto* error = std::get_if<ApiError>(&parsed)) return std::move(*error);
+  const auto& request = std::get<DetokenizeRequest>(parsed);
+  if (!request.model.empty() && request.model != model.served_name) {
+    return ModelNotFound(request.model, model);
+  }
+  const int vocab = model.tokenizer->vocab_size();
+  for (size_t i = 0; i < request.tokens.size(); ++i) {
+    if (request.tokens[i] < vocab) continue;
+    const std::string param = fmt::format("tokens[{}]", i);
+    return ApiError{400,
+                    fmt::format("'{}' is {}, outside the model's vocabulary of {} (0 to {})", param,
+                                request.tokens[i], vocab, vocab - 1),
+                    "invalid_request_error", param, "invalid_value"};
+  }
+  const json reply = {{"prompt", model.tokenizer->Decode(request.tokens, /*render_special=*/true)}};
+  return reply.dump(-1, ' ', false, json::error_handler_t::replace);
+}
+
+}  // namespace quern::server

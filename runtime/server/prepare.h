@@ -1,0 +1,32 @@
+#pragma once
+
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "runtime/engine/engine.h"
+#include "runtime/server/reply.h"
+#include "runtime/server/request.h"
+#include "runtime/server/serving_state.h"
+
+namespace quern::server {
+
+// A request that is ready for the engine.
+struct Prepared {
+  std::vector<GenerationRequest> requests;  // one per choice
+  bool stream = false;
+  bool include_usage = false;
+};
+
+// Body -> tokens: parses, renders the conversation, encodes, and checks against the model (name,
+// context). May take long for a long prompt. Any thread; `model` is only read.
+ApiResult<Prepared> Prepare(ReplyKind kind, std::string_view body, const LoadedModel& model);
+
+// /tokenize and /detokenize: body -> the answer's JSON.
+ApiResult<std::string> Tokenize(std::string_view body, const LoadedModel& model);
+ApiResult<std::string> Detokenize(std::string_view body, const LoadedModel& model);
+
+// 404 model_not_found, naming what is served.
+ApiError ModelNotFound(std::string_view asked, const LoadedModel& model);
+
+}  // namespace quern::server

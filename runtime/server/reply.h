@@ -1,0 +1,58 @@
+#pragma once
+
+#include <cstdint>
+#include <nlohmann/json.hpp>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "runtime/engine/engine.h"
+
+namespace quern::server {
+
+enum class ReplyKind { kCompletion, kChat };
+
+struct Usage {
+  int64_t prompt_tokens = 0;
+  int64_t completion_tokens = 0;
+};
+
+struct FinishedChoice {
+  std::string text;
+  FinishReason finish = FinishReason::kStop;
+};
+
+// Writes the JSON of one answer, plain or as the events of a stream, in OpenAI's shapes. Pure; what
+// does not change from event to event is written once.
+class ReplyWriter {
+ public:
+  // `created`: seconds since 1970. `with_usage`: events carry "usage", null but for the last.
+  ReplyWriter(ReplyKind kind, std::string id, std::string model, int64_t created, bool with_usage);
+
+  std::string Whole(const std::vector<FinishedChoice>& choices, const Usage& usage) const;
+
+  // Events, ready for the wire. FirstEvent (the role) exists for chats only: empty otherwise.
+  std::string FirstEvent(size_t choice) const;
+  std::string TextEvent(size_t choice, std::string_view text) const;
+  std::string FinishEvent(size_t choice, FinishReason reason) const;
+  std::string UsageEvent(const Usage& usage) const;
+  static std::string DoneEvent();
+
+ private:
+  std::string Event(size_t choice, std::string_view payload, std::string_view finish) const;
+
+  ReplyKind kind_;
+  std::string id_;
+  std::string model_;
+  int64_t created_;
+  std::string prefix_;  // of every event, up to the choices
+  std::string suffix_;
+};
+
+// "stop", "length"; OpenAI has no word for the others, which never reach a finished answer.
+std::string_view FinishName(FinishReason reason);
+
+// "chatcmpl-" or the like and 24 random hexadecimal digits.
+std::string NewId(std::string_view prefix);
+
+}  // namespace quern::server

@@ -1,0 +1,334 @@
+#include "runtime/server/request.h"
+
+#include <limits>
+
+#include "runtime/server/fields.h"
+
+namespace quern::server {
+using nlohmann::json;
+
+namespace {
+
+constexpr int64_t kInt32Max = std::numeric_limits<int32_t>::max();
+
+std::vector<std::string> ParseStop(Fields& fields) {
+  const json* stop = fields.Find("stop");
+  if (!stop) return {};
+  std::vector<std::string> strings;
+  const auto add = [&](const json& value, const std::string& path) {
+    if (!value.is_string()) fields.WrongType(path, "a string", value);
+    const auto& text = value.get_ref<const std::string&>();
+    if (text.empty() || text.size() > kMaxStopBytes) {
+      ThrowApiError(path, "invalid_value",
+                    fmt::format("'{}' must have from 1 to {} bytes, not {}", path, kMaxStopBytes,
+                                text.size()));
+    }
+    strings.push_back(text);
+  };
+  if (!stop->is_array()) {
+    if (!stop->is_string()) fields.WrongType("stop", "a string or an array of strings", *stop);
+    add(*stop, "stop");
+    return strings;
+  }
+  if (stop->size() > kMaxStopStrings) {
+    ThrowApiError(
+        "stop", "invalid_value",
+        fmt::format("'stop' may have at most {} strings, not {}", kMaxStopStrings, stop->size()));
+  }
+  for (size_t i = 0; i < stop->size(); ++i) add((*stop)[i], fmt::format("stop[{}]", i));
+  return strings;
+}
+
+void ParseSampling(Fields& fields, SamplingParams& sampling) {
+  sampling.temperature = static_cast<float>(fields.Number("temperature", 0, 2).value_or(1));
+  sampling.top_p = static_cast<float>(fields.Number("top_p", 0, 1).value_or(1));
+  if (sampling.top_p <= 0) {
+    ThrowApiError(
+        "top_p", "invalid_value",
+        "'top_p' must be greater than 0 and at most 1; for the likeliest token alone send "
+        "temperature 0");
+  }
+  // vLLM's -1 and 0 both mean: all tokens.
+  sampling.top_k = static_cast<int32_t>(
+      std::max<int64_t>(0, fields.Integer("top_k", -1, kInt32Max).value_or(0)));
+  sampling.min_p = static_cast<float>(fields.Number("min_p", 0, 1).value_or(0));
+  if (sampling.min_p >= 1) {
+    ThrowApiError("min_p", "invalid_value", "'min_p' must be less than 1; it may be 0 to 0.99");
+  }
+  // Negative seeds are as good as any other.
+  if (const auto seed = fields.Integer("seed", std::numeric_limits<int64_t>::min(),
+                                       std::numeric_limits<int64_t>::max())) {
+    sampling.seed = static_cast<uint64_t>(*seed);
+  }
+}
+
+// OpenAI's and vLLM's parameters that would change the answer and are not built.
+void RefuseUnsupported(Fields& fields) {
+  fields.OnlyNeutral("n", {1}, "send one request for each answer that is wanted");
+  fields.OnlyNeutral("best_of", {1});
+  fields.OnlyNeutral("frequency_penalty", {0});
+  fields.OnlyNeutral("presence_penalty", {0});
+  fields.OnlyNeutral("repetition_penalty", {1});
+  fields.OnlyNeutral("length_penalty", {1});
+  fields.OnlyNeutral("typical_p", {1});
+  fields.OnlyNeutral("min_tokens", {0});
+  fields.OnlyNeutral("use_beam_search", {false});
+  fields.OnlyNeutral("skip_special_tokens", {true});
+  fields.OnlyNeutral("spaces_between_special_tokens", {true});
+  fields.OnlyNeutral("include_stop_str_in_output", {false});
+  fields.OnlyNeutral("stop_token_ids", {json::array()});
+  fields.OnlyNeutral("bad_words", {json::array()});
+  fields.OnlyNeutral("logit_bias", {json::object()});
+  fields.OnlyNeutral("prompt_logprobs", {});
+  fields.OnlyNeutral("truncate_prompt_tokens", {});
+  fields.OnlyNeutral("guided_json", {});
+  fields.OnlyNeutral("guided_regex", {});
+  fields.OnlyNeutral("guided_choice", {});
+  fields.OnlyNeutral("guided_grammar", {});
+  fields.OnlyNeutral("structured_outputs", {});
+  fields.OnlyNeutral("response_format", {json{{"type", "text"}}},
+                     "only {\"type\": \"text\"} is: leave it out");
+  fields.OnlyNeutral("echo", {false});
+  // These change nothing of the answer.
+  fields.Ignore({"user", "metadata", "store", "service_tier", "safety_identifier",
+                 "prompt_cache_key", "prompt_cache_retention", "prediction", "priority",
+                 "request_id", "cache_salt"});
+}
+
+GenerationParams ParseParams(Fields& fields) {
+  GenerationParams params;
+  const json& model = fields.Require("model", "the name of the model, as /v1/models lists it");
+  if (!model.is_string()) fields.WrongType("model", "a string", model);
+  params.model = model.get<std::string>();
+  params.stream = fields.Bool("stream").value_or(false);
+  if (const json* options = fields.Find("stream_options")) {
+    Fields inner(*options, "stream_options");
+    params.include_usage = inner.Bool("include_usage").value_or(false);
+    inner.Bool("include_obfuscation");  // padding of OpenAI's against traffic analysis: not needed
+    inner.OnlyNeutral("continuous_usage_stats", {false});
+    inner.RefuseUnknown();
+    if (!params.stream) {
+      ThrowApiError("stream_options", "invalid_value",
+                    "'stream_options' may be sent only together with 'stream': true");
+    }
+  }
+  ParseSampling(fields, params.sampling);
+  params.stop = ParseStop(fields);
+  params.ignore_eos = fields.Bool("ignore_eos").value_or(false);
+  RefuseUnsupported(fields);
+  return params;
+}
+
+std::optional<int32_t> MaxTokens(Fields& fields, const char* name) {
+  const auto value = fields.Integer(name, 1, kInt32Max);
+  if (!value) return std::nullopt;
+  return static_cast<int32_t>(*value);
+}
+
+std::vector<TokenId> ParseTokens(const json& array, const std::string& path) {
+  std::vector<TokenId> tokens;
+  tokens.reserve(array.size());
+  for (size_t i = 0; i < array.size(); ++i) {
+    const json& value = array[i];
+    const bool fits = value.is_number_unsigned() && value.get<uint64_t>() <= kInt32Max;
+    if (!fits) {
+      const std::string at = fmt::format("{}[{}]", path, i);
+      ThrowApiError(at, "invalid_type",
+                    fmt::format("'{}' must be a token id, not {}", at, Shown(value)));
+    }
+    tokens.push_back(value.get<TokenId>());
+  }
+  if (tokens.empty()) {
+    ThrowApiError(path, "invalid_value", fmt::format("'{}' must have at least one token", path));
+  }
+  return tokens;
+}
+
+// A string, an array of strings, an array of token ids, or an array of those.
+std::vector<Prompt> ParsePrompts(Fields& fields) {
+  constexpr char kWanted[] = "a string, an array of strings, or an array of token ids";
+  const json& prompt = fields.Require("prompt", kWanted);
+  if (prompt.is_string()) return {prompt.get<std::string>()};
+  if (!prompt.is_array()) fields.WrongType("prompt", kWanted, prompt);
+  if (prompt.empty()) {
+    ThrowApiError("prompt", "invalid_value", "'prompt' must not be an empty array");
+  }
+  if (prompt[0].is_number()) return {ParseTokens(prompt, "prompt")};
+  if (prompt.size() > kMaxPrompts) {
+    ThrowApiError(
+        "prompt", "invalid_value",
+        fmt::format("'prompt' may have at most {} entries, not {}", kMaxPrompts, prompt.size()));
+  }
+  std::vector<Prompt> prompts;
+  for (size_t i = 0; i < prompt.size(); ++i) {
+    const std::string path = fmt::format("prompt[{}]", i);
+    if (prompt[i].is_string()) {
+      prompts.emplace_back(prompt[i].get<std::string>());
+    } else if (prompt[i].is_array()) {
+      prompts.emplace_back(ParseTokens(prompt[i], path));
+    } else {
+      fields.WrongType(path, "a string or an array of token ids", prompt[i]);
+    }
+  }
+  return prompts;
+}
+
+std::string FlattenContent(const json& content, const std::string& path) {
+  if (content.is_string()) return content.get<std::string>();
+  if (!content.is_array()) {
+    ThrowApiError(path, "invalid_type",
+                  fmt::format("'{}' must be a string or an array of text parts, not {}", path,
+                              Shown(content)));
+  }
+  std::string text;
+  for (size_t i = 0; i < content.size(); ++i) {
+    const std::string part_path = fmt::format("{}[{}]", path, i);
+    Fields part(content[i], part_path);
+    const std::string type = part.String("type").value_or("");
+    if (type != "text") {
+      ThrowApiError(
+          part_path + ".type", "unsupported_parameter",
+          fmt::format("'{}.type' must be \"text\"; this model reads nothing else, such as "
+                      "\"{}\"",
+                      part_path, type.substr(0, 40)));
+    }
+    const json& value = part.Require("text", "a string");
+    if (!value.is_string()) part.WrongType("text", "a string", value);
+    text += value.get_ref<const std::string&>();
+  }
+  return text;
+}
+
+json ParseMessages(const json& messages) {
+  if (!messages.is_array() || messages.empty()) {
+    ThrowApiError("messages", messages.is_array() ? "invalid_value" : "invalid_type",
+                  fmt::format("'messages' must be an array of at least one message, not {}",
+                              messages.is_array() ? "an empty one" : Shown(messages)));
+  }
+  json flattened = json::array();
+  for (size_t i = 0; i < messages.size(); ++i) {
+    const std::string path = fmt::format("messages[{}]", i);
+    Fields message(messages[i], path);
+    const json& role_value = message.Require("role", "\"system\", \"user\" or \"assistant\"");
+    if (!role_value.is_string()) message.WrongType("role", "a string", role_value);
+    std::string role = role_value.get<std::string>();
+    if (role == "developer") role = "system";  // OpenAI's newer name for the same
+    if (role != "system" && role != "user" && role != "assistant") {
+      ThrowApiError(path + ".role", "invalid_value",
+                    fmt::format("'{}.role' must be \"system\", \"user\" or \"assistant\", not {}; "
+                                "tools are not supported",
+                                path, Shown(role_value)));
+    }
+    message.OnlyNeutral("tool_calls", {json::array()});
+    message.OnlyNeutral("function_call", {});
+    message.OnlyNeutral("audio", {});
+    message.Ignore({"refusal", "annotations", "name"});
+    const json& content = message.Require("content", "a string");
+    flattened.push_back({{"role", role}, {"content", FlattenContent(content, path + ".content")}});
+    message.RefuseUnknown();
+  }
+  return flattened;
+}
+
+CompletionRequest ReadCompletion(Fields& fields) {
+  CompletionRequest request;
+  request.params = ParseParams(fields);
+  // OpenAI's default for completions; a chat's is what is left of the context.
+  request.params.max_tokens = MaxTokens(fields, "max_tokens").value_or(16);
+  request.prompts = ParsePrompts(fields);
+  request.add_special_tokens = fields.Bool("add_special_tokens").value_or(true);
+  fields.OnlyNeutral("suffix", {""});
+  fields.OnlyNeutral("logprobs", {false});
+  fields.RefuseUnknown();
+  return request;
+}
+
+ChatRequest ReadChat(Fields& fields) {
+  ChatRequest request;
+  request.params = ParseParams(fields);
+  request.params.max_tokens = MaxTokens(fields, "max_completion_tokens");
+  if (const auto older = MaxTokens(fields, "max_tokens")) {
+    if (request.params.max_tokens && *request.params.max_tokens != *older) {
+      ThrowApiError("max_tokens", "invalid_value",
+                    "'max_tokens' and 'max_completion_tokens' are the same and must not differ");
+    }
+    request.params.max_tokens = older;
+  }
+  request.messages = ParseMessages(fields.Require("messages", "an array of messages"));
+  request.add_generation_prompt = fields.Bool("add_generation_prompt").value_or(true);
+  fields.OnlyNeutral("logprobs", {false});
+  fields.OnlyNeutral("top_logprobs", {0});
+  fields.OnlyNeutral("tools", {json::array()});
+  fields.OnlyNeutral("tool_choice", {"none", "auto"});
+  fields.OnlyNeutral("functions", {json::array()});
+  fields.OnlyNeutral("function_call", {"none", "auto"});
+  fields.OnlyNeutral("modalities", {json::array({"text"})});
+  fields.OnlyNeutral("audio", {});
+  fields.OnlyNeutral("web_search_options", {});
+  fields.OnlyNeutral("reasoning_effort", {"none"});
+  fields.OnlyNeutral("verbosity", {"medium"});
+  fields.OnlyNeutral("chat_template", {});
+  fields.OnlyNeutral("chat_template_kwargs", {json::object()});
+  fields.OnlyNeutral("documents", {json::array()});
+  fields.OnlyNeutral("continue_final_message", {false});
+  fields.OnlyNeutral("add_special_tokens", {false});
+  fields.Ignore({"parallel_tool_calls"});
+  fields.RefuseUnknown();
+  return request;
+}
+
+TokenizeRequest ReadTokenize(Fields& fields) {
+  TokenizeRequest request;
+  request.model = fields.String("model").value_or("");
+  request.add_special_tokens = fields.Bool("add_special_tokens").value_or(true);
+  request.add_generation_prompt = fields.Bool("add_generation_prompt").value_or(true);
+  request.return_token_strs = fields.Bool("return_token_strs").value_or(false);
+  if (const json* messages = fields.Find("messages")) {
+    if (fields.Find("prompt")) {
+      ThrowApiError("prompt", "invalid_value", "send either 'prompt' or 'messages', not both");
+    }
+    request.input = ParseMessages(*messages);
+  } else {
+    const json& prompt = fields.Require("prompt", "a string (or send 'messages')");
+    if (!prompt.is_string()) fields.WrongType("prompt", "a string", prompt);
+    request.input = prompt.get<std::string>();
+  }
+  fields.RefuseUnknown();
+  return request;
+}
+
+DetokenizeRequest ReadDetokenize(Fields& fields) {
+  DetokenizeRequest request;
+  request.model = fields.String("model").value_or("");
+  const json& tokens = fields.Require("tokens", "an array of token ids");
+  if (!tokens.is_array()) fields.WrongType("tokens", "an array of token ids", tokens);
+  if (!tokens.empty()) request.tokens = ParseTokens(tokens, "tokens");
+  fields.RefuseUnknown();
+  return request;
+}
+
+template <typename T>
+ApiResult<T> Parse(std::string_view body, T (*read)(Fields&)) {
+  try {
+    const json object = ParseJsonObject(body);
+    Fields fields(object, "");
+    return read(fields);
+  } catch (ApiException& exception) {
+    return std::move(exception.error);
+  }
+}
+
+}  // namespace
+
+ApiResult<CompletionRequest> ParseCompletionRequest(std::string_view body) {
+  return Parse(body, ReadCompletion);
+}
+ApiResult<ChatRequest> ParseChatRequest(std::string_view body) { return Parse(body, ReadChat); }
+ApiResult<TokenizeRequest> ParseTokenizeRequest(std::string_view body) {
+  return Parse(body, ReadTokenize);
+}
+ApiResult<DetokenizeRequest> ParseDetokenizeRequest(std::string_view body) {
+  return Parse(body, ReadDetokenize);
+}
+
+}  // namespace quern::server

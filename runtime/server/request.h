@@ -1,0 +1,71 @@
+#pragma once
+
+#include <cstdint>
+#include <nlohmann/json.hpp>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <variant>
+#include <vector>
+
+#include "runtime/sampling/sampling_params.h"
+#include "runtime/server/api_error.h"
+#include "runtime/tokenizer/tokenizer.h"
+
+namespace quern::server {
+
+// Bounds of a request that do not depend on the model.
+constexpr size_t kMaxStopStrings = 16;
+constexpr size_t kMaxStopBytes = 1024;  // of one stop string
+constexpr size_t kMaxPrompts = 64;      // of one /v1/completions request
+
+// What /v1/completions and /v1/chat/completions have in common.
+struct GenerationParams {
+  std::string model;
+  bool stream = false;
+  bool include_usage = false;         // stream_options.include_usage
+  std::optional<int32_t> max_tokens;  // at least 1
+  SamplingParams sampling;
+  std::vector<std::string> stop;
+  bool ignore_eos = false;
+};
+
+using Prompt = std::variant<std::string, std::vector<TokenId>>;
+
+struct CompletionRequest {
+  GenerationParams params;
+  std::vector<Prompt> prompts;  // at least one; each becomes a choice
+  bool add_special_tokens = true;
+};
+
+struct ChatRequest {
+  GenerationParams params;
+  // [{role, content, ...}], content flattened to a string, "developer" turned into "system".
+  nlohmann::json messages;
+  bool add_generation_prompt = true;
+};
+
+struct TokenizeRequest {
+  std::string model;  // may be empty
+  // The text, or a conversation to render first.
+  std::variant<std::string, nlohmann::json> input;
+  bool add_special_tokens = true;
+  bool add_generation_prompt = true;
+  bool return_token_strs = false;
+};
+
+struct DetokenizeRequest {
+  std::string model;  // may be empty
+  std::vector<TokenId> tokens;
+};
+
+// Pure: bytes of a body -> checked request, or the error to answer with. No input makes them throw,
+// overflow the stack or take more than a small multiple of the body's size in memory.
+// OpenAI's API reference: https://platform.openai.com/docs/api-reference
+ApiResult<CompletionRequest> ParseCompletionRequest(std::string_view body);
+ApiResult<ChatRequest> ParseChatRequest(std::string_view body);
+// The shapes of vLLM's /tokenize and /detokenize.
+ApiResult<TokenizeRequest> ParseTokenizeRequest(std::string_view body);
+ApiResult<DetokenizeRequest> ParseDetokenizeRequest(std::string_view body);
+
+}  // namespace quern::server

@@ -1,0 +1,67 @@
+#pragma once
+
+#include <chrono>
+#include <cstdint>
+#include <memory>
+#include <mutex>
+#include <string>
+
+#include "runtime/engine/engine.h"
+#include "runtime/tokenizer/chat_template.h"
+#include "runtime/tokenizer/tokenizer.h"
+
+namespace quern::server {
+
+// Everything that answers requests for one model. Members are destroyed from the last to the first:
+// the engine before the tokenizer that it uses.
+struct LoadedModel {
+  std::string served_name;
+  int64_t created = 0;  // seconds since 1970, for /v1/models
+  std::unique_ptr<Tokenizer> tokenizer;
+  std::unique_ptr<ChatTemplate> chat_template;  // null where the model has none ...
+  std::string no_chat_reason;                   // ... and why
+  std::unique_ptr<EngineCore> engine;
+};
+
+// Where the server is in its life: loading, ready, draining. Thread-safe. The model, once there,
+// stays until this is destroyed; whatever still uses it must have ended by then.
+class ServingState {
+ public:
+  enum class Phase { kLoading, kReady, kDraining };
+  struct View {
+    Phase phase;
+    std::string reason;        // why it is not ready, for people
+    const LoadedModel* model;  // null while loading
+  };
+
+  // What is being loaded, for /health/ready: "weights".
+  void SetLoading(std::string what) {
+    std::lock_guard lock(mutex_);
+    reason_ = std::move(what);
+  }
+  // Does not undo a draining that began while the model was loading.
+  void SetReady(std::unique_ptr<LoadedModel> model) {
+    std::lock_guard lock(mutex_);
+    model_ = std::move(model);
+    if (phase_ != Phase::kLoading) return;
+    phase_ = Phase::kReady;
+    reason_.clear();
+  }
+  void SetDraining() {
+    std::lock_guard lock(mutex_);
+    phase_ = Phase::kDraining;
+    reason_ = "the server is shutting down: it finishes what it has and takes nothing new";
+  }
+  View Get() const {
+    std::lock_guard lock(mutex_);
+    return View{phase_, reason_, model_.get()};
+  }
+
+ private:
+  mutable std::mutex mutex_;
+  Phase phase_ = Phase::kLoading;
+  std::string reason_ = "starting";
+  std::unique_ptr<LoadedModel> model_;
+};
+
+}  // namespace quern::server
