@@ -1,0 +1,105 @@
+#include "operator/metrics/collector.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+namespace quern::control {
+namespace {
+
+// A page of quern-serve, cut down to what the operator reads.
+std::string Page(double requests, double prompt, double generated, double waiting = 0) {
+  return fmt::format(
+      "quern_admitted_requests_total{{model=\"m\"}} {}\n"
+      "quern_admitted_prompt_tokens_total{{model=\"m\"}} {}\n"
+      "quern_prompt_tokens_total{{model=\"m\"}} {}\n"
+      "quern_generation_tokens_total{{model=\"m\"}} {}\n"
+      "quern_requests_finished_total{{model=\"m\",reason=\"stop\"}} {}\n"
+      "quern_requests_finished_total{{model=\"m\",reason=\"length\"}} 1\n"
+      "quern_requests_running{{model=\"m\"}} 2\n"
+      "quern_requests_waiting{{model=\"m\"}} {}\n"
+      "quern_kv_cache_usage_ratio{{model=\"m\"}} 0.25\n"
+      "quern_time_to_first_token_seconds_bucket{{model=\"m\",le=\"0.5\"}} {}\n"
+      "quern_time_to_first_token_seconds_bucket{{model=\"m\",le=\"+Inf\"}} {}\n"
+      "process_cpu_seconds_total 5\n",
+      requests, prompt, prompt, generated, requests, waiting, requests, requests);
+}
+
+PodReading Reading(const std::string& page) {
+  const auto samples = ParsePrometheusText(page);
+  EXPECT_TRUE(samples);
+  auto reading = ReadPodMetrics(*samples);
+  EXPECT_TRUE(reading) << reading.error().message;
+  return *reading;
+}
+
+ScalingPolicy Policy() {
+  ScalingPolicy policy;
+  policy.stable_window = 60'000;
+  policy.panic_window = 10'000;
+  return policy;
+}
+
+TEST(ReadPodMetrics, AddsUpReasonsAndPicksItsSeries) {
+  const PodReading r = Reading(Page(10, 200, 300, 4));
+  EXPECT_EQ(r.sample.counters[PodCounters::kFinishedRequests], 11);
+  EXPECT_EQ(r.sample.counters[PodCounters::kGeneratedTokens], 300);
+  EXPECT_EQ(r.sample.waiting_requests, 4);
+  EXPECT_EQ(r.sample.kv_cache_usage, 0.25);
+  EXPECT_EQ(r.time_to_first_token.size(), 2u);
+}
+
+TEST(ReadPodMetrics, NamesTheSeriesThatIsMissing) {
+  const auto reading = ReadPodMetrics(*ParsePrometheusText("go_goroutines 3\n"));
+  ASSERT_FALSE(reading);
+  EXPECT_THAT(reading.error().message, testing::HasSubstr("quern_admitted_requests_total"));
+}
+
+TEST(ReadPodMetrics, IgnoresFiguresThatAreNone) {
+  const PodReading r = Reading(Page(10, 200, NAN, INFINITY));
+  EXPECT_EQ(r.sample.counters[PodCounters::kGeneratedTokens], 0);
+  EXPECT_EQ(r.sample.waiting_requests, 0);
+}
+
+TEST(EndpointCollector, GivesRatesOverBothWindows) {
+  EndpointCollector collector(Policy());
+  const ScrapedPod pod{"uid-a", 0, true};
+  for (Millis t = 0; t <= 80'000; t += 2000) {
+    const double s = static_cast<double>(t) / 1000;
+    collector.Add(pod, Reading(Page(s, 20 * s, 30 * s)), t);
+  }
+  const auto seen = collector.Observe({pod}, 1, 12, 80'000, 6000);
+  EXPECT_DOUBLE_EQ(seen.stable.covered_seconds, 60);
+  EXPECT_DOUBLE_EQ(seen.stable.increase[PodCounters::kAdmittedPromptTokens], 1200);
+  EXPECT_DOUBLE_EQ(seen.panic.increase[PodCounters::kAdmittedRequests], 10);
+  EXPECT_DOUBLE_EQ(seen.recent[PodCounters::kGeneratedTokens], 2400);
+  EXPECT_EQ(seen.expected_pods, 1);
+  EXPECT_EQ(seen.fresh_pods, 1);
+  EXPECT_EQ(seen.running_requests, 2);
+  EXPECT_EQ(seen.ready_seconds, 12);
+  EXPECT_EQ(collector.Observe({pod}, 1, 12, 80'000, 6000).recent[PodCounters::kGeneratedTokens], 0);
+  const auto figures = collector.Performance({pod}, 80'000, 6000);
+  EXPECT_NEAR(*figures.tokens_per_second, 50, 1e-9);
+  EXPECT_NEAR(*figures.ttft_p95, 0.475, 1e-9);
+  EXPECT_FALSE(figures.itl_p50);
+}
+
+TEST(EndpointCollector, SaysWhichPodsAreStale) {
+  EndpointCollector collector(Policy());
+  collector.Add({"a", 0, true}, Reading(Page(1, 1, 1)), 0);
+  collector.Add({"b", 0, true}, Reading(Page(1, 1, 1)), 8000);
+  const auto seen =
+      collector.Observe({{"a", 0, true}, {"b", 0, true}, {"c", 0, false}}, 3, 0, 10'000, 6000);
+  EXPECT_EQ(seen.expected_pods, 2);
+  EXPECT_EQ(seen.fresh_pods, 1);
+  EXPECT_EQ(seen.running_requests, 2);
+}
+
+TEST(EndpointCollector, WithoutSamplesThereIsNothingToSay) {
+  EndpointCollector collector(Policy());
+  const auto figures = collector.Performance({{"a", 0, true}}, 1000, 6000);
+  EXPECT_FALSE(figures.tokens_per_second);
+  EXPECT_FALSE(figures.kv_cache_usage);
+}
+
+}  // namespace
+}  // namespace quern::control
