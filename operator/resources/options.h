@@ -3,6 +3,8 @@
 #include <optional>
 #include <string>
 
+#include "runtime/base/result.h"
+
 namespace quern::control {
 
 // A volume that the administrator lets endpoints of any namespace read models from.
@@ -13,6 +15,10 @@ struct AllowedModelVolume {
       source;  // kHostPath: absolute directory on the node; kPvc: claim in the endpoint's namespace
   std::string mount_path;  // where it is mounted, read-only; file:// URIs below it use it
 };
+
+// Reads "hostPath:/dir@/models" or "pvc:claim@/models"; without "@..." it is mounted at /models.
+// Error: kInvalidArgument.
+Result<AllowedModelVolume> ParseModelVolume(const std::string& text);
 
 // What the operator's configuration adds to every endpoint's objects.
 struct ResourceOptions {

@@ -1,0 +1,78 @@
+#include "operator/reconcilers/apply.h"
+
+#include <algorithm>
+
+#include "operator/api/json.h"
+#include "operator/kube/object.h"
+#include "operator/reconcilers/resource_types.h"
+#include "operator/resources/children.h"
+#include "operator/resources/spec_hash.h"
+
+namespace quern::control {
+namespace {
+
+size_t TypeOf(const json& object) {
+  const std::string kind = kube::ObjectKind(object);
+  for (size_t i = 0; i < std::size(kChildTypes); ++i) {
+    if (kChildTypes[i]->kind == kind) return i;
+  }
+  return 0;
+}
+
+constexpr size_t kDeployments = std::size(kChildKinds) - 1;
+
+PlannedDelete DeleteOf(size_t type, const json& object) {
+  return {type, kube::ObjectName(object), kube::ObjectUid(object)};
+}
+
+}  // namespace
+
+ChildPlan PlanChildren(const Observed& o, int64_t desired, const ResourceOptions& options) {
+  ChildPlan plan;
+  const InferenceEndpoint& e = o.endpoint;
+  std::vector<int64_t> replicas(e.hardware.size(), 0);
+  replicas[0] = desired;  // one variant, by the schema
+  for (json& wanted : MakeChildren(e, replicas, options)) {
+    const size_t type = TypeOf(wanted);
+    const json* live = o.Child(type, kube::ObjectName(wanted));
+    if (live == nullptr) {
+      plan.applies.push_back({type, std::move(wanted), PlannedApply::Why::kCreate});
+    } else if (SpecHashOf(*live) != SpecHashOf(wanted)) {
+      plan.applies.push_back({type, std::move(wanted), PlannedApply::Why::kChange});
+    } else if (!Covers(*live, wanted)) {
+      plan.applies.push_back({type, std::move(wanted), PlannedApply::Why::kDrift});
+    }
+  }
+  for (const json& deployment : o.deployments()) {
+    const bool wanted =
+        std::any_of(e.hardware.begin(), e.hardware.end(), [&](const HardwareVariant& variant) {
+          return DeploymentName(e, variant) == kube::ObjectName(deployment);
+        });
+    if (wanted) continue;
+    const json* successor = o.Child(kDeployments, DeploymentName(e, e.hardware[0]));
+    const bool serves =
+        successor != nullptr && IntAt(*successor, {"status", "readyReplicas"}).value_or(0) > 0;
+    if (serves) plan.deletes.push_back(DeleteOf(kDeployments, deployment));
+  }
+  return plan;
+}
+
+DeletionPlan PlanDeletion(const Observed& o, std::chrono::seconds patience) {
+  DeletionPlan plan;
+  for (const json& deployment : o.deployments()) {
+    if (!kube::IsBeingDeleted(deployment))
+      plan.deletes.push_back(DeleteOf(kDeployments, deployment));
+  }
+  const auto since = ParseTime(o.endpoint.deletion_timestamp);
+  const bool waiting = !o.pods.empty() || !o.deployments().empty();
+  const bool over = since && o.now - *since > patience;
+  if (waiting && !over) return plan;
+  plan.gave_up = waiting;
+  for (size_t type = 0; type < kDeployments; ++type) {
+    for (const json& child : o.children[type]) plan.deletes.push_back(DeleteOf(type, child));
+  }
+  plan.done = true;
+  return plan;
+}
+
+}  // namespace quern::control

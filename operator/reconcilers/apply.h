@@ -1,0 +1,45 @@
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "operator/reconcilers/observe.h"
+#include "operator/resources/options.h"
+
+namespace quern::control {
+
+// An object to be applied, and why: it is missing, it should be other than it was, or somebody
+// changed it.
+struct PlannedApply {
+  enum class Why { kCreate, kChange, kDrift };
+  size_t type = 0;  // in kChildTypes
+  json object;
+  Why why = Why::kCreate;
+};
+
+struct PlannedDelete {
+  size_t type = 0;
+  std::string name;
+  std::string uid;
+};
+
+// What has to be done to the endpoint's objects. Pure.
+struct ChildPlan {
+  std::vector<PlannedApply> applies;
+  std::vector<PlannedDelete> deletes;  // Deployments of variants that are no more
+};
+
+// Objects that are as they should be are left alone. A Deployment of a variant that is no more goes
+// once the new one has a ready replica, so that the endpoint goes on answering.
+ChildPlan PlanChildren(const Observed& observed, int64_t desired, const ResourceOptions& options);
+
+// What deletion still has to do. First the Deployments go, and with them the pods, which drain;
+// when no pod is left, or `patience` is over, everything else.
+struct DeletionPlan {
+  std::vector<PlannedDelete> deletes;
+  bool done = false;     // nothing is left to wait for: the finalizer may go
+  bool gave_up = false;  // pods were left behind
+};
+DeletionPlan PlanDeletion(const Observed& observed, std::chrono::seconds patience);
+
+}  // namespace quern::control

@@ -1,0 +1,248 @@
+#include "operator/reconcilers/endpoint_reconciler.h"
+
+#include <spdlog/spdlog.h>
+
+#include <algorithm>
+#include <charconv>
+#include <cmath>
+
+#include "operator/api/json.h"
+#include "operator/api/quantity.h"
+#include "operator/reconcilers/resource_types.h"
+
+namespace quern::control {
+namespace {
+
+using namespace std::chrono_literals;  // NOLINT: 30s reads better
+
+// Beyond the pods' own grace period: time for the kubelet and the garbage collector.
+constexpr std::chrono::seconds kDeletionSlack = 90s;
+
+// Resource versions of one resource type grow; 0 when it is no number.
+uint64_t VersionOf(const json& object) {
+  const std::string text = kube::ObjectResourceVersion(object);
+  uint64_t version = 0;
+  std::from_chars(text.data(), text.data() + text.size(), version);
+  return version;
+}
+
+// Whether trying again would not help until something else changes.
+bool IsRefusal(ErrorCode code) {
+  return code == ErrorCode::kInvalidArgument || code == ErrorCode::kPermissionDenied ||
+         code == ErrorCode::kUnsupported;
+}
+
+const char* WhyName(PlannedApply::Why why) {
+  switch (why) {
+    case PlannedApply::Why::kCreate:
+      return "created";
+    case PlannedApply::Why::kChange:
+      return "changed";
+    case PlannedApply::Why::kDrift:
+      return "drift";
+  }
+  return "unknown";
+}
+
+bool HasFinalizer(const InferenceEndpoint& e) {
+  return std::find(e.finalizers.begin(), e.finalizers.end(), kFinalizer) != e.finalizers.end();
+}
+
+}  // namespace
+
+EndpointReconciler::EndpointReconciler(kube::Client& client, Stores stores, ScalingBoard& board,
+                                       EventRecorder& events, OperatorMetrics& metrics,
+                                       ResourceOptions options)
+    : client_(client),
+      stores_(std::move(stores)),
+      board_(board),
+      events_(events),
+      metrics_(metrics),
+      options_(std::move(options)) {}
+
+std::optional<json> EndpointReconciler::Latest(const ObjectKey& key) {
+  const auto stored = stores_.endpoints->Get(key);
+  std::lock_guard lock(mutex_);
+  const auto it = written_.find(key);
+  if (!stored) {
+    if (it != written_.end()) written_.erase(it);
+    return std::nullopt;
+  }
+  if (it == written_.end()) return *stored;
+  const bool same = kube::ObjectUid(it->second) == kube::ObjectUid(*stored);
+  if (!same || VersionOf(*stored) >= VersionOf(it->second)) {
+    written_.erase(it);
+    return *stored;
+  }
+  return it->second;
+}
+
+Result<Action> EndpointReconciler::Reconcile(const ObjectKey& key,
+                                             const ReconcileContext& context) {
+  const auto object = Latest(key);
+  if (!object) {
+    board_.Forget(key);
+    metrics_.ForgetEndpoint(key.ns, key.name);
+    return Action::Await();
+  }
+  QUERN_ASSIGN(Observed observed, Observe(*object, stores_, board_, context.clock.WallNow()));
+  if (observed.endpoint.deleting()) return ReconcileDeletion(observed);
+  if (observed.spec_error) {
+    spdlog::warn("endpoint={} cannot be read: {}", key.ToString(), observed.spec_error->message);
+    QUERN_TRY(WriteStatus(observed, observed.endpoint.status.desired_replicas, {}));
+    return Action::Await();
+  }
+  return ReconcileLive(std::move(observed));
+}
+
+Result<Action> EndpointReconciler::ReconcileLive(Observed observed) {
+  const InferenceEndpoint& e = observed.endpoint;
+  if (!HasFinalizer(e)) QUERN_TRY(SetFinalizer(e, true));
+  const int64_t desired = DesiredReplicas(observed);
+  // The decision is written before it is carried out: killed in between, the next process goes on
+  // from it.
+  if (e.status.desired_replicas > 0 && e.status.desired_replicas != desired) {
+    QUERN_TRY(WriteStatus(observed, desired, {}));
+  }
+  const ChildPlan plan = PlanChildren(observed, desired, options_);
+  std::vector<Problem> refused;
+  QUERN_TRY(ApplyChildren(observed, plan, refused));
+  for (const PlannedDelete& planned : plan.deletes) QUERN_TRY(Delete(observed.endpoint, planned));
+  QUERN_TRY(WriteStatus(observed, desired, refused));
+  Report(observed, desired);
+  // What was refused may be allowed later (a quota, an admission policy), and nobody would tell.
+  return Action::RequeueAfter(refused.empty() ? kFigureInterval : 60s);
+}
+
+Status EndpointReconciler::SetFinalizer(const InferenceEndpoint& e, bool wanted) {
+  json finalizers = json::array();
+  for (const std::string& name : e.finalizers) {
+    if (name != kFinalizer) finalizers.push_back(name);
+  }
+  if (wanted) finalizers.push_back(kFinalizer);
+  const json patch = {
+      {"metadata",
+       {{"finalizers", finalizers}, {"resourceVersion", e.resource_version}, {"uid", e.uid}}}};
+  auto patched = client_.MergePatch(kEndpointType, e.ns, e.name, patch);
+  if (!patched) {
+    if (!wanted && patched.error().code == ErrorCode::kNotFound) return {};
+    return std::move(patched).error();
+  }
+  return {};
+}
+
+Status EndpointReconciler::ApplyChildren(const Observed& observed, const ChildPlan& plan,
+                                         std::vector<Problem>& refused) {
+  const InferenceEndpoint& e = observed.endpoint;
+  for (const PlannedApply& planned : plan.applies) {
+    const kube::ResourceType& type = *kChildTypes[planned.type];
+    const std::string name = kube::ObjectName(planned.object);
+    const json* before = observed.Child(planned.type, name);
+    kube::ApplyOptions options;
+    options.field_manager = kFieldOwner;
+    auto applied = client_.Apply(type, e.ns, planned.object, options);
+    if (!applied) {
+      if (!IsRefusal(applied.error().code)) return std::move(applied).error();
+      spdlog::warn("endpoint={} {}", e.key(), applied.error().message);
+      refused.push_back({"ApplyRefused", applied.error().message});
+      continue;
+    }
+    // A difference that only looks like one (1024Mi and 1Gi) changes nothing.
+    if (before != nullptr &&
+        kube::ObjectResourceVersion(*before) == kube::ObjectResourceVersion(*applied))
+      continue;
+    metrics_.Applied(type.kind, WhyName(planned.why));
+    spdlog::info("endpoint={} {} {} {}", e.key(), WhyName(planned.why), type.kind, name);
+    if (planned.why == PlannedApply::Why::kDrift) {
+      events_.Normal(
+          observed.object, "DriftCorrected", "Apply",
+          fmt::format("{} {} was changed by somebody else; it is as the endpoint says again",
+                      type.kind, name));
+    } else if (planned.why == PlannedApply::Why::kCreate) {
+      events_.Normal(observed.object, "Created", "Apply", fmt::format("{} {}", type.kind, name));
+    }
+  }
+  return {};
+}
+
+Status EndpointReconciler::Delete(const InferenceEndpoint& e, const PlannedDelete& planned) {
+  const kube::ResourceType& type = *kChildTypes[planned.type];
+  kube::DeleteOptions options;
+  options.uid = planned.uid;
+  auto deleted = client_.Delete(type, e.ns, planned.name, options);
+  // Gone, or another one by the same name: both are as wanted.
+  if (!deleted && deleted.error().code != ErrorCode::kNotFound &&
+      deleted.error().code != ErrorCode::kConflict) {
+    return deleted;
+  }
+  spdlog::info("endpoint={} deleted {} {}", e.key(), type.kind, planned.name);
+  return {};
+}
+
+Status EndpointReconciler::WriteStatus(Observed& observed, int64_t desired,
+                                       const std::vector<Problem>& refused) {
+  InferenceEndpoint& e = observed.endpoint;
+  const StatusPlan plan = PlanStatus(observed, desired, refused, options_);
+  if (plan.status == e.status) return {};
+  const json object = {{"apiVersion", kApiVersion},
+                       {"kind", kKind},
+                       {"metadata", {{"name", e.name}, {"namespace", e.ns}, {"uid", e.uid}}},
+                       {"status", ToJson(plan.status)}};
+  kube::ApplyOptions options;
+  options.field_manager = kFieldOwner;
+  options.subresource = "status";
+  auto written = client_.Apply(kEndpointType, e.ns, object, options);
+  if (!written) return std::move(written).error();
+  for (const PlannedEvent& event : plan.events) {
+    spdlog::log(event.warning ? spdlog::level::warn : spdlog::level::info, "endpoint={} {}: {}",
+                e.key(), event.reason, event.note);
+    if (event.warning) {
+      events_.Warning(observed.object, event.reason, "Reconcile", event.note);
+    } else {
+      events_.Normal(observed.object, event.reason, "Reconcile", event.note);
+    }
+  }
+  e.status = plan.status;
+  e.resource_version = kube::ObjectResourceVersion(*written);
+  std::lock_guard lock(mutex_);
+  written_[{e.ns, e.name}] = std::move(*written);
+  return {};
+}
+
+Result<Action> EndpointReconciler::ReconcileDeletion(const Observed& observed) {
+  const InferenceEndpoint& e = observed.endpoint;
+  board_.Forget({e.ns, e.name});
+  metrics_.ForgetEndpoint(e.ns, e.name);
+  if (!HasFinalizer(e)) return Action::Await();
+  // The pods' own grace period, as the Deployment was made with it.
+  std::chrono::seconds grace = 30s;
+  for (const json& pod : observed.pods) {
+    grace = std::max(grace, std::chrono::seconds(
+                                IntAt(pod, {"spec", "terminationGracePeriodSeconds"}).value_or(0)));
+  }
+  const DeletionPlan plan = PlanDeletion(observed, grace + kDeletionSlack);
+  for (const PlannedDelete& planned : plan.deletes) QUERN_TRY(Delete(e, planned));
+  if (!plan.done) return Action::RequeueAfter(5s);
+  if (plan.gave_up) {
+    events_.Warning(
+        observed.object, "PodsLeftBehind", "Delete",
+        fmt::format(
+            "{} pods are still there after their grace period; Kubernetes removes them when it can",
+            observed.pods.size()));
+  }
+  QUERN_TRY(SetFinalizer(e, false));
+  spdlog::info("endpoint={} deleted", e.key());
+  return Action::Await();
+}
+
+void EndpointReconciler::Report(const Observed& observed, int64_t desired) {
+  const EndpointStatus& status = observed.endpoint.status;
+  const double tokens =
+      status.performance
+          ? ParseDecimal(status.performance->tokens_per_second).value_or(std::nan(""))
+          : std::nan("");
+  metrics_.Endpoint(observed.endpoint.ns, observed.endpoint.name, desired, status.replicas,
+                    status.ready_replicas, tokens);
+}
+
+}  // namespace quern::control

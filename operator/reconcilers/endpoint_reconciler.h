@@ -1,0 +1,57 @@
+#pragma once
+
+#include <map>
+#include <mutex>
+#include <string>
+#include <vector>
+
+#include "operator/controller/event_recorder.h"
+#include "operator/controller/runner.h"
+#include "operator/kube/client.h"
+#include "operator/metrics/operator_metrics.h"
+#include "operator/reconcilers/apply.h"
+#include "operator/reconcilers/observe.h"
+#include "operator/reconcilers/status_plan.h"
+#include "operator/resources/options.h"
+
+namespace quern::control {
+
+// Makes the cluster what an InferenceEndpoint says: observe -> plan -> apply -> status. The plans
+// are pure; this class alone writes, and every write stands being repeated, so it may be killed
+// between any two of them. Thread-safe for different keys, which the work queue sees to.
+class EndpointReconciler {
+ public:
+  // All must outlive it. `stores` are the informers'.
+  EndpointReconciler(kube::Client& client, Stores stores, ScalingBoard& board,
+                     EventRecorder& events, OperatorMetrics& metrics, ResourceOptions options);
+
+  // Errors are those of API calls; the runner tries again with back-off.
+  Result<Action> Reconcile(const ObjectKey& key, const ReconcileContext& context);
+
+  // The endpoint as last known: the store's, or what our own last write to its status returned, if
+  // that is newer.
+  std::optional<json> Latest(const ObjectKey& key);
+
+ private:
+  Result<Action> ReconcileLive(Observed observed);
+  Result<Action> ReconcileDeletion(const Observed& observed);
+  Status SetFinalizer(const InferenceEndpoint& endpoint, bool wanted);
+  // Applies what is to be applied; what the API server refuses for good comes back as problems.
+  Status ApplyChildren(const Observed& observed, const ChildPlan& plan,
+                       std::vector<Problem>& refused);
+  Status Delete(const InferenceEndpoint& endpoint, const PlannedDelete& planned);
+  // Writes the status if it differs, tells the events, and makes `observed` know of it.
+  Status WriteStatus(Observed& observed, int64_t desired, const std::vector<Problem>& refused);
+  void Report(const Observed& observed, int64_t desired);
+
+  kube::Client& client_;
+  const Stores stores_;
+  ScalingBoard& board_;
+  EventRecorder& events_;
+  OperatorMetrics& metrics_;
+  const ResourceOptions options_;
+  std::mutex mutex_;
+  std::map<ObjectKey, json> written_;  // what status writes returned, until the store has caught up
+};
+
+}  // namespace quern::control

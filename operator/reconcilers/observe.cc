@@ -1,0 +1,64 @@
+#include "operator/reconcilers/observe.h"
+
+#include <algorithm>
+
+#include "operator/api/json.h"
+#include "operator/kube/object.h"
+#include "operator/resources/children.h"
+
+namespace quern::control {
+
+const json* Observed::Child(size_t type, const std::string& name) const {
+  for (const json& child : children[type]) {
+    if (kube::ObjectName(child) == name) return &child;
+  }
+  return nullptr;
+}
+
+Result<Observed> Observe(const json& object, const Stores& stores, const ScalingBoard& board,
+                         WallTime now) {
+  Observed out;
+  out.object = object;
+  out.now = now;
+  auto endpoint = ParseEndpoint(object);
+  if (endpoint) {
+    out.endpoint = std::move(*endpoint);
+  } else {
+    out.spec_error = std::move(endpoint).error();
+    QUERN_ASSIGN(out.endpoint, ParseEndpointMetadata(object));
+  }
+  for (const Store* store : stores.children) {
+    std::vector<json>& children = out.children.emplace_back();
+    for (const auto& child : store->ListByOwner(out.endpoint.uid)) children.push_back(*child);
+  }
+  for (const auto& pod : stores.pods->ListByLabel(kEndpointLabel, out.endpoint.name)) {
+    if (kube::ObjectNamespace(*pod) == out.endpoint.ns) out.pods.push_back(*pod);
+  }
+  out.scaling = board.Get({out.endpoint.ns, out.endpoint.name}, out.endpoint.uid);
+  return out;
+}
+
+int64_t DesiredReplicas(const Observed& observed) {
+  const InferenceEndpoint& e = observed.endpoint;
+  const auto limit = [&](int64_t replicas) {
+    return std::clamp(replicas, e.scaling.min_replicas, e.scaling.max_replicas);
+  };
+  if (e.scaling.mode == ScalingSpec::Mode::kExternal) return limit(e.external_replicas.value_or(0));
+  if (observed.scaling && observed.scaling->decision)
+    return limit(observed.scaling->decision->replicas);
+  if (e.status.desired_replicas > 0) return limit(e.status.desired_replicas);
+  for (const json& deployment : observed.deployments()) {
+    if (const auto replicas = IntAt(deployment, {"spec", "replicas"})) return limit(*replicas);
+  }
+  return limit(0);
+}
+
+bool IsPodReady(const json& pod) {
+  if (Find(pod, {"metadata", "deletionTimestamp"}) != nullptr) return false;
+  for (const json& condition : ArrayAt(pod, {"status", "conditions"})) {
+    if (StringAt(condition, {"type"}) == "Ready") return StringAt(condition, {"status"}) == "True";
+  }
+  return false;
+}
+
+}  // namespace quern::control

@@ -1,0 +1,50 @@
+#pragma once
+
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "operator/api/endpoint.h"
+#include "operator/controller/store.h"
+#include "operator/reconcilers/scaling_board.h"
+
+namespace quern::control {
+
+// The informers' stores that a reconcile reads.
+struct Stores {
+  const Store* endpoints = nullptr;
+  const Store* pods = nullptr;
+  std::vector<const Store*> children;  // in the order of kChildTypes
+
+  const Store& deployments() const { return *children.back(); }
+};
+
+// Everything that a reconcile decides on, read at one moment. No I/O behind it.
+struct Observed {
+  InferenceEndpoint endpoint;
+  std::optional<Error>
+      spec_error;  // the spec cannot be read: endpoint has only metadata and status
+  json object;     // the endpoint as it came, for events
+  std::vector<std::vector<json>> children;  // owned objects, by kChildTypes
+  std::vector<json> pods;
+  std::optional<ScalingReport> scaling;
+  WallTime now;
+
+  const std::vector<json>& deployments() const { return children.back(); }
+  // The owned object of that kind and name, or nullptr.
+  const json* Child(size_t type, const std::string& name) const;
+};
+
+// `object` is the endpoint as last known. Error: kInvalidArgument when it has no name or namespace.
+Result<Observed> Observe(const json& object, const Stores& stores, const ScalingBoard& board,
+                         WallTime now);
+
+// How many replicas to ask for: from outside in external mode, fixed when minReplicas =
+// maxReplicas, else the last decision; after a restart the one in the status, before any decision
+// what the Deployment has, and minReplicas at first. Always within the limits.
+int64_t DesiredReplicas(const Observed& observed);
+
+// A pod's readiness as its conditions have it.
+bool IsPodReady(const json& pod);
+
+}  // namespace quern::control

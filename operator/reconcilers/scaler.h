@@ -1,0 +1,79 @@
+#pragma once
+
+#include <chrono>
+#include <functional>
+#include <map>
+#include <stop_token>
+#include <string>
+#include <vector>
+
+#include "operator/metrics/collector.h"
+#include "operator/metrics/operator_metrics.h"
+#include "operator/metrics/scraper.h"
+#include "operator/reconcilers/observe.h"
+#include "runtime/base/clock.h"
+
+namespace quern::control {
+
+struct ScalerOptions {
+  std::chrono::milliseconds interval{2000};      // between rounds
+  std::chrono::milliseconds stale_after{10000};  // a pod's metrics older than this count as missing
+  ScrapeOptions scrape;
+};
+
+// Reads the metrics of all endpoints' pods in rounds, decides on replicas, puts the findings on the
+// board and asks for a reconcile where they matter. Writes nothing to the cluster. Run's thread
+// alone uses it.
+class Scaler {
+ public:
+  using Scrape = std::function<std::vector<ScrapeResult>(const std::vector<ScrapeTarget>&,
+                                                         const ScrapeOptions&, std::stop_token)>;
+
+  // `enqueue` asks for a reconcile of a key. All references must outlive it.
+  Scaler(Stores stores, ScalingBoard& board, OperatorMetrics& metrics, ScalerOptions options,
+         std::function<void(const kube::ObjectKey&)> enqueue, const Clock& clock = RealClock(),
+         Scrape scrape = ScrapeAll);
+
+  // Rounds, until `stop`.
+  void Run(std::stop_token stop);
+
+  // One round; for tests too.
+  void Round(std::stop_token stop);
+
+ private:
+  struct Endpoint {
+    std::string uid;
+    ScalingPolicy policy;
+    EndpointCollector collector;
+    ScalingState state;
+    int64_t replicas = 0;  // as last reported
+    std::string active;    // status and reason of ScalingActive as last reported
+    Millis reported = -1;  // when a reconcile was last asked for
+    ScalingDecision decision;
+    std::map<std::string, std::string> failures;  // by pod: why its last scrape failed
+  };
+  struct Work;
+
+  Millis NowMillis() const;
+  Endpoint& StateOf(const Work& work);
+  std::vector<Work> Collect();
+  void Decide(Work& work, Millis now);
+  void Publish(Work& work, Endpoint& endpoint, ScalingReport report, Millis now);
+
+  const Stores stores_;
+  ScalingBoard& board_;
+  OperatorMetrics& metrics_;
+  const ScalerOptions options_;
+  const std::function<void(const kube::ObjectKey&)> enqueue_;
+  const Clock& clock_;
+  const Scrape scrape_;
+  // Wall-clock time at the start, by which steady times become comparable with the pods' own.
+  const Millis wall_offset_;
+  std::map<kube::ObjectKey, Endpoint> endpoints_;
+};
+
+// The policy of a spec. `target_tokens_per_second` is 1 where the spec has none (nothing is decided
+// then).
+ScalingPolicy PolicyOf(const ScalingSpec& spec);
+
+}  // namespace quern::control

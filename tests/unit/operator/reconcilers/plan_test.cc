@@ -1,0 +1,115 @@
+#include <gtest/gtest.h>
+
+#include "tests/unit/operator/reconcilers/observed.h"
+
+namespace quern::control {
+namespace {
+
+using Why = PlannedApply::Why;
+
+TEST(PlanChildren, MakesEveryObjectOnce) {
+  const ChildPlan plan = PlanChildren(NewlySeen(), 1, TestOptions());
+  ASSERT_EQ(plan.applies.size(), std::size(kChildKinds));
+  for (size_t i = 0; i < plan.applies.size(); ++i) {
+    EXPECT_EQ(plan.applies[i].type, i);
+    EXPECT_EQ(plan.applies[i].why, Why::kCreate);
+  }
+}
+
+TEST(PlanChildren, LeavesAloneWhatIsAsItShouldBe) {
+  const ChildPlan plan = PlanChildren(Made(NewlySeen(), 2, 2), 2, TestOptions());
+  EXPECT_TRUE(plan.applies.empty());
+  EXPECT_TRUE(plan.deletes.empty());
+}
+
+TEST(PlanChildren, AppliesTheDeploymentWhenReplicasChange) {
+  const ChildPlan plan = PlanChildren(Made(NewlySeen(), 1, 1), 3, TestOptions());
+  ASSERT_EQ(plan.applies.size(), 1u);
+  EXPECT_EQ(plan.applies[0].why, Why::kChange);
+  EXPECT_EQ(plan.applies[0].object["spec"]["replicas"], 3);
+}
+
+TEST(PlanChildren, PutsAnEditedObjectRight) {
+  Observed seen = Made(NewlySeen(), 1, 1);
+  seen.children[1][0]["spec"]["ports"][0]["port"] = 8080;
+  const ChildPlan plan = PlanChildren(seen, 1, TestOptions());
+  ASSERT_EQ(plan.applies.size(), 1u);
+  EXPECT_EQ(plan.applies[0].why, Why::kDrift);
+  EXPECT_EQ(plan.applies[0].object["kind"], "Service");
+}
+
+TEST(PlanChildren, KeepsTheOldVariantUntilTheNewOneServes) {
+  Observed seen = Made(NewlySeen(), 1, 1);
+  const json old = seen.children.back()[0];
+  seen.endpoint.hardware[0].name = "big";
+  seen.children.back() = {old};
+  EXPECT_TRUE(PlanChildren(seen, 1, TestOptions()).deletes.empty());
+  json fresh = old;
+  fresh["metadata"]["name"] = "a-big";
+  fresh["status"]["readyReplicas"] = 1;
+  seen.children.back() = {old, fresh};
+  const ChildPlan plan = PlanChildren(seen, 1, TestOptions());
+  ASSERT_EQ(plan.deletes.size(), 1u);
+  EXPECT_EQ(plan.deletes[0].name, "a-cpu");
+  EXPECT_EQ(plan.deletes[0].uid, "uid-of-Deployment");
+}
+
+TEST(PlanDeletion, TakesTheDeploymentFirstAndTheRestWhenNoPodIsLeft) {
+  Observed seen = Made(NewlySeen(), 1, 1);
+  seen.endpoint.deletion_timestamp = "2026-01-01T00:00:00Z";
+  seen.pods = {json{{"metadata", {{"name", "p"}}}}};
+  DeletionPlan plan = PlanDeletion(seen, std::chrono::seconds(60));
+  ASSERT_EQ(plan.deletes.size(), 1u);
+  EXPECT_EQ(plan.deletes[0].name, "a-cpu");
+  EXPECT_FALSE(plan.done);
+  seen.children.back().clear();
+  EXPECT_TRUE(PlanDeletion(seen, std::chrono::seconds(60)).deletes.empty());
+  seen.pods.clear();
+  plan = PlanDeletion(seen, std::chrono::seconds(60));
+  EXPECT_EQ(plan.deletes.size(), 4u);
+  EXPECT_TRUE(plan.done);
+  EXPECT_FALSE(plan.gave_up);
+}
+
+TEST(PlanDeletion, DoesNotWaitForEverForALostNode) {
+  Observed seen = Made(NewlySeen(), 1, 1);
+  seen.endpoint.deletion_timestamp = "2026-01-01T00:00:00Z";
+  seen.pods = {json{{"metadata", {{"name", "p"}}}}};
+  seen.now += std::chrono::seconds(61);
+  const DeletionPlan plan = PlanDeletion(seen, std::chrono::seconds(60));
+  EXPECT_TRUE(plan.done);
+  EXPECT_TRUE(plan.gave_up);
+}
+
+TEST(DesiredReplicas, FollowsTheDecisionThenTheStatusThenTheDeploymentThenTheMinimum) {
+  const char* spec =
+      R"({"model": {"uri": "file:///a"}, "scaling": {"minReplicas": 2, "maxReplicas": 9,
+                        "targetTokensPerSecond": "1"}})";
+  Observed seen = NewlySeen(spec);
+  EXPECT_EQ(DesiredReplicas(seen), 2);
+  seen.children.back() = {json{{"spec", {{"replicas", 4}}}}};
+  EXPECT_EQ(DesiredReplicas(seen), 4);
+  seen.endpoint.status.desired_replicas = 5;
+  EXPECT_EQ(DesiredReplicas(seen), 5);
+  seen.scaling.emplace();
+  EXPECT_EQ(DesiredReplicas(seen), 5);
+  seen.scaling->decision.emplace();
+  seen.scaling->decision->replicas = 6;
+  EXPECT_EQ(DesiredReplicas(seen), 6);
+  seen.scaling->decision->replicas = 60;
+  EXPECT_EQ(DesiredReplicas(seen), 9);
+}
+
+TEST(DesiredReplicas, InExternalModeIsWhatTheScaleSubresourceSays) {
+  Observed seen = NewlySeen(R"({"model": {"uri": "file:///a"}, "replicas": 3,
+                               "scaling": {"mode": "external", "maxReplicas": 4}})");
+  seen.endpoint.status.desired_replicas = 1;
+  EXPECT_EQ(DesiredReplicas(seen), 3);
+  seen.endpoint.external_replicas = 8;
+  EXPECT_EQ(DesiredReplicas(seen), 4);
+  seen.endpoint.external_replicas.reset();
+  EXPECT_EQ(DesiredReplicas(seen), 1);
+}
+
+}  // namespace
+}  // namespace quern::control

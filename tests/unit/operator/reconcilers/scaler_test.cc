@@ -1,0 +1,140 @@
+#include "operator/reconcilers/scaler.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include "tests/unit/operator/reconcilers/observed.h"
+
+namespace quern::control {
+namespace {
+
+// Stores filled by hand, a clock moved by hand, and pods whose counters the test sets.
+class ScalerTest : public ::testing::Test {
+ protected:
+  ScalerTest() : children_(std::size(kChildKinds)), metrics_("test") {
+    stores_.endpoints = &endpoints_;
+    stores_.pods = &pods_;
+    for (Store& store : children_) stores_.children.push_back(&store);
+    clock_.Advance(std::chrono::hours(500'000));  // some time in 2027
+    endpoints_.Put(EndpointObject(R"({"model": {"uri": "file:///a"}, "scaling": {"maxReplicas": 5,
+        "targetTokensPerSecond": "100", "targetUtilization": "0.5", "stableWindow": "20s", "panicWindow": "10s",
+        "scaleDownDelay": "20s"}})"));
+    scaler_.emplace(
+        stores_, board_, metrics_, ScalerOptions{},
+        [this](const kube::ObjectKey& key) { asked_.push_back(key); }, clock_,
+        [this](const auto& targets, const auto&, std::stop_token) { return Scrape(targets); });
+  }
+
+  void PutPod(const std::string& name, bool ready = true) {
+    json pod = json::parse(
+        R"({"metadata": {"namespace": "ns", "labels": {"serving.quern.dev/endpoint": "a"},
+        "creationTimestamp": "2027-01-01T00:00:00Z"}, "status": {"podIP": "10.0.0.1", "conditions": [{"type": "Ready",
+        "lastTransitionTime": "2027-01-01T00:00:12Z"}], "containerStatuses": [{"name": "quern-serve", "started": true,
+        "state": {"running": {"startedAt": "2027-01-01T00:00:02Z"}}}]}})");
+    pod["metadata"]["name"] = name;
+    pod["metadata"]["uid"] = "uid-" + name;
+    pod["status"]["conditions"][0]["status"] = ready ? "True" : "False";
+    pods_.Put(pod);
+  }
+
+  std::vector<ScrapeResult> Scrape(const std::vector<ScrapeTarget>& targets) {
+    std::vector<ScrapeResult> out;
+    for (const ScrapeTarget& target : targets) {
+      if (failing_) {
+        out.push_back(
+            {target.uid, MakeError(ErrorCode::kUnavailable, "pod {}: refused", target.name), {}});
+        continue;
+      }
+      PodReading reading;
+      reading.sample.counters[PodCounters::kAdmittedPromptTokens] = tokens_;
+      out.push_back({target.uid, reading, {}});
+    }
+    scraped_ += targets.size();
+    return out;
+  }
+
+  // Rounds of 2 s with this many prompt tokens arriving a second.
+  void Rounds(int rounds, double tokens_per_second) {
+    for (int i = 0; i < rounds; ++i) {
+      clock_.Advance(std::chrono::seconds(2));
+      tokens_ += 2 * tokens_per_second;
+      scaler_->Round({});
+    }
+  }
+
+  ScalingReport Report() {
+    const auto report = board_.Get({"ns", "a"}, "u");
+    EXPECT_TRUE(report);
+    return report.value_or(ScalingReport{});
+  }
+
+  Store endpoints_, pods_;
+  std::vector<Store> children_;
+  Stores stores_;
+  ScalingBoard board_;
+  OperatorMetrics metrics_;
+  ManualClock clock_;
+  std::vector<kube::ObjectKey> asked_;
+  double tokens_ = 0;
+  size_t scraped_ = 0;
+  bool failing_ = false;
+  std::optional<Scaler> scaler_;
+};
+
+TEST_F(ScalerTest, ScalesUpOnTokensAndAsksForAReconcileAtOnce) {
+  PutPod("a-1");
+  Rounds(1, 0);
+  asked_.clear();
+  Rounds(15, 80);
+  EXPECT_EQ(Report().decision->replicas, 2);
+  EXPECT_EQ(Report().active.status, "True");
+  EXPECT_FALSE(asked_.empty());
+}
+
+TEST_F(ScalerTest, ASettledEndpointIsReportedOnlyEveryThirtySeconds) {
+  PutPod("a-1");
+  Rounds(30, 10);
+  asked_.clear();
+  Rounds(30, 10);
+  EXPECT_EQ(asked_.size(), 2u);
+}
+
+TEST_F(ScalerTest, NamesThePodWhoseMetricsAreMissing) {
+  PutPod("a-1");
+  Rounds(20, 80);
+  failing_ = true;
+  Rounds(60, 0);
+  EXPECT_EQ(Report().decision->replicas, 2);
+  EXPECT_EQ(Report().active.reason, "MetricsMissing");
+  EXPECT_THAT(Report().active.message, testing::HasSubstr("pod a-1: refused"));
+}
+
+TEST_F(ScalerTest, WithoutPodsItWaits) {
+  Rounds(3, 0);
+  EXPECT_EQ(Report().active.reason, "NoReplicaReady");
+  EXPECT_EQ(scraped_, 0u);
+}
+
+TEST_F(ScalerTest, AFixedEndpointIsScrapedForItsFiguresButNotDecidedOn) {
+  endpoints_.Put(EndpointObject());
+  PutPod("a-1");
+  Rounds(3, 10);
+  EXPECT_FALSE(Report().decision);
+  EXPECT_EQ(Report().active.reason, "Fixed");
+  EXPECT_GT(scraped_, 0u);
+}
+
+TEST_F(ScalerTest, AnotherEndpointOfTheSameNameStartsAfresh) {
+  PutPod("a-1");
+  Rounds(20, 200);
+  EXPECT_GT(Report().decision->replicas, 1);
+  json again = *endpoints_.Get("ns", "a");
+  again["metadata"]["uid"] = "u2";
+  endpoints_.Put(again);
+  Rounds(1, 0);
+  EXPECT_FALSE(board_.Get({"ns", "a"}, "u"));
+  EXPECT_EQ(board_.Get({"ns", "a"}, "u2")->decision->replicas, 1);
+}
+
+}  // namespace
+}  // namespace quern::control
