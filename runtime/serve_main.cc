@@ -156,6 +156,8 @@ Result<std::string> OpenPorts(const ServeOptions& options, http::HttpObserver& o
   listen.observer = &observer;
   listen.limits.max_connections = options.max_connections;
   listen.limits.max_body_bytes = static_cast<size_t>(options.max_body_bytes);
+  listen.limits.header_timeout = options.header_timeout;
+  listen.limits.body_timeout = options.body_timeout;
   listen.limits.write_timeout = options.write_timeout;
   QUERN_ASSIGN(const uint16_t port, http.Listen(listen, api.PublicRouter()));
   http::ListenOptions admin;

@@ -124,6 +124,10 @@ void AddLimits(CLI::App& app, ServeOptions& options) {
       ->type_name("N");
   AddBytes(app, "--max-body", options.max_body_bytes, /*can_be_auto=*/false,
            "Largest request body; a larger one gets status 413 [4MiB]");
+  AddDuration(app, "--header-timeout", options.header_timeout,
+              "A client whose request's header takes longer gets status 408 [10s]");
+  AddDuration(app, "--body-timeout", options.body_timeout,
+              "A client whose request's body takes longer gets status 408 [60s]");
   AddDuration(app, "--write-timeout", options.write_timeout,
               "A client that takes no byte for so long is dropped [30s]");
   AddDuration(app, "--drain-timeout", options.drain_timeout,

@@ -24,6 +24,8 @@ struct ServeOptions {
   int64_t kv_memory_bytes = 0;     // 0: from free memory
   int32_t max_connections = 1024;
   int64_t max_body_bytes = 4 << 20;
+  std::chrono::milliseconds header_timeout{10'000};
+  std::chrono::milliseconds body_timeout{60'000};
   std::chrono::milliseconds write_timeout{30'000};
   std::chrono::milliseconds drain_timeout{30'000};
   std::chrono::milliseconds stall_timeout{120'000};

@@ -1,8 +1,28 @@
 #include "runtime/server/generation_job.h"
 
 #include <algorithm>
+#include <utility>
 
 namespace quern::server {
+
+namespace {
+
+// About as much as is written at once; the rest follows when it has gone out. Text that gathered
+// while a client did not read is thereby sent in pieces that its stream's buffer can hold.
+constexpr size_t kWriteBytes = 32 * 1024;
+
+// At most kWriteBytes from the front of `text`, ending between two UTF-8 characters.
+std::string TakePiece(std::string& text) {
+  if (text.size() <= kWriteBytes) return std::exchange(text, {});
+  size_t end = kWriteBytes;
+  while (end > 0 && (static_cast<unsigned char>(text[end]) & 0xC0) == 0x80) --end;
+  if (end == 0) end = kWriteBytes;
+  std::string piece = text.substr(0, end);
+  text.erase(0, end);
+  return piece;
+}
+
+}  // namespace
 
 GenerationJob::GenerationJob(EngineCore& engine, http::ResponderPtr responder, ReplyWriter writer,
                              bool stream, bool include_usage)
@@ -86,19 +106,21 @@ void GenerationJob::SendEvents() {
   if (ended_ || !stream_ || !responder_->Writable()) return;  // called again when all is written
   std::string events;
   bool all_sent = true;
-  for (size_t i = 0; i < choices_.size(); ++i) {
+  for (size_t i = 0; i < choices_.size() && events.size() < kWriteBytes; ++i) {
     Choice& choice = choices_[i];
     if (!choice.begun && (!choice.text.empty() || choice.finish)) {
       choice.begun = true;
       events += writer_.FirstEvent(i);
     }
-    if (!choice.text.empty()) events += writer_.TextEvent(i, std::exchange(choice.text, {}));
-    if (choice.finish && !choice.finish_sent) {
+    while (!choice.text.empty() && events.size() < kWriteBytes) {
+      events += writer_.TextEvent(i, TakePiece(choice.text));
+    }
+    if (choice.finish && choice.text.empty() && !choice.finish_sent) {
       choice.finish_sent = true;
       events += writer_.FinishEvent(i, *choice.finish);
     }
-    all_sent = all_sent && choice.finish_sent;
   }
+  for (const Choice& choice : choices_) all_sent = all_sent && choice.finish_sent;
   if (all_sent) {
     ended_ = true;
     if (include_usage_) events += writer_.UsageEvent(TotalUsage());

@@ -1,0 +1,78 @@
+"""Names that the operator, dashboards and people's scripts rely on: metrics, options, exit codes.
+
+A deliberate change is written down with:  QUERN_UPDATE_GOLDEN=1 <this test>, and read in the diff.
+"""
+
+import os
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+import quern_serve
+
+HERE = Path(__file__).resolve().parent
+
+
+def check_golden(name: str, actual: str):
+    path = HERE / name
+    if os.environ.get("QUERN_UPDATE_GOLDEN"):
+        path.write_text(actual)
+    assert actual == path.read_text(), f"{name} differs: if that is meant, update it with QUERN_UPDATE_GOLDEN=1"
+
+
+@pytest.fixture(scope="module")
+def exposition():
+    with quern_serve.Server(quern_serve.model(quern_serve.SMOLLM2), "--served-name", "smollm2", "--kv-memory", "64MiB",
+                            "--max-context-tokens", "1024") as server:
+        body = {"model": "smollm2", "prompt": "One, two,", "max_tokens": 3}
+        assert server.post("/v1/completions", body).status_code == 200
+        yield server.get("/metrics", admin=True).text
+
+
+def shape(exposition: str) -> str:
+    """Every metric as 'name type {labels}', and the values of labels from a fixed set."""
+    types = dict(re.findall(r"^# TYPE (\S+) (\S+)$", exposition, re.M))
+    lines = set()
+    for sample, labels in re.findall(r"^(quern_\w+)(\{[^}]*\})? ", exposition, re.M):
+        name = sample if sample in types else re.sub(r"_(bucket|sum|count)$", "", sample)
+        names = sorted(set(re.findall(r'(\w+)="', labels)) - {"le"})
+        reason = re.search(r'reason="(\w+)"', labels)
+        lines.add(f"{name} {types[name]} {{{','.join(names)}}}" + (f" reason={reason.group(1)}" if reason else ""))
+    return "\n".join(sorted(lines)) + "\n"
+
+
+def test_metric_names_types_and_labels(exposition):
+    check_golden("metrics.golden", shape(exposition))
+
+
+def test_every_metric_carries_the_served_name(exposition):
+    for line in exposition.splitlines():
+        assert line.startswith("#") or 'model="smollm2"' in line, line
+
+
+def test_promtool_finds_nothing_to_mend(exposition):
+    promtool = shutil.which("promtool")
+    assert promtool, "promtool is missing: it comes with Debian's package prometheus (hack/setup --cluster)"
+    result = subprocess.run([promtool, "check", "metrics"], input=exposition, capture_output=True, text=True, timeout=30)
+    assert (result.returncode, result.stdout + result.stderr) == (0, "")
+
+
+def test_help_text():
+    result = subprocess.run([quern_serve.binary(), "--help"], capture_output=True, text=True, timeout=30)
+    assert result.returncode == 0
+    check_golden("help.golden", result.stdout)
+
+
+def test_version():
+    result = subprocess.run([quern_serve.binary(), "--version"], capture_output=True, text=True, timeout=30)
+    assert result.returncode == 0 and re.fullmatch(r"quern-serve \d+\.\d+\.\d+\n", result.stdout)
+
+
+def test_every_option_has_its_environment_variable():
+    text = subprocess.run([quern_serve.binary(), "--help"], capture_output=True, text=True, timeout=30).stdout
+    options = [o for o in re.findall(r"^ +(?:-\w,)?(--[a-z-]+)", text, re.M) if o not in ("--help", "--version")]
+    assert len(options) > 15
+    for option in options:
+        assert "QUERN_" + option[2:].upper().replace("-", "_") in text, option

@@ -1,0 +1,63 @@
+// Bodies of requests -> checked requests or errors. The first byte picks the endpoint.
+#include <cstdint>
+#include <cstdlib>
+#include <nlohmann/json.hpp>
+#include <string_view>
+
+#include "runtime/server/request.h"
+
+namespace {
+
+using namespace quern::server;
+
+// An error must be fit to send: a client's status, and JSON that can be read back.
+void CheckError(const ApiError& error) {
+  if (error.status < 400 || error.status > 499 || error.message.empty()) abort();
+  if (error.message.size() > 2000) abort();
+  if (!nlohmann::json::parse(ToJson(error), nullptr, false).contains("error")) abort();
+}
+
+void CheckParams(const GenerationParams& params) {
+  const auto& sampling = params.sampling;
+  if (!(sampling.temperature >= 0 && sampling.temperature <= 2)) abort();
+  if (!(sampling.top_p > 0 && sampling.top_p <= 1)) abort();
+  if (sampling.top_k < 0 || !(sampling.min_p >= 0 && sampling.min_p < 1)) abort();
+  if (params.max_tokens && *params.max_tokens < 1) abort();
+  if (params.stop.size() > kMaxStopStrings) abort();
+}
+
+}  // namespace
+
+extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
+  if (size == 0) return 0;
+  const std::string_view body(reinterpret_cast<const char*>(data) + 1, size - 1);
+  switch (data[0] % 4) {
+    case 0: {
+      const auto parsed = ParseCompletionRequest(body);
+      if (const auto* error = std::get_if<ApiError>(&parsed)) return CheckError(*error), 0;
+      const auto& request = std::get<CompletionRequest>(parsed);
+      CheckParams(request.params);
+      if (request.prompts.empty() || request.prompts.size() > kMaxPrompts) abort();
+      return 0;
+    }
+    case 1: {
+      const auto parsed = ParseChatRequest(body);
+      if (const auto* error = std::get_if<ApiError>(&parsed)) return CheckError(*error), 0;
+      CheckParams(std::get<ChatRequest>(parsed).params);
+      for (const auto& message : std::get<ChatRequest>(parsed).messages) {
+        if (!message["role"].is_string() || !message["content"].is_string()) abort();
+      }
+      return 0;
+    }
+    case 2: {
+      const auto parsed = ParseTokenizeRequest(body);
+      if (const auto* error = std::get_if<ApiError>(&parsed)) CheckError(*error);
+      return 0;
+    }
+    default: {
+      const auto parsed = ParseDetokenizeRequest(body);
+      if (const auto* error = std::get_if<ApiError>(&parsed)) CheckError(*error);
+      return 0;
+    }
+  }
+}

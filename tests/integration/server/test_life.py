@@ -1,0 +1,179 @@
+"""Start, clients that leave, load, and the end: what an operator relies on."""
+
+import json
+import signal
+import subprocess
+import threading
+
+import pytest
+import quern_serve
+import requests
+
+MODEL = quern_serve.SMOLLM2
+
+
+def start(*options, **arguments):
+    return quern_serve.Server(quern_serve.model(MODEL), "--threads", "2", "--kv-memory", "256MiB", *options, **arguments)
+
+
+def run_to_end(*arguments):
+    return subprocess.run([quern_serve.binary(), *arguments], capture_output=True, text=True, timeout=60)
+
+
+def stream(server, max_tokens, prompt="Tell me a long story."):
+    """An open streamed completion that ends only at max_tokens."""
+    body = {"model": server.name, "prompt": prompt, "max_tokens": max_tokens, "stream": True, "ignore_eos": True}
+    response = requests.post(server.url + "/v1/completions", json=body, stream=True, timeout=quern_serve.PATIENCE)
+    assert response.status_code == 200, response.text
+    return response
+
+
+def events_of(response) -> list[str]:
+    return [line[6:] for line in response.iter_lines(decode_unicode=True) if line.startswith("data: ")]
+
+
+# --- start ---
+
+def bad_models(tmp_path):
+    good = open(quern_serve.model(MODEL), "rb")
+    head = good.read(2_000_000)
+    for name, content in (("empty.gguf", b""), ("magic.gguf", b"GGML" + head[4:]), ("truncated.gguf", head),
+                          ("half-header.gguf", head[:10]), ("version.gguf", head[:4] + b"\x09\0\0\0" + head[8:])):
+        (tmp_path / name).write_bytes(content)
+        yield tmp_path / name
+    yield tmp_path / "missing.gguf"
+    yield tmp_path
+
+
+def test_bad_model_is_one_clear_line_and_exit_code_2(tmp_path):
+    for path in bad_models(tmp_path):
+        result = run_to_end(str(path), "--port", "0", "--admin-port", "0")
+        errors = [line for line in result.stderr.splitlines() if " error " in line]
+        assert result.returncode == 2, (path, result.stderr)
+        assert len(errors) == 1 and str(path) in errors[0], result.stderr
+
+
+@pytest.mark.parametrize("arguments,says", [
+    (["--port", "70000"], "--port"),
+    (["--kv-memory", "lots"], "512MiB"),
+    (["--drain-timeout", "soon"], "30s"),
+    (["--max-sequences", "0"], "--max-sequences"),
+    (["--no-such-option"], "--no-such-option"),
+    (["--log-level", "loud"], "loud"),
+])
+def test_bad_option_is_one_clear_line_and_exit_code_2(arguments, says):
+    result = run_to_end("model.gguf", *arguments)
+    assert result.returncode == 2
+    assert says in result.stderr and len(result.stderr.strip().splitlines()) == 1, result.stderr
+
+
+def test_host_that_is_not_here_is_refused():
+    result = run_to_end(quern_serve.model(MODEL), "--host", "256.0.0.1")
+    assert result.returncode == 2 and "256.0.0.1" in result.stderr
+
+
+def test_options_come_from_the_environment_too(monkeypatch):
+    result = subprocess.run([quern_serve.binary(), "m.gguf"], env={"QUERN_KV_MEMORY": "lots"}, capture_output=True,
+                            text=True, timeout=60)
+    assert result.returncode == 2 and "lots" in result.stderr
+
+
+# --- clients that leave ---
+
+def test_client_that_leaves_mid_stream_is_cancelled_within_one_step():
+    with start() as server:
+        response = stream(server, 2000)
+        lines = response.iter_lines()
+        while b"text" not in next(lines):
+            pass
+        response.close()
+        quern_serve.wait_for(lambda: server.metric("quern_requests_finished_total", reason="cancelled") == 1, "the cancellation")
+        quern_serve.wait_for(lambda: server.metric("quern_requests_running") == 0, "an empty batch")
+        tokens = server.metric("quern_generation_tokens_total")
+        assert tokens < 500
+        assert server.metric("quern_kv_cache_usage_ratio") == 0
+        # Idle: no step is made for a client that is not there.
+        steps = server.metric("quern_step_duration_seconds_count")
+        assert server.post("/tokenize", {"prompt": "a"}).status_code == 200
+        assert server.metric("quern_step_duration_seconds_count") == steps
+        assert server.metric("quern_generation_tokens_total") == tokens
+
+
+def test_full_queue_is_429_and_ends_with_the_load():
+    with start("--max-sequences", "1", "--max-waiting", "1", "--max-batch-tokens", "64") as server:
+        first, second = stream(server, 300), stream(server, 5)
+        refused = server.post("/v1/completions", {"model": server.name, "prompt": "a"})
+        assert refused.status_code == 429 and refused.headers["Retry-After"] == "1"
+        assert refused.json()["error"]["code"] == "queue_full"
+        assert server.metric("quern_requests_rejected_total", reason="queue_full") == 1
+        assert events_of(first)[-1] == events_of(second)[-1] == "[DONE]"
+        assert server.post("/v1/completions", {"model": server.name, "prompt": "a", "max_tokens": 1}).status_code == 200
+
+
+def test_files_and_memory_stay_flat_over_many_requests():
+    with start() as server:
+        def burst(count):
+            def work(i):
+                for n in range(count):
+                    if n % 10 == 9:  # a client that leaves
+                        stream(server, 200).close()
+                    else:
+                        body = {"model": server.name, "prompt": f"Say {i} {n}", "max_tokens": 2, "stream": n % 2 == 0}
+                        assert server.post("/v1/completions", body).status_code == 200
+            threads = [threading.Thread(target=work, args=(i,)) for i in range(4)]
+            for thread in threads:
+                thread.start()
+            for thread in threads:
+                thread.join()
+            quern_serve.wait_for(lambda: server.metric("quern_requests_running") == 0, "an idle engine")
+
+        burst(20)
+        files, memory = server.open_files(), server.resident_bytes()
+        burst(60)
+        # Closed connections leave the table a moment after the clients have gone.
+        quern_serve.wait_for(lambda: server.open_files() <= files + 2, "closed file descriptors")
+        assert server.resident_bytes() < memory + 16 * 2**20
+
+
+# --- the end ---
+
+def test_sigterm_lets_32_streams_finish_and_exits_0():
+    with start("--drain-timeout", "120s") as server:
+        responses = [stream(server, 40, f"Story {i}:") for i in range(32)]
+        server.signal()
+        quern_serve.wait_for(lambda: server.get("/health/ready").status_code == 503, "not ready")
+        assert server.get("/health/ready", admin=True).json()["status"] == "draining"
+        refused = server.post("/v1/completions", {"model": server.name, "prompt": "a"})
+        assert refused.status_code == 503 and refused.json()["error"]["code"] == "draining"
+        for response in responses:
+            events = events_of(response)
+            assert events[-1] == "[DONE]"
+            assert json.loads(events[-2])["choices"][0]["finish_reason"] == "length"
+        assert server.wait() == 0, server.log
+
+
+def test_sigterm_when_idle_exits_0_with_connections_open():
+    with start() as server:
+        with requests.Session() as kept_alive:
+            assert kept_alive.get(server.url + "/v1/models").status_code == 200
+            server.signal()
+            assert server.wait(30) == 0, server.log
+
+
+def test_drain_timeout_cuts_what_takes_longer_and_says_so():
+    with start("--drain-timeout", "500ms") as server:
+        response = stream(server, 2000)
+        server.signal()
+        events = events_of(response)
+        assert json.loads(events[-2])["error"]["message"]
+        assert server.wait() == 1
+        assert any("drain timeout" in line for line in server.log)
+
+
+def test_second_signal_exits_at_once():
+    with start("--drain-timeout", "120s") as server:
+        stream(server, 2000)
+        server.signal()
+        quern_serve.wait_for(lambda: any("draining" in line for line in server.log), "the first signal's line")
+        server.signal(signal.SIGINT)
+        assert server.wait(20) == 1

@@ -1,0 +1,130 @@
+"""Starts the real quern-serve for tests, and asks it over HTTP."""
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import requests
+
+ROOT = Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(ROOT / "hack" / "lib"))
+from quern_dev import paths  # noqa: E402
+
+PATIENCE = 120  # seconds until a wait for something that must come counts as failed
+
+
+def binary() -> str:
+    """The program under test: of the build that runs the tests, else the release build's."""
+    directory = os.environ.get("QUERN_BIN", str(ROOT / "build" / "release" / "bin"))
+    return str(Path(directory) / "quern-serve")
+
+
+def model(name: str) -> str:
+    path = paths.models_dir() / name
+    if not path.exists():
+        raise FileNotFoundError(f"{path} is missing: run hack/setup --models")
+    return str(path)
+
+
+SMOLLM2 = "SmolLM2-135M-Instruct.Q4_1.gguf"
+GEMMA = "gemma-3-270m.Q4_K_M.gguf"
+
+
+def wait_for(condition, what: str, patience: float = PATIENCE):
+    """The first true value of condition(); fails with `what` when patience is over."""
+    deadline = time.monotonic() + patience
+    while True:
+        value = condition()
+        if value:
+            return value
+        if time.monotonic() > deadline:
+            raise AssertionError(f"waited {patience} s in vain: {what}")
+        time.sleep(0.02)
+
+
+class Server:
+    """One quern-serve on free loopback ports; `log` grows with its stderr."""
+
+    def __init__(self, model_path: str, *options: str, ready: bool = True):
+        self.log: list[str] = []
+        self.process = subprocess.Popen(
+            [binary(), model_path, "--port", "0", "--admin-port", "0", *options],
+            stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True,
+            env={k: v for k, v in os.environ.items() if not k.startswith("QUERN_")})
+        self._reader = threading.Thread(target=self._read, daemon=True)
+        self._reader.start()
+        found = wait_for(self._ports, "the line that names the ports")
+        self.url, self.admin = found.group(1), found.group(2)
+        self.name = Path(model_path).stem
+        if ready:
+            self.wait_ready()
+
+    def _read(self):
+        for line in self.process.stderr:
+            self.log.append(line.rstrip("\n"))
+
+    def _ports(self):
+        if self.process.poll() is not None:
+            raise AssertionError(f"quern-serve ended with {self.process.returncode}: {self.log}")
+        pattern = re.compile(r"listening: API (http://\S+:\d+)/v1, metrics (http://\S+:\d+)/metrics")
+        return next((m for m in map(pattern.search, list(self.log)) if m), None)
+
+    def wait_ready(self):
+        def ready():
+            if self.process.poll() is not None:
+                raise AssertionError(f"quern-serve ended with {self.process.returncode}: {self.log}")
+            return self.get("/health/ready").status_code == 200
+        wait_for(ready, "readiness")
+
+    def get(self, path: str, admin: bool = False):
+        return requests.get((self.admin if admin else self.url) + path, timeout=PATIENCE)
+
+    def post(self, path: str, body, **arguments):
+        kind = {"data": body} if isinstance(body, (bytes, str)) else {"json": body}
+        return requests.post(self.url + path, timeout=PATIENCE, **kind, **arguments)
+
+    def metrics(self) -> dict[str, float]:
+        """Every sample of /metrics: 'name{labels}' -> value."""
+        samples = {}
+        for line in self.get("/metrics", admin=True).text.splitlines():
+            if line and not line.startswith("#"):
+                name, value = line.rsplit(" ", 1)
+                samples[name] = float(value)
+        return samples
+
+    def metric(self, name: str, **labels: str) -> float:
+        """The sum of the samples called `name` with at least these labels."""
+        wanted = [f'{key}="{value}"' for key, value in labels.items()]
+        return sum(value for sample, value in self.metrics().items()
+                   if sample.split("{")[0] == name and all(w in sample for w in wanted))
+
+    def signal(self, number=signal.SIGTERM):
+        self.process.send_signal(number)
+
+    def wait(self, patience: float = PATIENCE) -> int:
+        code = self.process.wait(timeout=patience)
+        self._reader.join(timeout=10)
+        return code
+
+    def open_files(self) -> int:
+        return len(os.listdir(f"/proc/{self.process.pid}/fd"))
+
+    def resident_bytes(self) -> int:
+        pages = int(Path(f"/proc/{self.process.pid}/statm").read_text().split()[1])
+        return pages * os.sysconf("SC_PAGESIZE")
+
+    def stop(self):
+        if self.process.poll() is None:
+            self.process.kill()
+        self.process.wait()
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.stop()

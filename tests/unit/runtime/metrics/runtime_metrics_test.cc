@@ -1,0 +1,93 @@
+#include "runtime/metrics/runtime_metrics.h"
+
+#include <gtest/gtest.h>
+
+#include <string>
+
+namespace quern {
+namespace {
+
+bool Has(const std::string& text, const std::string& line) {
+  return text.find("\n" + line + "\n") != std::string::npos;
+}
+
+TEST(RuntimeMetrics, GaugesShowTheSnapshot) {
+  RuntimeMetrics metrics("m");
+  MetricsSnapshot now;
+  now.running = 3;
+  now.waiting = 2;
+  now.kv_tokens_used = 50;
+  now.kv_tokens_capacity = 200;
+  now.tokens_per_second = 12.5;
+  const std::string text = metrics.Render(now);
+  EXPECT_TRUE(Has(text, R"(quern_requests_running{model="m"} 3)")) << text;
+  EXPECT_TRUE(Has(text, R"(quern_requests_waiting{model="m"} 2)"));
+  EXPECT_TRUE(Has(text, R"(quern_kv_cache_usage_ratio{model="m"} 0.25)"));
+  EXPECT_TRUE(Has(text, R"(quern_kv_cache_tokens_capacity{model="m"} 200)"));
+  EXPECT_TRUE(Has(text, R"(quern_tokens_per_second{model="m"} 12.5)"));
+  EXPECT_GT(ResidentMemoryBytes(), 0);
+}
+
+TEST(RuntimeMetrics, UsageOfACacheThatIsNotThereYetIsZero) {
+  RuntimeMetrics metrics("m");
+  EXPECT_TRUE(Has(metrics.Render({}), R"(quern_kv_cache_usage_ratio{model="m"} 0)"));
+}
+
+TEST(RuntimeMetrics, TotalsFollowTheSnapshotAndNeverGoDown) {
+  RuntimeMetrics metrics("m");
+  MetricsSnapshot now;
+  now.prompt_tokens_total = 7;
+  now.generation_tokens_total = 5;
+  metrics.Render(now);
+  now.generation_tokens_total = 9;
+  now.prompt_tokens_total = 3;
+  const std::string text = metrics.Render(now);
+  EXPECT_TRUE(Has(text, R"(quern_generation_tokens_total{model="m"} 9)"));
+  EXPECT_TRUE(Has(text, R"(quern_prompt_tokens_total{model="m"} 7)"));
+}
+
+TEST(RuntimeMetrics, EveryReasonExistsFromTheStart) {
+  RuntimeMetrics metrics("m");
+  const std::string text = metrics.Render({});
+  for (const auto reason : RuntimeMetrics::kRejectReasons) {
+    EXPECT_TRUE(Has(text, "quern_requests_rejected_total{model=\"m\",reason=\"" +
+                              std::string(reason) + "\"} 0"))
+        << reason;
+  }
+  for (const char* reason : {"stop", "length", "cancelled", "error"}) {
+    EXPECT_TRUE(Has(text, std::string("quern_requests_finished_total{model=\"m\",reason=\"") +
+                              reason + "\"} 0"));
+  }
+}
+
+TEST(RuntimeMetrics, EventsAreCountedWhereTheyBelong) {
+  RuntimeMetrics metrics("m");
+  metrics.ObserveStep(0.02, 4, 36);
+  metrics.ObserveFirstToken(0.5, 0.1);
+  metrics.ObserveInterToken(0.03);
+  metrics.CountFinished(FinishedAs::kCancelled, 2.0);
+  metrics.CountAdmitted(11);
+  metrics.CountRejected("queue_full");
+  metrics.CountHttpRequest("completions", 200);
+  metrics.SetModelInfo("llama", "Q4_1", "1.2.3");
+  const std::string text = metrics.Render({});
+  EXPECT_TRUE(Has(text, R"(quern_step_duration_seconds_count{model="m"} 1)"));
+  EXPECT_TRUE(Has(text, R"(quern_step_batch_tokens_bucket{model="m",le="32"} 0)"));
+  EXPECT_TRUE(Has(text, R"(quern_step_batch_tokens_bucket{model="m",le="64"} 1)"));
+  EXPECT_TRUE(Has(text, R"(quern_step_batch_sequences_bucket{model="m",le="4"} 1)"));
+  EXPECT_TRUE(Has(text, R"(quern_time_to_first_token_seconds_sum{model="m"} 0.5)"));
+  EXPECT_TRUE(Has(text, R"(quern_request_queue_seconds_sum{model="m"} 0.1)"));
+  EXPECT_TRUE(Has(text, R"(quern_inter_token_latency_seconds_count{model="m"} 1)"));
+  EXPECT_TRUE(Has(text, R"(quern_request_duration_seconds_sum{model="m"} 2)"));
+  EXPECT_TRUE(Has(text, R"(quern_requests_finished_total{model="m",reason="cancelled"} 1)"));
+  EXPECT_TRUE(Has(text, R"(quern_admitted_prompt_tokens_total{model="m"} 11)"));
+  EXPECT_TRUE(Has(text, R"(quern_requests_rejected_total{model="m",reason="queue_full"} 1)"));
+  EXPECT_TRUE(
+      Has(text, R"(quern_http_requests_total{model="m",handler="completions",status="200"} 1)"));
+  EXPECT_TRUE(Has(
+      text,
+      R"(quern_model_info{model="m",architecture="llama",quantization="Q4_1",version="1.2.3"} 1)"));
+}
+
+}  // namespace
+}  // namespace quern

@@ -1,0 +1,415 @@
+// The API over real sockets, with an engine whose every token the test sends by hand.
+#include "runtime/server/api.h"
+
+#include <gtest/gtest.h>
+
+#include <nlohmann/json.hpp>
+#include <string>
+
+#include "runtime/http/server.h"
+#include "runtime/server/observers.h"
+#include "tests/unit/runtime/http/raw_client.h"
+#include "tests/unit/runtime/server/scripted_engine.h"
+
+namespace quern::server {
+namespace {
+
+using http::RawClient;
+using nlohmann::json;
+
+class ApiTest : public testing::Test {
+ protected:
+  ~ApiTest() override { server.reset(); }
+
+  void StartServer(bool load = true) {
+    api = std::make_unique<Api>(state, metrics, options);
+    server = std::make_unique<http::HttpServer>(2);
+    http::ListenOptions listen;
+    listen.limits.max_body_bytes = 1 << 20;
+    listen.observer = &observer;
+    port = server->Listen(listen, api->PublicRouter()).value();
+    admin_port = server->Listen(listen, api->AdminRouter()).value();
+    server->Start();
+    if (load) Load();
+  }
+  void Load() {
+    auto model = std::make_unique<LoadedModel>();
+    model->served_name = "m";
+    model->created = 1;
+    model->tokenizer = std::make_unique<ByteTokenizer>();
+    if (with_template) model->chat_template = std::make_unique<BracketTemplate>();
+    model->no_chat_reason = "it has no chat template";
+    auto scripted = std::make_unique<ScriptedEngine>();
+    engine = scripted.get();
+    model->engine = std::move(scripted);
+    state.SetReady(std::move(model));
+  }
+
+  static std::string Request(const std::string& method, const std::string& path,
+                             const std::string& body = "") {
+    return method + " " + path +
+           " HTTP/1.1\r\nHost: t\r\nContent-Length: " + std::to_string(body.size()) + "\r\n\r\n" +
+           body;
+  }
+  struct Reply {
+    int status = 0;
+    std::string head;
+    std::string body;
+    json Json() const { return json::parse(body, nullptr, false); }
+    std::string Error(const char* member) const {
+      const json value = Json()["error"][member];
+      return value.is_null() ? "null" : value.get<std::string>();
+    }
+  };
+  static Reply Split(const std::string& response) {
+    Reply reply;
+    const size_t end = response.find("\r\n\r\n");
+    if (end == std::string::npos) return reply;
+    reply.head = response.substr(0, end);
+    reply.body = response.substr(end + 4);
+    reply.status = std::stoi(response.substr(9, 3));
+    return reply;
+  }
+  Reply Ask(const std::string& method, const std::string& path, const std::string& body = "",
+            bool admin = false) {
+    RawClient client(admin ? admin_port : port);
+    EXPECT_TRUE(client.Send(Request(method, path, body)));
+    return Split(client.ReadResponse());
+  }
+  std::string Metrics() { return Ask("GET", "/metrics", "", true).body; }
+  bool MetricIs(const std::string& name_and_labels, int value) {
+    const std::string wanted = "\n" + name_and_labels + " " + std::to_string(value) + "\n";
+    const auto deadline = std::chrono::steady_clock::now() + RawClient::kPatience;
+    while (std::chrono::steady_clock::now() < deadline) {
+      if (Metrics().find(wanted) != std::string::npos) return true;
+    }
+    ADD_FAILURE() << "never: " << wanted << " in\n" << Metrics();
+    return false;
+  }
+
+  bool with_template = true;
+  ApiOptions options;
+  RuntimeMetrics metrics{"m"};
+  MetricsHttpObserver observer{metrics};
+  ScriptedEngine* engine = nullptr;
+  ServingState state;
+  std::unique_ptr<Api> api;
+  std::unique_ptr<http::HttpServer> server;
+  uint16_t port = 0, admin_port = 0;
+};
+
+TEST_F(ApiTest, CompletionIsAnsweredWhole) {
+  StartServer();
+  RawClient client(port);
+  client.Send(Request("POST", "/v1/completions",
+                      R"({"model":"m","prompt":"ab","max_tokens":9,"stop":"x","seed":3})"));
+  const auto request = engine->WaitForRequest(1);
+  ASSERT_TRUE(request);
+  EXPECT_EQ(request->prompt, (std::vector<TokenId>{256, 'a', 'b'}));
+  EXPECT_EQ(request->max_tokens, 9);
+  EXPECT_EQ(request->stop, std::vector<std::string>{"x"});
+  EXPECT_EQ(request->sampling.seed, 3u);
+  engine->Emit(1, "Hel");
+  engine->Emit(1, "lo \xE2\x82\xAC\n", FinishReason::kStop);
+  const Reply reply = Split(client.ReadResponse());
+  EXPECT_EQ(reply.status, 200);
+  const json body = reply.Json();
+  EXPECT_EQ(body["object"], "text_completion");
+  EXPECT_EQ(body["model"], "m");
+  EXPECT_EQ(body["choices"][0]["text"], "Hello \xE2\x82\xAC\n");
+  EXPECT_EQ(body["choices"][0]["finish_reason"], "stop");
+  EXPECT_EQ(body["usage"].dump(), R"({"completion_tokens":2,"prompt_tokens":3,"total_tokens":5})");
+}
+
+TEST_F(ApiTest, ChatIsStreamedAsEventsThatEndWithDone) {
+  StartServer();
+  RawClient client(port);
+  client.Send(Request("POST", "/v1/chat/completions",
+                      R"({"model":"m","messages":[{"role":"user","content":"hi"}],"stream":true,)"
+                      R"("stream_options":{"include_usage":true}})"));
+  const auto request = engine->WaitForRequest(1);
+  ASSERT_TRUE(request);
+  EXPECT_EQ(request->prompt.size(), std::string("[user]hi[assistant]").size());
+  EXPECT_EQ(request->max_tokens, 1000 - static_cast<int>(request->prompt.size()));
+  EXPECT_NE(client.ReadUntil("\r\n\r\n").find("text/event-stream"), std::string::npos);
+  engine->Emit(1, "a");
+  client.ReadUntil("\"content\":\"a\"");
+  engine->Emit(1, "");  // a token without text makes no event
+  engine->Emit(1, "b", FinishReason::kLength);
+  const std::string all = client.ReadUntil("data: [DONE]\n\n");
+  std::vector<json> events;
+  for (size_t at = all.find("data: {"); at != std::string::npos; at = all.find("data: {", at + 1)) {
+    events.push_back(json::parse(all.substr(at + 6, all.find("\n\n", at) - at - 6)));
+  }
+  ASSERT_EQ(events.size(), 5u) << all;
+  EXPECT_EQ(events[0]["choices"][0]["delta"]["role"], "assistant");
+  EXPECT_EQ(events[0]["object"], "chat.completion.chunk");
+  EXPECT_TRUE(events[0]["usage"].is_null());
+  EXPECT_EQ(events[1]["choices"][0]["delta"]["content"], "a");
+  EXPECT_EQ(events[2]["choices"][0]["delta"]["content"], "b");
+  EXPECT_TRUE(events[2]["choices"][0]["finish_reason"].is_null());
+  EXPECT_EQ(events[3]["choices"][0]["finish_reason"], "length");
+  EXPECT_TRUE(events[4]["choices"].empty());
+  EXPECT_EQ(events[4]["usage"]["completion_tokens"], 3);
+  for (const json& event : events) EXPECT_EQ(event["id"], events[0]["id"]);
+}
+
+TEST_F(ApiTest, SeveralPromptsBecomeSeveralChoices) {
+  StartServer();
+  RawClient client(port);
+  client.Send(Request("POST", "/v1/completions", R"({"model":"m","prompt":["a","bc"]})"));
+  ASSERT_TRUE(engine->WaitForRequest(2));
+  engine->Emit(2, "two", FinishReason::kStop);
+  engine->Emit(1, "one", FinishReason::kLength);
+  const json body = Split(client.ReadResponse()).Json();
+  EXPECT_EQ(body["choices"][0]["text"], "one");
+  EXPECT_EQ(body["choices"][1]["text"], "two");
+  EXPECT_EQ(body["choices"][1]["index"], 1);
+  EXPECT_EQ(body["usage"]["prompt_tokens"], 5);
+}
+
+TEST_F(ApiTest, ClientThatLeavesCancelsItsWorkBeforeAnotherToken) {
+  StartServer();
+  {
+    RawClient client(port);
+    client.Send(Request("POST", "/v1/completions", R"({"model":"m","prompt":"a","stream":true})"));
+    ASSERT_TRUE(engine->WaitForRequest(1));
+    engine->Emit(1, "x");
+    client.ReadUntil("\"x\"");
+  }
+  EXPECT_TRUE(engine->WaitForCancel(1));
+  engine->Emit(1, "", FinishReason::kCancelled);
+  EXPECT_TRUE(
+      MetricIs(R"(quern_http_requests_total{model="m",handler="completions",status="499"})", 1));
+}
+
+TEST_F(ApiTest, ClientThatLeavesBeforeAWholeAnswerCancelsToo) {
+  StartServer();
+  {
+    RawClient client(port);
+    client.Send(Request("POST", "/v1/completions", R"({"model":"m","prompt":["a","b"]})"));
+    ASSERT_TRUE(engine->WaitForRequest(2));
+  }
+  EXPECT_TRUE(engine->WaitForCancel(1));
+  EXPECT_TRUE(engine->WaitForCancel(2));
+  engine->Emit(1, "", FinishReason::kCancelled);
+  engine->Emit(2, "", FinishReason::kCancelled);
+}
+
+TEST_F(ApiTest, EngineFailureMidStreamIsAnErrorEvent) {
+  StartServer();
+  RawClient client(port);
+  client.Send(Request("POST", "/v1/completions", R"({"model":"m","prompt":"a","stream":true})"));
+  ASSERT_TRUE(engine->WaitForRequest(1));
+  engine->Emit(1, "x");
+  engine->Emit(1, "", FinishReason::kError, "the forward pass failed");
+  const std::string all = client.ReadUntil("[DONE]");
+  EXPECT_NE(
+      all.find(R"(data: {"error":{"code":"generation_failed","message":"the forward pass failed")"),
+      std::string::npos)
+      << all;
+}
+
+TEST_F(ApiTest, EngineFailureIsA500ForAWholeAnswer) {
+  StartServer();
+  RawClient client(port);
+  client.Send(Request("POST", "/v1/completions", R"({"model":"m","prompt":"a"})"));
+  ASSERT_TRUE(engine->WaitForRequest(1));
+  engine->Emit(1, "", FinishReason::kError, "the forward pass failed");
+  const Reply reply = Split(client.ReadResponse());
+  EXPECT_EQ(reply.status, 500);
+  EXPECT_EQ(reply.Error("message"), "the forward pass failed");
+}
+
+TEST_F(ApiTest, FullQueueIs429WithRetryAfterAndLeavesNoHalfOfARequestBehind) {
+  StartServer();
+  engine->SetCapacity(1);
+  const Reply reply = Ask("POST", "/v1/completions", R"({"model":"m","prompt":["a","b"]})");
+  EXPECT_EQ(reply.status, 429);
+  EXPECT_EQ(reply.Error("code"), "queue_full");
+  EXPECT_NE(reply.head.find("Retry-After: 1"), std::string::npos);
+  EXPECT_TRUE(engine->WaitForCancel(1));
+  engine->Emit(1, "", FinishReason::kCancelled);
+  EXPECT_TRUE(MetricIs(R"(quern_requests_rejected_total{model="m",reason="queue_full"})", 1));
+}
+
+TEST_F(ApiTest, FullAdmissionGateIs429) {
+  options.max_preparing = 0;
+  StartServer();
+  const Reply reply = Ask("POST", "/v1/completions", R"({"model":"m","prompt":"a"})");
+  EXPECT_EQ(reply.status, 429);
+  EXPECT_EQ(reply.Error("code"), "admission_full");
+}
+
+TEST_F(ApiTest, LongPromptIsPreparedOffTheLoopAndAnsweredTheSame) {
+  options.long_body_bytes = 100;
+  StartServer();
+  RawClient client(port);
+  client.Send(Request("POST", "/v1/completions",
+                      R"({"model":"m","prompt":")" + std::string(900, 'a') + "\"}"));
+  const auto request = engine->WaitForRequest(1);
+  ASSERT_TRUE(request);
+  EXPECT_EQ(request->prompt.size(), 901u);
+  engine->Emit(1, "ok", FinishReason::kStop);
+  EXPECT_EQ(Split(client.ReadResponse()).Json()["choices"][0]["text"], "ok");
+}
+
+TEST_F(ApiTest, PromptLongerThanTheContextIs400WithFigures) {
+  StartServer();
+  const Reply reply =
+      Ask("POST", "/v1/completions", R"({"model":"m","prompt":")" + std::string(1000, 'a') + "\"}");
+  EXPECT_EQ(reply.status, 400);
+  EXPECT_EQ(reply.Error("code"), "context_length_exceeded");
+  EXPECT_NE(reply.Error("message").find("1001 tokens"), std::string::npos);
+  EXPECT_NE(reply.Error("message").find("1000"), std::string::npos);
+  const Reply sum =
+      Ask("POST", "/v1/completions", R"({"model":"m","prompt":"abc","max_tokens":997})");
+  EXPECT_EQ(sum.status, 400);
+  EXPECT_NE(sum.Error("message").find("at most 996"), std::string::npos) << sum.body;
+  EXPECT_TRUE(MetricIs(R"(quern_requests_rejected_total{model="m",reason="context_length"})", 2));
+}
+
+TEST_F(ApiTest, HugePromptIsRefusedBeforeItIsEncoded) {
+  StartServer();
+  const Reply reply = Ask("POST", "/v1/completions",
+                          R"({"model":"m","prompt":")" + std::string(900'000, 'a') + "\"}");
+  EXPECT_EQ(reply.status, 400);
+  EXPECT_EQ(reply.Error("code"), "context_length_exceeded");
+}
+
+TEST_F(ApiTest, ErrorsHaveOpenAisShapeAndStatus) {
+  StartServer();
+  struct Case {
+    const char *method, *path, *body;
+    int status;
+    const char *param, *code;
+  };
+  const Case cases[] = {
+      {"POST", "/v1/completions", "{", 400, "null", "invalid_json"},
+      {"POST", "/v1/completions", "", 400, "null", "invalid_json"},
+      {"POST", "/v1/completions", "{\"model\":\"m\",\"prompt\":\"\xff\"}", 400, "null",
+       "invalid_json"},
+      {"POST", "/v1/completions", R"({"model":"other","prompt":"a"})", 404, "model",
+       "model_not_found"},
+      {"POST", "/v1/completions", R"({"model":"m","prompt":"a","max_tokens":0})", 400, "max_tokens",
+       "invalid_value"},
+      {"POST", "/v1/completions", R"({"model":"m","prompt":[999]})", 400, "prompt",
+       "invalid_value"},
+      {"POST", "/v1/completions", R"({"model":"m","prompt":"","add_special_tokens":false})", 400,
+       "prompt", "invalid_value"},
+      {"POST", "/v1/chat/completions",
+       R"({"model":"m","messages":[{"role":"user","content":"raise"}]})", 400, "messages",
+       "invalid_value"},
+      {"GET", "/v1/completions", "", 405, "null", "method_not_allowed"},
+      {"GET", "/v1/nothing", "", 404, "null", "not_found"},
+      {"GET", "/v1/models/other", "", 404, "model", "model_not_found"},
+      {"POST", "/detokenize", R"({"tokens":[1,257]})", 400, "tokens[1]", "invalid_value"},
+      {"POST", "/tokenize", R"({"prompt":1})", 400, "prompt", "invalid_type"},
+  };
+  for (const Case& c : cases) {
+    const Reply reply = Ask(c.method, c.path, c.body);
+    EXPECT_EQ(reply.status, c.status) << c.path << c.body;
+    ASSERT_TRUE(reply.Json().contains("error")) << reply.body;
+    EXPECT_EQ(reply.Error("param"), c.param) << reply.body;
+    EXPECT_EQ(reply.Error("code"), c.code) << reply.body;
+    EXPECT_EQ(reply.Error("type"), "invalid_request_error");
+  }
+}
+
+TEST_F(ApiTest, ModelWithoutAChatTemplatePointsToCompletions) {
+  with_template = false;
+  StartServer();
+  const Reply reply = Ask("POST", "/v1/chat/completions",
+                          R"({"model":"m","messages":[{"role":"user","content":"a"}]})");
+  EXPECT_EQ(reply.status, 400);
+  EXPECT_EQ(reply.Error("code"), "no_chat_template");
+  EXPECT_NE(reply.Error("message").find("/v1/completions"), std::string::npos);
+}
+
+TEST_F(ApiTest, ModelsAreListedAndShown) {
+  StartServer();
+  EXPECT_EQ(Ask("GET", "/v1/models").Json()["data"][0]["id"], "m");
+  EXPECT_EQ(Ask("GET", "/v1/models/m").Json()["max_model_len"], 1000);
+}
+
+TEST_F(ApiTest, TokenizeAndDetokenizeHaveVllmsShapes) {
+  StartServer();
+  EXPECT_EQ(Ask("POST", "/tokenize", R"({"prompt":"ab"})").body,
+            R"({"count":3,"max_model_len":1000,"token_strs":null,"tokens":[256,97,98]})");
+  EXPECT_EQ(Ask("POST", "/tokenize",
+                R"({"prompt":"a","add_special_tokens":false,"return_token_strs":true})")
+                .body,
+            R"({"count":1,"max_model_len":1000,"token_strs":["a"],"tokens":[97]})");
+  EXPECT_EQ(
+      Ask("POST", "/tokenize", R"({"messages":[{"role":"user","content":"a"}]})").Json()["count"],
+      18);
+  EXPECT_EQ(Ask("POST", "/detokenize", R"({"tokens":[256,97,98]})").body, R"({"prompt":"<s>ab"})");
+  EXPECT_EQ(Ask("POST", "/detokenize", R"({"tokens":[]})").body, R"({"prompt":""})");
+}
+
+TEST_F(ApiTest, WhileLoadingItIsLiveButNotReadyAndSaysWhy) {
+  StartServer(/*load=*/false);
+  state.SetLoading("weights");
+  EXPECT_EQ(Ask("GET", "/health/live").status, 200);
+  const Reply ready = Ask("GET", "/health/ready", "", true);
+  EXPECT_EQ(ready.status, 503);
+  EXPECT_EQ(ready.body, R"({"reason":"weights","status":"loading"})");
+  const Reply refused = Ask("POST", "/v1/completions", R"({"model":"m","prompt":"a"})");
+  EXPECT_EQ(refused.status, 503);
+  EXPECT_EQ(refused.Error("code"), "model_loading");
+  EXPECT_NE(refused.head.find("Retry-After"), std::string::npos);
+  Load();
+  EXPECT_EQ(Ask("GET", "/health/ready").status, 200);
+}
+
+TEST_F(ApiTest, DrainingRefusesNewWorkAndLetsOldWorkFinish) {
+  StartServer();
+  RawClient client(port);
+  client.Send(Request("POST", "/v1/completions", R"({"model":"m","prompt":"a","stream":true})"));
+  ASSERT_TRUE(engine->WaitForRequest(1));
+  state.SetDraining();
+  server->BeginDrain();
+  EXPECT_EQ(Ask("GET", "/health/ready").status, 503);
+  EXPECT_EQ(Ask("GET", "/health/live").status, 200);
+  const Reply refused = Ask("POST", "/v1/completions", R"({"model":"m","prompt":"a"})");
+  EXPECT_EQ(refused.status, 503);
+  EXPECT_EQ(refused.Error("code"), "draining");
+  engine->Emit(1, "last", FinishReason::kStop);
+  EXPECT_NE(client.ReadUntil("0\r\n\r\n").find("[DONE]"), std::string::npos);
+  EXPECT_TRUE(server->Stop(RawClient::kPatience));
+}
+
+TEST_F(ApiTest, StalledEngineFailsLivenessOnBothPorts) {
+  options.stall_timeout = Seconds(60);
+  StartServer();
+  engine->SetStalled(Seconds(59));
+  EXPECT_EQ(Ask("GET", "/health/live").status, 200);
+  engine->SetStalled(Seconds(61));
+  EXPECT_EQ(Ask("GET", "/health/live").status, 503);
+  EXPECT_EQ(Ask("GET", "/health/live", "", true).status, 503);
+}
+
+TEST_F(ApiTest, MetricsAreOnTheAdministrativePortOnly) {
+  StartServer();
+  EXPECT_EQ(Ask("GET", "/metrics").status, 404);
+  EXPECT_EQ(Ask("GET", "/v1/models", "", true).status, 404);
+  EXPECT_NE(Metrics().find("quern_kv_cache_tokens_capacity{model=\"m\"} 1024\n"),
+            std::string::npos);
+}
+
+TEST_F(ApiTest, SlowReaderGetsFewerLargerEventsAndLosesNothing) {
+  StartServer();
+  RawClient client(port, /*receive_buffer=*/4096);
+  client.Send(Request("POST", "/v1/completions", R"({"model":"m","prompt":"a","stream":true})"));
+  ASSERT_TRUE(engine->WaitForRequest(1));
+  const std::string piece(8000, 'x');
+  const int pieces = 2000;  // 16 MB: far beyond what the sockets and the stream's buffer take
+  for (int i = 0; i < pieces; ++i) engine->Emit(1, piece);
+  engine->Emit(1, "", FinishReason::kStop);
+  const std::string all = client.ReadUntil("[DONE]");
+  EXPECT_EQ(std::count(all.begin(), all.end(), 'x'),
+            int64_t{8000} * pieces + 2);  // "text", "index"
+}
+
+}  // namespace
+}  // namespace quern::server

@@ -1,0 +1,257 @@
+#include "runtime/server/request.h"
+
+#include <gtest/gtest.h>
+
+#include <string>
+
+namespace quern::server {
+namespace {
+
+// The error that a completion (or chat) request with these further members gets.
+ApiError CompletionError(const std::string& members) {
+  auto parsed = ParseCompletionRequest(R"({"model":"m","prompt":"p")" + members + "}");
+  return std::holds_alternative<ApiError>(parsed) ? std::get<ApiError>(parsed)
+                                                  : ApiError{0, "accepted"};
+}
+ApiError ChatError(const std::string& body) {
+  auto parsed = ParseChatRequest(body);
+  return std::holds_alternative<ApiError>(parsed) ? std::get<ApiError>(parsed)
+                                                  : ApiError{0, "accepted"};
+}
+CompletionRequest Completion(const std::string& members) {
+  auto parsed = ParseCompletionRequest(R"({"model":"m")" + members + "}");
+  EXPECT_TRUE(std::holds_alternative<CompletionRequest>(parsed))
+      << std::get<ApiError>(parsed).message;
+  return std::get<CompletionRequest>(std::move(parsed));
+}
+
+TEST(CompletionRequest, DefaultsAreOpenAis) {
+  const auto request = Completion(R"(,"prompt":"hi")");
+  EXPECT_EQ(std::get<std::string>(request.prompts.at(0)), "hi");
+  EXPECT_EQ(request.params.max_tokens, 16);
+  EXPECT_EQ(request.params.sampling.temperature, 1.0f);
+  EXPECT_EQ(request.params.sampling.top_p, 1.0f);
+  EXPECT_EQ(request.params.sampling.top_k, 0);
+  EXPECT_FALSE(request.params.sampling.seed.has_value());
+  EXPECT_FALSE(request.params.stream);
+  EXPECT_TRUE(request.add_special_tokens);
+}
+
+TEST(CompletionRequest, ReadsEverySamplingParameter) {
+  const auto request =
+      Completion(R"(,"prompt":"p","temperature":0.5,"top_p":0.9,"top_k":40,"min_p":0.05,"seed":-7,)"
+                 R"("max_tokens":5.0,"stop":["a","b"],"ignore_eos":true,"stream":true,)"
+                 R"("stream_options":{"include_usage":true})");
+  EXPECT_EQ(request.params.sampling.temperature, 0.5f);
+  EXPECT_EQ(request.params.sampling.top_p, 0.9f);
+  EXPECT_EQ(request.params.sampling.top_k, 40);
+  EXPECT_EQ(request.params.sampling.min_p, 0.05f);
+  EXPECT_EQ(request.params.sampling.seed, static_cast<uint64_t>(-7));
+  EXPECT_EQ(request.params.max_tokens, 5);
+  EXPECT_EQ(request.params.stop, (std::vector<std::string>{"a", "b"}));
+  EXPECT_TRUE(request.params.ignore_eos && request.params.stream && request.params.include_usage);
+}
+
+TEST(CompletionRequest, NullMeansAbsent) {
+  const auto request = Completion(
+      R"(,"prompt":"p","temperature":null,"stop":null,"logprobs":null,"suffix":null,"n":null)");
+  EXPECT_EQ(request.params.sampling.temperature, 1.0f);
+  EXPECT_TRUE(request.params.stop.empty());
+}
+
+TEST(CompletionRequest, PromptMayBeStringsOrTokens) {
+  EXPECT_EQ(Completion(R"(,"prompt":["a","b"])").prompts.size(), 2u);
+  const auto tokens = Completion(R"(,"prompt":[1,2,3])");
+  EXPECT_EQ(std::get<1>(tokens.prompts.at(0)), (std::vector<TokenId>{1, 2, 3}));
+  EXPECT_EQ(Completion(R"(,"prompt":[[1],[2,3]])").prompts.size(), 2u);
+}
+
+TEST(CompletionRequest, WrongTypesNameTheParameterAndWhatWasSent) {
+  struct Case {
+    const char* members;
+    const char* param;
+    const char* says;
+  };
+  const Case cases[] = {
+      {R"(,"temperature":"hot")", "temperature", "a number from 0 to 2, not the string \"hot\""},
+      {R"(,"temperature":2.1)", "temperature", "not 2.1"},
+      {R"(,"temperature":true)", "temperature", "not the boolean true"},
+      {R"(,"top_p":0)", "top_p", "greater than 0"},
+      {R"(,"top_p":1.5)", "top_p", "from 0 to 1"},
+      {R"(,"top_k":-2)", "top_k", "at least -1"},
+      {R"(,"top_k":1.5)", "top_k", "whole number"},
+      {R"(,"min_p":1)", "min_p", "less than 1"},
+      {R"(,"seed":"x")", "seed", "whole number"},
+      {R"(,"seed":18446744073709551615)", "seed", "whole number"},
+      {R"(,"seed":1e300)", "seed", "whole number"},
+      {R"(,"max_tokens":0)", "max_tokens", "at least 1, not 0"},
+      {R"(,"max_tokens":-1)", "max_tokens", "at least 1, not -1"},
+      {R"(,"max_tokens":1e12)", "max_tokens", "at least 1"},
+      {R"(,"max_tokens":[])", "max_tokens", "not an array"},
+      {R"(,"stream":"yes")", "stream", "true or false"},
+      {R"(,"stream_options":{"include_usage":true})", "stream_options", "'stream': true"},
+      {R"(,"stream":true,"stream_options":{"include_usage":1})", "stream_options.include_usage",
+       "true or false"},
+      {R"(,"stop":1)", "stop", "a string or an array of strings"},
+      {R"(,"stop":["a",2])", "stop[1]", "a string"},
+      {R"(,"stop":"")", "stop", "from 1 to 1024 bytes"},
+      {R"(,"stop":["1","2","3","4","5","6","7","8","9","10","11","12","13","14","15","16","17"])",
+       "stop", "at most 16"},
+  };
+  for (const Case& c : cases) {
+    const ApiError error = CompletionError(c.members);
+    EXPECT_EQ(error.status, 400) << c.members;
+    EXPECT_EQ(error.param, c.param) << c.members;
+    EXPECT_NE(error.message.find(c.says), std::string::npos) << error.message;
+  }
+}
+
+TEST(CompletionRequest, ModelAndPromptAreRequired) {
+  auto parsed = ParseCompletionRequest(R"({"prompt":"p"})");
+  EXPECT_EQ(std::get<ApiError>(parsed).param, "model");
+  EXPECT_EQ(std::get<ApiError>(parsed).code, "missing_required_parameter");
+  parsed = ParseCompletionRequest(R"({"model":"m"})");
+  EXPECT_EQ(std::get<ApiError>(parsed).param, "prompt");
+  for (const char* prompt :
+       {"[]", "[[]]", "7", "[1,-1]", "[1,\"a\"]", "[1.5]", "[\"a\",1]", "{}"}) {
+    parsed = ParseCompletionRequest(std::string(R"({"model":"m","prompt":)") + prompt + "}");
+    ASSERT_TRUE(std::holds_alternative<ApiError>(parsed)) << prompt;
+    EXPECT_EQ(std::get<ApiError>(parsed).param.rfind("prompt", 0), 0u) << prompt;
+  }
+}
+
+TEST(CompletionRequest, WhatWouldChangeTheAnswerIsRefusedNotIgnored) {
+  for (const char* member :
+       {R"("n":2)", R"("best_of":3)", R"("logprobs":0)", R"("logprobs":5)", R"("echo":true)",
+        R"("suffix":"x")", R"("frequency_penalty":0.1)", R"("presence_penalty":-1)",
+        R"("logit_bias":{"1":2})", R"("response_format":{"type":"json_object"})",
+        R"("min_tokens":1)", R"("guided_json":{})", R"("repetition_penalty":1.1)"}) {
+    const ApiError error = CompletionError(std::string(",") + member);
+    EXPECT_EQ(error.code, "unsupported_parameter") << member << ": " << error.message;
+    const std::string name = std::string(member).substr(1, std::string(member).find('"', 1) - 1);
+    EXPECT_EQ(error.param, name);
+  }
+}
+
+TEST(CompletionRequest, NeutralValuesAndHarmlessParametersAreAccepted) {
+  const ApiError error = CompletionError(
+      R"(,"n":1,"best_of":1,"echo":false,"frequency_penalty":0,"presence_penalty":0.0,)"
+      R"("logit_bias":{},"response_format":{"type":"text"},"user":"u","metadata":{"a":"b"},)"
+      R"("store":true,"service_tier":"auto")");
+  EXPECT_EQ(error.message, "accepted");
+}
+
+TEST(CompletionRequest, UnknownParameterIsRefusedWithTheLikeliestName) {
+  const ApiError error = CompletionError(R"(,"max_token":5)");
+  EXPECT_EQ(error.code, "unknown_parameter");
+  EXPECT_NE(error.message.find("did you mean 'max_tokens'"), std::string::npos) << error.message;
+}
+
+TEST(RequestBody, BadJsonIsLocated) {
+  auto parsed = ParseCompletionRequest("{\"model\": \"m\",\n  \"prompt\": tru}");
+  const ApiError error = std::get<ApiError>(parsed);
+  EXPECT_EQ(error.code, "invalid_json");
+  EXPECT_NE(error.message.find("line 2, column 16"), std::string::npos) << error.message;
+  EXPECT_NE(std::get<ApiError>(ParseCompletionRequest("")).message.find("no body"),
+            std::string::npos);
+  EXPECT_NE(std::get<ApiError>(ParseCompletionRequest("[1]")).message.find("an array"),
+            std::string::npos);
+  EXPECT_EQ(std::get<ApiError>(ParseCompletionRequest(R"({"a":1e999})")).code, "invalid_json");
+}
+
+TEST(RequestBody, InvalidUtf8IsLocated) {
+  auto parsed = ParseCompletionRequest("{\"prompt\":\"a\xff\"}");
+  const ApiError error = std::get<ApiError>(parsed);
+  EXPECT_EQ(error.code, "invalid_json");
+  EXPECT_NE(error.message.find("UTF-8"), std::string::npos) << error.message;
+  EXPECT_NE(error.message.find("byte 11"), std::string::npos) << error.message;
+}
+
+TEST(RequestBody, DeepNestingIsRefusedWithoutRecursion) {
+  const std::string deep(2'000'000, '[');
+  const ApiError error = std::get<ApiError>(ParseCompletionRequest("{\"prompt\":" + deep));
+  EXPECT_NE(error.message.find("64 levels"), std::string::npos) << error.message;
+  // Brackets in strings do not nest.
+  EXPECT_EQ(CompletionError(R"(,"user":")" + std::string(1000, '[') + R"(")").message, "accepted");
+}
+
+TEST(RequestBody, LongWrongValuesAreNotQuoted) {
+  const ApiError error = CompletionError(R"(,"temperature":")" + std::string(100'000, 'x') + "\"");
+  EXPECT_LT(error.message.size(), 200u);
+}
+
+TEST(ChatRequest, MessagesAreFlattened) {
+  auto parsed = ParseChatRequest(
+      R"({"model":"m","messages":[{"role":"developer","content":"be brief"},)"
+      R"({"role":"user","content":[{"type":"text","text":"a"},{"type":"text","text":"b"}]},)"
+      R"({"role":"assistant","content":"c","refusal":null,"tool_calls":null}]})");
+  ASSERT_TRUE(std::holds_alternative<ChatRequest>(parsed)) << std::get<ApiError>(parsed).message;
+  const auto& request = std::get<ChatRequest>(parsed);
+  EXPECT_EQ(request.messages.dump(),
+            R"([{"content":"be brief","role":"system"},{"content":"ab","role":"user"},)"
+            R"({"content":"c","role":"assistant"}])");
+  EXPECT_FALSE(request.params.max_tokens.has_value());
+}
+
+TEST(ChatRequest, MaxCompletionTokensIsTheNewerName) {
+  auto parsed = ParseChatRequest(
+      R"({"model":"m","messages":[{"role":"user","content":"a"}],"max_completion_tokens":7})");
+  EXPECT_EQ(std::get<ChatRequest>(parsed).params.max_tokens, 7);
+  EXPECT_EQ(ChatError(R"({"model":"m","messages":[{"role":"user","content":"a"}],)"
+                      R"("max_completion_tokens":7,"max_tokens":8})")
+                .param,
+            "max_tokens");
+}
+
+TEST(ChatRequest, BadMessagesAreNamedByTheirPath) {
+  struct Case {
+    const char* messages;
+    const char* param;
+  };
+  const Case cases[] = {
+      {"[]", "messages"},
+      {"\"hi\"", "messages"},
+      {"[1]", "messages[0]"},
+      {R"([{"content":"a"}])", "messages[0].role"},
+      {R"([{"role":"user"}])", "messages[0].content"},
+      {R"([{"role":"user","content":"a"},{"role":"tool","content":"b"}])", "messages[1].role"},
+      {R"([{"role":"user","content":[{"type":"image_url","image_url":{"url":"x"}}]}])",
+       "messages[0].content[0].type"},
+      {R"([{"role":"user","content":[{"type":"text"}]}])", "messages[0].content[0].text"},
+      {R"([{"role":"assistant","content":"a","tool_calls":[{"id":"1"}]}])",
+       "messages[0].tool_calls"},
+      {R"([{"role":"user","content":5}])", "messages[0].content"},
+      {R"([{"role":"user","content":"a","contents":"b"}])", "messages[0].contents"},
+  };
+  for (const Case& c : cases) {
+    const ApiError error = ChatError(std::string(R"({"model":"m","messages":)") + c.messages + "}");
+    EXPECT_EQ(error.status, 400) << c.messages;
+    EXPECT_EQ(error.param, c.param) << error.message;
+  }
+}
+
+TEST(ChatRequest, ToolsAndFormatsAreRefused) {
+  for (const char* member :
+       {R"("tools":[{"type":"function"}])", R"("tool_choice":"required")", R"("logprobs":true)",
+        R"("top_logprobs":3)", R"("response_format":{"type":"json_schema"})",
+        R"("modalities":["text","audio"])", R"("reasoning_effort":"high")"}) {
+    const ApiError error = ChatError(
+        std::string(R"({"model":"m","messages":[{"role":"user","content":"a"}],)") + member + "}");
+    EXPECT_EQ(error.code, "unsupported_parameter") << member << ": " << error.message;
+  }
+}
+
+TEST(TokenizeRequest, TakesAPromptOrAConversationButNotBoth) {
+  EXPECT_EQ(std::get<0>(std::get<TokenizeRequest>(ParseTokenizeRequest(R"({"prompt":"a"})")).input),
+            "a");
+  auto chat = ParseTokenizeRequest(R"({"messages":[{"role":"user","content":"a"}]})");
+  EXPECT_TRUE(std::holds_alternative<nlohmann::json>(std::get<TokenizeRequest>(chat).input));
+  EXPECT_EQ(std::get<ApiError>(ParseTokenizeRequest(
+                                   R"({"prompt":"a","messages":[{"role":"user","content":"a"}]})"))
+                .param,
+            "prompt");
+  EXPECT_EQ(std::get<ApiError>(ParseDetokenizeRequest(R"({"tokens":"a"})")).param, "tokens");
+}
+
+}  // namespace
+}  // namespace quern::server

@@ -1,0 +1,151 @@
+#pragma once
+
+#include <condition_variable>
+#include <map>
+#include <memory>
+#include <mutex>
+#include <optional>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "runtime/engine/engine.h"
+#include "runtime/tokenizer/chat_template.h"
+#include "runtime/tokenizer/tokenizer.h"
+
+namespace quern::server {
+
+// One token per byte, and 256 as BOS: what a request becomes can be read off in tests.
+class ByteTokenizer : public Tokenizer {
+ public:
+  Result<std::vector<TokenId>> Encode(std::string_view text, EncodeOptions options) const override {
+    std::vector<TokenId> tokens;
+    if (options.add_special) tokens.push_back(256);
+    for (const char c : text) tokens.push_back(static_cast<unsigned char>(c));
+    return tokens;
+  }
+  std::string TokenBytes(TokenId id, bool render_special) const override {
+    if (id >= 0 && id < 256) return std::string(1, static_cast<char>(id));
+    return id == 256 && render_special ? "<s>" : "";
+  }
+  std::string Decode(std::span<const TokenId> ids, bool render_special) const override {
+    std::string text;
+    for (const TokenId id : ids) text += TokenBytes(id, render_special);
+    return text;
+  }
+  int vocab_size() const override { return 257; }
+  std::optional<TokenId> bos() const override { return 256; }
+  std::optional<TokenId> eos() const override { return std::nullopt; }
+  bool adds_bos() const override { return true; }
+  bool IsEndOfGeneration(TokenId) const override { return false; }
+  bool IsControl(TokenId id) const override { return id == 256; }
+};
+
+// "[user]hello[assistant]"
+class BracketTemplate : public ChatTemplate {
+ public:
+  Result<std::string> Render(const nlohmann::json& messages, bool prompt) const override {
+    std::string text;
+    for (const auto& message : messages) {
+      if (message["content"] == "raise") {
+        return MakeError(ErrorCode::kInvalidArgument, "roles must alternate");
+      }
+      text +=
+          "[" + message["role"].get<std::string>() + "]" + message["content"].get<std::string>();
+    }
+    return prompt ? text + "[assistant]" : text;
+  }
+};
+
+// An engine whose every delta the test sends by hand. Thread-safe.
+class ScriptedEngine : public EngineCore {
+ public:
+  Result<RequestId> Submit(GenerationRequest request, DeltaSink sink) override {
+    std::lock_guard lock(mutex_);
+    if (refusal_) return *refusal_;
+    if (requests_.size() >= capacity_) {
+      return MakeError(ErrorCode::kResourceExhausted, "the waiting queue is full (scripted)");
+    }
+    const RequestId id = requests_.size() + 1;
+    requests_[id] = std::move(request);
+    sinks_[id] = std::move(sink);
+    changed_.notify_all();
+    return id;
+  }
+  void Cancel(RequestId id) override {
+    std::lock_guard lock(mutex_);
+    if (sinks_.count(id) > 0) cancelled_[id] = true;
+    changed_.notify_all();
+  }
+  EngineStats Stats() const override {
+    std::lock_guard lock(mutex_);
+    EngineStats stats;
+    stats.running = static_cast<int32_t>(sinks_.size());
+    stats.kv_blocks_total = 64;
+    stats.kv_block_tokens = 16;
+    return stats;
+  }
+  const ModelInfo& model_info() const override { return info_; }
+  int32_t max_context_tokens() const override { return 1000; }
+  bool Drain(std::chrono::milliseconds) override { return true; }
+  Seconds StalledFor() const override {
+    std::lock_guard lock(mutex_);
+    return stalled_;
+  }
+
+  // The test's side.
+  std::optional<GenerationRequest> WaitForRequest(RequestId id) {
+    std::unique_lock lock(mutex_);
+    if (!changed_.wait_for(lock, std::chrono::seconds(20),
+                           [&] { return requests_.count(id) > 0; })) {
+      return std::nullopt;
+    }
+    return requests_[id];
+  }
+  bool WaitForCancel(RequestId id) {
+    std::unique_lock lock(mutex_);
+    return changed_.wait_for(lock, std::chrono::seconds(20), [&] { return cancelled_[id]; });
+  }
+  void Emit(RequestId id, const std::string& text, std::optional<FinishReason> finish = {},
+            const std::string& error = {}) {
+    DeltaSink sink;
+    GenerationDelta delta;
+    {
+      std::lock_guard lock(mutex_);
+      sink = sinks_[id];
+      delta.completion_tokens = ++tokens_[id];
+      delta.prompt_tokens = static_cast<int32_t>(requests_[id].prompt.size());
+      if (finish) sinks_.erase(id);
+    }
+    delta.text = text;
+    delta.finish = finish;
+    delta.error = error;
+    sink(std::move(delta));
+  }
+  void RefuseWith(Error error) {
+    std::lock_guard lock(mutex_);
+    refusal_ = std::move(error);
+  }
+  void SetCapacity(size_t requests) {
+    std::lock_guard lock(mutex_);
+    capacity_ = requests;
+  }
+  void SetStalled(Seconds time) {
+    std::lock_guard lock(mutex_);
+    stalled_ = time;
+  }
+
+ private:
+  ModelInfo info_;
+  mutable std::mutex mutex_;
+  std::condition_variable changed_;
+  std::map<RequestId, GenerationRequest> requests_;
+  std::map<RequestId, DeltaSink> sinks_;
+  std::map<RequestId, bool> cancelled_;
+  std::map<RequestId, int32_t> tokens_;
+  std::optional<Error> refusal_;
+  size_t capacity_ = 1000;
+  Seconds stalled_{0};
+};
+
+}  // namespace quern::server
