@@ -1,6 +1,8 @@
 """A private API server with the CRD, and quern-operator as a process that tests start, stop and kill."""
 
+import itertools
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -16,6 +18,7 @@ from quern_dev import kube_api  # noqa: E402
 from quern_dev.control_plane import ControlPlane  # noqa: E402
 
 CRD = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions/inferenceendpoints.serving.quern.dev"
+_numbers = itertools.count()
 IMAGE = "localhost/quern/serve:test"
 
 
@@ -102,7 +105,7 @@ class World:
     def pod(self, name: str, endpoint: str, status: dict):
         """A pod of the endpoint as the kubelet would report it."""
         template = self.get("deployments", f"{endpoint}-cpu")["spec"]["template"]
-        spec = {**template["spec"], "nodeName": "nowhere", "terminationGracePeriodSeconds": 0}
+        spec = {**template["spec"], "nodeName": "nowhere"}
         self.api.request("POST", self.path("pods"), {
             "metadata": {"name": name, "labels": template["metadata"]["labels"]}, "spec": spec})
         self.patch("pods", name, {"status": status}, "status")
@@ -153,13 +156,14 @@ def plane():
     with ControlPlane() as running:
         running.client.apply(CRD, yaml.safe_load((REPO / "crds" / "inferenceendpoints.yaml").read_text()))
         wait(lambda: any(c["type"] == "Established" and c["status"] == "True"
-                         for c in running.client.get(CRD).get("status", {}).get("conditions", [])), "the CRD")
+                         for c in running.client.get(CRD).get("status", {}).get("conditions") or []), "the CRD")
         yield running
 
 
 @pytest.fixture
 def world(plane, request):
-    return World(plane, request.node.name.replace("_", "-").replace("[", "-").replace("]", "").lower()[:63].rstrip("-"))
+    name = re.sub(r"[^a-z0-9]+", "-", request.node.name.lower())[:50].strip("-")
+    return World(plane, f"{name}-{next(_numbers)}")
 
 
 @pytest.fixture

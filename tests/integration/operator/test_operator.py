@@ -223,7 +223,7 @@ class FakeRuntime:
         class Handler(http.server.BaseHTTPRequestHandler):
             def do_GET(self):
                 seconds = time.monotonic() - runtime.started
-                tokens, requests = seconds * runtime.rate, seconds
+                tokens, requests = seconds * runtime.rate, 0
                 page = "\n".join(f'quern_{name}{{model="a"}} {value}' for name, value in {
                     "admitted_requests_total": requests, "admitted_prompt_tokens_total": tokens,
                     "prompt_tokens_total": tokens, "generation_tokens_total": 0, "requests_running": 1,
