@@ -145,7 +145,7 @@ def _apply_and_wait(kube: Kubectl, example: Path) -> str:
 
 def _keep_forward(cluster: Cluster, name: str, port: int) -> str:
     """A loopback port that leads to the endpoint's Service for as long as the cluster is up."""
-    target = f"{name}.{_NAMESPACE}.svc.cluster.local:80"
+    target = f"{name}.{_NAMESPACE}.svc.cluster.local.:80"
     record = f"forward-{port}"
     if cluster.registry.pid(record) and (cluster.registry.read(record) or {}).get("target") == target:
         return f"http://127.0.0.1:{port}/v1"

@@ -100,3 +100,13 @@ def write(archive: Path, name: str, layers: list[list[Entry]], config: dict, tag
     temporary.write_bytes(_layer(entries))
     os.replace(temporary, archive)
     return Image(reference, manifest["digest"], sum(layer["size"] for layer in layer_descriptors), archive)
+
+
+def names(archive: Path) -> dict[str, str] | None:
+    """The images in an archive by reference, with their digests; None if it is not an archive as `write` makes them."""
+    try:
+        with tarfile.open(archive) as tar:
+            index = json.load(tar.extractfile("index.json"))
+            return {one["annotations"]["io.containerd.image.name"]: one["digest"] for one in index["manifests"]}
+    except (tarfile.TarError, KeyError, TypeError, ValueError, AttributeError):
+        return None

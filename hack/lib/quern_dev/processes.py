@@ -24,10 +24,15 @@ _CLONE_NEWNS, _CLONE_NEWNET, _CLONE_NEWPID = 0x00020000, 0x40000000, 0x20000000
 def start_time(pid: int) -> int | None:
     """The process's start in clock ticks since boot; None if there is no such (living) process."""
     try:
+        # After the name in brackets, which may itself hold spaces and brackets.
         fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     except OSError:
         return None
     return None if fields[0] in "ZX" else int(fields[19])
+
+
+def _boot() -> str:
+    return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
 
 
 @dataclass(frozen=True)
@@ -66,8 +71,9 @@ class Registry:
     def pid(self, name: str) -> int | None:
         """The pid if the recorded process still runs (same pid and same start time)."""
         record = self.read(name)
-        # A process that had ended before it was recorded has no start time.
-        if record and record["start_time"] is not None and start_time(record["pid"]) == record["start_time"]:
+        # A process that had ended before it was recorded has no start time; start times begin anew with each boot.
+        if record and record["start_time"] is not None and record.get("boot", _boot()) == _boot() \
+                and start_time(record["pid"]) == record["start_time"]:
             return record["pid"]
         return None
 
@@ -104,7 +110,7 @@ class Registry:
         if not answer.startswith("pid "):
             raise console.Failure(f"{name} could not be started: {answer or 'no answer'}\n  Command: {argv[0]}")
         pid = int(answer.split()[1])
-        record = {"pid": pid, "start_time": start_time(pid), "started_at": time.time(), "fingerprint": fingerprint,
+        record = {"pid": pid, "start_time": start_time(pid), "boot": _boot(), "started_at": time.time(), "fingerprint": fingerprint,
                   "argv": [str(part) for part in argv], **(extra or {})}
         temporary = self._record(name).with_suffix(".tmp")
         temporary.write_text(json.dumps(record, indent=1) + "\n")

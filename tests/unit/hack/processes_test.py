@@ -36,7 +36,10 @@ class Processes(unittest.TestCase):
         bystander = Registry(self.registry.run / "other", self.registry.logs)
         pid = bystander.start("bystander", ["sleep", "1000"])
         self.addCleanup(lambda: bystander.stop(["bystander"], 0))
-        record = {"pid": pid, "start_time": processes.start_time(pid) - 1, "fingerprint": "", "started_at": 0}
+        record = {**bystander.read("bystander"), "boot": "another boot"}
+        (self.registry.run / "sleeper.json").write_text(json.dumps(record))
+        self.assertIsNone(self.registry.pid("sleeper"))
+        record = {**bystander.read("bystander"), "start_time": processes.start_time(pid) - 1}
         (self.registry.run / "sleeper.json").write_text(json.dumps(record))
         self.assertIsNone(self.registry.pid("sleeper"))
         self.registry.stop(["sleeper"], 1)

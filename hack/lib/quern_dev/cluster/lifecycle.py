@@ -10,7 +10,7 @@ import subprocess
 import time
 from pathlib import Path
 
-from .. import console, control_plane, golang, kube_api
+from .. import console, control_plane, golang, kube_api, oci
 from ..processes import Namespaces, Registry, wait_until
 from . import node, objects, parts
 from .layout import NODE_ADDRESS, NODE_NAME, Layout, listen_on
@@ -153,16 +153,31 @@ class Cluster:
 
     # ---- images --------------------------------------------------------------------------------
 
+    def _ctr(self, *arguments) -> subprocess.CompletedProcess:
+        return subprocess.run(["ctr", f"--address={self.layout.containerd_socket}", "--namespace=k8s.io",
+                               *map(str, arguments)], capture_output=True, text=True, check=False, timeout=300)
+
+    def _holds(self, archive: Path) -> bool:
+        """True if the node has every image of the archive already, under the same name and digest."""
+        wanted = oci.names(archive)
+        if not wanted:
+            return False
+        lines = [line.split() for line in self._ctr("images", "ls").stdout.splitlines()]
+        present = {line[0]: line[2] for line in lines if len(line) > 2}
+        return all(present.get(name) == digest for name, digest in wanted.items())
+
     def load(self, archives: list[Path], quiet: bool = False) -> None:
-        """Puts image archives (OCI or docker-save) into the node's image store."""
+        """Puts image archives (OCI or docker-save) into the node's image store, unless they are there."""
         self.require_up()
         for archive in archives:
             if not archive.exists():
                 raise console.Failure(f"{archive} does not exist; make images with: hack/images")
+            if self._holds(archive):
+                if not quiet:
+                    console.say(f"  {archive.name} is on the node already")
+                continue
             with console.stage(f"load {archive.name}", quiet_below=1e9 if quiet else 0):
-                result = subprocess.run(
-                    ["ctr", f"--address={self.layout.containerd_socket}", "--namespace=k8s.io", "images", "import",
-                     "--digests=false", str(archive)], capture_output=True, text=True, check=False)
+                result = self._ctr("images", "import", "--digests=false", archive)
             if result.returncode != 0:
                 raise console.Failure(f"containerd refused {archive}: {result.stderr.strip()}")
             if not quiet:
@@ -193,14 +208,12 @@ class Cluster:
 
     def _stop_containers(self) -> None:
         """SIGTERM to every container, and up to 5 s for them to end; the rest ends with the holder."""
-        ctr = ["ctr", f"--address={self.layout.containerd_socket}", "--namespace=k8s.io", "tasks"]
-
         def running() -> list[str]:
-            result = subprocess.run([*ctr, "ls"], capture_output=True, text=True, check=False, timeout=10)
-            return [line.split()[0] for line in result.stdout.splitlines()[1:] if line.split()[2:3] == ["RUNNING"]]
+            lines = [line.split() for line in self._ctr("tasks", "ls").stdout.splitlines()[1:]]
+            return [line[0] for line in lines if line[2:3] == ["RUNNING"]]
 
         for task in running():
-            subprocess.run([*ctr, "kill", "--signal=SIGTERM", task], capture_output=True, check=False, timeout=10)
+            self._ctr("tasks", "kill", "--signal=SIGTERM", task)
         wait_until(lambda: not running(), 5, interval=0.3)
 
     # ---- ways in -------------------------------------------------------------------------------
