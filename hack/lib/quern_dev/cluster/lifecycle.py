@@ -178,8 +178,8 @@ class Cluster:
                 continue
             with console.stage(f"load {archive.name}", quiet_below=1e9 if quiet else 0):
                 result = self._ctr("images", "import", "--digests=false", archive)
-            if result.returncode != 0:
-                raise console.Failure(f"containerd refused {archive}: {result.stderr.strip()}")
+                if result.returncode != 0:
+                    raise console.Failure(f"containerd refused {archive}: {result.stderr.strip()}")
             if not quiet:
                 console.say("    " + result.stdout.strip().replace("\n", "\n    "))
 
