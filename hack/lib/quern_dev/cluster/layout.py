@@ -6,7 +6,7 @@ import os
 import socket
 from pathlib import Path
 
-from .. import kube_api, paths, pki
+from .. import console, kube_api, paths, pki
 from ..control_plane import Endpoints
 
 NODE_NAME = "quern-node"
@@ -37,6 +37,11 @@ class Layout:
         self.cgroup = "quern-" + hashlib.sha256(str(self.root).encode()).hexdigest()[:8]
 
     def make(self) -> None:
+        """Makes the directories. Failure if the sockets' paths would be longer than the kernel takes."""
+        longest = f"{self.containerd_socket}.ttrpc"
+        if len(longest.encode()) > 107:
+            raise console.Failure(f"the state directory's path is too long for the sockets in it: {longest} has "
+                                  f"{len(longest.encode())} bytes, 107 is the limit. Set QUERN_STATE to a shorter one.")
         for path in (self.root, self.run, self.logs, self.etc, self.etc / "cni",
                      *(self.root / name for name in ("containerd", "kubelet", "cni", "pod-logs", "container-logs",
                                                      "prometheus", "kwok"))):
