@@ -84,7 +84,7 @@ class World:
     def through_service(self, name):
         """The base URL of the endpoint's API: a loopback port that leads, through kube-proxy, to its Service by name."""
         host = urllib.parse.urlsplit(self.endpoint(name)["status"]["url"]).hostname
-        forward, port = self.cluster.forward(f"{host}:80", 0)
+        forward, port = self.cluster.forward(f"{host}.:80", 0)
         try:
             yield f"http://127.0.0.1:{port}/v1"
         finally:

@@ -28,10 +28,10 @@ def queries():
 def exported():
     """The names in the golden metrics files of the contract tests, with the series that a histogram adds."""
     names = set()
-    for path in (REPO / "tests" / "contract").rglob("*metrics*.golden"):
-        for name, kind in re.findall(r"^# TYPE (\w+) (\w+)", path.read_text(), re.M):
+    for side in ("runtime", "operator"):
+        golden = (REPO / "tests" / "contract" / side / "metrics.golden").read_text()
+        for name, kind in re.findall(r"^(\w+) (\w+) \{", golden, re.M):
             names |= {name + suffix for suffix in ("_bucket", "_sum", "_count")} if kind == "histogram" else {name}
-    assert len(names) > 20, "the golden metrics files are missing"
     return names
 
 
