@@ -1,0 +1,91 @@
+#pragma once
+
+#include <string>
+#include <string_view>
+#include <unordered_map>
+#include <utility>
+#include <vector>
+
+#include "runtime/tokenizer/jinja/ast.h"
+
+namespace quern::jinja {
+
+// What one rendering may use; far above what a chat needs.
+struct Limits {
+  uint64_t steps = 10'000'000;          // expressions evaluated and statements run
+  uint64_t bytes = uint64_t{256} << 20;  // of all values made
+  size_t output_bytes = 64 << 20;
+  int depth = 600;  // of nested evaluation
+};
+
+struct Arguments {
+  std::vector<Value> positional;
+  std::vector<std::pair<std::string, Value>> named;
+  // The argument at `index` or called `name`; null if it was not given.
+  const Value* Get(size_t index, std::string_view name) const;
+};
+
+// Renders one parsed template once. Throws TemplateError. Semantics are those of Jinja 3.1 with Python's values,
+// in the sandbox that Hugging Face renders chat templates in: nothing given can be changed.
+class Interpreter {
+ public:
+  Interpreter(Dict globals, const Limits& limits);
+  std::string Render(const Body& body);
+
+  // For the built-in functions: count what they use.
+  void Charge(uint64_t bytes, int line);
+  void Step(int line);
+
+  // builtins.cc
+  Value ApplyFilter(const std::string& name, const Value& input, const Arguments& arguments, int line);
+  bool ApplyTest(const std::string& name, const Value& input, const Arguments& arguments, int line);
+  // methods.cc
+  Value CallMethod(const Value& object, const std::string& name, const Arguments& arguments, int line);
+  static bool HasMethod(const Value& object, std::string_view name);
+  Value CallFunction(const std::string& name, const Arguments& arguments, int line);
+
+  Value GetAttribute(const Value& object, const std::string& name, int line);
+  Value GetItem(const Value& object, const Value& key, int line);
+  // The items of a list, the keys of a dict, the characters of a text.
+  List Iterate(const Value& value, int line);
+  bool Contains(const Value& container, const Value& item, int line);
+  // -1, 0 or 1; an error if the two have no order.
+  int Compare(const Value& a, const Value& b, int line);
+
+ private:
+  enum class Flow { kNext, kBreak, kContinue };
+  using Scope = std::unordered_map<std::string, Value>;
+  class Depth;
+
+  Flow Execute(const Body& body, std::string& out);
+  Flow ExecuteFor(const Statement& loop, std::string& out);
+  void ExecuteSet(const Statement& set);
+  void Emit(std::string_view text, int line, std::string& out);
+  void Assign(const std::vector<std::string>& targets, const Value& value, int line);
+
+  Value Evaluate(const Expression& expression);
+  Value EvaluateBinary(const Expression& expression);
+  Value EvaluateCompare(const Expression& expression);
+  Value EvaluateUnary(const Expression& expression);
+  Value EvaluateSlice(const Expression& expression);
+  Value EvaluateCall(const Expression& expression);
+  Value CallMacro(const Statement& macro, const Arguments& arguments, int line);
+  Value Arithmetic(const std::string& op, const Value& a, const Value& b, int line);
+  Value Lookup(const std::string& name) const;
+  Arguments EvaluateArguments(const Expression& call);
+
+  std::vector<Scope> scopes_;  // [0] is the template's own
+  size_t floor_ = 1;           // below it (but for [0]) are the scopes of a macro's caller, which it does not see
+  Limits limits_;
+  uint64_t steps_ = 0;
+  uint64_t bytes_ = 0;
+  int depth_ = 0;
+};
+
+// The characters of a text. What is not UTF-8 counts byte by byte.
+std::vector<std::string_view> Characters(std::string_view text);
+// str.strip(), with `left` and `right` saying at which ends: white space as Python knows it, or the characters
+// in `set`.
+std::string Strip(std::string_view text, bool left, bool right, const std::string* set = nullptr);
+
+}  // namespace quern::jinja

@@ -1,0 +1,240 @@
+// The methods of str and dict, and the functions, that chat templates call.
+
+#include <algorithm>
+#include <array>
+
+#include "runtime/tokenizer/jinja/interpreter.h"
+#include "runtime/tokenizer/utf8.h"
+
+namespace quern::jinja {
+namespace {
+
+constexpr int64_t kMaxRange = 100'000;  // as Jinja's sandbox has it
+
+constexpr std::string_view kTextMethods[] = {"strip",   "lstrip",     "rstrip",       "split",        "rsplit",  "startswith",
+                                             "endswith", "upper",     "lower",        "title",        "capitalize", "replace",
+                                             "find",    "rfind",      "count",        "join",         "splitlines", "isdigit",
+                                             "isspace", "removeprefix", "removesuffix"};
+constexpr std::string_view kDictMethods[] = {"items", "keys", "values", "get"};
+
+// str.isspace(): the White_Space property and U+001C to U+001F.
+bool IsPythonSpace(uint32_t c) {
+  return (c >= 9 && c <= 13) || (c >= 0x1c && c <= 0x20) || c == 0x85 || c == 0xa0 || c == 0x1680 ||
+         (c >= 0x2000 && c <= 0x200a) || c == 0x2028 || c == 0x2029 || c == 0x202f || c == 0x205f || c == 0x3000;
+}
+
+bool IsSpaceCharacter(std::string_view character) {
+  return IsPythonSpace(DecodeUtf8Char(character, std::max<size_t>(Utf8CharBytes(character), 1)));
+}
+
+const std::string& NeedText(const Arguments& arguments, size_t index, std::string_view name,
+                            std::string_view method, int line) {
+  const Value* value = arguments.Get(index, name);
+  if (!value || !value->text()) {
+    Fail(ErrorCode::kInvalidArgument, line, "{}() needs a string as argument {}", method, index + 1);
+  }
+  return *value->text();
+}
+
+bool StartsOrEnds(const std::string& text, const Value* part, bool starts, int line) {
+  if (part && part->list()) {
+    return std::any_of(part->list()->begin(), part->list()->end(),
+                       [&](const Value& one) { return StartsOrEnds(text, &one, starts, line); });
+  }
+  if (!part || !part->text()) Fail(ErrorCode::kInvalidArgument, line, "startswith and endswith need a string");
+  return starts ? text.starts_with(*part->text()) : text.ends_with(*part->text());
+}
+
+std::vector<std::string> SplitSpaces(std::string_view text, int64_t limit) {
+  std::vector<std::string> parts;
+  const std::vector<std::string_view> characters = Characters(text);
+  size_t i = 0;
+  while (true) {
+    while (i < characters.size() && IsSpaceCharacter(characters[i])) ++i;
+    if (i == characters.size()) return parts;
+    std::string part;
+    if (limit >= 0 && static_cast<int64_t>(parts.size()) == limit) {
+      for (; i < characters.size(); ++i) part += characters[i];
+      parts.push_back(Strip(part, false, true));
+      return parts;
+    }
+    for (; i < characters.size() && !IsSpaceCharacter(characters[i]); ++i) part += characters[i];
+    parts.push_back(std::move(part));
+  }
+}
+
+std::vector<std::string> SplitAt(std::string_view text, std::string_view separator, int64_t limit, bool from_right) {
+  std::vector<std::string> parts;
+  while (limit < 0 || static_cast<int64_t>(parts.size()) < limit) {
+    const size_t found = from_right ? text.rfind(separator) : text.find(separator);
+    if (found == std::string_view::npos) break;
+    parts.emplace_back(from_right ? text.substr(found + separator.size()) : text.substr(0, found));
+    text = from_right ? text.substr(0, found) : text.substr(found + separator.size());
+  }
+  parts.emplace_back(text);
+  if (from_right) std::reverse(parts.begin(), parts.end());
+  return parts;
+}
+
+std::vector<std::string> SplitLines(std::string_view text) {
+  std::vector<std::string> lines;
+  while (!text.empty()) {
+    const size_t end = text.find_first_of("\r\n");
+    lines.emplace_back(text.substr(0, end));
+    if (end == std::string_view::npos) break;
+    text.remove_prefix(end + (text.substr(end).starts_with("\r\n") ? 2 : 1));
+  }
+  return lines;
+}
+
+Value ListOf(std::vector<std::string> texts) {
+  List list;
+  for (std::string& text : texts) list.push_back(Value::Text(std::move(text)));
+  return Value::Of(std::move(list));
+}
+
+}  // namespace
+
+std::string Strip(std::string_view text, bool left, bool right, const std::string* set) {
+  const std::vector<std::string_view> characters = Characters(text);
+  const std::vector<std::string_view> wanted = set ? Characters(*set) : std::vector<std::string_view>();
+  const auto drops = [&](std::string_view character) {
+    return set ? std::find(wanted.begin(), wanted.end(), character) != wanted.end() : IsSpaceCharacter(character);
+  };
+  size_t begin = 0;
+  size_t end = characters.size();
+  size_t from = 0;
+  size_t to = text.size();
+  while (left && begin < end && drops(characters[begin])) from += characters[begin++].size();
+  while (right && end > begin && drops(characters[end - 1])) to -= characters[--end].size();
+  return std::string(text.substr(from, to - from));
+}
+
+bool Interpreter::HasMethod(const Value& object, std::string_view name) {
+  if (object.text()) return std::find(std::begin(kTextMethods), std::end(kTextMethods), name) != std::end(kTextMethods);
+  if (object.dict()) return std::find(std::begin(kDictMethods), std::end(kDictMethods), name) != std::end(kDictMethods);
+  return false;
+}
+
+Value Interpreter::CallMethod(const Value& object, const std::string& name, const Arguments& arguments, int line) {
+  if (object.dict()) {
+    if (name == "keys") return Value::Of(Iterate(object, line));
+    if (name == "get") {
+      const std::string& key = NeedText(arguments, 0, "key", name, line);
+      if (const Value* value = FindKey(*object.dict(), key)) return *value;
+      const Value* otherwise = arguments.Get(1, "default");
+      return otherwise ? *otherwise : Value::OfNone();
+    }
+    List list;
+    Charge(object.dict()->size() * 3 * sizeof(Value), line);
+    for (const auto& [key, value] : *object.dict()) {
+      list.push_back(name == "values" ? value : Value::Of(List{Value::Text(key), value}));
+    }
+    return Value::Of(std::move(list));
+  }
+  int64_t cycle_index;
+  if (name == "cycle" && object.AsInt(&cycle_index)) {
+    if (arguments.positional.empty()) Fail(ErrorCode::kInvalidArgument, line, "loop.cycle() needs arguments");
+    return arguments.positional[static_cast<size_t>(cycle_index) % arguments.positional.size()];
+  }
+  if (!object.text()) Fail(ErrorCode::kUnsupported, line, "'{}' of {} is not supported", name, object.TypeName());
+
+  const std::string& text = *object.text();
+  Charge(text.size(), line);
+  if (name == "strip" || name == "lstrip" || name == "rstrip") {
+    const Value* set = arguments.Get(0, "chars");
+    return Value::Text(Strip(text, name != "rstrip", name != "lstrip", set ? set->text() : nullptr));
+  }
+  if (name == "startswith") return Value::Bool(StartsOrEnds(text, arguments.Get(0, "prefix"), true, line));
+  if (name == "endswith") return Value::Bool(StartsOrEnds(text, arguments.Get(0, "suffix"), false, line));
+  if (name == "split" || name == "rsplit") {
+    Charge(text.size() * (sizeof(Value) + sizeof(std::string)), line);  // at most
+    const Value* separator = arguments.Get(0, "sep");
+    const Value* limit_given = arguments.Get(1, "maxsplit");
+    int64_t limit = -1;
+    if (limit_given && !limit_given->AsInt(&limit)) Fail(ErrorCode::kInvalidArgument, line, "maxsplit must be an integer");
+    if (!separator || separator->is_none()) {
+      if (name == "rsplit" && limit >= 0) Fail(ErrorCode::kUnsupported, line, "rsplit at spaces is not supported");
+      return ListOf(SplitSpaces(text, limit));
+    }
+    if (!separator->text() || separator->text()->empty()) Fail(ErrorCode::kInvalidArgument, line, "split() needs a separator");
+    return ListOf(SplitAt(text, *separator->text(), limit, name == "rsplit"));
+  }
+  if (name == "splitlines") {
+    Charge(text.size() * (sizeof(Value) + sizeof(std::string)), line);
+    return ListOf(SplitLines(text));
+  }
+  if (name == "find" || name == "rfind" || name == "count") {
+    const std::string& part = NeedText(arguments, 0, "sub", name, line);
+    if (name == "count") {
+      if (part.empty()) return Value::Int(static_cast<int64_t>(Characters(text).size()) + 1);
+      int64_t count = 0;
+      for (size_t at = text.find(part); at != std::string::npos; at = text.find(part, at + part.size())) ++count;
+      return Value::Int(count);
+    }
+    const size_t at = name == "find" ? text.find(part) : text.rfind(part);
+    if (at == std::string::npos) return Value::Int(-1);
+    return Value::Int(static_cast<int64_t>(Characters(std::string_view(text).substr(0, at)).size()));
+  }
+  if (name == "removeprefix" || name == "removesuffix") {
+    const std::string& part = NeedText(arguments, 0, "prefix", name, line);
+    const bool prefix = name == "removeprefix";
+    if (prefix ? !text.starts_with(part) : !text.ends_with(part)) return object;
+    return Value::Text(prefix ? text.substr(part.size()) : text.substr(0, text.size() - part.size()));
+  }
+  if (name == "join") {
+    Arguments separator;
+    separator.positional.push_back(object);
+    const Value* items = arguments.Get(0, "iterable");
+    if (!items) Fail(ErrorCode::kInvalidArgument, line, "join() needs a list");
+    return ApplyFilter("join", *items, separator, line);
+  }
+  if (name == "isdigit" || name == "isspace") {
+    const auto characters = Characters(text);
+    const bool digits = name == "isdigit";
+    return Value::Bool(!text.empty() && std::all_of(characters.begin(), characters.end(), [&](std::string_view c) {
+                         return digits ? c[0] >= '0' && c[0] <= '9' : IsSpaceCharacter(c);
+                       }));
+  }
+  return ApplyFilter(name, object, arguments, line);  // upper, lower, title, capitalize, replace
+}
+
+Value Interpreter::CallFunction(const std::string& name, const Arguments& arguments, int line) {
+  if (name == "raise_exception") {
+    const Value* message = arguments.Get(0, "message");
+    throw TemplateError{{ErrorCode::kInvalidArgument, message ? message->ToString() : "the chat template refused"}};
+  }
+  if (name == "namespace" || name == "dict") {
+    Dict attributes;
+    for (const Value& value : arguments.positional) {
+      if (!value.dict()) Fail(ErrorCode::kInvalidArgument, line, "{}() takes dicts and named values", name);
+      attributes.insert(attributes.end(), value.dict()->begin(), value.dict()->end());
+    }
+    attributes.insert(attributes.end(), arguments.named.begin(), arguments.named.end());
+    Charge(attributes.size() * sizeof(Dict::value_type), line);
+    if (name == "dict") return Value::Of(std::move(attributes));
+    return Value(Value::Data(std::make_shared<Namespace>(Namespace{std::move(attributes)})));
+  }
+  // range(end), range(begin, end), range(begin, end, step)
+  int64_t bounds[3] = {0, 0, 1};
+  const size_t count = arguments.positional.size();
+  if (count < 1 || count > 3) Fail(ErrorCode::kInvalidArgument, line, "range() takes 1 to 3 integers");
+  for (size_t i = 0; i < count; ++i) {
+    if (!arguments.positional[i].AsInt(&bounds[count == 1 ? 1 : i])) {
+      Fail(ErrorCode::kInvalidArgument, line, "range() takes integers");
+    }
+  }
+  if (bounds[2] == 0) Fail(ErrorCode::kInvalidArgument, line, "range()'s step cannot be 0");
+  List list;
+  for (int64_t i = bounds[0]; bounds[2] > 0 ? i < bounds[1] : i > bounds[1];) {
+    if (static_cast<int64_t>(list.size()) >= kMaxRange) {
+      Fail(ErrorCode::kResourceExhausted, line, "range() is longer than {}", kMaxRange);
+    }
+    list.push_back(Value::Int(i));
+    if (__builtin_add_overflow(i, bounds[2], &i)) break;
+  }
+  Charge(list.size() * sizeof(Value), line);
+  return Value::Of(std::move(list));
+}
+
+}  // namespace quern::jinja

@@ -1,0 +1,242 @@
+#include "runtime/tokenizer/jinja/value.h"
+
+#include <cmath>
+#include <iterator>
+
+namespace quern::jinja {
+namespace {
+
+std::string FloatRepr(double value) {
+  if (std::isnan(value)) return "nan";
+  if (std::isinf(value)) return value > 0 ? "inf" : "-inf";
+  std::string text = fmt::format("{}", value);
+  if (text.find_first_of(".e") == std::string::npos) text += ".0";
+  return text;
+}
+
+// repr() of a string: single quotes unless there are some inside and no double ones.
+void AppendQuoted(const std::string& text, std::string& out) {
+  const char quote =
+      text.find('\'') != std::string::npos && text.find('"') == std::string::npos ? '"' : '\'';
+  out += quote;
+  for (const char c : text) {
+    switch (c) {
+      case '\n': out += "\\n"; break;
+      case '\r': out += "\\r"; break;
+      case '\t': out += "\\t"; break;
+      case '\\': out += "\\\\"; break;
+      default:
+        if (c == quote) {
+          out += '\\';
+          out += c;
+        } else if (static_cast<uint8_t>(c) < 0x20 || c == 0x7f) {
+          fmt::format_to(std::back_inserter(out), "\\x{:02x}", static_cast<uint8_t>(c));
+        } else {
+          out += c;
+        }
+    }
+  }
+  out += quote;
+}
+
+void AppendIndent(int indent, int depth, std::string& out) {
+  if (indent < 0) return;
+  out += '\n';
+  out.append(static_cast<size_t>(indent) * static_cast<size_t>(depth), ' ');
+}
+
+}  // namespace
+
+Value Value::FromJson(const nlohmann::json& json) {
+  switch (json.type()) {
+    case nlohmann::json::value_t::boolean: return Bool(json.get<bool>());
+    case nlohmann::json::value_t::number_integer: return Int(json.get<int64_t>());
+    case nlohmann::json::value_t::number_unsigned: {
+      const auto number = json.get<uint64_t>();
+      if (number > INT64_MAX) return Value(Data(static_cast<double>(number)));
+      return Int(static_cast<int64_t>(number));
+    }
+    case nlohmann::json::value_t::number_float: return Value(Data(json.get<double>()));
+    case nlohmann::json::value_t::string: return Text(json.get<std::string>());
+    case nlohmann::json::value_t::array: {
+      List list;
+      for (const auto& item : json) list.push_back(FromJson(item));
+      return Of(std::move(list));
+    }
+    case nlohmann::json::value_t::object: {
+      Dict dict;
+      for (const auto& [key, item] : json.items()) dict.emplace_back(key, FromJson(item));
+      return Of(std::move(dict));
+    }
+    default: return OfNone();
+  }
+}
+
+bool Value::AsInt(int64_t* number) const {
+  if (const auto* b = As<bool>()) {
+    *number = *b;
+    return true;
+  }
+  if (const auto* i = As<int64_t>()) {
+    *number = *i;
+    return true;
+  }
+  return false;
+}
+
+bool Value::AsNumber(double* number) const {
+  int64_t integer;
+  if (AsInt(&integer)) {
+    *number = static_cast<double>(integer);
+    return true;
+  }
+  if (const auto* d = As<double>()) {
+    *number = *d;
+    return true;
+  }
+  return false;
+}
+
+bool Value::Truth() const {
+  if (const auto* b = As<bool>()) return *b;
+  if (const auto* i = As<int64_t>()) return *i != 0;
+  if (const auto* d = As<double>()) return *d != 0;
+  if (text()) return !text()->empty();
+  if (list()) return !list()->empty();
+  if (dict()) return !dict()->empty();
+  return !is_undefined() && !is_none();
+}
+
+std::string Value::ToString() const {
+  if (text()) return *text();
+  if (is_undefined()) return {};
+  return Repr();
+}
+
+std::string Value::Repr() const {
+  std::string out;
+  AppendRepr(out);
+  return out;
+}
+
+void Value::AppendRepr(std::string& out) const {
+  if (text()) return AppendQuoted(*text(), out);
+  if (is_undefined()) {
+    out += "Undefined";
+  } else if (is_none()) {
+    out += "None";
+  } else if (const auto* b = As<bool>()) {
+    out += *b ? "True" : "False";
+  } else if (const auto* i = As<int64_t>()) {
+    out += std::to_string(*i);
+  } else if (const auto* d = As<double>()) {
+    out += FloatRepr(*d);
+  } else if (list()) {
+    out += '[';
+    for (size_t i = 0; i < list()->size(); ++i) {
+      if (i > 0) out += ", ";
+      (*list())[i].AppendRepr(out);
+    }
+    out += ']';
+  } else if (dict()) {
+    out += '{';
+    for (size_t i = 0; i < dict()->size(); ++i) {
+      if (i > 0) out += ", ";
+      AppendQuoted((*dict())[i].first, out);
+      out += ": ";
+      (*dict())[i].second.AppendRepr(out);
+    }
+    out += '}';
+  } else {
+    out += fmt::format("<{}>", TypeName());
+  }
+}
+
+std::string Value::ToJson(int indent) const {
+  std::string out;
+  AppendJson(indent, 1, out);
+  return out;
+}
+
+void Value::AppendJson(int indent, int depth, std::string& out) const {
+  const char* separator = indent < 0 ? ", " : ",";
+  if (text()) {
+    out += nlohmann::json(*text()).dump(-1, ' ', false, nlohmann::json::error_handler_t::replace);
+  } else if (const auto* b = As<bool>()) {
+    out += *b ? "true" : "false";
+  } else if (is_none()) {
+    out += "null";
+  } else if (As<int64_t>() || As<double>()) {
+    out += Repr();
+  } else if (list()) {
+    out += '[';
+    for (size_t i = 0; i < list()->size(); ++i) {
+      if (i > 0) out += separator;
+      AppendIndent(indent, depth, out);
+      (*list())[i].AppendJson(indent, depth + 1, out);
+    }
+    if (!list()->empty()) AppendIndent(indent, depth - 1, out);
+    out += ']';
+  } else if (dict()) {
+    out += '{';
+    for (size_t i = 0; i < dict()->size(); ++i) {
+      if (i > 0) out += separator;
+      AppendIndent(indent, depth, out);
+      Text((*dict())[i].first).AppendJson(indent, depth, out);
+      out += ": ";
+      (*dict())[i].second.AppendJson(indent, depth + 1, out);
+    }
+    if (!dict()->empty()) AppendIndent(indent, depth - 1, out);
+    out += '}';
+  } else {
+    throw TemplateError{{ErrorCode::kInvalidArgument,
+                         fmt::format("chat template: tojson of a value of type {}", TypeName())}};
+  }
+}
+
+const char* Value::TypeName() const {
+  constexpr const char* kNames[] = {"undefined", "NoneType", "bool", "int",       "float",
+                                    "str",       "list",     "dict", "namespace", "function"};
+  return kNames[data_.index()];
+}
+
+bool Equal(const Value& a, const Value& b) {
+  int64_t ia, ib;
+  if (a.AsInt(&ia) && b.AsInt(&ib)) return ia == ib;
+  double da, db;
+  if (a.AsNumber(&da) && b.AsNumber(&db)) return da == db;
+  if (a.text() && b.text()) return *a.text() == *b.text();
+  if (a.list() && b.list()) {
+    if (a.list()->size() != b.list()->size()) return false;
+    for (size_t i = 0; i < a.list()->size(); ++i) {
+      if (!Equal((*a.list())[i], (*b.list())[i])) return false;
+    }
+    return true;
+  }
+  if (a.dict() && b.dict()) {
+    if (a.dict()->size() != b.dict()->size()) return false;
+    for (const auto& [key, value] : *a.dict()) {
+      const Value* other = FindKey(*b.dict(), key);
+      if (!other || !Equal(value, *other)) return false;
+    }
+    return true;
+  }
+  return (a.is_none() && b.is_none()) || (a.is_undefined() && b.is_undefined());
+}
+
+const Value* FindKey(const Dict& dict, std::string_view key) {
+  for (const auto& [name, value] : dict) {
+    if (name == key) return &value;
+  }
+  return nullptr;
+}
+
+size_t Weight(const Value& value) {
+  size_t weight = sizeof(Value);
+  if (value.text()) weight += value.text()->size();
+  if (value.list()) weight += value.list()->size() * sizeof(Value);
+  if (value.dict()) weight += value.dict()->size() * sizeof(Dict::value_type);
+  return weight;
+}
+
+}  // namespace quern::jinja
