@@ -92,8 +92,11 @@ std::string Sentence(const ScalingPolicy& policy, const ScalingObservation& seen
       e.demand_tokens_per_second, e.prompt_tokens_per_second, e.requests_per_second,
       e.output_tokens_per_request, e.backlog_tokens, e.needed_replicas,
       e.tokens_per_second_per_replica);
-  const std::string limit =
-      e.limited ? fmt::format("; maxReplicas {} is the limit", policy.max_replicas) : "";
+  const std::string limit = e.limited
+                                ? fmt::format("; maxReplicas {} is the limit", policy.max_replicas)
+                            : e.needed_replicas < policy.min_replicas
+                                ? fmt::format("; minReplicas {} is the limit", policy.min_replicas)
+                                : "";
   const std::string metrics =
       fmt::format("metrics of {} of {} ready pods", seen.fresh_pods, seen.expected_pods);
   switch (e.rule) {

@@ -94,10 +94,17 @@ std::string LastWords(const std::string& message) {
     if (!line.empty() || begin == 0) break;
     end = begin - 1;
   }
-  // "2026-01-02T03:04:05.678Z error ...": the time is the event's own.
+  if (const json logged = json::parse(line, nullptr, false);
+      logged.is_object()) {  // --log-format json
+    if (const std::string said = StringAt(logged, {"message"}); !said.empty()) line = said;
+  }
+  // "2026-01-02T03:04:05.678Z error quern-serve: ...": the event has a time of its own, and names
+  // the program.
   const size_t space = line.find(' ');
   if (space != std::string::npos && ParseTime(line.substr(0, space))) line.erase(0, space + 1);
-  if (line.rfind("error ", 0) == 0) line.erase(0, 6);
+  for (const std::string_view prefix : {"error ", "critical ", "quern-serve: ", "error: "}) {
+    if (line.rfind(prefix, 0) == 0) line.erase(0, prefix.size());
+  }
   if (line.size() > kMaxWords) {
     size_t end = kMaxWords;
     while (end > 0 && (static_cast<unsigned char>(line[end]) & 0xC0) == 0x80) --end;

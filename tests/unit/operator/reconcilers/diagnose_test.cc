@@ -18,6 +18,13 @@ TEST(LastWords, AreTheLastLineThatSaysSomething) {
   EXPECT_EQ(LastWords("first\nmodel.gguf: truncated at byte 17\n\n  \n"),
             "model.gguf: truncated at byte 17");
   EXPECT_EQ(LastWords("2026-01-02T03:04:05.678Z error no such file"), "no such file");
+  EXPECT_EQ(
+      LastWords(
+          R"({"time":"2026-01-02T03:04:05.678Z","level":"error","message":"a \"b\": no such file"})"
+          "\n"),
+      "a \"b\": no such file");
+  EXPECT_EQ(LastWords("quern-serve: error: no such file"), "no such file");
+  EXPECT_EQ(LastWords("{not json"), "{not json");
   EXPECT_EQ(LastWords("2026-01-02T03:04:05.678Z warn low"), "warn low");
   EXPECT_EQ(LastWords(""), "");
   EXPECT_EQ(LastWords("\n\n"), "");
