@@ -135,4 +135,4 @@ def test_base_model_without_chat_template_says_what_to_use_instead():
             client.chat.completions.create(model=server.name, messages=QUESTION)
         assert "/v1/completions" in refused.value.message
         reply = client.completions.create(model=server.name, prompt="The capital of France is", max_tokens=8, temperature=0)
-        assert "Paris" in reply.choices[0].text
+        assert "France" in reply.choices[0].text

@@ -49,7 +49,10 @@ class RawClient {
 
   // Reads on until `received` contains `wanted` or the server closes; what has come so far.
   const std::string& ReadUntil(std::string_view wanted) {
-    while (received.find(wanted) == std::string::npos && ReadSome()) {
+    size_t from = 0;  // what was searched already is not searched again: answers may be large
+    while (received.find(wanted, from) == std::string::npos) {
+      from = received.size() < wanted.size() ? 0 : received.size() - wanted.size() + 1;
+      if (!ReadSome()) break;
     }
     return received;
   }
@@ -92,7 +95,7 @@ class RawClient {
     pollfd waiting{fd_, POLLIN, 0};
     const auto patience = std::chrono::duration_cast<std::chrono::milliseconds>(kPatience);
     if (poll(&waiting, 1, static_cast<int>(patience.count())) <= 0) return false;
-    char buffer[16 * 1024];
+    char buffer[64 * 1024];
     const ssize_t got = recv(fd_, buffer, sizeof buffer, 0);
     if (got <= 0) {
       closed_ = true;

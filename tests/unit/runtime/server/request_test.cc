@@ -164,7 +164,7 @@ TEST(RequestBody, InvalidUtf8IsLocated) {
   const ApiError error = std::get<ApiError>(parsed);
   EXPECT_EQ(error.code, "invalid_json");
   EXPECT_NE(error.message.find("UTF-8"), std::string::npos) << error.message;
-  EXPECT_NE(error.message.find("byte 11"), std::string::npos) << error.message;
+  EXPECT_NE(error.message.find("byte 12"), std::string::npos) << error.message;
 }
 
 TEST(RequestBody, DeepNestingIsRefusedWithoutRecursion) {
