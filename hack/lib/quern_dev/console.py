@@ -10,6 +10,7 @@ from pathlib import Path
 
 _TTY = sys.stdout.isatty()
 _HEARTBEAT_SECONDS = 2.0 if _TTY else 10.0
+_SLOW_HEARTBEAT_SECONDS = 2.0 if _TTY else 30.0  # in a log, after the first minute
 _lock = threading.Lock()
 
 
@@ -50,7 +51,7 @@ def stage(name: str, detail=None, quiet_below: float = 0.0):
     done = threading.Event()
 
     def beat():
-        while not done.wait(_HEARTBEAT_SECONDS):
+        while not done.wait(_HEARTBEAT_SECONDS if time.monotonic() - start < 60 else _SLOW_HEARTBEAT_SECONDS):
             extra = detail() if detail else ""
             _tick(f"  … {name}: {time.monotonic() - start:.0f} s{'  ' + extra if extra else ''}")
 
