@@ -200,7 +200,10 @@ Status LeaderElector::Run(std::stop_token stop, const std::function<void(std::st
                      options_.ns, options_.name);
   }
   if (!options_.release_on_exit) return {};
-  return Release();
+  if (const Status released = Release(); !released) {  // it runs out by itself
+    spdlog::warn("leader election: not released: {}", released.error().message);
+  }
+  return {};
 }
 
 }  // namespace quern::control

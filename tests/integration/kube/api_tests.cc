@@ -163,13 +163,6 @@ TEST_F(KubeApi, AWatchTellsWhatHappensAndEndsWhenStopped) {
   EXPECT_EQ(seen, "0a1a2a");
 }
 
-TEST_F(KubeApi, AWatchFromAForgottenVersionIsExpired) {
-  const Status status = client_->Watch(kConfigMaps, ns_, {.resource_version = "1"},
-                                       [](const WatchEvent&) { return true; }, {});
-  ASSERT_FALSE(status.ok());
-  EXPECT_EQ(status.error().code, ErrorCode::kExpired) << status.error().message;
-}
-
 TEST_F(KubeApi, TheServerEndsAWatchAtItsTimeAndSendsABookmarkBefore) {
   bool bookmark = false;
   const Status status = client_->Watch(kConfigMaps, ns_, {.timeout = std::chrono::seconds(5)},

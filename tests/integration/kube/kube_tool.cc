@@ -17,6 +17,7 @@
 #include "operator/controller/informer.h"
 #include "operator/controller/leader_election.h"
 #include "operator/kube/rest_client.h"
+#include "runtime/base/log.h"
 
 namespace {
 
@@ -102,6 +103,9 @@ int main(int argc, char** argv) {
   }
   app.require_subcommand(1);
   CLI11_PARSE(app, argc, argv);
+
+  if (const Status log = InitLog("kube-tool", "info", "text"); !log)
+    return 2;  // stderr: not the answers
 
   sigset_t signals;
   sigemptyset(&signals);
