@@ -128,7 +128,9 @@ void Attention(const AttentionArgs& args, const AttentionQuery* queries, int cou
   }
   float* keys = scratch;
   float* values = scratch + static_cast<int64_t>(kAttentionSlots) * dim;
-  for (int32_t token = first; token <= last;) {
+  // From a block's start, so that a query's tokens are always cut into the same runs, whoever
+  // shares the call: the same sums in the same order give the same bits.
+  for (int32_t token = first - first % kv.block_tokens; token <= last;) {
     // As many slots as lie together in this block.
     const int slot = token % kv.block_tokens;
     int32_t run = kv.block_tokens - slot;

@@ -25,7 +25,7 @@ struct BundleView {
 
 // Column pair S of a group, as stored (Q6_K: less 32), in 16-bit lanes.
 template <WeightType kType, int S>
-[[gnu::always_inline]] inline Simd::I PairOfColumns(const uint8_t* low, const uint8_t* high) {
+QUERN_KERNEL_INLINE Simd::I PairOfColumns(const uint8_t* low, const uint8_t* high) {
   constexpr PackedLayout kLayout = LayoutOf(kType);
   constexpr int kVector = 4 * Simd::kLanes;
   if constexpr (kLayout.low == 32) return Simd::LoadBytes(low + S * 2 * Simd::kLanes);
@@ -45,8 +45,8 @@ template <WeightType kType, int S>
 }
 
 template <WeightType kType, int N, int S>
-[[gnu::always_inline]] inline void DotPair(const uint8_t* low, const uint8_t* high,
-                                           const int16_t* q, Simd::I (&dots)[N]) {
+QUERN_KERNEL_INLINE void DotPair(const uint8_t* low, const uint8_t* high, const int16_t* q,
+                                 Simd::I (&dots)[N]) {
   const Simd::I w = PairOfColumns<kType, S>(low, high);
   for (int n = 0; n < N; ++n) {
     dots[n] = Simd::DotAdd16(dots[n], w, Simd::Broadcast32(q + (S * N + n) * 2));
@@ -54,9 +54,8 @@ template <WeightType kType, int N, int S>
 }
 
 template <WeightType kType, int N, int kFirst, int... kSteps>
-[[gnu::always_inline]] inline void DotPairs(const uint8_t* low, const uint8_t* high,
-                                            const int16_t* q, Simd::I (&dots)[N],
-                                            std::integer_sequence<int, kSteps...>) {
+QUERN_KERNEL_INLINE void DotPairs(const uint8_t* low, const uint8_t* high, const int16_t* q,
+                                  Simd::I (&dots)[N], std::integer_sequence<int, kSteps...>) {
   (DotPair<kType, N, kFirst + kSteps>(low, high, q, dots), ...);
 }
 
@@ -67,7 +66,7 @@ struct GroupScales {
 };
 
 template <WeightType kType>
-[[gnu::always_inline]] inline GroupScales LoadScales(const uint8_t* head, const uint8_t* group) {
+QUERN_KERNEL_INLINE GroupScales LoadScales(const uint8_t* head, const uint8_t* group) {
   constexpr int kL = Simd::kLanes;
   if constexpr (kType == WeightType::kQ6_K) {
     const Simd::F d = Simd::LoadHalf(head);
@@ -84,8 +83,8 @@ template <WeightType kType>
 }
 
 template <WeightType kType, int N>
-[[gnu::always_inline]] inline void MultiplyGroup(const uint8_t* head, const uint8_t* group,
-                                                 const BundleView<N>& x, Simd::F (&acc)[N]) {
+QUERN_KERNEL_INLINE void MultiplyGroup(const uint8_t* head, const uint8_t* group,
+                                       const BundleView<N>& x, Simd::F (&acc)[N]) {
   constexpr PackedLayout kLayout = LayoutOf(kType);
   constexpr bool kTwoScales = kType == WeightType::kQ6_K;
   constexpr bool kHasMin = !kTwoScales && (kLayout.scales == 4 || kLayout.head == 4);
@@ -141,7 +140,7 @@ void MultiplyTile(const uint8_t* tile, int64_t cols, BundleView<N> x, float* y, 
 }
 
 template <WeightType kType>
-[[gnu::always_inline]] inline Simd::F LoadFloatWeights(const uint8_t* p) {
+QUERN_KERNEL_INLINE Simd::F LoadFloatWeights(const uint8_t* p) {
   if constexpr (kType == WeightType::kF32) return Simd::LoadF(reinterpret_cast<const float*>(p));
   if constexpr (kType == WeightType::kF16) return Simd::LoadHalf(p);
   return Simd::LoadBf16(p);

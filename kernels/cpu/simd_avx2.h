@@ -6,6 +6,8 @@
 #include <cstring>
 
 // AVX2 + FMA + F16C: 8 lanes. The contract of each operation is in simd_scalar.h.
+#define QUERN_KERNEL_INLINE [[gnu::always_inline]] inline
+
 namespace quern::kernels {
 namespace {
 

@@ -13,6 +13,8 @@
 #include <cstring>
 
 // AVX-512 F, BW, VL, DQ, VNNI: 16 lanes. The contract of each operation is in simd_scalar.h.
+#define QUERN_KERNEL_INLINE [[gnu::always_inline]] inline
+
 namespace quern::kernels {
 namespace {
 

@@ -9,6 +9,9 @@
 // The vector operations that the kernels are written in, as plain loops over 8 lanes: the contract
 // for simd_avx2.h and simd_avx512.h, and what runs on a processor with neither. `I` holds 32-bit
 // lanes, each also seen as two of 16.
+// Without vectors, inlining buys no speed and minutes of compiling.
+#define QUERN_KERNEL_INLINE [[gnu::noinline]]
+
 namespace quern::kernels {
 namespace {
 

@@ -28,9 +28,9 @@ void GatedActivation(Gate kind, const float* up, int64_t n, float* gate) {
   constexpr double kSqrt2OverPi = 0.79788456080286535588;
   for (int64_t i = 0; i < n; ++i) {
     const double g = gate[i];
-    const double activated =
-        kind == Gate::kSilu ? g / (1 + std::exp(-g))
-                            : 0.5 * g * (1 + std::tanh(kSqrt2OverPi * (g + 0.044715 * g * g * g)));
+    // 0.5 (1 + tanh z) = 1 / (1 + exp(-2 z)), which keeps its digits where z is very negative.
+    const double z = kind == Gate::kSilu ? g / 2 : kSqrt2OverPi * (g + 0.044715 * g * g * g);
+    const double activated = g / (1 + std::exp(-2 * z));
     gate[i] = static_cast<float>(activated * up[i]);
   }
 }

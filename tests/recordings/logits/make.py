@@ -7,7 +7,9 @@ For each model and each of the prompts (prompts.json, and longer ones made of th
 positions: the 256 most likely next tokens of the float32 reference (reference.py, on the dequantised weights) with
 their log-probabilities. Everything beyond those 256 counts as one more outcome, in every KL divergence that is taken: the
 reference's with itself in float64, llama.cpp's, and ours in the test. llama.cpp's own divergence from the reference is
-recorded beside it, as the bar; its greatest logit difference shows that the reference is the same model.
+recorded beside it, as the bar, with its logit difference, which shows that the reference is the same model. Recorded
+too: the most that float32 itself, and that storing K and V in 16 bits, changes a logit of the reference (prompts of up to
+64 tokens). Nearer ties than those two together may be decided either way.
 
 File: one line of JSON, then the binary arrays it describes, little-endian: for each position uint32 ids[k], then
 float32 log-probabilities[k]."""
@@ -27,7 +29,7 @@ HERE = pathlib.Path(__file__).parent
 TOP = 256
 POSITIONS = 12
 LONG = {"long-600": 600, "long-1024": 1024, "long-2048": 2048}
-CHECKED_IN_FLOAT64 = 160  # prompts up to this many tokens
+CHECKED_IN_FLOAT64 = 64  # prompts up to this many tokens
 
 
 def make_prompts(llm):
@@ -71,12 +73,14 @@ def summary(values):
     return {"mean": float(np.mean(values)), "p99": float(np.percentile(values, 99)), "max": float(np.max(values))}
 
 
-def record(path):
+def record(path, threads):
     weights = reference.Weights(path)
     doubles = reference.Weights(path, np.float64)
-    llm = llama_cpp.Llama(str(path), n_ctx=2048, n_batch=512, n_threads=2, logits_all=True, verbose=False)
+    halves = reference.Weights(path, kv_dtype=np.float16)
+    halves.cache = weights.cache
+    llm = llama_cpp.Llama(str(path), n_ctx=2048, n_batch=512, n_threads=threads, n_threads_batch=threads, logits_all=True, verbose=False)
     header = {"model": path.name, "top": TOP, "llama_cpp": llama_cpp.__version__, "prompts": []}
-    arrays, peer_kl, own_kl, own_error, peer_difference, peer_disagrees = [], [], [], [], [], 0
+    arrays, peer_kl, own_kl, own_error, kv_error, peer_difference, peer_disagrees = [], [], [], [], [], [], 0
     for name, tokens in make_prompts(llm).items():
         start = time.monotonic()
         positions = select_positions(len(tokens))
@@ -87,6 +91,7 @@ def record(path):
         if len(tokens) <= CHECKED_IN_FLOAT64:
             exact = reference.forward(doubles, np.array(tokens), positions)
             own_error.append(np.abs(exact - logits).max())
+            kv_error.append(np.abs(reference.forward(halves, np.array(tokens), positions) - logits).max())
         for row in range(len(positions)):
             ids = np.argsort(-logits[row], kind="stable")[:TOP]
             arrays.append(ids.astype("<u4").tobytes() + ours[row][ids].astype("<f4").tobytes())
@@ -103,6 +108,7 @@ def record(path):
     header["llama_cpp_logit_difference"] = summary(peer_difference)
     header["reference_kl"] = summary(own_kl)
     header["reference_error"] = float(np.max(own_error))  # of a logit: float32 against float64
+    header["kv_f16_error"] = float(np.max(kv_error))  # of a logit: what storing K and V in 16 bits alone does
     return header, arrays
 
 
@@ -110,9 +116,10 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("models", nargs="+", type=pathlib.Path)
     parser.add_argument("--out", type=pathlib.Path, default=HERE)
+    parser.add_argument("--threads", type=int, default=2, help="llama.cpp's threads")
     args = parser.parse_args()
     for path in args.models:
-        header, arrays = record(path)
+        header, arrays = record(path, args.threads)
         out = args.out / (path.stem + ".logits")
         out.write_bytes(json.dumps(header, separators=(",", ":")).encode() + b"\n" + b"".join(arrays))
         shown = {k: v for k, v in header.items() if k != "prompts"}

@@ -8,10 +8,11 @@ import numpy as np
 class Weights:
     """A GGUF file's metadata, and its tensors as `dtype`."""
 
-    def __init__(self, path, dtype=np.float32):
+    def __init__(self, path, dtype=np.float32, kv_dtype=None):
         self.reader = gguf.GGUFReader(path)
         self.tensors = {t.name: t for t in self.reader.tensors}
         self.dtype = dtype
+        self.kv_dtype = kv_dtype  # K and V are rounded to it, as a cache of that type does
         self.architecture = self.reader.fields["general.architecture"].contents()
         self.cache = {}
 
@@ -26,6 +27,10 @@ class Weights:
             shape = tuple(int(n) for n in reversed(tensor.shape))
             self.cache[name] = np.ascontiguousarray(values.reshape(shape), dtype=self.dtype)
         return self.cache[name]
+
+
+def stored(w, kv):
+    return kv if w.kv_dtype is None else kv.astype(w.kv_dtype).astype(kv.dtype)
 
 
 def rms_norm(x, weight, epsilon):
@@ -86,7 +91,7 @@ def llama(w, tokens, positions):
         q = rotate((h @ w[p + "attn_q.weight"].T).reshape(n, heads, dim), base, adjacent=True)
         k = rotate((h @ w[p + "attn_k.weight"].T).reshape(n, kv_heads, dim), base, adjacent=True)
         v = (h @ w[p + "attn_v.weight"].T).reshape(n, kv_heads, dim)
-        x = x + attend(q, k, v, dim**-0.5, 0) @ w[p + "attn_output.weight"].T
+        x = x + attend(q, stored(w, k), stored(w, v), dim**-0.5, 0) @ w[p + "attn_output.weight"].T
         h = rms_norm(x, w[p + "ffn_norm.weight"], epsilon)
         gated = silu(h @ w[p + "ffn_gate.weight"].T) * (h @ w[p + "ffn_up.weight"].T)
         x = x + gated @ w[p + "ffn_down.weight"].T
@@ -110,7 +115,7 @@ def gemma3(w, tokens, positions):
         k = rms_norm((h @ w[p + "attn_k.weight"].T).reshape(n, kv_heads, dim), w[p + "attn_k_norm.weight"], epsilon)
         v = (h @ w[p + "attn_v.weight"].T).reshape(n, kv_heads, dim)
         q, k = rotate(q, base, adjacent=False), rotate(k, base, adjacent=False)
-        h = attend(q, k, v, dim**-0.5, window) @ w[p + "attn_output.weight"].T
+        h = attend(q, stored(w, k), stored(w, v), dim**-0.5, window) @ w[p + "attn_output.weight"].T
         x = x + rms_norm(h, w[p + "post_attention_norm.weight"], epsilon)
         h = rms_norm(x, w[p + "ffn_norm.weight"], epsilon)
         gated = gelu_tanh(h @ w[p + "ffn_gate.weight"].T) * (h @ w[p + "ffn_up.weight"].T)

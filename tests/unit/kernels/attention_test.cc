@@ -1,0 +1,159 @@
+#include "quern/kernels/attention.h"
+
+#include <algorithm>
+#include <numeric>
+
+#include "tests/unit/kernels/kernel_test_support.h"
+
+namespace quern::kernels::testing {
+namespace {
+
+class AttentionTest : public IsaTest {};
+QUERN_FOR_EACH_ISA(AttentionTest);
+
+struct Shape {
+  int head_dim;
+  int block_tokens;
+  int tokens;
+  int window;
+  float softcap;
+};
+
+constexpr Shape kShapes[] = {
+    {64, 16, 1, 0, 0},   {64, 16, 100, 0, 0}, {256, 16, 70, 16, 0},   {20, 4, 33, 5, 0},
+    {80, 33, 90, 0, 20}, {8, 1, 19, 3, 0},    {128, 64, 130, 64, 50}, {7, 16, 40, 0, 0},
+};
+
+// One sequence's K and V in blocks that lie anywhere in the cache; every slot that it does not own
+// is NaN, so that reading one shows.
+class Cache {
+ public:
+  Cache(std::mt19937& random, const Shape& shape, int kv_heads) : shape_(shape) {
+    const int used = (shape.tokens + shape.block_tokens - 1) / shape.block_tokens;
+    const int blocks = used + 3;
+    blocks_.resize(static_cast<size_t>(blocks));
+    std::iota(blocks_.begin(), blocks_.end(), 0);
+    std::shuffle(blocks_.begin(), blocks_.end(), random);
+    const auto size = static_cast<size_t>(blocks) *
+                      static_cast<size_t>(shape.block_tokens * kv_heads * shape.head_dim);
+    k_.assign(size, 0x7e00);
+    v_.assign(size, 0x7e00);
+    kv_ = {k_.data(), v_.data(), shape.block_tokens, kv_heads, shape.head_dim};
+    for (int token = 0; token < shape.tokens; ++token) {
+      for (int head = 0; head < kv_heads; ++head) {
+        const auto k = RandomFloats(random, static_cast<size_t>(shape.head_dim));
+        const auto v = RandomFloats(random, static_cast<size_t>(shape.head_dim));
+        ref::AppendKv(kv_, blocks_[static_cast<size_t>(token / shape.block_tokens)], head,
+                      token % shape.block_tokens, k.data(), v.data());
+      }
+    }
+  }
+
+  AttentionArgs Args(int kv_head) const {
+    return {kv_,
+            blocks_.data(),
+            kv_head,
+            1.0f / std::sqrt(static_cast<float>(shape_.head_dim)),
+            shape_.softcap,
+            shape_.window};
+  }
+
+ private:
+  Shape shape_;
+  std::vector<int32_t> blocks_;
+  std::vector<uint16_t> k_, v_;
+  PagedKv kv_;
+};
+
+struct Queries {
+  std::vector<float> q, out;
+  std::vector<AttentionQuery> list;
+
+  Queries(std::mt19937& random, int head_dim, const std::vector<int32_t>& positions)
+      : q(RandomFloats(random, positions.size() * static_cast<size_t>(head_dim))), out(q.size()) {
+    for (size_t i = 0; i < positions.size(); ++i) {
+      const size_t at = i * static_cast<size_t>(head_dim);
+      list.push_back({q.data() + at, out.data() + at, positions[i]});
+    }
+  }
+};
+
+TEST_P(AttentionTest, AgreesWithTheReferenceOverPagedCaches) {
+  std::mt19937 random(1);
+  for (const Shape& shape : kShapes) {
+    const Cache cache(random, shape, 2);
+    std::vector<int32_t> positions;
+    for (int i = std::max(0, shape.tokens - 20); i < shape.tokens; ++i) {
+      positions.insert(positions.end(), {i, i});  // two heads of a group
+    }
+    Queries queries(random, shape.head_dim, positions);
+    std::vector<float> scratch(static_cast<size_t>(AttentionScratchFloats(shape.head_dim)));
+    const AttentionArgs args = cache.Args(1);
+    const int count = static_cast<int>(queries.list.size());
+    ref::Attention(args, queries.list.data(), count);
+    const auto expected = queries.out;
+    std::fill(queries.out.begin(), queries.out.end(), NAN);
+    kernels().attention(args, queries.list.data(), count, scratch.data());
+    for (size_t i = 0; i < expected.size(); ++i) {
+      // A score of about 4 rounds head_dim / 8 times; it moves a weight by that much of itself, and
+      // |v| < 5.
+      const double score_error = 0x1p-24 * (shape.head_dim / 8.0 + 8) * 4;
+      ASSERT_NEAR(queries.out[i], expected[i], 5 * (2 * score_error + 0x1p-24 * shape.tokens))
+          << "head_dim " << shape.head_dim << ", tokens " << shape.tokens;
+    }
+  }
+}
+
+// Whoever shares a call, and wherever a prompt was cut into chunks, the bits are the same.
+TEST_P(AttentionTest, AQueryHasTheSameBitsAloneAndTogether) {
+  std::mt19937 random(2);
+  for (const Shape& shape : kShapes) {
+    const Cache cache(random, shape, 1);
+    std::vector<int32_t> positions;
+    for (int i = 0; i < shape.tokens; i += 3) positions.push_back(i);
+    Queries queries(random, shape.head_dim, positions);
+    std::vector<float> scratch(static_cast<size_t>(AttentionScratchFloats(shape.head_dim)));
+    const AttentionArgs args = cache.Args(0);
+    kernels().attention(args, queries.list.data(), static_cast<int>(queries.list.size()),
+                        scratch.data());
+    const auto together = queries.out;
+    for (const AttentionQuery& query : queries.list) {
+      kernels().attention(args, &query, 1, scratch.data());
+    }
+    EXPECT_EQ(queries.out, together) << "head_dim " << shape.head_dim;
+  }
+}
+
+TEST_P(AttentionTest, LargeScoresDoNotOverflow) {
+  std::mt19937 random(3);
+  const Shape shape{64, 16, 20, 0, 0};
+  const Cache cache(random, shape, 1);
+  Queries queries(random, 64, {19});
+  for (float& value : queries.q) value *= 1e4f;
+  std::vector<float> scratch(static_cast<size_t>(AttentionScratchFloats(64)));
+  kernels().attention(cache.Args(0), queries.list.data(), 1, scratch.data());
+  for (float value : queries.out) EXPECT_TRUE(std::isfinite(value));
+}
+
+TEST_P(AttentionTest, AppendRoundsToNearestAndSaturates) {
+  for (int head_dim : {4, 24, 64}) {
+    std::mt19937 random(4);
+    auto k = RandomFloats(random, static_cast<size_t>(head_dim));
+    auto v = RandomFloats(random, static_cast<size_t>(head_dim), 1e-4f);
+    k[0] = 1e9f;
+    k[1] = -1e9f;
+    k[2] = 65504;
+    std::vector<uint16_t> cache(static_cast<size_t>(2 * 3 * 4 * head_dim), 0);
+    auto expected = cache;
+    const auto half = static_cast<size_t>(3 * 4 * head_dim);
+    ref::AppendKv({expected.data(), expected.data() + half, 4, 1, head_dim}, 2, 0, 3, k.data(),
+                  v.data());
+    kernels().append_kv({cache.data(), cache.data() + half, 4, 1, head_dim}, 2, 0, 3, k.data(),
+                        v.data());
+    EXPECT_EQ(cache, expected);
+    EXPECT_EQ(HalfToFloat(cache[static_cast<size_t>(11 * head_dim)]), 65504.0f);
+  }
+}
+
+}  // namespace
+}  // namespace quern::kernels::testing

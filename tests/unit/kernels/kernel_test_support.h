@@ -1,0 +1,125 @@
+#pragma once
+
+#include <gtest/gtest.h>
+
+#include <cmath>
+#include <cstdint>
+#include <cstring>
+#include <random>
+#include <string>
+#include <vector>
+
+#include "quern/kernels/cpu_kernels.h"
+#include "quern/kernels/dequantize.h"
+#include "quern/kernels/numeric_types.h"
+#include "quern/kernels/packed_matrix.h"
+
+namespace quern::kernels::testing {
+
+// The instruction sets that this machine can run; the kernels' tests run on each.
+inline std::vector<CpuIsa> RunnableIsas() {
+  std::vector<CpuIsa> isas;
+  for (CpuIsa isa : {CpuIsa::kScalar, CpuIsa::kAvx2, CpuIsa::kAvx512}) {
+    if (CpuSupports(isa)) isas.push_back(isa);
+  }
+  return isas;
+}
+
+class IsaTest : public ::testing::TestWithParam<CpuIsa> {
+ protected:
+  const CpuKernels& kernels() const { return CpuKernelsFor(GetParam()); }
+};
+
+inline std::string IsaName(const ::testing::TestParamInfo<CpuIsa>& info) {
+  return CpuKernelsFor(info.param).name;
+}
+
+#define QUERN_FOR_EACH_ISA(suite)                                                          \
+  INSTANTIATE_TEST_SUITE_P(Isas, suite,                                                    \
+                           ::testing::ValuesIn(::quern::kernels::testing::RunnableIsas()), \
+                           ::quern::kernels::testing::IsaName)
+
+inline std::vector<float> RandomFloats(std::mt19937& random, size_t n, float scale = 1) {
+  std::normal_distribution<float> normal(0, scale);
+  std::vector<float> values(n);
+  for (float& value : values) value = normal(random);
+  return values;
+}
+
+inline void PutHalf(uint8_t* at, float value) {
+  const uint16_t half = FloatToHalf(value);
+  std::memcpy(at, &half, 2);
+}
+
+// `rows` x `cols` weights in GGUF's layout: any bits, with scales that a model could have.
+inline std::vector<uint8_t> RandomWeights(std::mt19937& random, WeightType type, int64_t rows,
+                                          int64_t cols) {
+  const WeightTypeInfo& info = *FindWeightTypeInfo(type);
+  const size_t blocks = static_cast<size_t>(rows * cols / info.block_elements);
+  const size_t size = static_cast<size_t>(info.block_bytes);
+  std::vector<uint8_t> bytes(blocks * size);
+  std::normal_distribution<float> normal(0, 0.05f);
+  for (auto& byte : bytes) byte = static_cast<uint8_t>(random());
+  for (size_t i = 0; i < blocks; ++i) {
+    uint8_t* block = bytes.data() + i * size;
+    const float value = normal(random);
+    switch (type) {
+      case WeightType::kF32:
+        std::memcpy(block, &value, 4);
+        break;
+      case WeightType::kF16:
+        PutHalf(block, value);
+        break;
+      case WeightType::kBF16:
+        std::memcpy(block, reinterpret_cast<const char*>(&value) + 2, 2);
+        break;
+      case WeightType::kQ6_K:
+        PutHalf(block + 208, value);
+        break;
+      case WeightType::kQ4_1:
+      case WeightType::kQ5_1:
+      case WeightType::kQ4_K:
+      case WeightType::kQ5_K:
+        PutHalf(block + 2, normal(random));
+        [[fallthrough]];
+      default:
+        PutHalf(block, value);
+    }
+  }
+  return bytes;
+}
+
+// A packed copy with its memory.
+struct Packed {
+  std::vector<uint8_t> memory;
+  PackedMatrix matrix;
+};
+
+inline Packed Pack(WeightType type, int lanes, int64_t rows, int64_t cols,
+                   const std::vector<uint8_t>& source) {
+  Packed packed;
+  packed.matrix = {type, lanes, rows, cols, nullptr};
+  packed.memory.resize(static_cast<size_t>(PackedBytes(packed.matrix)));
+  PackTiles(packed.matrix, source.data(), 0, packed.matrix.tiles(), packed.memory.data());
+  packed.matrix.data = packed.memory.data();
+  return packed;
+}
+
+// Quantised activations with their memory.
+struct Quantized {
+  std::vector<int16_t> q;
+  std::vector<float> scale, sum;
+  std::vector<int32_t> neg_sum;
+  QuantizedActivations view;
+
+  Quantized(const CpuKernels& kernels, const std::vector<float>& x, int64_t rows, int64_t cols)
+      : q(static_cast<size_t>(rows * cols)),
+        scale(static_cast<size_t>(rows * cols / 32)),
+        sum(scale.size()),
+        neg_sum(scale.size()),
+        view{rows, cols, q.data(), scale.data(), sum.data(), neg_sum.data()} {
+    kernels.quantize_activations(x.data(), cols, 0, rows, view);
+  }
+};
+
+}  // namespace quern::kernels::testing

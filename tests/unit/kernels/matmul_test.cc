@@ -1,0 +1,142 @@
+#include "quern/kernels/matmul.h"
+
+#include "tests/unit/kernels/kernel_test_support.h"
+
+namespace quern::kernels::testing {
+namespace {
+
+class MatMulTest : public IsaTest {
+ protected:
+  // Runs tiles in two parts, as two threads would.
+  std::vector<float> Run(const Packed& weight, const std::vector<float>& x, int64_t rows) const {
+    const PackedMatrix& w = weight.matrix;
+    std::vector<float> y(static_cast<size_t>(rows * (w.rows + 3)), kUntouched);
+    const bool floats = IsFloatType(w.type);
+    const int64_t cols = w.cols;
+    const Quantized quantized(kernels(), floats ? std::vector<float>() : x, floats ? 0 : rows,
+                              cols);
+    const MatMulArgs args{&w, &quantized.view, x.data(), cols, rows, y.data(), w.rows + 3};
+    kernels().matmul(args, w.tiles() / 2, w.tiles());
+    kernels().matmul(args, 0, w.tiles() / 2);
+    return y;
+  }
+  static constexpr float kUntouched = 12345;
+};
+QUERN_FOR_EACH_ISA(MatMulTest);
+
+// What the result may be off by. Activations: half a step of 2^-15 of their group's largest,
+// against each weight. Float32 rounding: each group's terms are rounded about twice, and added to a
+// sum of `groups` of them; `magnitude` bounds the terms before a minimum or offset cancels part of
+// them.
+double Tolerance(WeightType type, const std::vector<uint8_t>& source, int64_t c, int64_t cols,
+                 const float* x) {
+  const WeightTypeInfo& info = *FindWeightTypeInfo(type);
+  const int64_t row_bytes = cols / info.block_elements * info.block_bytes;
+  const uint8_t* row = source.data() + c * row_bytes;
+  std::vector<float> w(static_cast<size_t>(cols));
+  ref::DequantizeRow(type, row, cols, w.data());
+  double quantization = 0;
+  double magnitude = 0;
+  for (int64_t g = 0; g < (cols + 31) / 32; ++g) {
+    double largest = 0;
+    double weights = 0;
+    double largest_weight = 0;
+    double sum = 0;
+    for (int64_t k = 32 * g; k < std::min(cols, 32 * g + 32); ++k) {
+      const auto i = static_cast<size_t>(k);
+      largest = std::max<double>(largest, std::fabs(x[k]));
+      weights += std::fabs(w[i]);
+      largest_weight = std::max<double>(largest_weight, std::fabs(w[i]));
+      sum += std::fabs(x[k]);
+    }
+    if (!IsFloatType(type)) quantization += 0.51 * largest / 32767 * weights;
+    // A minimum is at most the largest weight plus the span of q, itself at most twice the largest
+    // weight but for groups that do not use all of q; 64 covers those too.
+    magnitude += 64 * largest_weight * sum;
+  }
+  const double roundings =
+      IsFloatType(type) ? static_cast<double>(cols) / 64 + 4 : static_cast<double>(cols) / 32 + 4;
+  return quantization + roundings * 0x1p-24 * magnitude + 1e-6;
+}
+
+TEST_P(MatMulTest, AgreesWithTheReferenceAtEveryShape) {
+  std::mt19937 random(5);
+  for (WeightType type : kAllWeightTypes) {
+    for (int64_t out : {1, 8, 19, 40}) {
+      for (int64_t cols : {256, 768}) {
+        const auto source = RandomWeights(random, type, out, cols);
+        const Packed weight = Pack(type, kernels().lanes, out, cols, source);
+        for (int64_t rows : {1, 2, 3, 5, 8, 15, 131}) {
+          if (rows == 131 && out != 19) continue;
+          const auto x = RandomFloats(random, static_cast<size_t>(rows * cols));
+          std::vector<float> expected(static_cast<size_t>(rows * out));
+          ref::MatMul(type, source.data(), out, cols, x.data(), rows, expected.data());
+          const auto y = Run(weight, x, rows);
+          for (int64_t r = 0; r < rows; ++r) {
+            for (int64_t c = 0; c < out; ++c) {
+              const double tolerance = Tolerance(type, source, c, cols, x.data() + r * cols);
+              ASSERT_NEAR(y[static_cast<size_t>(r * (out + 3) + c)],
+                          expected[static_cast<size_t>(r * out + c)], tolerance)
+                  << FindWeightTypeInfo(type)->name << " " << out << " x " << cols << ", row " << r
+                  << " of " << rows << ", column " << c;
+            }
+            for (int64_t c = out; c < out + 3; ++c) {
+              ASSERT_EQ(y[static_cast<size_t>(r * (out + 3) + c)], kUntouched)
+                  << "written beyond the weight's rows";
+            }
+          }
+        }
+      }
+    }
+  }
+}
+
+TEST_P(MatMulTest, TakesFloatWeightsOfAnyWidth) {
+  std::mt19937 random(6);
+  for (WeightType type : {WeightType::kF32, WeightType::kF16, WeightType::kBF16}) {
+    for (int64_t cols : {1, 3, 10, 33}) {
+      const auto source = RandomWeights(random, type, 9, cols);
+      const Packed weight = Pack(type, kernels().lanes, 9, cols, source);
+      const auto x = RandomFloats(random, static_cast<size_t>(3 * cols));
+      std::vector<float> expected(27);
+      ref::MatMul(type, source.data(), 9, cols, x.data(), 3, expected.data());
+      const auto y = Run(weight, x, 3);
+      for (size_t r = 0; r < 3; ++r) {
+        for (size_t c = 0; c < 9; ++c) EXPECT_NEAR(y[r * 12 + c], expected[r * 9 + c], 1e-5);
+      }
+    }
+  }
+}
+
+// A request's tokens must not depend on who else is in the batch.
+TEST_P(MatMulTest, ARowHasTheSameBitsWhateverTheBatch) {
+  std::mt19937 random(7);
+  for (WeightType type : kAllWeightTypes) {
+    if (IsFloatType(type)) continue;
+    const auto source = RandomWeights(random, type, 24, 512);
+    const Packed weight = Pack(type, kernels().lanes, 24, 512, source);
+    const auto x = RandomFloats(random, 15 * 512);
+    const auto together = Run(weight, x, 15);
+    for (size_t r : {0u, 7u, 8u, 11u, 13u, 14u}) {
+      const auto alone = Run(weight,
+                             std::vector<float>(x.begin() + static_cast<long>(r * 512),
+                                                x.begin() + static_cast<long>((r + 1) * 512)),
+                             1);
+      EXPECT_EQ(std::memcmp(alone.data(), together.data() + r * 27, 24 * sizeof(float)), 0)
+          << FindWeightTypeInfo(type)->name << ", row " << r;
+    }
+  }
+}
+
+// The largest weights and activations there are: 32 x 128 x 32767 still fits the 32-bit sums.
+TEST_P(MatMulTest, ExtremesDoNotOverflow) {
+  std::vector<uint8_t> source(34);
+  PutHalf(source.data(), 1);
+  std::memset(source.data() + 2, 0x80, 32);  // -128
+  const Packed weight = Pack(WeightType::kQ8_0, kernels().lanes, 1, 32, source);
+  const auto y = Run(weight, std::vector<float>(32, 1000), 1);
+  EXPECT_FLOAT_EQ(y[0], -128.0f * 32 * 1000);
+}
+
+}  // namespace
+}  // namespace quern::kernels::testing

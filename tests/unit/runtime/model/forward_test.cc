@@ -1,0 +1,151 @@
+#include <gtest/gtest.h>
+
+#include <cstring>
+#include <numeric>
+
+#include "tests/unit/runtime/model/tiny_model.h"
+
+namespace quern::testing {
+namespace {
+
+constexpr int32_t kBlock = 4;
+
+struct Request {
+  std::vector<int32_t> tokens;
+  std::vector<int32_t> blocks;
+  int32_t done = 0;
+};
+
+// One step: `rows` next tokens of each request; the logits of every row.
+std::vector<float> Step(Model& model, const std::vector<Request*>& requests,
+                        const std::vector<int32_t>& rows) {
+  std::vector<int32_t> tokens, positions;
+  std::vector<ForwardBatch::Sequence> sequences;
+  for (size_t i = 0; i < requests.size(); ++i) {
+    Request& request = *requests[i];
+    const auto first = static_cast<int32_t>(tokens.size());
+    for (int32_t r = 0; r < rows[i]; ++r, ++request.done) {
+      tokens.push_back(request.tokens[static_cast<size_t>(request.done)]);
+      positions.push_back(request.done);
+    }
+    sequences.push_back({first, rows[i], request.done, request.blocks});
+  }
+  std::vector<int32_t> logit_rows(tokens.size());
+  std::iota(logit_rows.begin(), logit_rows.end(), 0);
+  std::vector<float> logits(tokens.size() * static_cast<size_t>(model.info().vocab_size));
+  const Status status = model.Forward({tokens, positions, sequences, logit_rows}, logits);
+  EXPECT_TRUE(status) << status.error().message;
+  return logits;
+}
+
+class ForwardTest : public ::testing::TestWithParam<const char*> {
+ protected:
+  std::unique_ptr<Model> Load(int threads = 1) const {
+    TinyModel tiny;
+    tiny.architecture = GetParam();
+    tiny.layers = 7;  // gemma3: with a global layer
+    auto model = tiny.Load(threads);
+    EXPECT_TRUE(model) << model.error().message;
+    EXPECT_TRUE((*model)->AllocateKv({kBlock, 32}));
+    return std::move(model).value();
+  }
+  static std::vector<int32_t> Tokens(int n, int seed) {
+    std::vector<int32_t> tokens;
+    for (int i = 0; i < n; ++i) tokens.push_back((i * 7 + seed * 13 + i * i) % 50);
+    return tokens;
+  }
+};
+INSTANTIATE_TEST_SUITE_P(Families, ForwardTest, ::testing::Values("llama", "gemma3"),
+                         [](const auto& info) { return std::string(info.param); });
+
+TEST_P(ForwardTest, ChunksOfAPromptGiveTheSameBitsAsTheWhole) {
+  const auto model = Load();
+  Request whole{Tokens(25, 1), {5, 1, 9, 2, 30, 7, 0}};
+  const auto expected = Step(*model, {&whole}, {25});
+  for (const std::vector<int32_t>& cuts :
+       {std::vector<int32_t>{1, 24}, {8, 8, 9}, {3, 1, 1, 13, 7}}) {
+    Request cut{Tokens(25, 1), {11, 12, 13, 14, 15, 16, 17}};
+    std::vector<float> logits;
+    for (int32_t rows : cuts) {
+      const auto part = Step(*model, {&cut}, {rows});
+      logits.insert(logits.end(), part.begin(), part.end());
+    }
+    EXPECT_EQ(std::memcmp(logits.data(), expected.data(), expected.size() * sizeof(float)), 0);
+  }
+}
+
+TEST_P(ForwardTest, ASequenceHasTheSameBitsAloneAndInABatch) {
+  const auto model = Load();
+  Request alone{Tokens(12, 3), {0, 1, 2}};
+  std::vector<float> expected = Step(*model, {&alone}, {11});
+  const auto last = Step(*model, {&alone}, {1});
+  expected.insert(expected.end(), last.begin(), last.end());
+
+  Request other{Tokens(20, 4), {20, 21, 22, 23, 24}};
+  Request among{Tokens(12, 3), {8, 4, 6}};
+  Request third{Tokens(9, 5), {28, 29, 30}};
+  Step(*model, {&other}, {7});
+  std::vector<float> together = Step(*model, {&other, &among, &third}, {1, 11, 5});
+  const size_t vocabulary = 50;
+  together.erase(together.begin(), together.begin() + vocabulary);
+  together.resize(11 * vocabulary);
+  const auto decoded = Step(*model, {&other, &third, &among}, {1, 1, 1});
+  together.insert(together.end(), decoded.begin() + 2 * vocabulary, decoded.end());
+  ASSERT_EQ(together.size(), expected.size());
+  EXPECT_EQ(std::memcmp(together.data(), expected.data(), expected.size() * sizeof(float)), 0);
+}
+
+TEST_P(ForwardTest, TheNumberOfThreadsDoesNotChangeABit) {
+  Request one{Tokens(25, 1), {0, 1, 2, 3, 4, 5, 6}};
+  Request several = one;
+  EXPECT_EQ(Step(*Load(1), {&one}, {25}), Step(*Load(3), {&several}, {25}));
+}
+
+TEST_P(ForwardTest, OnlyTheRowsAskedForGetLogits) {
+  const auto model = Load();
+  Request request{Tokens(9, 2), {0, 1, 2}};
+  const auto all = Step(*model, {&request}, {9});
+  const std::vector<int32_t> tokens = Tokens(9, 2);
+  std::vector<int32_t> positions(9);
+  std::iota(positions.begin(), positions.end(), 0);
+  const std::vector<int32_t> blocks = {3, 4, 5};
+  const ForwardBatch::Sequence sequence{0, 9, 9, blocks};
+  const std::vector<int32_t> rows = {2, 8};
+  std::vector<float> logits(2 * 50 + 5, 777);
+  ASSERT_TRUE(model->Forward({tokens, positions, std::span(&sequence, 1), rows}, logits));
+  EXPECT_EQ(std::memcmp(logits.data(), all.data() + 2 * 50, 50 * sizeof(float)), 0);
+  EXPECT_EQ(std::memcmp(logits.data() + 50, all.data() + 8 * 50, 50 * sizeof(float)), 0);
+  EXPECT_EQ(logits[100], 777);
+}
+
+TEST_P(ForwardTest, AStepThatWantsNoLogitsIsFine) {
+  const auto model = Load();
+  const std::vector<int32_t> tokens = {1, 2};
+  const std::vector<int32_t> positions = {0, 1};
+  const std::vector<int32_t> blocks = {0};
+  const ForwardBatch::Sequence sequence{0, 2, 2, blocks};
+  EXPECT_TRUE(model->Forward({tokens, positions, std::span(&sequence, 1), {}}, {}));
+}
+
+// Seven layers, of which one is global: what is too far back for the local ones still counts
+// through it.
+TEST(Gemma3, LocalLayersDoNotSeeBeyondTheWindow) {
+  TinyModel tiny;
+  tiny.architecture = "gemma3";
+  tiny.layers = 1;  // local only
+  tiny.window = 3;
+  auto model = tiny.Load();
+  ASSERT_TRUE(model) << model.error().message;
+  ASSERT_TRUE((*model)->AllocateKv({kBlock, 8}));
+  std::vector<int32_t> tokens = {1, 2, 3, 4, 5, 6, 7, 8};
+  Request first{tokens, {0, 1}};
+  const auto before = Step(**model, {&first}, {8});
+  tokens[4] = 40;  // position 7 sees 5, 6, 7; position 6 sees 4
+  Request second{tokens, {2, 3}};
+  const auto after = Step(**model, {&second}, {8});
+  EXPECT_EQ(std::memcmp(before.data() + 7 * 50, after.data() + 7 * 50, 50 * sizeof(float)), 0);
+  EXPECT_NE(std::memcmp(before.data() + 6 * 50, after.data() + 6 * 50, 50 * sizeof(float)), 0);
+}
+
+}  // namespace
+}  // namespace quern::testing

@@ -1,0 +1,115 @@
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include "tests/unit/runtime/model/tiny_model.h"
+
+namespace quern::testing {
+namespace {
+
+using ::testing::HasSubstr;
+
+TEST(ModelLoad, DescribesWhatItLoaded) {
+  auto model = TinyModel().Load();
+  ASSERT_TRUE(model) << model.error().message;
+  const ModelInfo& info = (*model)->info();
+  EXPECT_EQ(info.architecture, "llama");
+  EXPECT_EQ(info.name, "tiny");
+  EXPECT_EQ(info.quantization, "F32");
+  EXPECT_EQ(info.vocab_size, 50);
+  EXPECT_EQ(info.context_tokens, 128);
+  EXPECT_EQ(info.num_layers, 2);
+  EXPECT_EQ(info.kv_bytes_per_token,
+            2 * 2 * 2 * 2 * 16);  // K and V, bytes, layers, KV heads, elements
+  // The vocabulary's 50 rows are padded to whole tiles; everything else is as large as it is in the
+  // file.
+  EXPECT_GE(info.weight_bytes, info.parameters * 4);
+  EXPECT_LE(info.weight_bytes, (info.parameters + 14 * 64) * 4);
+}
+
+TEST(ModelLoad, AMissingTensorIsNamed) {
+  TinyModel tiny;
+  tiny.edit = [](const std::string& name, auto*, auto*) { return name != "blk.1.ffn_up.weight"; };
+  const auto model = tiny.Load();
+  ASSERT_FALSE(model);
+  EXPECT_EQ(model.error().code, ErrorCode::kDataLoss);
+  EXPECT_THAT(model.error().message, HasSubstr("tiny.gguf: tensor blk.1.ffn_up.weight is missing"));
+}
+
+TEST(ModelLoad, AMisshapenTensorIsNamedWithBothShapes) {
+  TinyModel tiny;
+  tiny.edit = [](const std::string& name, std::vector<uint64_t>* dims, auto*) {
+    if (name == "blk.0.attn_k.weight") (*dims)[1] = 31;
+    return true;
+  };
+  const auto model = tiny.Load();
+  ASSERT_FALSE(model);
+  EXPECT_EQ(model.error().code, ErrorCode::kDataLoss);
+  EXPECT_THAT(model.error().message, HasSubstr("blk.0.attn_k.weight is 64 x 31: expected 64 x 32"));
+}
+
+TEST(ModelLoad, ATypeWithoutKernelsIsRefusedWithThoseThatHaveThem) {
+  TinyModel tiny;
+  tiny.edit = [](const std::string& name, std::vector<uint64_t>* dims, uint32_t* type) {
+    if (name == "blk.0.attn_q.weight") {
+      *type = 26;  // I32, as wide as F32
+      EXPECT_EQ(dims->size(), 2u);
+    }
+    return true;
+  };
+  const auto model = tiny.Load();
+  ASSERT_FALSE(model);
+  EXPECT_EQ(model.error().code, ErrorCode::kUnsupported);
+  EXPECT_THAT(model.error().message,
+              HasSubstr("stored as I32, which is not supported; supported: F32"));
+}
+
+TEST(ModelLoad, AnUnknownArchitectureIsRefusedWithThoseThatAreKnown) {
+  TinyModel tiny;
+  tiny.architecture = "mamba";
+  const auto model = tiny.Load();
+  ASSERT_FALSE(model);
+  EXPECT_EQ(model.error().code, ErrorCode::kUnsupported);
+  EXPECT_THAT(model.error().message,
+              HasSubstr("'mamba' is not supported; supported architectures: llama, gemma3"));
+}
+
+TEST(ModelLoad, ATensorThatTheArchitectureDoesNotHaveIsNotIgnored) {
+  TinyModel tiny;
+  tiny.extra_tensor = "blk.0.attn_q.bias";
+  const auto model = tiny.Load();
+  ASSERT_FALSE(model);
+  EXPECT_EQ(model.error().code, ErrorCode::kUnsupported);
+  EXPECT_THAT(model.error().message,
+              HasSubstr("blk.0.attn_q.bias is not part of this architecture"));
+}
+
+TEST(ModelLoad, MetadataThatMakesNoSenseIsNamed) {
+  TinyModel tiny;
+  tiny.kv_heads = 3;
+  auto model = tiny.Load();
+  ASSERT_FALSE(model);
+  EXPECT_THAT(model.error().message, HasSubstr("4 attention heads cannot share 3 KV heads"));
+  tiny = TinyModel();
+  tiny.layers = 0;
+  model = tiny.Load();
+  ASSERT_FALSE(model);
+  EXPECT_THAT(model.error().message, HasSubstr("llama.block_count is 0: expected 1 to"));
+  tiny = TinyModel();
+  tiny.head_dim = 15;
+  model = tiny.Load();
+  ASSERT_FALSE(model);
+  EXPECT_THAT(model.error().message, HasSubstr("RoPE of 15 dimensions"));
+}
+
+TEST(ModelLoad, AKvCacheBeyondTheMemoryLimitIsRefusedWithFigures) {
+  auto model = TinyModel().Load();
+  ASSERT_TRUE(model);
+  const Status status = (*model)->AllocateKv({1 << 20, 1 << 20});
+  ASSERT_FALSE(status);
+  EXPECT_EQ(status.error().code, ErrorCode::kResourceExhausted);
+  EXPECT_THAT(status.error().message, HasSubstr("MiB"));
+  EXPECT_TRUE((*model)->AllocateKv({16, 4}));
+}
+
+}  // namespace
+}  // namespace quern::testing
