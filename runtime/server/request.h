@@ -8,7 +8,7 @@
 #include <variant>
 #include <vector>
 
-#include "runtime/sampling/sampling_params.h"
+#include "runtime/engine/engine.h"
 #include "runtime/server/api_error.h"
 #include "runtime/tokenizer/tokenizer.h"
 
