@@ -14,9 +14,11 @@ class JinjaChatTemplate final : public ChatTemplate {
   JinjaChatTemplate(jinja::Body body, std::string bos_text, std::string eos_text)
       : body_(std::move(body)), bos_text_(std::move(bos_text)), eos_text_(std::move(eos_text)) {}
 
-  Result<std::string> Render(const nlohmann::json& messages, bool add_generation_prompt) const override {
+  Result<std::string> Render(const nlohmann::json& messages,
+                             bool add_generation_prompt) const override {
     if (!messages.is_array()) {
-      return MakeError(ErrorCode::kInvalidArgument, "the messages must be an array, not {}", messages.type_name());
+      return MakeError(ErrorCode::kInvalidArgument, "the messages must be an array, not {}",
+                       messages.type_name());
     }
     // What Hugging Face's apply_chat_template gives a template, with no tools and no documents.
     jinja::Dict globals = {{"messages", jinja::Value::FromJson(messages)},
@@ -44,25 +46,28 @@ Result<std::string> TokenText(const GgufFile& file, const char* key) {
   if (!id) return std::string();
   const auto tokens = file.FindStringArray("tokenizer.ggml.tokens");
   if (!tokens || *id >= tokens->size()) {
-    return MakeError(ErrorCode::kDataLoss, "{}: {} is {}, which is no token", file.path(), key, *id);
+    return MakeError(ErrorCode::kDataLoss, "{}: {} is {}, which is no token", file.path(), key,
+                     *id);
   }
   return std::string((*tokens)[*id]);
 }
 
 }  // namespace
 
-Result<std::unique_ptr<ChatTemplate>> ChatTemplate::Parse(std::string_view source, std::string bos_text,
+Result<std::unique_ptr<ChatTemplate>> ChatTemplate::Parse(std::string_view source,
+                                                          std::string bos_text,
                                                           std::string eos_text) {
   if (source.size() > kMaxTemplateBytes) {
-    return MakeError(ErrorCode::kUnsupported, "the chat template is {} bytes long: at most {} are supported",
-                     source.size(), kMaxTemplateBytes);
+    return MakeError(ErrorCode::kUnsupported,
+                     "the chat template is {} bytes long: at most {} are supported", source.size(),
+                     kMaxTemplateBytes);
   }
   if (const auto at = FindInvalidUtf8(source)) {
     return MakeError(ErrorCode::kDataLoss, "the chat template is not valid UTF-8 at byte {}", *at);
   }
   try {
-    return std::unique_ptr<ChatTemplate>(
-        std::make_unique<JinjaChatTemplate>(jinja::Parse(source), std::move(bos_text), std::move(eos_text)));
+    return std::unique_ptr<ChatTemplate>(std::make_unique<JinjaChatTemplate>(
+        jinja::Parse(source), std::move(bos_text), std::move(eos_text)));
   } catch (jinja::TemplateError& failure) {
     return std::move(failure.error);
   }
@@ -71,10 +76,11 @@ Result<std::unique_ptr<ChatTemplate>> ChatTemplate::Parse(std::string_view sourc
 Result<std::unique_ptr<ChatTemplate>> ChatTemplate::FromGguf(const GgufFile& file) {
   const auto source = file.FindString("tokenizer.chat_template");
   if (!source) {
-    return MakeError(ErrorCode::kNotFound,
-                     "{}: the model has no chat template (tokenizer.chat_template): it is a base model, which "
-                     "completes text; use /v1/completions",
-                     file.path());
+    return MakeError(
+        ErrorCode::kNotFound,
+        "{}: the model has no chat template (tokenizer.chat_template): it is a base model, which "
+        "completes text; use /v1/completions",
+        file.path());
   }
   QUERN_ASSIGN(std::string bos, TokenText(file, "tokenizer.ggml.bos_token_id"));
   QUERN_ASSIGN(std::string eos, TokenText(file, "tokenizer.ggml.eos_token_id"));

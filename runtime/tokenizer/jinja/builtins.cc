@@ -13,11 +13,13 @@ char Upper(char c) { return c >= 'a' && c <= 'z' ? static_cast<char>(c - 32) : c
 char Lower(char c) { return c >= 'A' && c <= 'Z' ? static_cast<char>(c + 32) : c; }
 bool IsLetter(char c) { return Lower(c) >= 'a' && Lower(c) <= 'z'; }
 
-// Letters beyond ASCII are left as they are; no chat template changes the case of what people write.
+// Letters beyond ASCII are left as they are; no chat template changes the case of what people
+// write.
 std::string ChangeCase(std::string text, const std::string& how) {
   bool in_word = false;
   for (char& c : text) {
-    const bool capital = how == "upper" || (how == "capitalize" && &c == text.data()) || (how == "title" && !in_word);
+    const bool capital = how == "upper" || (how == "capitalize" && &c == text.data()) ||
+                         (how == "title" && !in_word);
     in_word = IsLetter(c);
     c = capital ? Upper(c) : Lower(c);
   }
@@ -31,8 +33,10 @@ Value AttributeOf(Interpreter& interpreter, const Value& value, const std::strin
   while (begin <= path.size()) {
     const size_t end = std::min(path.find('.', begin), path.size());
     const std::string part = path.substr(begin, end - begin);
-    const bool is_index = !part.empty() && part.size() < 10 && part.find_first_not_of("0123456789") == std::string::npos;
-    result = interpreter.GetItem(result, is_index ? Value::Int(std::stoll(part)) : Value::Text(part), line);
+    const bool is_index = !part.empty() && part.size() < 10 &&
+                          part.find_first_not_of("0123456789") == std::string::npos;
+    result = interpreter.GetItem(result,
+                                 is_index ? Value::Int(std::stoll(part)) : Value::Text(part), line);
     begin = end + 1;
   }
   return result;
@@ -40,25 +44,29 @@ Value AttributeOf(Interpreter& interpreter, const Value& value, const std::strin
 
 std::string AttributeName(const Arguments& arguments, const std::string& filter, int line) {
   const Value* name = arguments.Get(0, "attribute");
-  if (!name || !name->text()) Fail(ErrorCode::kInvalidArgument, line, "{} needs the name of an attribute", filter);
+  if (!name || !name->text())
+    Fail(ErrorCode::kInvalidArgument, line, "{} needs the name of an attribute", filter);
   return *name->text();
 }
 
 Arguments Rest(const Arguments& arguments, size_t skip) {
   Arguments rest;
-  for (size_t i = skip; i < arguments.positional.size(); ++i) rest.positional.push_back(arguments.positional[i]);
+  for (size_t i = skip; i < arguments.positional.size(); ++i)
+    rest.positional.push_back(arguments.positional[i]);
   rest.named = arguments.named;
   return rest;
 }
 
-std::string Replace(Interpreter& interpreter, const std::string& text, const Arguments& arguments, int line) {
+std::string Replace(Interpreter& interpreter, const std::string& text, const Arguments& arguments,
+                    int line) {
   const Value* from = arguments.Get(0, "old");
   const Value* to = arguments.Get(1, "new");
   if (!from || !to || !from->text() || !to->text() || from->text()->empty()) {
     Fail(ErrorCode::kInvalidArgument, line, "replace needs two strings, the first not empty");
   }
   int64_t limit = INT64_MAX;
-  if (const Value* given = arguments.Get(2, "count"); given && !given->is_none()) given->AsInt(&limit);
+  if (const Value* given = arguments.Get(2, "count"); given && !given->is_none())
+    given->AsInt(&limit);
   std::string out;
   size_t at = 0;
   for (size_t found = text.find(*from->text()); found != std::string::npos && limit-- > 0;
@@ -70,7 +78,8 @@ std::string Replace(Interpreter& interpreter, const std::string& text, const Arg
   return out.append(text, at, std::string::npos);
 }
 
-std::string Indent(Interpreter& interpreter, const std::string& text, const Arguments& arguments, int line) {
+std::string Indent(Interpreter& interpreter, const std::string& text, const Arguments& arguments,
+                   int line) {
   int64_t width = 4;
   if (const Value* given = arguments.Get(0, "width")) given->AsInt(&width);
   width = std::clamp<int64_t>(width, 0, 1000);
@@ -90,8 +99,8 @@ std::string Indent(Interpreter& interpreter, const std::string& text, const Argu
   return out;
 }
 
-Value SelectItems(Interpreter& interpreter, const std::string& name, const Value& input, const Arguments& arguments,
-                  int line) {
+Value SelectItems(Interpreter& interpreter, const std::string& name, const Value& input,
+                  const Arguments& arguments, int line) {
   const bool by_attribute = name.ends_with("attr");
   const bool keeps = name.starts_with("select");
   const size_t test_at = by_attribute ? 1 : 0;
@@ -101,9 +110,10 @@ Value SelectItems(Interpreter& interpreter, const std::string& name, const Value
   for (const Value& item : interpreter.Iterate(input, line)) {
     interpreter.Step(line);
     const Value value = by_attribute ? AttributeOf(interpreter, item, attribute, line) : item;
-    const bool holds = test && test->text()
-                           ? interpreter.ApplyTest(*test->text(), value, Rest(arguments, test_at + 1), line)
-                           : value.Truth();
+    const bool holds =
+        test && test->text()
+            ? interpreter.ApplyTest(*test->text(), value, Rest(arguments, test_at + 1), line)
+            : value.Truth();
     if (holds == keeps) kept.push_back(item);
   }
   return Value::Of(std::move(kept));
@@ -129,7 +139,8 @@ Value MapItems(Interpreter& interpreter, const Value& input, const Arguments& ar
   return Value::Of(std::move(mapped));
 }
 
-Value SortItems(Interpreter& interpreter, const Value& input, const Arguments& arguments, int line) {
+Value SortItems(Interpreter& interpreter, const Value& input, const Arguments& arguments,
+                int line) {
   List items = interpreter.Iterate(input, line);
   const Value* reverse = arguments.Get(0, "reverse");
   const Value* attribute = arguments.Get(2, "attribute");
@@ -137,7 +148,8 @@ Value SortItems(Interpreter& interpreter, const Value& input, const Arguments& a
     Value value = attribute ? AttributeOf(interpreter, item, attribute->ToString(), line) : item;
     return value.text() ? Value::Text(ChangeCase(*value.text(), "lower")) : value;
   };
-  // Insertion into a sorted list: stable, and an error in the order comes out before it can break an algorithm.
+  // Insertion into a sorted list: stable, and an error in the order comes out before it can break
+  // an algorithm.
   List sorted;
   for (Value& item : items) {
     const Value item_key = key(item);
@@ -160,7 +172,8 @@ Value Join(Interpreter& interpreter, const Value& input, const Arguments& argume
   std::string out;
   bool first = true;
   for (const Value& item : interpreter.Iterate(input, line)) {
-    const std::string text = (attribute ? AttributeOf(interpreter, item, attribute->ToString(), line) : item).ToString();
+    const std::string text =
+        (attribute ? AttributeOf(interpreter, item, attribute->ToString(), line) : item).ToString();
     interpreter.Charge(text.size() + between.size(), line);
     if (!first) out += between;
     first = false;
@@ -196,13 +209,15 @@ Value ToNumber(const Value& input, const Arguments& arguments, bool integer, int
 
 }  // namespace
 
-Value Interpreter::ApplyFilter(const std::string& name, const Value& input, const Arguments& arguments, int line) {
+Value Interpreter::ApplyFilter(const std::string& name, const Value& input,
+                               const Arguments& arguments, int line) {
   Step(line);
   if (input.text()) Charge(input.text()->size(), line);
   if (name == "default" || name == "d") {
     const Value* otherwise = arguments.Get(0, "default_value");
     const Value* also_false = arguments.Get(1, "boolean");
-    const bool missing = input.is_undefined() || (also_false && also_false->Truth() && !input.Truth());
+    const bool missing =
+        input.is_undefined() || (also_false && also_false->Truth() && !input.Truth());
     return missing ? (otherwise ? *otherwise : Value::Text("")) : input;
   }
   if (name == "trim") {
@@ -240,7 +255,8 @@ Value Interpreter::ApplyFilter(const std::string& name, const Value& input, cons
   }
   if (name == "items" || name == "dictsort") {
     if (input.is_undefined()) return Value::Of(List());
-    if (!input.dict()) Fail(ErrorCode::kInvalidArgument, line, "{} needs a dict, not {}", name, input.TypeName());
+    if (!input.dict())
+      Fail(ErrorCode::kInvalidArgument, line, "{} needs a dict, not {}", name, input.TypeName());
     Value items = CallMethod(input, "items", {}, line);
     if (name == "items") return items;
     Arguments by_key;
@@ -253,7 +269,8 @@ Value Interpreter::ApplyFilter(const std::string& name, const Value& input, cons
     for (auto it = characters.rbegin(); it != characters.rend(); ++it) out += *it;
     return Value::Text(std::move(out));
   }
-  if (name == "first" || name == "last" || name == "list" || name == "reverse" || name == "unique") {
+  if (name == "first" || name == "last" || name == "list" || name == "reverse" ||
+      name == "unique") {
     List items = Iterate(input, line);
     if (name == "first") return items.empty() ? Value() : items.front();
     if (name == "last") return items.empty() ? Value() : items.back();
@@ -270,7 +287,8 @@ Value Interpreter::ApplyFilter(const std::string& name, const Value& input, cons
   Fail(ErrorCode::kUnsupported, line, "the filter '{}' is not supported", name);
 }
 
-bool Interpreter::ApplyTest(const std::string& name, const Value& input, const Arguments& arguments, int line) {
+bool Interpreter::ApplyTest(const std::string& name, const Value& input, const Arguments& arguments,
+                            int line) {
   Step(line);
   const bool is_bool = input.As<bool>() != nullptr;
   const bool is_int = input.As<int64_t>() != nullptr;
@@ -286,15 +304,18 @@ bool Interpreter::ApplyTest(const std::string& name, const Value& input, const A
   if (name == "true") return is_bool && input.Truth();
   if (name == "false") return is_bool && !input.Truth();
   if (name == "mapping") return input.dict() != nullptr;
-  if (name == "sequence") return input.list() || input.text() || input.dict() || input.is_undefined();
-  if (name == "iterable") return input.list() || input.text() || input.dict() || input.is_undefined();
+  if (name == "sequence")
+    return input.list() || input.text() || input.dict() || input.is_undefined();
+  if (name == "iterable")
+    return input.list() || input.text() || input.dict() || input.is_undefined();
   if (name == "callable") return input.As<Callable>() != nullptr;
   if (name == "lower" || name == "upper") {
     const std::string text = input.ToString();
     return std::any_of(text.begin(), text.end(), IsLetter) && ChangeCase(text, name) == text;
   }
   int64_t number;
-  if ((name == "odd" || name == "even") && input.AsInt(&number)) return (number % 2 != 0) == (name == "odd");
+  if ((name == "odd" || name == "even") && input.AsInt(&number))
+    return (number % 2 != 0) == (name == "odd");
   const Value* other = arguments.Get(0, "other");
   if (other) {
     int64_t divisor;
@@ -302,14 +323,17 @@ bool Interpreter::ApplyTest(const std::string& name, const Value& input, const A
       return divisor == -1 || number % divisor == 0;
     }
     if (name == "in") return Contains(*other, input, line);
-    if (name == "equalto" || name == "eq" || name == "==" || name == "sameas") return Equal(input, *other);
+    if (name == "equalto" || name == "eq" || name == "==" || name == "sameas")
+      return Equal(input, *other);
     if (name == "ne" || name == "!=") return !Equal(input, *other);
-    if (name == "gt" || name == "greaterthan" || name == ">") return Compare(input, *other, line) > 0;
+    if (name == "gt" || name == "greaterthan" || name == ">")
+      return Compare(input, *other, line) > 0;
     if (name == "ge" || name == ">=") return Compare(input, *other, line) >= 0;
     if (name == "lt" || name == "lessthan" || name == "<") return Compare(input, *other, line) < 0;
     if (name == "le" || name == "<=") return Compare(input, *other, line) <= 0;
   }
-  Fail(ErrorCode::kUnsupported, line, "the test '{}' of {} is not supported", name, input.TypeName());
+  Fail(ErrorCode::kUnsupported, line, "the test '{}' of {} is not supported", name,
+       input.TypeName());
 }
 
 }  // namespace quern::jinja

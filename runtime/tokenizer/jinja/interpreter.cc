@@ -33,7 +33,8 @@ class Interpreter::Depth {
   Depth(Interpreter& interpreter, int line) : interpreter_(interpreter) {
     if (++interpreter_.depth_ > interpreter_.limits_.depth) {
       --interpreter_.depth_;
-      Fail(ErrorCode::kResourceExhausted, line, "nested too deep: a macro that calls itself without end?");
+      Fail(ErrorCode::kResourceExhausted, line,
+           "nested too deep: a macro that calls itself without end?");
     }
   }
   ~Depth() { --interpreter_.depth_; }
@@ -55,7 +56,8 @@ std::string Interpreter::Render(const Body& body) {
 void Interpreter::Charge(uint64_t bytes, int line) {
   bytes_ += std::min(bytes, limits_.bytes + 1);
   if (bytes_ > limits_.bytes) {
-    Fail(ErrorCode::kResourceExhausted, line, "rendering takes more than {} MiB of memory", limits_.bytes >> 20);
+    Fail(ErrorCode::kResourceExhausted, line, "rendering takes more than {} MiB of memory",
+         limits_.bytes >> 20);
   }
 }
 
@@ -67,7 +69,8 @@ void Interpreter::Step(int line) {
 
 void Interpreter::Emit(std::string_view text, int line, std::string& out) {
   if (out.size() + text.size() > limits_.output_bytes) {
-    Fail(ErrorCode::kResourceExhausted, line, "the text grows beyond {} MiB", limits_.output_bytes >> 20);
+    Fail(ErrorCode::kResourceExhausted, line, "the text grows beyond {} MiB",
+         limits_.output_bytes >> 20);
   }
   out += text;
 }
@@ -78,7 +81,9 @@ Interpreter::Flow Interpreter::Execute(const Body& body, std::string& out) {
     Step(statement->line);
     Flow flow = Flow::kNext;
     switch (statement->kind) {
-      case Statement::Kind::kText: Emit(statement->text, statement->line, out); break;
+      case Statement::Kind::kText:
+        Emit(statement->text, statement->line, out);
+        break;
       case Statement::Kind::kOutput:
         Emit(Evaluate(*statement->expression).ToString(), statement->line, out);
         break;
@@ -89,8 +94,12 @@ Interpreter::Flow Interpreter::Execute(const Body& body, std::string& out) {
           break;
         }
         break;
-      case Statement::Kind::kFor: flow = ExecuteFor(*statement, out); break;
-      case Statement::Kind::kSet: ExecuteSet(*statement); break;
+      case Statement::Kind::kFor:
+        flow = ExecuteFor(*statement, out);
+        break;
+      case Statement::Kind::kSet:
+        ExecuteSet(*statement);
+        break;
       case Statement::Kind::kSetBlock: {
         std::string text;
         flow = Execute(statement->body, text);
@@ -99,11 +108,16 @@ Interpreter::Flow Interpreter::Execute(const Body& body, std::string& out) {
         break;
       }
       case Statement::Kind::kMacro:
-        scopes_.back()[statement->text] = Value(Value::Data(Callable{statement->text, statement.get(), nullptr}));
+        scopes_.back()[statement->text] =
+            Value(Value::Data(Callable{statement->text, statement.get(), nullptr}));
         break;
-      case Statement::Kind::kGroup: flow = Execute(statement->body, out); break;
-      case Statement::Kind::kBreak: return Flow::kBreak;
-      case Statement::Kind::kContinue: return Flow::kContinue;
+      case Statement::Kind::kGroup:
+        flow = Execute(statement->body, out);
+        break;
+      case Statement::Kind::kBreak:
+        return Flow::kBreak;
+      case Statement::Kind::kContinue:
+        return Flow::kContinue;
     }
     if (flow != Flow::kNext) return flow;
   }
@@ -127,16 +141,18 @@ Interpreter::Flow Interpreter::ExecuteFor(const Statement& loop, std::string& ou
     Step(loop.line);
     scopes_.emplace_back();
     Assign(loop.targets, items[i], loop.line);
-    Dict state = {{"index", Value::Int(i + 1)},
-                  {"index0", Value::Int(i)},
-                  {"revindex", Value::Int(count - i)},
-                  {"revindex0", Value::Int(count - i - 1)},
-                  {"first", Value::Bool(i == 0)},
-                  {"last", Value::Bool(i + 1 == count)},
-                  {"length", Value::Int(count)},
-                  {"previtem", i > 0 ? items[i - 1] : Value()},
-                  {"nextitem", i + 1 < count ? items[i + 1] : Value()},
-                  {"cycle", Value(Value::Data(Callable{"cycle", nullptr, std::make_shared<Value>(Value::Int(i))}))}};
+    Dict state = {
+        {"index", Value::Int(i + 1)},
+        {"index0", Value::Int(i)},
+        {"revindex", Value::Int(count - i)},
+        {"revindex0", Value::Int(count - i - 1)},
+        {"first", Value::Bool(i == 0)},
+        {"last", Value::Bool(i + 1 == count)},
+        {"length", Value::Int(count)},
+        {"previtem", i > 0 ? items[i - 1] : Value()},
+        {"nextitem", i + 1 < count ? items[i + 1] : Value()},
+        {"cycle",
+         Value(Value::Data(Callable{"cycle", nullptr, std::make_shared<Value>(Value::Int(i))}))}};
     scopes_.back()["loop"] = Value::Of(std::move(state));
     const Flow flow = Execute(loop.body, out);
     scopes_.pop_back();
@@ -151,8 +167,9 @@ void Interpreter::ExecuteSet(const Statement& set) {
   const Value object = Lookup(set.targets[0]);
   const auto* space = object.As<std::shared_ptr<Namespace>>();
   if (!space) {
-    Fail(ErrorCode::kInvalidArgument, set.line, "attributes can only be set on a namespace(), '{}' is {}",
-         set.targets[0], object.TypeName());
+    Fail(ErrorCode::kInvalidArgument, set.line,
+         "attributes can only be set on a namespace(), '{}' is {}", set.targets[0],
+         object.TypeName());
   }
   for (auto& [key, old] : (*space)->attributes) {
     if (key == set.text) {
@@ -171,7 +188,8 @@ void Interpreter::Assign(const std::vector<std::string>& targets, const Value& v
   }
   const List parts = Iterate(value, line);
   if (parts.size() != targets.size()) {
-    Fail(ErrorCode::kInvalidArgument, line, "{} values cannot be given to {} names", parts.size(), targets.size());
+    Fail(ErrorCode::kInvalidArgument, line, "{} values cannot be given to {} names", parts.size(),
+         targets.size());
   }
   for (size_t i = 0; i < parts.size(); ++i) scopes_.back()[targets[i]] = parts[i];
 }
@@ -192,8 +210,10 @@ Value Interpreter::Evaluate(const Expression& expression) {
   Step(expression.line);
   const auto& args = expression.args;
   switch (expression.kind) {
-    case Kind::kLiteral: return expression.value;
-    case Kind::kName: return Lookup(expression.name);
+    case Kind::kLiteral:
+      return expression.value;
+    case Kind::kName:
+      return Lookup(expression.name);
     case Kind::kList: {
       List list;
       for (const auto& arg : args) list.push_back(Evaluate(*arg));
@@ -204,7 +224,8 @@ Value Interpreter::Evaluate(const Expression& expression) {
       Dict dict;
       for (size_t i = 0; i + 1 < args.size(); i += 2) {
         const Value key = Evaluate(*args[i]);
-        if (!key.text()) Fail(ErrorCode::kUnsupported, expression.line, "keys of dicts must be strings");
+        if (!key.text())
+          Fail(ErrorCode::kUnsupported, expression.line, "keys of dicts must be strings");
         Value value = Evaluate(*args[i + 1]);
         std::erase_if(dict, [&](const auto& entry) { return entry.first == *key.text(); });
         dict.emplace_back(*key.text(), std::move(value));
@@ -212,24 +233,31 @@ Value Interpreter::Evaluate(const Expression& expression) {
       Charge(dict.size() * sizeof(Dict::value_type), expression.line);
       return Value::Of(std::move(dict));
     }
-    case Kind::kAttribute: return GetAttribute(Evaluate(*args[0]), expression.name, expression.line);
+    case Kind::kAttribute:
+      return GetAttribute(Evaluate(*args[0]), expression.name, expression.line);
     case Kind::kItem: {
       const Value object = Evaluate(*args[0]);
       return GetItem(object, Evaluate(*args[1]), expression.line);
     }
-    case Kind::kSlice: return EvaluateSlice(expression);
-    case Kind::kCall: return EvaluateCall(expression);
+    case Kind::kSlice:
+      return EvaluateSlice(expression);
+    case Kind::kCall:
+      return EvaluateCall(expression);
     case Kind::kFilter: {
       const Value input = Evaluate(*args[0]);
       return ApplyFilter(expression.name, input, EvaluateArguments(expression), expression.line);
     }
     case Kind::kTest: {
       const Value input = Evaluate(*args[0]);
-      return Value::Bool(ApplyTest(expression.name, input, EvaluateArguments(expression), expression.line));
+      return Value::Bool(
+          ApplyTest(expression.name, input, EvaluateArguments(expression), expression.line));
     }
-    case Kind::kUnary: return EvaluateUnary(expression);
-    case Kind::kBinary: return EvaluateBinary(expression);
-    case Kind::kCompare: return EvaluateCompare(expression);
+    case Kind::kUnary:
+      return EvaluateUnary(expression);
+    case Kind::kBinary:
+      return EvaluateBinary(expression);
+    case Kind::kCompare:
+      return EvaluateCompare(expression);
     case Kind::kConditional:
       if (Evaluate(*args[0]).Truth()) return Evaluate(*args[1]);
       return args[2] ? Evaluate(*args[2]) : Value();
@@ -243,9 +271,12 @@ Value Interpreter::EvaluateUnary(const Expression& expression) {
   int64_t integer;
   double number;
   const bool negative = expression.name == "-";
-  if (value.AsInt(&integer)) return Value::Int(negative ? static_cast<int64_t>(0 - static_cast<uint64_t>(integer)) : integer);
+  if (value.AsInt(&integer))
+    return Value::Int(negative ? static_cast<int64_t>(0 - static_cast<uint64_t>(integer))
+                               : integer);
   if (value.AsNumber(&number)) return Value(Value::Data(negative ? -number : number));
-  Fail(ErrorCode::kInvalidArgument, expression.line, "'{}' needs a number, not {}", expression.name, value.TypeName());
+  Fail(ErrorCode::kInvalidArgument, expression.line, "'{}' needs a number, not {}", expression.name,
+       value.TypeName());
 }
 
 Value Interpreter::EvaluateBinary(const Expression& expression) {
@@ -278,10 +309,11 @@ Value Interpreter::Arithmetic(const std::string& op, const Value& a, const Value
     list.insert(list.end(), b.list()->begin(), b.list()->end());
     return Value::Of(std::move(list));
   }
-  int64_t ia, ib, result;
+  int64_t ia, ib, result = 0;
   if (op == "*" && a.text() && b.AsInt(&ib)) {
     const uint64_t times = ib > 0 ? static_cast<uint64_t>(ib) : 0;
-    if (!a.text()->empty() && times > limits_.bytes / a.text()->size()) Charge(limits_.bytes + 1, line);
+    if (!a.text()->empty() && times > limits_.bytes / a.text()->size())
+      Charge(limits_.bytes + 1, line);
     Charge(times * a.text()->size(), line);
     std::string text;
     for (uint64_t i = 0; i < times && !a.text()->empty(); ++i) text += *a.text();
@@ -314,7 +346,8 @@ Value Interpreter::Arithmetic(const std::string& op, const Value& a, const Value
     if (op == "//") return Value(Value::Data(std::floor(da / db)));
     return Value(Value::Data(da - std::floor(da / db) * db));
   }
-  Fail(ErrorCode::kInvalidArgument, line, "'{}' does not work on {} and {}", op, a.TypeName(), b.TypeName());
+  Fail(ErrorCode::kInvalidArgument, line, "'{}' does not work on {} and {}", op, a.TypeName(),
+       b.TypeName());
 }
 
 Value Interpreter::EvaluateCompare(const Expression& expression) {
@@ -348,7 +381,8 @@ int Interpreter::Compare(const Value& a, const Value& b, int line) {
 bool Interpreter::Contains(const Value& container, const Value& item, int line) {
   if (container.text()) {
     if (!item.text()) {
-      Fail(ErrorCode::kInvalidArgument, line, "'in' a string needs a string on its left, not {}", item.TypeName());
+      Fail(ErrorCode::kInvalidArgument, line, "'in' a string needs a string on its left, not {}",
+           item.TypeName());
     }
     return container.text()->find(*item.text()) != std::string::npos;
   }
@@ -376,12 +410,14 @@ List Interpreter::Iterate(const Value& value, int line) {
     }
     return items;
   }
-  Fail(ErrorCode::kInvalidArgument, line, "a value of type {} cannot be gone through", value.TypeName());
+  Fail(ErrorCode::kInvalidArgument, line, "a value of type {} cannot be gone through",
+       value.TypeName());
 }
 
 Value Interpreter::GetAttribute(const Value& object, const std::string& name, int line) {
   if (const auto* undefined = object.As<Undefined>()) {
-    Fail(ErrorCode::kInvalidArgument, line, "'{}' is undefined, so it has no '{}'", undefined->name, name);
+    Fail(ErrorCode::kInvalidArgument, line, "'{}' is undefined, so it has no '{}'", undefined->name,
+         name);
   }
   if (const auto* space = object.As<std::shared_ptr<Namespace>>()) {
     const Value* value = FindKey((*space)->attributes, name);
@@ -398,14 +434,16 @@ Value Interpreter::GetAttribute(const Value& object, const std::string& name, in
 
 Value Interpreter::GetItem(const Value& object, const Value& key, int line) {
   if (const auto* undefined = object.As<Undefined>()) {
-    Fail(ErrorCode::kInvalidArgument, line, "'{}' is undefined, so it has no items", undefined->name);
+    Fail(ErrorCode::kInvalidArgument, line, "'{}' is undefined, so it has no items",
+         undefined->name);
   }
   int64_t index;
   if (key.AsInt(&index) && (object.list() || object.text())) {
     const List items = Iterate(object, line);
     const auto size = static_cast<int64_t>(items.size());
     if (index < 0) index += size;
-    if (index < 0 || index >= size) return Value(Value::Data(Undefined{fmt::format("item {}", key.ToString())}));
+    if (index < 0 || index >= size)
+      return Value(Value::Data(Undefined{fmt::format("item {}", key.ToString())}));
     return items[static_cast<size_t>(index)];
   }
   if (key.text()) {
@@ -420,7 +458,8 @@ Value Interpreter::GetItem(const Value& object, const Value& key, int line) {
 Value Interpreter::EvaluateSlice(const Expression& expression) {
   const Value object = Evaluate(*expression.args[0]);
   if (!object.list() && !object.text()) {
-    Fail(ErrorCode::kInvalidArgument, expression.line, "only lists and strings can be sliced, not {}", object.TypeName());
+    Fail(ErrorCode::kInvalidArgument, expression.line,
+         "only lists and strings can be sliced, not {}", object.TypeName());
   }
   const List items = Iterate(object, expression.line);
   const auto size = static_cast<int64_t>(items.size());
@@ -430,7 +469,8 @@ Value Interpreter::EvaluateSlice(const Expression& expression) {
     if (!expression.args[i + 1]) continue;
     const Value bound = Evaluate(*expression.args[i + 1]);
     if (bound.is_none()) continue;
-    if (!bound.AsInt(&bounds[i])) Fail(ErrorCode::kInvalidArgument, expression.line, "a slice needs integers");
+    if (!bound.AsInt(&bounds[i]))
+      Fail(ErrorCode::kInvalidArgument, expression.line, "a slice needs integers");
     given[i] = true;
   }
   const int64_t step = bounds[2];
@@ -438,7 +478,9 @@ Value Interpreter::EvaluateSlice(const Expression& expression) {
   // As Python clamps them (PySlice_AdjustIndices).
   const int64_t lowest = step < 0 ? -1 : 0;
   const int64_t highest = step < 0 ? size - 1 : size;
-  const auto clamp = [&](int64_t bound) { return std::clamp(bound < 0 ? std::max(bound, -size - 1) + size : bound, lowest, highest); };
+  const auto clamp = [&](int64_t bound) {
+    return std::clamp(bound < 0 ? std::max(bound, -size - 1) + size : bound, lowest, highest);
+  };
   const int64_t begin = given[0] ? clamp(bounds[0]) : (step < 0 ? highest : 0);
   const int64_t end = given[1] ? clamp(bounds[1]) : (step < 0 ? -1 : size);
   List part;
@@ -457,7 +499,8 @@ Value Interpreter::EvaluateSlice(const Expression& expression) {
 
 Arguments Interpreter::EvaluateArguments(const Expression& call) {
   Arguments arguments;
-  for (size_t i = 1; i < call.args.size(); ++i) arguments.positional.push_back(Evaluate(*call.args[i]));
+  for (size_t i = 1; i < call.args.size(); ++i)
+    arguments.positional.push_back(Evaluate(*call.args[i]));
   for (const auto& [name, value] : call.named) arguments.named.emplace_back(name, Evaluate(*value));
   return arguments;
 }
@@ -472,14 +515,15 @@ Value Interpreter::EvaluateCall(const Expression& expression) {
   }
   const Arguments arguments = EvaluateArguments(expression);
   if (callable->macro) return CallMacro(*callable->macro, arguments, expression.line);
-  if (callable->object) return CallMethod(*callable->object, callable->name, arguments, expression.line);
+  if (callable->object)
+    return CallMethod(*callable->object, callable->name, arguments, expression.line);
   return CallFunction(callable->name, arguments, expression.line);
 }
 
 Value Interpreter::CallMacro(const Statement& macro, const Arguments& arguments, int line) {
   if (arguments.positional.size() > macro.targets.size()) {
-    Fail(ErrorCode::kInvalidArgument, line, "macro '{}' takes {} arguments, {} are given", macro.text,
-         macro.targets.size(), arguments.positional.size());
+    Fail(ErrorCode::kInvalidArgument, line, "macro '{}' takes {} arguments, {} are given",
+         macro.text, macro.targets.size(), arguments.positional.size());
   }
   const size_t floor = std::exchange(floor_, scopes_.size());
   scopes_.emplace_back();

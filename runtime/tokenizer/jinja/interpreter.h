@@ -12,7 +12,7 @@ namespace quern::jinja {
 
 // What one rendering may use; far above what a chat needs.
 struct Limits {
-  uint64_t steps = 10'000'000;          // expressions evaluated and statements run
+  uint64_t steps = 1'000'000;            // expressions evaluated and statements run
   uint64_t bytes = uint64_t{256} << 20;  // of all values made
   size_t output_bytes = 64 << 20;
   int depth = 600;  // of nested evaluation
@@ -25,8 +25,9 @@ struct Arguments {
   const Value* Get(size_t index, std::string_view name) const;
 };
 
-// Renders one parsed template once. Throws TemplateError. Semantics are those of Jinja 3.1 with Python's values,
-// in the sandbox that Hugging Face renders chat templates in: nothing given can be changed.
+// Renders one parsed template once. Throws TemplateError. Semantics are those of Jinja 3.1 with
+// Python's values, in the sandbox that Hugging Face renders chat templates in: nothing given can be
+// changed.
 class Interpreter {
  public:
   Interpreter(Dict globals, const Limits& limits);
@@ -37,10 +38,12 @@ class Interpreter {
   void Step(int line);
 
   // builtins.cc
-  Value ApplyFilter(const std::string& name, const Value& input, const Arguments& arguments, int line);
+  Value ApplyFilter(const std::string& name, const Value& input, const Arguments& arguments,
+                    int line);
   bool ApplyTest(const std::string& name, const Value& input, const Arguments& arguments, int line);
   // methods.cc
-  Value CallMethod(const Value& object, const std::string& name, const Arguments& arguments, int line);
+  Value CallMethod(const Value& object, const std::string& name, const Arguments& arguments,
+                   int line);
   static bool HasMethod(const Value& object, std::string_view name);
   Value CallFunction(const std::string& name, const Arguments& arguments, int line);
 
@@ -75,7 +78,8 @@ class Interpreter {
   Arguments EvaluateArguments(const Expression& call);
 
   std::vector<Scope> scopes_;  // [0] is the template's own
-  size_t floor_ = 1;           // below it (but for [0]) are the scopes of a macro's caller, which it does not see
+  size_t floor_ =
+      1;  // below it (but for [0]) are the scopes of a macro's caller, which it does not see
   Limits limits_;
   uint64_t steps_ = 0;
   uint64_t bytes_ = 0;
@@ -84,8 +88,8 @@ class Interpreter {
 
 // The characters of a text. What is not UTF-8 counts byte by byte.
 std::vector<std::string_view> Characters(std::string_view text);
-// str.strip(), with `left` and `right` saying at which ends: white space as Python knows it, or the characters
-// in `set`.
+// str.strip(), with `left` and `right` saying at which ends: white space as Python knows it, or the
+// characters in `set`.
 std::string Strip(std::string_view text, bool left, bool right, const std::string* set = nullptr);
 
 }  // namespace quern::jinja

@@ -65,7 +65,9 @@ class Lexer {
     if (text.find_first_not_of(" \t", start) == std::string::npos) text.resize(start);
   }
 
-  void Add(Token::Kind kind, std::string text) { tokens_.push_back({kind, std::move(text), line_}); }
+  void Add(Token::Kind kind, std::string text) {
+    tokens_.push_back({kind, std::move(text), line_});
+  }
   void AddText(const std::string& text) {
     AddText(text, static_cast<int>(std::count(text.begin(), text.end(), '\n')));
   }
@@ -91,7 +93,8 @@ class Lexer {
 
   void SkipComment() {
     const size_t end = source_.find("#}", at_);
-    if (end == std::string::npos) Fail(ErrorCode::kInvalidArgument, line_, "a comment {{# is not closed by #}}");
+    if (end == std::string::npos)
+      Fail(ErrorCode::kInvalidArgument, line_, "a comment {{# is not closed by #}}");
     line_ += static_cast<int>(std::count(source_.begin() + static_cast<long>(at_),
                                          source_.begin() + static_cast<long>(end), '\n'));
     const char sign = end > at_ ? source_[end - 1] : '\0';
@@ -104,11 +107,12 @@ class Lexer {
     while (true) {
       while (at_ < source_.size() && IsSpace(source_[at_])) line_ += source_[at_++] == '\n';
       if (at_ >= source_.size()) {
-        Fail(ErrorCode::kInvalidArgument, line_, "the template ends inside a tag: {}}} is missing", closing);
+        Fail(ErrorCode::kInvalidArgument, line_, "the template ends inside a tag: {}}} is missing",
+             closing);
       }
       const char c = source_[at_];
-      const bool signed_end = (c == '-' || c == '+') && at_ + 2 < source_.size() && source_[at_ + 1] == closing &&
-                              source_[at_ + 2] == '}';
+      const bool signed_end = (c == '-' || c == '+') && at_ + 2 < source_.size() &&
+                              source_[at_ + 1] == closing && source_[at_ + 2] == '}';
       const bool plain_end = c == closing && at_ + 1 < source_.size() && source_[at_ + 1] == '}';
       if (depth == 0 && (signed_end || plain_end)) {
         Add(closing == '}' ? Token::Kind::kOutputEnd : Token::Kind::kBlockEnd, "");
@@ -140,7 +144,8 @@ class Lexer {
     }
     const char c = source_[at_];
     if (std::string_view("+-*/%~<>=()[]{},.:|").find(c) == std::string_view::npos) {
-      Fail(ErrorCode::kInvalidArgument, line_, "the character '{}' (0x{:02x}) is no part of an expression",
+      Fail(ErrorCode::kInvalidArgument, line_,
+           "the character '{}' (0x{:02x}) is no part of an expression",
            c >= ' ' && c < 0x7f ? c : '?', static_cast<uint8_t>(c));
     }
     if (c == '(' || c == '[' || c == '{') ++depth;
@@ -161,9 +166,20 @@ class Lexer {
       ++at_;
       digits();
     }
+    if (at_ < source_.size() && (source_[at_] | 0x20) == 'e') {
+      size_t exponent = at_ + 1;
+      if (exponent < source_.size() && (source_[exponent] == '+' || source_[exponent] == '-'))
+        ++exponent;
+      if (exponent < source_.size() && IsDigit(source_[exponent])) {
+        is_float = true;
+        at_ = exponent;
+        digits();
+      }
+    }
     std::string text = source_.substr(begin, at_ - begin);
     std::erase(text, '_');
-    if (text.size() > 18) Fail(ErrorCode::kUnsupported, line_, "the number {} is too long", text.substr(0, 40));
+    if (text.size() > 18)
+      Fail(ErrorCode::kUnsupported, line_, "the number {} is too long", text.substr(0, 40));
     Add(is_float ? Token::Kind::kFloat : Token::Kind::kInt, std::move(text));
   }
 
@@ -179,25 +195,44 @@ class Lexer {
       }
       ReadEscape(source_[++at_], text);
     }
-    if (at_ >= source_.size()) Fail(ErrorCode::kInvalidArgument, line, "a string is not closed by {}", quote);
+    if (at_ >= source_.size())
+      Fail(ErrorCode::kInvalidArgument, line, "a string is not closed by {}", quote);
     ++at_;
     tokens_.push_back({Token::Kind::kString, std::move(text), line});
   }
 
   void ReadEscape(char c, std::string& text) {
     switch (c) {
-      case 'n': text += '\n'; return;
-      case 't': text += '\t'; return;
-      case 'r': text += '\r'; return;
-      case 'b': text += '\b'; return;
-      case 'f': text += '\f'; return;
+      case 'n':
+        text += '\n';
+        return;
+      case 't':
+        text += '\t';
+        return;
+      case 'r':
+        text += '\r';
+        return;
+      case 'b':
+        text += '\b';
+        return;
+      case 'f':
+        text += '\f';
+        return;
       case '\\':
       case '\'':
-      case '"': text += c; return;
-      case '\n': ++line_; return;  // a continued line
-      case 'x': return ReadCodePoint(2, text);
-      case 'u': return ReadCodePoint(4, text);
-      default: text += '\\'; text += c;
+      case '"':
+        text += c;
+        return;
+      case '\n':
+        ++line_;
+        return;  // a continued line
+      case 'x':
+        return ReadCodePoint(2, text);
+      case 'u':
+        return ReadCodePoint(4, text);
+      default:
+        text += '\\';
+        text += c;
     }
   }
 
@@ -206,8 +241,10 @@ class Lexer {
     for (size_t i = 0; i < digits; ++i) {
       const char c = at_ + 1 < source_.size() ? source_[at_ + 1] : '\0';
       const char* hex = "0123456789abcdef";
-      const char* found = c ? std::find(hex, hex + 16, static_cast<char>(c | (c >= 'A' ? 0x20 : 0))) : hex + 16;
-      if (found == hex + 16) Fail(ErrorCode::kInvalidArgument, line_, "a \\x or \\u needs {} hex digits", digits);
+      const char* found =
+          c ? std::find(hex, hex + 16, static_cast<char>(c | (c >= 'A' ? 0x20 : 0))) : hex + 16;
+      if (found == hex + 16)
+        Fail(ErrorCode::kInvalidArgument, line_, "a \\x or \\u needs {} hex digits", digits);
       code = code << 4 | static_cast<uint32_t>(found - hex);
       ++at_;
     }

@@ -11,16 +11,17 @@ namespace {
 
 constexpr int64_t kMaxRange = 100'000;  // as Jinja's sandbox has it
 
-constexpr std::string_view kTextMethods[] = {"strip",   "lstrip",     "rstrip",       "split",        "rsplit",  "startswith",
-                                             "endswith", "upper",     "lower",        "title",        "capitalize", "replace",
-                                             "find",    "rfind",      "count",        "join",         "splitlines", "isdigit",
-                                             "isspace", "removeprefix", "removesuffix"};
+constexpr std::string_view kTextMethods[] = {
+    "strip", "lstrip", "rstrip",     "split",      "rsplit",  "startswith",   "endswith",
+    "upper", "lower",  "title",      "capitalize", "replace", "find",         "rfind",
+    "count", "join",   "splitlines", "isdigit",    "isspace", "removeprefix", "removesuffix"};
 constexpr std::string_view kDictMethods[] = {"items", "keys", "values", "get"};
 
 // str.isspace(): the White_Space property and U+001C to U+001F.
 bool IsPythonSpace(uint32_t c) {
   return (c >= 9 && c <= 13) || (c >= 0x1c && c <= 0x20) || c == 0x85 || c == 0xa0 || c == 0x1680 ||
-         (c >= 0x2000 && c <= 0x200a) || c == 0x2028 || c == 0x2029 || c == 0x202f || c == 0x205f || c == 0x3000;
+         (c >= 0x2000 && c <= 0x200a) || c == 0x2028 || c == 0x2029 || c == 0x202f || c == 0x205f ||
+         c == 0x3000;
 }
 
 bool IsSpaceCharacter(std::string_view character) {
@@ -31,7 +32,8 @@ const std::string& NeedText(const Arguments& arguments, size_t index, std::strin
                             std::string_view method, int line) {
   const Value* value = arguments.Get(index, name);
   if (!value || !value->text()) {
-    Fail(ErrorCode::kInvalidArgument, line, "{}() needs a string as argument {}", method, index + 1);
+    Fail(ErrorCode::kInvalidArgument, line, "{}() needs a string as argument {}", method,
+         index + 1);
   }
   return *value->text();
 }
@@ -41,7 +43,8 @@ bool StartsOrEnds(const std::string& text, const Value* part, bool starts, int l
     return std::any_of(part->list()->begin(), part->list()->end(),
                        [&](const Value& one) { return StartsOrEnds(text, &one, starts, line); });
   }
-  if (!part || !part->text()) Fail(ErrorCode::kInvalidArgument, line, "startswith and endswith need a string");
+  if (!part || !part->text())
+    Fail(ErrorCode::kInvalidArgument, line, "startswith and endswith need a string");
   return starts ? text.starts_with(*part->text()) : text.ends_with(*part->text());
 }
 
@@ -63,7 +66,8 @@ std::vector<std::string> SplitSpaces(std::string_view text, int64_t limit) {
   }
 }
 
-std::vector<std::string> SplitAt(std::string_view text, std::string_view separator, int64_t limit, bool from_right) {
+std::vector<std::string> SplitAt(std::string_view text, std::string_view separator, int64_t limit,
+                                 bool from_right) {
   std::vector<std::string> parts;
   while (limit < 0 || static_cast<int64_t>(parts.size()) < limit) {
     const size_t found = from_right ? text.rfind(separator) : text.find(separator);
@@ -97,9 +101,11 @@ Value ListOf(std::vector<std::string> texts) {
 
 std::string Strip(std::string_view text, bool left, bool right, const std::string* set) {
   const std::vector<std::string_view> characters = Characters(text);
-  const std::vector<std::string_view> wanted = set ? Characters(*set) : std::vector<std::string_view>();
+  const std::vector<std::string_view> wanted =
+      set ? Characters(*set) : std::vector<std::string_view>();
   const auto drops = [&](std::string_view character) {
-    return set ? std::find(wanted.begin(), wanted.end(), character) != wanted.end() : IsSpaceCharacter(character);
+    return set ? std::find(wanted.begin(), wanted.end(), character) != wanted.end()
+               : IsSpaceCharacter(character);
   };
   size_t begin = 0;
   size_t end = characters.size();
@@ -111,12 +117,17 @@ std::string Strip(std::string_view text, bool left, bool right, const std::strin
 }
 
 bool Interpreter::HasMethod(const Value& object, std::string_view name) {
-  if (object.text()) return std::find(std::begin(kTextMethods), std::end(kTextMethods), name) != std::end(kTextMethods);
-  if (object.dict()) return std::find(std::begin(kDictMethods), std::end(kDictMethods), name) != std::end(kDictMethods);
+  if (object.text())
+    return std::find(std::begin(kTextMethods), std::end(kTextMethods), name) !=
+           std::end(kTextMethods);
+  if (object.dict())
+    return std::find(std::begin(kDictMethods), std::end(kDictMethods), name) !=
+           std::end(kDictMethods);
   return false;
 }
 
-Value Interpreter::CallMethod(const Value& object, const std::string& name, const Arguments& arguments, int line) {
+Value Interpreter::CallMethod(const Value& object, const std::string& name,
+                              const Arguments& arguments, int line) {
   if (object.dict()) {
     if (name == "keys") return Value::Of(Iterate(object, line));
     if (name == "get") {
@@ -134,30 +145,38 @@ Value Interpreter::CallMethod(const Value& object, const std::string& name, cons
   }
   int64_t cycle_index;
   if (name == "cycle" && object.AsInt(&cycle_index)) {
-    if (arguments.positional.empty()) Fail(ErrorCode::kInvalidArgument, line, "loop.cycle() needs arguments");
+    if (arguments.positional.empty())
+      Fail(ErrorCode::kInvalidArgument, line, "loop.cycle() needs arguments");
     return arguments.positional[static_cast<size_t>(cycle_index) % arguments.positional.size()];
   }
-  if (!object.text()) Fail(ErrorCode::kUnsupported, line, "'{}' of {} is not supported", name, object.TypeName());
+  if (!object.text())
+    Fail(ErrorCode::kUnsupported, line, "'{}' of {} is not supported", name, object.TypeName());
 
   const std::string& text = *object.text();
   Charge(text.size(), line);
   if (name == "strip" || name == "lstrip" || name == "rstrip") {
     const Value* set = arguments.Get(0, "chars");
-    return Value::Text(Strip(text, name != "rstrip", name != "lstrip", set ? set->text() : nullptr));
+    return Value::Text(
+        Strip(text, name != "rstrip", name != "lstrip", set ? set->text() : nullptr));
   }
-  if (name == "startswith") return Value::Bool(StartsOrEnds(text, arguments.Get(0, "prefix"), true, line));
-  if (name == "endswith") return Value::Bool(StartsOrEnds(text, arguments.Get(0, "suffix"), false, line));
+  if (name == "startswith")
+    return Value::Bool(StartsOrEnds(text, arguments.Get(0, "prefix"), true, line));
+  if (name == "endswith")
+    return Value::Bool(StartsOrEnds(text, arguments.Get(0, "suffix"), false, line));
   if (name == "split" || name == "rsplit") {
     Charge(text.size() * (sizeof(Value) + sizeof(std::string)), line);  // at most
     const Value* separator = arguments.Get(0, "sep");
     const Value* limit_given = arguments.Get(1, "maxsplit");
     int64_t limit = -1;
-    if (limit_given && !limit_given->AsInt(&limit)) Fail(ErrorCode::kInvalidArgument, line, "maxsplit must be an integer");
+    if (limit_given && !limit_given->AsInt(&limit))
+      Fail(ErrorCode::kInvalidArgument, line, "maxsplit must be an integer");
     if (!separator || separator->is_none()) {
-      if (name == "rsplit" && limit >= 0) Fail(ErrorCode::kUnsupported, line, "rsplit at spaces is not supported");
+      if (name == "rsplit" && limit >= 0)
+        Fail(ErrorCode::kUnsupported, line, "rsplit at spaces is not supported");
       return ListOf(SplitSpaces(text, limit));
     }
-    if (!separator->text() || separator->text()->empty()) Fail(ErrorCode::kInvalidArgument, line, "split() needs a separator");
+    if (!separator->text() || separator->text()->empty())
+      Fail(ErrorCode::kInvalidArgument, line, "split() needs a separator");
     return ListOf(SplitAt(text, *separator->text(), limit, name == "rsplit"));
   }
   if (name == "splitlines") {
@@ -169,18 +188,22 @@ Value Interpreter::CallMethod(const Value& object, const std::string& name, cons
     if (name == "count") {
       if (part.empty()) return Value::Int(static_cast<int64_t>(Characters(text).size()) + 1);
       int64_t count = 0;
-      for (size_t at = text.find(part); at != std::string::npos; at = text.find(part, at + part.size())) ++count;
+      for (size_t at = text.find(part); at != std::string::npos;
+           at = text.find(part, at + part.size()))
+        ++count;
       return Value::Int(count);
     }
     const size_t at = name == "find" ? text.find(part) : text.rfind(part);
     if (at == std::string::npos) return Value::Int(-1);
-    return Value::Int(static_cast<int64_t>(Characters(std::string_view(text).substr(0, at)).size()));
+    return Value::Int(
+        static_cast<int64_t>(Characters(std::string_view(text).substr(0, at)).size()));
   }
   if (name == "removeprefix" || name == "removesuffix") {
     const std::string& part = NeedText(arguments, 0, "prefix", name, line);
     const bool prefix = name == "removeprefix";
     if (prefix ? !text.starts_with(part) : !text.ends_with(part)) return object;
-    return Value::Text(prefix ? text.substr(part.size()) : text.substr(0, text.size() - part.size()));
+    return Value::Text(prefix ? text.substr(part.size())
+                              : text.substr(0, text.size() - part.size()));
   }
   if (name == "join") {
     Arguments separator;
@@ -192,7 +215,8 @@ Value Interpreter::CallMethod(const Value& object, const std::string& name, cons
   if (name == "isdigit" || name == "isspace") {
     const auto characters = Characters(text);
     const bool digits = name == "isdigit";
-    return Value::Bool(!text.empty() && std::all_of(characters.begin(), characters.end(), [&](std::string_view c) {
+    return Value::Bool(!text.empty() &&
+                       std::all_of(characters.begin(), characters.end(), [&](std::string_view c) {
                          return digits ? c[0] >= '0' && c[0] <= '9' : IsSpaceCharacter(c);
                        }));
   }
@@ -202,12 +226,14 @@ Value Interpreter::CallMethod(const Value& object, const std::string& name, cons
 Value Interpreter::CallFunction(const std::string& name, const Arguments& arguments, int line) {
   if (name == "raise_exception") {
     const Value* message = arguments.Get(0, "message");
-    throw TemplateError{{ErrorCode::kInvalidArgument, message ? message->ToString() : "the chat template refused"}};
+    throw TemplateError{
+        {ErrorCode::kInvalidArgument, message ? message->ToString() : "the chat template refused"}};
   }
   if (name == "namespace" || name == "dict") {
     Dict attributes;
     for (const Value& value : arguments.positional) {
-      if (!value.dict()) Fail(ErrorCode::kInvalidArgument, line, "{}() takes dicts and named values", name);
+      if (!value.dict())
+        Fail(ErrorCode::kInvalidArgument, line, "{}() takes dicts and named values", name);
       attributes.insert(attributes.end(), value.dict()->begin(), value.dict()->end());
     }
     attributes.insert(attributes.end(), arguments.named.begin(), arguments.named.end());
@@ -218,7 +244,8 @@ Value Interpreter::CallFunction(const std::string& name, const Arguments& argume
   // range(end), range(begin, end), range(begin, end, step)
   int64_t bounds[3] = {0, 0, 1};
   const size_t count = arguments.positional.size();
-  if (count < 1 || count > 3) Fail(ErrorCode::kInvalidArgument, line, "range() takes 1 to 3 integers");
+  if (count < 1 || count > 3)
+    Fail(ErrorCode::kInvalidArgument, line, "range() takes 1 to 3 integers");
   for (size_t i = 0; i < count; ++i) {
     if (!arguments.positional[i].AsInt(&bounds[count == 1 ? 1 : i])) {
       Fail(ErrorCode::kInvalidArgument, line, "range() takes integers");

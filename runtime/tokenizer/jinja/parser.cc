@@ -1,8 +1,10 @@
-// Grammar: https://jinja.palletsprojects.com/en/stable/templates/#expressions, precedence as in jinja2/parser.py.
+// Grammar: https://jinja.palletsprojects.com/en/stable/templates/#expressions, precedence as in
+// jinja2/parser.py.
 
 #include "runtime/tokenizer/jinja/parser.h"
 
 #include <algorithm>
+#include <cstdlib>
 #include <initializer_list>
 
 #include "runtime/tokenizer/jinja/lexer.h"
@@ -29,7 +31,8 @@ ExpressionPtr MakeWith(Kind kind, int line, std::string name, Args... args) {
   for (const ExpressionPtr& arg : expression->args) {
     if (arg) expression->depth = std::max(expression->depth, arg->depth + 1);
   }
-  if (expression->depth > kMaxDepth) Fail(ErrorCode::kUnsupported, line, "nested more than {} deep", kMaxDepth);
+  if (expression->depth > kMaxDepth)
+    Fail(ErrorCode::kUnsupported, line, "nested more than {} deep", kMaxDepth);
   return expression;
 }
 
@@ -62,7 +65,9 @@ class Parser {
   bool IsOperator(std::string_view text) const {
     return Now().kind == Token::Kind::kOperator && Now().text == text;
   }
-  bool IsName(std::string_view text) const { return Now().kind == Token::Kind::kName && Now().text == text; }
+  bool IsName(std::string_view text) const {
+    return Now().kind == Token::Kind::kName && Now().text == text;
+  }
   bool TakeOperator(std::string_view text) {
     if (!IsOperator(text)) return false;
     Take();
@@ -75,7 +80,8 @@ class Parser {
   }
   [[noreturn]] void Unexpected(std::string_view wanted) const {
     const Token& token = Now();
-    const char* end = token.kind == Token::Kind::kEnd ? "the end of the template" : "the end of the tag";
+    const char* end =
+        token.kind == Token::Kind::kEnd ? "the end of the template" : "the end of the tag";
     Fail(ErrorCode::kInvalidArgument, token.line, "{} is expected, not '{}'", wanted,
          token.text.empty() && token.kind != Token::Kind::kString ? end : token.text.substr(0, 40));
   }
@@ -152,13 +158,15 @@ class Parser {
       return statement;
     }
     if (name == "break" || name == "continue") {
-      auto statement = MakeStatement(name == "break" ? Statement::Kind::kBreak : Statement::Kind::kContinue);
+      auto statement =
+          MakeStatement(name == "break" ? Statement::Kind::kBreak : Statement::Kind::kContinue);
       if (loops_ == 0) Fail(ErrorCode::kInvalidArgument, line, "'{}' is outside of a loop", name);
       EndBlock();
       return statement;
     }
     Fail(ErrorCode::kUnsupported, line,
-         "the tag '{}' is not supported: if, for, set, macro, break, continue and generation are", name);
+         "the tag '{}' is not supported: if, for, set, macro, break, continue and generation are",
+         name);
   }
 
   std::unique_ptr<Statement> ParseIf() {
@@ -195,7 +203,8 @@ class Parser {
     ExpectName("in");
     statement->expression = ParseOr();
     if (TakeName("if")) statement->condition = ParseExpression();
-    if (IsName("recursive")) Fail(ErrorCode::kUnsupported, Now().line, "recursive loops are not supported");
+    if (IsName("recursive"))
+      Fail(ErrorCode::kUnsupported, Now().line, "recursive loops are not supported");
     EndBlock();
     ++loops_;
     statement->body = ParseBody({"else", "endfor"});
@@ -218,7 +227,8 @@ class Parser {
       EndBlock();
       return statement;
     }
-    if (IsOperator("|")) Fail(ErrorCode::kUnsupported, Now().line, "filters on a set block are not supported");
+    if (IsOperator("|"))
+      Fail(ErrorCode::kUnsupported, Now().line, "filters on a set block are not supported");
     if (statement->targets.size() != 1 || !statement->text.empty()) Unexpected("'='");
     statement->kind = Statement::Kind::kSetBlock;
     EndBlock();
@@ -250,9 +260,12 @@ class Parser {
   ExpressionPtr ParseTuple() {
     ExpressionPtr first = ParseExpression();
     if (!IsOperator(",")) return first;
-    auto list = MakeWith(Kind::kList, first->line, "", std::move(first));
+    const int line = first->line;
+    auto list = MakeWith(Kind::kList, line, "", std::move(first));
     while (TakeOperator(",")) {
-      if (Now().kind == Token::Kind::kBlockEnd || Now().kind == Token::Kind::kOutputEnd || IsOperator(")")) break;
+      if (Now().kind == Token::Kind::kBlockEnd || Now().kind == Token::Kind::kOutputEnd ||
+          IsOperator(")"))
+        break;
       list->args.push_back(ParseExpression());
     }
     return list;
@@ -265,7 +278,8 @@ class Parser {
       const int line = Take().line;
       ExpressionPtr condition = ParseOr();
       ExpressionPtr otherwise = TakeName("else") ? ParseExpression() : nullptr;
-      value = MakeWith(Kind::kConditional, line, "", std::move(condition), std::move(value), std::move(otherwise));
+      value = MakeWith(Kind::kConditional, line, "", std::move(condition), std::move(value),
+                       std::move(otherwise));
     }
     return value;
   }
@@ -305,8 +319,8 @@ class Parser {
         if (IsOperator(op)) found = op;
       }
       if (IsName("in")) found = "in";
-      if (IsName("not") && at_ + 1 < tokens_.size() && tokens_[at_ + 1].kind == Token::Kind::kName &&
-          tokens_[at_ + 1].text == "in") {
+      if (IsName("not") && at_ + 1 < tokens_.size() &&
+          tokens_[at_ + 1].kind == Token::Kind::kName && tokens_[at_ + 1].text == "in") {
         Take();
         found = "not in";
       }
@@ -324,11 +338,13 @@ class Parser {
 
   ExpressionPtr ParsePower() {
     ExpressionPtr value = ParseUnary(true);
-    if (IsOperator("**")) Fail(ErrorCode::kUnsupported, Now().line, "the operator ** is not supported");
+    if (IsOperator("**"))
+      Fail(ErrorCode::kUnsupported, Now().line, "the operator ** is not supported");
     return value;
   }
 
-  ExpressionPtr ParseBinary(std::initializer_list<std::string_view> operators, ExpressionPtr (Parser::*next)()) {
+  ExpressionPtr ParseBinary(std::initializer_list<std::string_view> operators,
+                            ExpressionPtr (Parser::*next)()) {
     ExpressionPtr left = (this->*next)();
     while (true) {
       std::string_view found;
@@ -360,9 +376,12 @@ class Parser {
       case Token::Kind::kName: {
         Take();
         auto literal = Make(Kind::kLiteral, token.line);
-        if (token.text == "true" || token.text == "True") return SetValue(std::move(literal), Value::Bool(true));
-        if (token.text == "false" || token.text == "False") return SetValue(std::move(literal), Value::Bool(false));
-        if (token.text == "none" || token.text == "None") return SetValue(std::move(literal), Value::OfNone());
+        if (token.text == "true" || token.text == "True")
+          return SetValue(std::move(literal), Value::Bool(true));
+        if (token.text == "false" || token.text == "False")
+          return SetValue(std::move(literal), Value::Bool(false));
+        if (token.text == "none" || token.text == "None")
+          return SetValue(std::move(literal), Value::OfNone());
         return Make(Kind::kName, token.line, token.text);
       }
       case Token::Kind::kString: {
@@ -375,8 +394,10 @@ class Parser {
         return SetValue(Make(Kind::kLiteral, token.line), Value::Int(std::stoll(token.text)));
       case Token::Kind::kFloat:
         Take();
-        return SetValue(Make(Kind::kLiteral, token.line), Value(Value::Data(std::stod(token.text))));
-      default: break;
+        return SetValue(Make(Kind::kLiteral, token.line),
+                        Value(Value::Data(std::strtod(token.text.c_str(), nullptr))));
+      default:
+        break;
     }
     if (TakeOperator("(")) {
       if (TakeOperator(")")) return Make(Kind::kList, token.line);
@@ -447,8 +468,8 @@ class Parser {
       }
     }
     if (is_slice) {
-      return MakeWith(Kind::kSlice, line, "", std::move(value), std::move(parts[0]), std::move(parts[1]),
-                      std::move(parts[2]));
+      return MakeWith(Kind::kSlice, line, "", std::move(value), std::move(parts[0]),
+                      std::move(parts[1]), std::move(parts[2]));
     }
     if (!parts[0]) Fail(ErrorCode::kInvalidArgument, line, "[] needs an index");
     return MakeWith(Kind::kItem, line, "", std::move(value), std::move(parts[0]));
@@ -465,7 +486,8 @@ class Parser {
         Fail(ErrorCode::kUnsupported, Now().line, "arguments by * are not supported");
       }
       const bool named = Now().kind == Token::Kind::kName && at_ + 1 < tokens_.size() &&
-                         tokens_[at_ + 1].kind == Token::Kind::kOperator && tokens_[at_ + 1].text == "=";
+                         tokens_[at_ + 1].kind == Token::Kind::kOperator &&
+                         tokens_[at_ + 1].text == "=";
       if (named) {
         std::string name = TakeIdentifier();
         Take();
@@ -497,9 +519,9 @@ class Parser {
     const bool negated = TakeName("not");
     auto test = MakeWith(Kind::kTest, line, TakeIdentifier(), std::move(value));
     const Token& next = Now();
-    const bool is_word = next.kind == Token::Kind::kName && next.text != "else" && next.text != "or" &&
-                         next.text != "and" && next.text != "is" && next.text != "if" && next.text != "not" &&
-                         next.text != "in";
+    const bool is_word = next.kind == Token::Kind::kName && next.text != "else" &&
+                         next.text != "or" && next.text != "and" && next.text != "is" &&
+                         next.text != "if" && next.text != "not" && next.text != "in";
     if (IsOperator("(")) {
       ParseArguments(*test);
     } else if (is_word || next.kind == Token::Kind::kString || next.kind == Token::Kind::kInt ||

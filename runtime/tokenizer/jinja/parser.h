@@ -6,7 +6,8 @@
 
 namespace quern::jinja {
 
-// Throws TemplateError: kUnsupported names the construct and the line, kInvalidArgument is a mistake in the template.
+// Throws TemplateError: kUnsupported names the construct and the line, kInvalidArgument is a
+// mistake in the template.
 Body Parse(std::string_view source);
 
 }  // namespace quern::jinja

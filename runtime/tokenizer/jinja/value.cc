@@ -21,10 +21,18 @@ void AppendQuoted(const std::string& text, std::string& out) {
   out += quote;
   for (const char c : text) {
     switch (c) {
-      case '\n': out += "\\n"; break;
-      case '\r': out += "\\r"; break;
-      case '\t': out += "\\t"; break;
-      case '\\': out += "\\\\"; break;
+      case '\n':
+        out += "\\n";
+        break;
+      case '\r':
+        out += "\\r";
+        break;
+      case '\t':
+        out += "\\t";
+        break;
+      case '\\':
+        out += "\\\\";
+        break;
       default:
         if (c == quote) {
           out += '\\';
@@ -49,15 +57,19 @@ void AppendIndent(int indent, int depth, std::string& out) {
 
 Value Value::FromJson(const nlohmann::json& json) {
   switch (json.type()) {
-    case nlohmann::json::value_t::boolean: return Bool(json.get<bool>());
-    case nlohmann::json::value_t::number_integer: return Int(json.get<int64_t>());
+    case nlohmann::json::value_t::boolean:
+      return Bool(json.get<bool>());
+    case nlohmann::json::value_t::number_integer:
+      return Int(json.get<int64_t>());
     case nlohmann::json::value_t::number_unsigned: {
       const auto number = json.get<uint64_t>();
       if (number > INT64_MAX) return Value(Data(static_cast<double>(number)));
       return Int(static_cast<int64_t>(number));
     }
-    case nlohmann::json::value_t::number_float: return Value(Data(json.get<double>()));
-    case nlohmann::json::value_t::string: return Text(json.get<std::string>());
+    case nlohmann::json::value_t::number_float:
+      return Value(Data(json.get<double>()));
+    case nlohmann::json::value_t::string:
+      return Text(json.get<std::string>());
     case nlohmann::json::value_t::array: {
       List list;
       for (const auto& item : json) list.push_back(FromJson(item));
@@ -68,7 +80,8 @@ Value Value::FromJson(const nlohmann::json& json) {
       for (const auto& [key, item] : json.items()) dict.emplace_back(key, FromJson(item));
       return Of(std::move(dict));
     }
-    default: return OfNone();
+    default:
+      return OfNone();
   }
 }
 

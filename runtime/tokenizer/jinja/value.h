@@ -13,15 +13,17 @@
 
 namespace quern::jinja {
 
-// What parsing and rendering throw inside this folder; ChatTemplate turns it into the Error it carries.
+// What parsing and rendering throw inside this folder; ChatTemplate turns it into the Error it
+// carries.
 struct TemplateError {
   Error error;
 };
 
 template <typename... Args>
-[[noreturn]] void Fail(ErrorCode code, int line, fmt::format_string<Args...> format, Args&&... args) {
-  throw TemplateError{
-      {code, fmt::format("chat template, line {}: {}", line, fmt::format(format, std::forward<Args>(args)...))}};
+[[noreturn]] void Fail(ErrorCode code, int line, fmt::format_string<Args...> format,
+                       Args&&... args) {
+  throw TemplateError{{code, fmt::format("chat template, line {}: {}", line,
+                                         fmt::format(format, std::forward<Args>(args)...))}};
 }
 
 struct Statement;
@@ -46,16 +48,19 @@ struct Namespace {
   Dict attributes;
 };
 
-// A Python value as far as templates need it. Texts, lists and dicts are shared and never change, so that
-// copies are cheap.
+// A Python value as far as templates need it. Texts, lists and dicts are shared and never change,
+// so that copies are cheap.
 class Value {
  public:
-  using Data = std::variant<Undefined, None, bool, int64_t, double, std::shared_ptr<const std::string>, std::shared_ptr<const List>,
+  using Data = std::variant<Undefined, None, bool, int64_t, double,
+                            std::shared_ptr<const std::string>, std::shared_ptr<const List>,
                             std::shared_ptr<const Dict>, std::shared_ptr<Namespace>, Callable>;
 
   Value() : data_(Undefined{}) {}
   Value(Data data) : data_(std::move(data)) {}  // NOLINT: implicit on purpose
-  static Value Text(std::string text) { return Value(Data(std::make_shared<const std::string>(std::move(text)))); }
+  static Value Text(std::string text) {
+    return Value(Data(std::make_shared<const std::string>(std::move(text))));
+  }
   static Value Bool(bool value) { return Value(Data(value)); }
   static Value Int(int64_t value) { return Value(Data(value)); }
   static Value Of(List list) { return Value(Data(std::make_shared<const List>(std::move(list)))); }
