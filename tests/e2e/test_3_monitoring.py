@@ -14,11 +14,13 @@ NAME = "observed"
 _VARIABLES = {"$namespace": NAMESPACE, "$model": NAME, "$__rate_interval": "1m", "$__interval": "15s"}
 
 
-def queries():
+def queries() -> list:
+    found = []
     for path in sorted((REPO / "charts" / "quern" / "dashboards").glob("*.json")):
         for panel in json.loads(path.read_text())["panels"]:
             for target in panel.get("targets", []):
-                yield pytest.param(target["expr"], id=f"{panel['title']}-{target['refId']}".replace(" ", "_"))
+                found.append(pytest.param(target["expr"], id=f"{panel['title']}-{target['refId']}".replace(" ", "_")))
+    return found
 
 
 @pytest.fixture(scope="module")

@@ -215,14 +215,15 @@ def _load_until_scaled(kube: Kubectl, name: str, url: str, clients: int) -> None
                     f"{now.get('replicas', '?')}, ready {now.get('readyReplicas', '?')}")
 
         if at_top:
-            console.say(f"  {name} still has its {maximum} replicas from before; it gives them back when it is idle")
+            console.say(f"  {name} has its maximum of {maximum} replicas already; it gives them back when it is idle")
         else:
             with console.stage(f"{clients} clients ask at once, until it scales up", detail=figures):
                 kubectl.wait(lambda: status().get("replicas", 0) > before, _SCALE_SECONDS, lambda: (
                     f"{name} to scale up under load: {figures()}. Its last decision: {_decision(status())} "
                     f"Errors of the load: {load.totals.errors} {load.totals.last_error}"))
-            with console.stage("wait until the new replicas serve", detail=figures):
-                kubectl.wait(lambda: status().get("readyReplicas", 0) >= 2, _READY_SECONDS, "new replicas to be ready")
+        with console.stage("wait until the new replicas serve", detail=figures):
+            kubectl.wait(lambda: status().get("readyReplicas", 0) >= 2 and (at_top or load.totals.requests),
+                         _READY_SECONDS, lambda: f"a second replica to serve: {figures()}")
     _show_decision(name, status(), load)
 
 

@@ -58,7 +58,7 @@ class Kubectl:
     def list(self, kind: str, namespace: str | None = "default", selector: str = "", fields: str = "") -> list[dict]:
         where = ["-n", namespace] if namespace else ["--all-namespaces"]
         options = [*(["-l", selector] if selector else []), *(["--field-selector", fields] if fields else [])]
-        return json.loads(self.run(*where, "get", kind, *options, "-o", "json"))["items"]
+        return json.loads(self.run("get", kind, *where, *options, "-o", "json"))["items"]
 
     def apply(self, *objects: dict, namespace: str = "default") -> str:
         return self.run("-n", namespace, "apply", "-f", "-", stdin=yaml.safe_dump_all(objects))
