@@ -239,7 +239,7 @@ def _show_decision(name: str, status: dict, load: Load) -> None:
     inputs = scaling.get("lastDecision", {}).get("inputs", {})
     if inputs:
         console.say("    its inputs at the last decision: " + ", ".join(f"{key} {value}" for key, value in inputs.items()))
-    if load.totals.first_token_seconds:
+    if len(load.totals.first_token_seconds) >= 5:  # of fewer, a median says little
         ordered = sorted(load.totals.first_token_seconds)
         console.say(f"    the load: {load.totals.requests} answers, {load.totals.output_tokens} tokens, median time to the "
                     f"first token {ordered[len(ordered) // 2]:.2f} s")
