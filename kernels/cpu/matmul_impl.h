@@ -146,34 +146,19 @@ QUERN_KERNEL_INLINE Simd::F LoadFloatWeights(const uint8_t* p) {
   return Simd::LoadBf16(p);
 }
 
-// Float weights times float activations; several sums per row where N is small, to hide the latency
-// of the FMA.
+// Float weights times float activations. One sum whatever N is: a row must have the same bits in
+// every batch.
 template <WeightType kType, int N>
 void MultiplyFloatTile(const uint8_t* tile, int64_t cols, const float* x, int64_t x_stride,
                        float* y, int64_t y_stride) {
-  constexpr int kSums = N >= 4 ? 1 : 4;
   constexpr int kStep = (kType == WeightType::kF32 ? 4 : 2) * Simd::kLanes;
-  Simd::F acc[N][kSums];
-  for (auto& row : acc) {
-    for (auto& sum : row) sum = Simd::Set(0);
-  }
-  int64_t k = 0;
-  for (; k + kSums <= cols; k += kSums) {
-    for (int u = 0; u < kSums; ++u, tile += kStep) {
-      const Simd::F w = LoadFloatWeights<kType>(tile);
-      for (int n = 0; n < N; ++n) {
-        acc[n][u] = Simd::Fma(w, Simd::Set(x[n * x_stride + k + u]), acc[n][u]);
-      }
-    }
-  }
-  for (; k < cols; ++k, tile += kStep) {
+  Simd::F acc[N];
+  for (int n = 0; n < N; ++n) acc[n] = Simd::Set(0);
+  for (int64_t k = 0; k < cols; ++k, tile += kStep) {
     const Simd::F w = LoadFloatWeights<kType>(tile);
-    for (int n = 0; n < N; ++n) acc[n][0] = Simd::Fma(w, Simd::Set(x[n * x_stride + k]), acc[n][0]);
+    for (int n = 0; n < N; ++n) acc[n] = Simd::Fma(w, Simd::Set(x[n * x_stride + k]), acc[n]);
   }
-  for (int n = 0; n < N; ++n) {
-    for (int u = 1; u < kSums; ++u) acc[n][0] = Simd::Add(acc[n][0], acc[n][u]);
-    Simd::StoreF(y + n * y_stride, acc[n][0]);
-  }
+  for (int n = 0; n < N; ++n) Simd::StoreF(y + n * y_stride, acc[n]);
 }
 
 template <WeightType kType, int N>

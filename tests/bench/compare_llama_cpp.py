@@ -5,8 +5,9 @@
 
 Needs tests/recordings/logits/requirements.txt. Each run is a process of its own; the two alternate, so that what else the
 machine does meets both; the figures are medians, and the ratio is ours / llama.cpp's. The same work for both: prompts of
-random tokens, one after the other; then steps with one token of every sequence, logits computed, none sampled. Exits with
-1 when a decode ratio is below --at-least."""
+random tokens, one after the other; then steps with one token of every sequence, logits computed, none sampled. Beside the
+clock's seconds stand the processors', over all threads, which other load disturbs least (compare them with --threads 1:
+threads that spin while they wait count as working). Exits with 1 when a decode ratio is below --at-least."""
 
 import argparse
 import json
@@ -53,18 +54,20 @@ def peer(args):
             assert lc.llama_decode(context, batch) == 0
             lc.llama_synchronize(context)
 
-        begin = time.monotonic()
+        begin, cpu_begin = time.monotonic(), time.process_time()
         for sequence in range(batch_size):
             for done in range(0, args.prompt, 512):
                 last = min(args.prompt, done + 512)
                 step([(sequence, position, position == last - 1) for position in range(done, last)])
-        middle = time.monotonic()
+        middle, cpu_middle = time.monotonic(), time.process_time()
         for i in range(args.generate):
             step([(sequence, args.prompt + i, True) for sequence in range(batch_size)])
-        end = time.monotonic()
+        end, cpu_end = time.monotonic(), time.process_time()
         results.append({"batch": batch_size,
                         "prefill_tokens_per_second": batch_size * args.prompt / (middle - begin),
-                        "decode_tokens_per_second": batch_size * args.generate / (end - middle)})
+                        "decode_tokens_per_second": batch_size * args.generate / (end - middle),
+                        "prefill_tokens_per_cpu_second": batch_size * args.prompt / (cpu_middle - cpu_begin),
+                        "decode_tokens_per_cpu_second": batch_size * args.generate / (cpu_end - cpu_middle)})
         lc.llama_batch_free(batch)
         lc.llama_free(context)
     peak = next(int(line.split()[1]) * 1024 for line in open("/proc/self/status") if line.startswith("VmHWM"))
@@ -88,12 +91,16 @@ def compare(args, model):
     rows = []
     for i, batch in enumerate(args.batch):
         for what in ("decode", "prefill"):
-            values = {name: [r["results"][i][f"{what}_tokens_per_second"] for r in runs[name]] for name in runs}
-            medians = {name: statistics.median(v) for name, v in values.items()}
-            rows.append({"model": model.name, "what": what, "batch": batch, **medians,
-                         "ratio": medians["quern"] / medians["llama.cpp"], "runs": values})
-            print(f"{model.name}  {what:7} batch {batch}: quern {medians['quern']:7.1f}  "
-                  f"llama.cpp {medians['llama.cpp']:7.1f} tokens/s  ratio {rows[-1]['ratio']:.2f}", flush=True)
+            row = {"model": model.name, "what": what, "batch": batch}
+            for unit, label in (("second", ""), ("cpu_second", "_cpu")):
+                values = {name: [r["results"][i][f"{what}_tokens_per_{unit}"] for r in runs[name]] for name in runs}
+                medians = {name: statistics.median(v) for name, v in values.items()}
+                row |= {name + label: median for name, median in medians.items()}
+                row |= {"ratio" + label: medians["quern"] / medians["llama.cpp"], "runs" + label: values}
+            rows.append(row)
+            print(f"{model.name}  {what:7} batch {batch}: quern {row['quern']:7.1f}  llama.cpp {row['llama.cpp']:7.1f} "
+                  f"tokens/s  ratio {row['ratio']:.2f}   (per CPU second {row['quern_cpu']:.1f}, "
+                  f"{row['llama.cpp_cpu']:.1f}, ratio {row['ratio_cpu']:.2f})", flush=True)
     peaks = {name: max(r["peak_resident_bytes"] for r in runs[name]) for name in runs}
     loads = {name: statistics.median(r["load_seconds"] for r in runs[name]) for name in runs}
     print(f"{model.name}  peak resident MiB: " + ", ".join(f"{n} {p / 2**20:.0f}" for n, p in peaks.items())

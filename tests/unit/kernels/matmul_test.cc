@@ -54,8 +54,7 @@ double Tolerance(WeightType type, const std::vector<uint8_t>& source, int64_t c,
     // weight but for groups that do not use all of q; 64 covers those too.
     magnitude += 64 * largest_weight * sum;
   }
-  const double roundings =
-      IsFloatType(type) ? static_cast<double>(cols) / 64 + 4 : static_cast<double>(cols) / 32 + 4;
+  const double roundings = static_cast<double>(cols) / 32 + 4;
   return quantization + roundings * 0x1p-24 * magnitude + 1e-6;
 }
 
@@ -112,7 +111,6 @@ TEST_P(MatMulTest, TakesFloatWeightsOfAnyWidth) {
 TEST_P(MatMulTest, ARowHasTheSameBitsWhateverTheBatch) {
   std::mt19937 random(7);
   for (WeightType type : kAllWeightTypes) {
-    if (IsFloatType(type)) continue;
     const auto source = RandomWeights(random, type, 24, 512);
     const Packed weight = Pack(type, kernels().lanes, 24, 512, source);
     const auto x = RandomFloats(random, 15 * 512);
