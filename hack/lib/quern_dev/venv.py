@@ -28,9 +28,14 @@ def ensure(requirements: str = "requirements.txt", note: str = "") -> Path:
     base = [os.path.realpath(sys.executable)]
     console.run_logged("make a Python environment", [*base, "-m", "venv", target],
                        paths.logs_dir() / "venv.log", quiet_below=2)
-    console.run_logged(f"install Python packages{note}",
-                       [python, "-m", "pip", "install", "--retries", "5", "--timeout", "60", "-r",
-                        paths.REPO / "hack" / requirements],
-                       paths.logs_dir() / "pip.log", attempts=4)
+    # Every wheel's checksum is in the file. What is built from source comes on top, from a file of its own.
+    _install(python, f"install Python packages{note}", "requirements.txt", ["--require-hashes", "--only-binary=:all:"])
+    if requirements != "requirements.txt":
+        _install(python, f"install Python packages{note}", requirements, [])
     (target / ".complete").touch()
     return python
+
+
+def _install(python: Path, what: str, requirements: str, options: list[str]) -> None:
+    console.run_logged(what, [python, "-m", "pip", "install", "--retries", "5", "--timeout", "60", *options,
+                              "-r", paths.REPO / "hack" / requirements], paths.logs_dir() / "pip.log", attempts=4)
