@@ -9,7 +9,7 @@
 #include "operator/autoscaling/record.h"
 #include "operator/resources/children.h"
 
-using quern::control::json;
+using nlohmann::json;
 
 extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   const json object = json::parse(data, data + size, nullptr, false);
