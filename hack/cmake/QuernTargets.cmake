@@ -62,7 +62,8 @@ function(quern_program name)
 endfunction()
 
 # quern_test(unit_formats SOURCES a_test.cc DEPS formats LABELS unit [threaded])
-# One binary per folder; every TEST is a ctest entry of its own. "threaded" ones also run under TSan.
+# One binary per folder; every TEST is a ctest entry of its own. "threaded" ones also run under TSan: their ctest label
+# is threaded alone, as gtest_discover_tests turns a list of labels into one label and a stray property.
 # Tests run in the root of the checkout, where QUERN_TESTS_DIR ("tests") leads: an absolute path in the compiler's
 # arguments would keep ccache from finding, in a fresh clone, what another one compiled.
 # `ninja tests_unit` (tests_threaded, tests_contract, ...) builds all tests with that label.
@@ -82,8 +83,9 @@ function(quern_test name)
   foreach(label ${A_LABELS})
     _quern_member(tests_${label} ${name})
   endforeach()
+  list(GET A_LABELS -1 ctest_label)
   gtest_discover_tests(${name} DISCOVERY_MODE PRE_TEST WORKING_DIRECTORY ${CMAKE_SOURCE_DIR}
-                       PROPERTIES LABELS "${A_LABELS}" TIMEOUT ${A_TIMEOUT})
+                       PROPERTIES LABELS ${ctest_label} TIMEOUT ${A_TIMEOUT})
 endfunction()
 
 # quern_fuzzer(fuzz_gguf SOURCES gguf_fuzz.cc DEPS formats CORPUS corpus/gguf)
