@@ -106,8 +106,9 @@ void AddEngine(CLI::App& app, ServeOptions& options) {
       ->check(CLI::Range(0, 1'000'000))
       ->type_name("N");
   Add(app, "--max-batch-tokens", options.max_batch_tokens,
-      "Tokens of one step; less keeps streams smoother while long prompts are read [512]")
-      ->check(CLI::Range(1, 65536))
+      "Tokens of one step; less keeps streams smoother while long prompts are read; 0: 512, or "
+      "--max-sequences where that is more [0]")
+      ->check(CLI::Range(0, 65536))
       ->type_name("N");
   Add(app, "--max-context-tokens", options.max_context_tokens,
       "Longest prompt and answer together; 0: what the model was trained for [0]")
@@ -165,6 +166,10 @@ ParsedCommandLine ParseCommandLine(int argc, char** argv) {
     parsed.options.served_name = std::filesystem::path(parsed.options.model).stem().string();
   }
   if (parsed.options.admin_host.empty()) parsed.options.admin_host = parsed.options.host;
+  // Every running request needs room for one token in a step.
+  if (parsed.options.max_batch_tokens == 0) {
+    parsed.options.max_batch_tokens = std::max(512, parsed.options.max_sequences);
+  }
   return parsed;
 }
 

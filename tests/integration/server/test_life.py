@@ -67,6 +67,11 @@ def test_bad_option_is_one_clear_line_and_exit_code_2(arguments, says):
     assert says in result.stderr and len(result.stderr.strip().splitlines()) == 1, result.stderr
 
 
+def test_more_sequences_than_the_default_step_has_tokens_is_fine():
+    with start("--max-sequences", "600") as server:
+        assert requests.get(server.url + "/health/ready", timeout=quern_serve.PATIENCE).status_code == 200
+
+
 def test_host_that_is_not_here_is_refused():
     result = run_to_end(quern_serve.model(MODEL), "--host", "256.0.0.1")
     assert result.returncode == 2 and "256.0.0.1" in result.stderr
