@@ -2,6 +2,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <functional>
 #include <initializer_list>
 #include <memory>
 #include <span>
@@ -68,11 +69,13 @@ class Backend {
   virtual ~Backend() = default;
   virtual const char* name() const = 0;
 
-  // Takes `data`, [rows, cols] in GGUF's layout, into the backend's own memory; `data` is not
-  // needed afterwards. Errors: kResourceExhausted.
+  // Takes `data`, [rows, cols] in GGUF's layout, into the backend's own memory. `taken` is called
+  // with each part of `data` that is no longer needed, so that a large matrix is never wholly in
+  // memory twice. Errors: kResourceExhausted.
+  using PartTaken = std::function<void(std::span<const std::byte> part)>;
   virtual Result<std::unique_ptr<Matrix>> LoadMatrix(kernels::WeightType type,
                                                      std::span<const std::byte> data, int64_t rows,
-                                                     int64_t cols) = 0;
+                                                     int64_t cols, const PartTaken& taken) = 0;
   // `data`, `size` numbers in GGUF's layout, as float32: the small weights that ops take by value.
   virtual std::vector<float> LoadVector(kernels::WeightType type, std::span<const std::byte> data,
                                         int64_t size) = 0;

@@ -1,5 +1,7 @@
 #include "runtime/model/weight_loader.h"
 
+#include "runtime/formats/file_signature.h"
+
 namespace quern {
 namespace {
 
@@ -61,7 +63,9 @@ Result<std::unique_ptr<Matrix>> WeightLoader::LoadMatrix(const std::string& name
                                                          int64_t cols) {
   QUERN_ASSIGN(const GgufTensor* tensor,
                Find(name, {static_cast<uint64_t>(cols), static_cast<uint64_t>(rows)}));
-  auto matrix = backend_->LoadMatrix(KernelType(tensor->type), tensor->data, rows, cols);
+  auto matrix =
+      backend_->LoadMatrix(KernelType(tensor->type), tensor->data, rows, cols,
+                           [this](std::span<const std::byte> part) { file_.ReleasePages(part); });
   if (!matrix) return std::move(matrix).error().Within("tensor " + name);
   file_.ReleasePages(tensor->data);
   resident_bytes_ += (*matrix)->bytes();
@@ -81,7 +85,7 @@ Status WeightLoader::CheckAllUsed() const {
     return MakeError(ErrorCode::kUnsupported,
                      "tensor {} is not part of this architecture as this build knows it: leaving "
                      "it out would give wrong answers",
-                     tensor.name);
+                     Printable(tensor.name));
   }
   return {};
 }

@@ -13,6 +13,8 @@ namespace {
 constexpr double kMiB = 1024.0 * 1024.0;
 // Rows of elementwise work below which handing it to other threads costs more than it saves.
 constexpr int64_t kSerialRows = 16;
+// A matrix is repacked in parts of about this many bytes.
+constexpr int64_t kPartBytes = 4 << 20;
 
 const kernels::PackedMatrix& Packed(const Matrix& matrix) {
   return static_cast<const CpuMatrix&>(matrix).packed();
@@ -38,7 +40,8 @@ void CpuBackend::ForRows(int64_t rows, const Body& body) {
 
 Result<std::unique_ptr<Matrix>> CpuBackend::LoadMatrix(kernels::WeightType type,
                                                        std::span<const std::byte> data,
-                                                       int64_t rows, int64_t cols) {
+                                                       int64_t rows, int64_t cols,
+                                                       const PartTaken& taken) {
   const kernels::PackedMatrix shape{type, kernels_.lanes, rows, cols, nullptr};
   const int64_t bytes = kernels::PackedBytes(shape);
   AlignedMemory memory(static_cast<size_t>(bytes));
@@ -47,9 +50,18 @@ Result<std::unique_ptr<Matrix>> CpuBackend::LoadMatrix(kernels::WeightType type,
                      "no memory for a weight matrix of {:.1f} MiB: give the container more",
                      static_cast<double>(bytes) / kMiB);
   }
-  pool_.ParallelFor(shape.tiles(), 16, [&](int64_t begin, int64_t end, int) {
-    kernels::PackTiles(shape, data.data(), begin, end, memory.as<uint8_t>());
-  });
+  const int64_t row_bytes = static_cast<int64_t>(data.size()) / rows;
+  const int64_t part = std::max<int64_t>(1, kPartBytes / (row_bytes * shape.lanes));
+  for (int64_t first = 0; first < shape.tiles(); first += part) {
+    const int64_t last = std::min(shape.tiles(), first + part);
+    pool_.ParallelFor(last - first, 16, [&](int64_t begin, int64_t end, int) {
+      kernels::PackTiles(shape, data.data(), first + begin, first + end, memory.as<uint8_t>());
+    });
+    const int64_t begin_byte = first * shape.lanes * row_bytes;
+    const int64_t end_byte = std::min(rows, last * shape.lanes) * row_bytes;
+    taken(
+        data.subspan(static_cast<size_t>(begin_byte), static_cast<size_t>(end_byte - begin_byte)));
+  }
   return std::unique_ptr<Matrix>(std::make_unique<CpuMatrix>(shape, std::move(memory)));
 }
 

@@ -21,7 +21,7 @@ class CpuBackend : public Backend {
 
   Result<std::unique_ptr<Matrix>> LoadMatrix(kernels::WeightType type,
                                              std::span<const std::byte> data, int64_t rows,
-                                             int64_t cols) override;
+                                             int64_t cols, const PartTaken& taken) override;
   std::vector<float> LoadVector(kernels::WeightType type, std::span<const std::byte> data,
                                 int64_t size) override;
   Status AllocateKv(const KvShape& shape, const KvLayout& layout) override;
