@@ -86,6 +86,7 @@ InformerOptions Selecting(const OperatorOptions& options, const char* labels) {
   InformerOptions informer;
   informer.ns = options.ns;
   informer.label_selector = labels;
+  informer.transform = KeepAnnotations("serving.quern.dev/");  // the spec hash; none else is read
   return informer;
 }
 

@@ -16,7 +16,7 @@ struct PodCounters {
   enum Field {
     kAdmittedRequests,      // quern_admitted_requests_total
     kAdmittedPromptTokens,  // quern_admitted_prompt_tokens_total
-    kRejectedRequests,      // quern_requests_rejected_total, all reasons
+    kRejectedRequests,      // quern_requests_rejected_total, for want of capacity
     kGeneratedTokens,       // quern_generation_tokens_total
     kPrefilledTokens,       // quern_prompt_tokens_total
     kFinishedRequests,      // quern_requests_finished_total, all reasons

@@ -22,6 +22,18 @@ InformerOptions WithDefaults(InformerOptions options) {
 
 }  // namespace
 
+std::function<void(json&)> KeepAnnotations(std::string prefix) {
+  return [prefix = std::move(prefix)](json& object) {
+    DropManagedFields(object);
+    static const json::json_pointer kAnnotations("/metadata/annotations");
+    if (!object.contains(kAnnotations) || !object[kAnnotations].is_object()) return;
+    json& annotations = object[kAnnotations];
+    for (auto it = annotations.begin(); it != annotations.end();) {
+      it = it.key().starts_with(prefix) ? std::next(it) : annotations.erase(it);
+    }
+  };
+}
+
 Informer::Informer(kube::Client& client, kube::ResourceType type, InformerOptions options,
                    const Clock& clock)
     : client_(client),
@@ -52,12 +64,12 @@ InformerStep Informer::Step(const InformerState& state, std::stop_token stop) {
 
 InformerStep Informer::List(const InformerState& state) {
   lists_.fetch_add(1);
-  auto list = client_.List(
-      type_, options_.ns,
-      {.label_selector = options_.label_selector, .field_selector = options_.field_selector});
+  auto list = client_.List(type_, options_.ns,
+                           {.label_selector = options_.label_selector,
+                            .field_selector = options_.field_selector,
+                            .transform = options_.transform});
   if (!list) return Failed(state, std::move(list).error());
   Contact();
-  for (json& item : list->items) options_.transform(item);
   Notify(store_.Replace(std::move(list->items)));
   synced_.store(true);
   {

@@ -16,6 +16,10 @@ namespace {
 
 constexpr int kListRestarts = 3;
 constexpr size_t kMaxListItems = 1'000'000;
+constexpr int kPageSize = 50;  // where a list in one piece turns out too large for that
+// etcd's first write makes revision 2, so that no object ever has this resource version: as the
+// precondition of an apply it means "only if there is none yet". (Tried on Kubernetes 1.35.)
+constexpr char kNoObjectHas[] = "1";
 
 // What a call is, for messages and metrics.
 struct Verb {
@@ -96,7 +100,9 @@ class RestClient : public Client {
 
   Result<json> Apply(const ResourceType& type, const std::string& ns, const json& object,
                      const ApplyOptions& options) override {
-    QUERN_ASSIGN(const std::string body, Body(kApply, type, ns, object));
+    json wanted = object;
+    if (options.must_create) wanted["metadata"]["resourceVersion"] = kNoObjectHas;
+    QUERN_ASSIGN(const std::string body, Body(kApply, type, ns, wanted));
     return Object(
         kApply, type, ns, ObjectName(object), options.subresource,
         {{"fieldManager", options.field_manager}, {"force", options.force ? "true" : "false"}},
@@ -203,10 +209,10 @@ class RestClient : public Client {
     return Dump(complete, what);
   }
 
-  // One call whose answer is an object.
+  // One call whose answer is an object. `too_large` is set when that is longer than allowed.
   Result<json> Object(const Verb& verb, const ResourceType& type, const std::string& ns,
                       const std::string& name, const std::string& subresource, const Query& query,
-                      const std::string& body) {
+                      const std::string& body, bool* too_large = nullptr) {
     const std::string what = Describe(verb, type, ns, name);
     const bool on_collection =
         std::string_view(verb.name) == "create" || std::string_view(verb.name) == "list";
@@ -225,7 +231,11 @@ class RestClient : public Client {
       auto response = Send(*transport_, request, {deadline, options_.idle_timeout},
                            options_.max_body_bytes, {});
       Record(verb, type, response ? response->head.status : 0, begin);
-      if (!response) return std::move(response).error().Within(what);
+      if (!response) {
+        if (too_large != nullptr)
+          *too_large = response.error().code == ErrorCode::kResourceExhausted;
+        return std::move(response).error().Within(what);
+      }
       const int status = response->head.status;
       if (status >= 200 && status < 300) {
         json object = json::parse(response->body, nullptr, /*allow_exceptions=*/false);
@@ -265,16 +275,23 @@ class RestClient : public Client {
                                const ListOptions& options) {
     ObjectList list;
     std::string next;
-    do {
+    int limit = options.limit;
+    for (;;) {
       // The snapshot is named by the token of the second page on; both together are refused.
-      QUERN_ASSIGN(json page,
-                   Object(kList, type, ns, "", "",
-                          {{"labelSelector", options.label_selector},
-                           {"fieldSelector", options.field_selector},
-                           {"limit", options.limit > 0 ? std::to_string(options.limit) : ""},
-                           {"resourceVersion", next.empty() ? options.resource_version : ""},
-                           {"continue", next}},
-                          ""));
+      bool too_large = false;
+      auto answer = Object(kList, type, ns, "", "",
+                           {{"labelSelector", options.label_selector},
+                            {"fieldSelector", options.field_selector},
+                            {"limit", limit > 0 ? std::to_string(limit) : ""},
+                            {"resourceVersion", next.empty() ? options.resource_version : ""},
+                            {"continue", next}},
+                           "", &too_large);
+      if (too_large && limit != 1) {  // the same page again, with fewer objects
+        limit = limit > 1 ? limit / 2 : kPageSize;
+        continue;
+      }
+      if (!answer) return std::move(answer).error();
+      json page = std::move(*answer);
       if (!page.contains("items") || !(page["items"].is_array() || page["items"].is_null())) {
         return MakeError(ErrorCode::kDataLoss, "{}: the answer has no items",
                          Describe(kList, type, ns, ""));
@@ -282,6 +299,7 @@ class RestClient : public Client {
       for (json& item : page["items"]) {
         if (!item.is_object()) continue;
         FillType(type, item);
+        if (options.transform) options.transform(item);
         list.items.push_back(std::move(item));
       }
       if (list.items.size() > kMaxListItems) {
@@ -290,7 +308,8 @@ class RestClient : public Client {
       }
       list.resource_version = ObjectResourceVersion(page);
       next = StringAt(page, "/metadata/continue");
-    } while (!next.empty());
+      if (next.empty()) break;
+    }
     if (list.resource_version.empty()) {
       return MakeError(ErrorCode::kDataLoss, "{}: the answer has no metadata.resourceVersion",
                        Describe(kList, type, ns, ""));

@@ -26,7 +26,7 @@ struct RestClientOptions {
   std::chrono::milliseconds watch_idle_timeout{150'000};  // the server sends a bookmark a minute
   std::chrono::milliseconds max_retry_after{10'000};      // longer Retry-After: the error goes up
   int max_retries = 4;                                    // after 429 or 503 with Retry-After
-  size_t max_body_bytes = 64u << 20;
+  size_t max_body_bytes = 16u << 20;                      // ten of the largest objects there can be
   size_t max_watch_line_bytes = 16u << 20;         // one event; etcd's limit is 1.5 MiB an object
   std::function<void(const CallRecord&)> on_call;  // from any thread
 };

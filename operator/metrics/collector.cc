@@ -25,6 +25,15 @@ constexpr Series kCounters[] = {
     {"quern_requests_finished_total", Field::kFinishedRequests, false},
 };
 
+// Whether a sample tells of tokens that are asked for. Of the refusals only those for want of
+// capacity do: an idle connection that was closed or a body that was too long would need no replica
+// more.
+bool IsDemand(const MetricSample& sample) {
+  if (sample.name != "quern_requests_rejected_total") return true;
+  const std::string_view reason = sample.Label("reason");
+  return reason == "queue_full" || reason == "admission_full";
+}
+
 // NaN, negative or infinite figures would poison every sum behind them.
 double Sane(double value) { return std::isfinite(value) && value > 0 ? value : 0; }
 
@@ -55,7 +64,7 @@ Result<PodReading> ReadPodMetrics(const std::vector<MetricSample>& samples) {
   for (const MetricSample& sample : samples) {
     if (sample.name.rfind("quern_", 0) != 0) continue;
     for (size_t i = 0; i < std::size(kCounters); ++i) {
-      if (sample.name != kCounters[i].name) continue;
+      if (sample.name != kCounters[i].name || !IsDemand(sample)) continue;
       out.sample.counters[kCounters[i].field] += Sane(sample.value);
       seen[i] = true;
     }

@@ -1,7 +1,6 @@
 #pragma once
 
 #include <chrono>
-#include <functional>
 #include <stop_token>
 #include <string>
 #include <vector>
@@ -15,6 +14,7 @@ struct ScrapeOptions {
   std::chrono::milliseconds timeout{1500};  // one pod's, from connecting to the last byte
   size_t max_body_bytes = 4u << 20;
   int parallel = 8;
+  std::chrono::milliseconds round{5000};  // of all pods: what has not begun by then is left out
 };
 
 struct ScrapeTarget {
@@ -30,15 +30,16 @@ struct ScrapeResult {
   std::chrono::duration<double> duration{0};
 };
 
-// The text at http://ADDRESS:PORT/metrics. No redirect is followed. Errors: kUnavailable (cannot
-// connect, status other than 200), kDeadlineExceeded, kResourceExhausted (a body above the limit).
-// Never throws. Any thread.
+// The text at http://ADDRESS:PORT/metrics; ADDRESS is an IP address. No redirect is followed.
+// Errors: kUnavailable (no address, cannot connect, no HTTP, status other than 200),
+// kDeadlineExceeded, kResourceExhausted (a body, header or trailer above its limit). Holds at most
+// max_body_bytes and 100 KiB. Never throws. Any thread.
 Result<std::string> FetchMetrics(const std::string& address, int port,
                                  const ScrapeOptions& options);
 
-// Reads the metrics of all targets, at most `parallel` at a time; the results are in the order of
-// the targets. Takes at most about targets / parallel x timeout. `stop` skips what has not begun
-// (kCancelled).
+// Reads the metrics of all targets, at most `parallel` at a time and the first first; the results
+// are in the order of the targets. Takes at most `round` + `timeout`. What had not begun by then,
+// or when `stop` was asked for, is kCancelled.
 std::vector<ScrapeResult> ScrapeAll(const std::vector<ScrapeTarget>& targets,
                                     const ScrapeOptions& options, std::stop_token stop);
 

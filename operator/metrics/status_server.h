@@ -16,8 +16,10 @@ struct StatusPage {
 };
 
 // Serves a few GET pages over plain HTTP: /metrics, or health. Everything else is 404, other
-// methods 405. Pages are made on the server's threads, so their functions must be thread-safe and
-// quick.
+// methods 405. Pages are made on the server's one thread, so their functions must be thread-safe
+// and quick. Whoever can reach the port is not trusted: one request a connection, a header of at
+// most 8 KiB within 5 s, no body, 10 s to take the page, 32 connections (beyond, the oldest is
+// closed).
 class StatusServer {
  public:
   using Pages = std::map<std::string, std::function<StatusPage()>>;  // by path

@@ -35,6 +35,7 @@ ChildPlan PlanChildren(const Observed& o, int64_t desired, const ResourceOptions
   for (json& wanted : MakeChildren(e, replicas, options)) {
     const size_t type = TypeOf(wanted);
     const json* live = o.Child(type, kube::ObjectName(wanted));
+    if (live != nullptr) wanted["metadata"]["uid"] = kube::ObjectUid(*live);
     if (live == nullptr) {
       plan.applies.push_back({type, std::move(wanted), PlannedApply::Why::kCreate});
     } else if (SpecHashOf(*live) != SpecHashOf(wanted)) {

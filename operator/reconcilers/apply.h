@@ -13,7 +13,7 @@ namespace quern::control {
 struct PlannedApply {
   enum class Why { kCreate, kChange, kDrift };
   size_t type = 0;  // in kChildTypes
-  json object;
+  json object;      // with the uid of the one that is there, so that no other can take its place
   Why why = Why::kCreate;
 };
 

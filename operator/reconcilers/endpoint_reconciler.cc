@@ -138,9 +138,12 @@ Status EndpointReconciler::ApplyChildren(const Observed& observed, const ChildPl
     const kube::ResourceType& type = *kChildTypes[planned.type];
     const std::string name = kube::ObjectName(planned.object);
     const json* before = observed.Child(planned.type, name);
-    kube::ApplyOptions options;
-    options.field_manager = kFieldOwner;
-    auto applied = client_.Apply(type, e.ns, planned.object, options);
+    auto applied = ApplyChild(e, planned);
+    if (!applied && applied.error().code == ErrorCode::kAlreadyExists) {
+      spdlog::warn("endpoint={} {}", e.key(), applied.error().message);
+      refused.push_back({"NameTaken", applied.error().message});
+      return {};  // what follows would use the foreign object: its account, its policy
+    }
     if (!applied) {
       if (!IsRefusal(applied.error().code)) return std::move(applied).error();
       spdlog::warn("endpoint={} {}", e.key(), applied.error().message);
@@ -163,6 +166,36 @@ Status EndpointReconciler::ApplyChildren(const Observed& observed, const ChildPl
     }
   }
   return {};
+}
+
+Result<json> EndpointReconciler::ApplyChild(const InferenceEndpoint& e,
+                                            const PlannedApply& planned) {
+  const kube::ResourceType& type = *kChildTypes[planned.type];
+  kube::ApplyOptions options;
+  options.field_manager = kFieldOwner;
+  options.must_create = planned.why == PlannedApply::Why::kCreate;
+  auto applied = client_.Apply(type, e.ns, planned.object, options);
+  if (applied) return applied;
+  if (!options.must_create) {
+    // The one that we knew has made way for another: look again, with stores that know of it.
+    const bool swapped = applied.error().code == ErrorCode::kInvalidArgument &&
+                         applied.error().message.find("metadata.uid") != std::string::npos;
+    if (swapped) return Error{ErrorCode::kConflict, applied.error().message};
+    return applied;
+  }
+  if (applied.error().code != ErrorCode::kConflict) return applied;
+  const std::string name = kube::ObjectName(planned.object);
+  QUERN_ASSIGN(const json live, client_.Get(type, e.ns, name));
+  if (!IsControlledBy(live, e)) {
+    return MakeError(ErrorCode::kAlreadyExists,
+                     "{} {}/{} exists and is not this endpoint's: it is left as it is; delete it, "
+                     "or give the endpoint another name",
+                     type.kind, e.ns, name);
+  }
+  json ours = planned.object;  // made by us, and the store does not know of it (yet)
+  ours["metadata"]["uid"] = kube::ObjectUid(live);
+  options.must_create = false;
+  return client_.Apply(type, e.ns, ours, options);
 }
 
 Status EndpointReconciler::Delete(const InferenceEndpoint& e, const PlannedDelete& planned) {

@@ -39,6 +39,9 @@ class EndpointReconciler {
   // Applies what is to be applied; what the API server refuses for good comes back as problems.
   Status ApplyChildren(const Observed& observed, const ChildPlan& plan,
                        std::vector<Problem>& refused);
+  // One apply. An object that is not known to be ours is only ever created, never taken over: where
+  // another one has its name, the error is kAlreadyExists.
+  Result<json> ApplyChild(const InferenceEndpoint& endpoint, const PlannedApply& planned);
   Status Delete(const InferenceEndpoint& endpoint, const PlannedDelete& planned);
   // Writes the status if it differs, tells the events, and makes `observed` know of it.
   Status WriteStatus(Observed& observed, int64_t desired, const std::vector<Problem>& refused);

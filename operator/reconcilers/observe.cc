@@ -15,6 +15,11 @@ const json* Observed::Child(size_t type, const std::string& name) const {
   return nullptr;
 }
 
+bool IsControlledBy(const json& object, const InferenceEndpoint& endpoint) {
+  const auto owner = kube::ControllerOf(object);
+  return owner && owner->uid == endpoint.uid && kube::ObjectNamespace(object) == endpoint.ns;
+}
+
 Result<Observed> Observe(const json& object, const Stores& stores, const ScalingBoard& board,
                          WallTime now) {
   Observed out;
@@ -29,7 +34,9 @@ Result<Observed> Observe(const json& object, const Stores& stores, const Scaling
   }
   for (const Store* store : stores.children) {
     std::vector<json>& children = out.children.emplace_back();
-    for (const auto& child : store->ListByOwner(out.endpoint.uid)) children.push_back(*child);
+    for (const auto& child : store->ListByOwner(out.endpoint.uid)) {
+      if (IsControlledBy(*child, out.endpoint)) children.push_back(*child);
+    }
   }
   for (const auto& pod : stores.pods->ListByLabel(kEndpointLabel, out.endpoint.name)) {
     if (kube::ObjectNamespace(*pod) == out.endpoint.ns) out.pods.push_back(*pod);

@@ -35,6 +35,10 @@ struct Observed {
   const json* Child(size_t type, const std::string& name) const;
 };
 
+// Whether the object's controller is this very endpoint. Anybody can write our uid into an object
+// of another namespace, or as one owner among several: such an object is not ours.
+bool IsControlledBy(const json& object, const InferenceEndpoint& endpoint);
+
 // `object` is the endpoint as last known. Error: kInvalidArgument when it has no name or namespace.
 Result<Observed> Observe(const json& object, const Stores& stores, const ScalingBoard& board,
                          WallTime now);

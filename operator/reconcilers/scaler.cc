@@ -58,6 +58,9 @@ PodFacts FactsOf(const json& pod) {
   return facts;
 }
 
+constexpr int kMaxTimeouts = 10;          // counted; the pause has reached its limit long before
+constexpr Millis kLongestPause = 30'000;  // between two attempts at a pod that does not answer
+
 std::string Figure(double value, int digits) { return fmt::format("{:.{}f}", value, digits); }
 
 std::string Figure(const std::optional<double>& value, int digits) {
@@ -182,31 +185,69 @@ void Scaler::Round(std::stop_token stop) {
     return std::none_of(work.begin(), work.end(),
                         [&](const Work& w) { return w.key == entry.first; });
   });
+  for (Work& w : work) StateOf(w).failures.clear();
+  const std::vector<Target> chosen = ChooseTargets(work, NowMillis());
   std::vector<ScrapeTarget> targets;
-  std::vector<std::pair<size_t, size_t>> owners;  // of each target: endpoint and pod
+  for (const Target& target : chosen) targets.push_back(target.scrape);
+  std::vector<ScrapeResult> results = scrape_(targets, options_.scrape, stop);
+  if (stop.stop_requested()) return;
+  const Millis now = NowMillis();
+  for (size_t t = 0; t < results.size(); ++t) {
+    Take(work[chosen[t].endpoint], chosen[t].pod, std::move(results[t]), now);
+  }
+  for (Work& w : work) Decide(w, now);
+}
+
+std::vector<Scaler::Target> Scaler::ChooseTargets(const std::vector<Work>& work, Millis now) {
+  std::vector<Target> out;
+  std::map<std::string, Asked> present;
   for (size_t i = 0; i < work.size(); ++i) {
     for (size_t p = 0; p < work[i].pods.size(); ++p) {
       const PodFacts& pod = work[i].pods[p];
       if (!pod.readable) continue;
-      targets.push_back({pod.pod.uid, pod.name, pod.address, kAdminPort});
-      owners.emplace_back(i, p);
+      const Asked& asked = present.try_emplace(pod.pod.uid, asked_[pod.pod.uid]).first->second;
+      if (now < asked.not_before) {
+        StateOf(work[i]).failures[pod.name] =
+            fmt::format("{} ({} times; asked less often)", asked.why, asked.timeouts);
+        continue;
+      }
+      out.push_back({i, p, {pod.pod.uid, pod.name, pod.address, kAdminPort}});
     }
   }
-  std::vector<ScrapeResult> results = scrape_(targets, options_.scrape, stop);
-  if (stop.stop_requested()) return;
-  const Millis now = NowMillis();
-  for (Work& w : work) StateOf(w).failures.clear();
-  for (size_t t = 0; t < results.size(); ++t) {
-    const auto [i, p] = owners[t];
-    Endpoint& endpoint = StateOf(work[i]);
-    metrics_.Scraped(results[t].reading.ok(), results[t].duration);
-    if (results[t].reading) {
-      endpoint.collector.Add(work[i].scraped[p], std::move(*results[t].reading), now);
-    } else {
-      endpoint.failures[work[i].pods[p].name] = results[t].reading.error().message;
-    }
+  asked_ = std::move(present);  // without the pods that are no more
+  std::stable_sort(out.begin(), out.end(), [&](const Target& a, const Target& b) {
+    return asked_[a.scrape.uid].last < asked_[b.scrape.uid].last;
+  });
+  return out;
+}
+
+void Scaler::Take(Work& work, size_t pod, ScrapeResult result, Millis now) {
+  Endpoint& endpoint = StateOf(work);
+  const std::string& name = work.pods[pod].name;
+  if (!result.reading && result.reading.error().code == ErrorCode::kCancelled) {
+    endpoint.failures[name] = result.reading.error().message;  // the round was over before its turn
+    return;
   }
-  for (Work& w : work) Decide(w, now);
+  metrics_.Scraped(result.reading.ok(), result.duration);
+  Asked& asked = asked_[result.uid];
+  asked.last = now;
+  if (result.reading) {
+    asked.timeouts = 0;
+    endpoint.collector.Add(work.scraped[pod], std::move(*result.reading), now);
+    return;
+  }
+  endpoint.failures[name] = result.reading.error().message;
+  if (result.reading.error().code != ErrorCode::kDeadlineExceeded) {  // quick, so no burden
+    asked.timeouts = 0;
+    return;
+  }
+  // One timeout is an accident; from the second on the pause doubles.
+  asked.why = result.reading.error().message;
+  asked.timeouts = std::min(asked.timeouts + 1, kMaxTimeouts);
+  if (asked.timeouts > 1) {
+    const Millis pause = options_.interval.count() << (asked.timeouts - 1);
+    asked.not_before = now + std::min<Millis>(pause, kLongestPause);
+  }
 }
 
 void Scaler::Decide(Work& work, Millis now) {

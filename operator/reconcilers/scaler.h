@@ -53,10 +53,26 @@ class Scaler {
     std::map<std::string, std::string> failures;  // by pod: why its last scrape failed
   };
   struct Work;
+  // A pod that was asked. One that keeps silent is asked ever less often, so that it does not use
+  // up the others' time.
+  struct Asked {
+    Millis last = 0;
+    Millis not_before = 0;
+    int timeouts = 0;  // in a row
+    std::string why;   // of the last timeout
+  };
 
   Millis NowMillis() const;
   Endpoint& StateOf(const Work& work);
   std::vector<Work> Collect();
+  // Which pods to ask in this round, those asked longest ago first.
+  struct Target {
+    size_t endpoint, pod;  // in the round's work
+    ScrapeTarget scrape;
+  };
+  std::vector<Target> ChooseTargets(const std::vector<Work>& work, Millis now);
+  // Takes in what a pod answered.
+  void Take(Work& work, size_t pod, ScrapeResult result, Millis now);
   void Decide(Work& work, Millis now);
   void Publish(Work& work, Endpoint& endpoint, ScalingReport report, Millis now);
 
@@ -70,6 +86,7 @@ class Scaler {
   // Wall-clock time at the start, by which steady times become comparable with the pods' own.
   const Millis wall_offset_;
   std::map<kube::ObjectKey, Endpoint> endpoints_;
+  std::map<std::string, Asked> asked_;  // by the pod's uid
 };
 
 // The policy of a spec. `target_tokens_per_second` is 1 where the spec has none (nothing is decided

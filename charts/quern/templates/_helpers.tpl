@@ -54,19 +54,20 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version }}
 - apiGroups: [serving.quern.dev]
   resources: [inferenceendpoints/finalizers]
   verbs: [update]
-# One Deployment per hardware variant. Server-side apply is a patch, and a create where there is nothing yet.
+# One Deployment per hardware variant. Server-side apply is a patch, and a create where there is nothing yet; get tells
+# whose the object is that has the name already.
 - apiGroups: [apps]
   resources: [deployments]
-  verbs: [list, watch, create, patch, delete]
+  verbs: [get, list, watch, create, patch, delete]
 - apiGroups: [""]
   resources: [services, serviceaccounts]
-  verbs: [list, watch, create, patch, delete]
+  verbs: [get, list, watch, create, patch, delete]
 - apiGroups: [policy]
   resources: [poddisruptionbudgets]
-  verbs: [list, watch, create, patch, delete]
+  verbs: [get, list, watch, create, patch, delete]
 - apiGroups: [networking.k8s.io]
   resources: [networkpolicies]
-  verbs: [list, watch, create, patch, delete]
+  verbs: [get, list, watch, create, patch, delete]
 # Which pods to scrape, and why one does not start.
 - apiGroups: [""]
   resources: [pods]

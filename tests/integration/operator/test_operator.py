@@ -79,6 +79,36 @@ def test_an_endpoint_gets_its_objects_and_a_status(world, operator):
     wait(lambda: any(e[:2] == ("Normal", "Ready") for e in world.events("a")), lambda: f"events: {world.events('a')}")
 
 
+@pytest.mark.parametrize("kind, body", [
+    ("serviceaccounts", {"metadata": {"name": "a"}}),
+    ("services", {"metadata": {"name": "a"}, "spec": {"selector": {"app": "theirs"}, "ports": [{"port": 5432}]}}),
+    ("networkpolicies", {"metadata": {"name": "a"}, "spec": {"podSelector": {"matchLabels": {"app": "theirs"}}}}),
+])
+def test_an_object_of_somebody_else_is_never_taken_over(world, operator, kind, body):
+    """Whoever may only create endpoints must not get hold of other objects by giving an endpoint their name."""
+    before = world.api.request("POST", world.path(kind), body)
+    world.create("a")
+    degraded = wait(lambda: (lambda c: c if c.get("reason") == "NameTaken" else None)(world.condition("a", "Degraded")),
+                    lambda: f"NameTaken: {world.endpoint('a').get('status')}")
+    assert before["kind"] in degraded["message"] and f"{world.namespace}/a" in degraded["message"]
+    assert world.condition("a", "Ready")["reason"] == "NameTaken"
+    wait(lambda: any(e[:2] == ("Warning", "NameTaken") for e in world.events("a")), lambda: f"events: {world.events('a')}")
+    assert f"{kind}/a" not in world.children("a")
+    assert world.get("deployments", "a-cpu") is None  # no pod runs under a foreign account or policy
+    world.delete("inferenceendpoints", "a")
+    wait(lambda: not world.endpoint("a"), "the endpoint's end")
+    assert world.get(kind, "a")["metadata"] == before["metadata"]
+
+
+def test_an_own_object_whose_labels_were_taken_off_is_found_again(world, operator):
+    world.create("a")
+    uid = made(world)["services/a"]["metadata"]["uid"]
+    world.patch("services", "a", {"metadata": {"labels": None}})
+    labels = wait(lambda: world.get("services", "a")["metadata"].get("labels"), "the labels")
+    assert labels["app.kubernetes.io/managed-by"] == "quern-operator"
+    assert world.get("services", "a")["metadata"]["uid"] == uid
+
+
 def test_a_settled_endpoint_is_left_alone(world, operator):
     world.create("a")
     serving(world)

@@ -80,7 +80,11 @@ class FakeClient : public kube::Client {
       script = std::move(lists_.front());
       lists_.pop_front();
     }
-    return script(options);
+    auto list = script(options);
+    if (list && options.transform) {
+      for (json& item : list->items) options.transform(item);
+    }
+    return list;
   }
   Result<json> Create(const kube::ResourceType&, const std::string& ns,
                       const json& object) override {

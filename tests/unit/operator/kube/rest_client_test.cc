@@ -3,6 +3,7 @@
 #include <gmock/gmock.h>
 
 #include <cstdio>
+#include <cstring>
 #include <filesystem>
 #include <fstream>
 #include <future>
@@ -286,6 +287,64 @@ TEST_F(RestClientTest, ListsAllPages) {
   EXPECT_EQ(server_->requests()[0].target,
             "/api/v1/configmaps?labelSelector=a%3Db%2Cc%20in%20%28d%29&limit=1");
   EXPECT_THAT(server_->requests()[1].target, HasSubstr("continue=next%20page"));
+}
+
+TEST_F(RestClientTest, APageThatIsTooLongIsAskedForAgainWithFewerObjects) {
+  options_.max_body_bytes = 10'000;
+  constexpr int kObjects = 7;
+  Serve([](const ServedRequest& request, ServedConnection& connection) {
+    const auto number = [&](const char* name, int otherwise) {
+      const size_t at = request.target.find(name);
+      return at == std::string::npos ? otherwise
+                                     : std::stoi(request.target.substr(at + strlen(name)));
+    };
+    const int first = number("continue=", 0);
+    const int end = std::min(first + number("limit=", 1000), kObjects);
+    json page{{"metadata", {{"resourceVersion", "9"}}}, {"items", json::array()}};
+    for (int i = first; i < end; ++i) {
+      page["items"].push_back(
+          {{"metadata", {{"name", std::to_string(i)}, {"x", std::string(4'000, 'x')}}}});
+    }
+    if (end < kObjects) page["metadata"]["continue"] = std::to_string(end);
+    connection.Answer(200, page.dump());
+  });
+  for (const int limit : {0, 8}) {
+    auto list = client().List(kConfigMaps, "ns", {.limit = limit, .transform = [](json& item) {
+                                                    item["metadata"].erase("x");
+                                                  }});
+    ASSERT_TRUE(list.ok()) << list.error().message;
+    ASSERT_EQ(list->items.size(), static_cast<size_t>(kObjects));
+    for (int i = 0; i < kObjects; ++i) {
+      EXPECT_EQ(ObjectName(list->items[i]), std::to_string(i));
+      EXPECT_FALSE(list->items[i]["metadata"].contains("x"));
+    }
+  }
+}
+
+TEST_F(RestClientTest, OneObjectThatIsTooLongIsAnError) {
+  options_.max_body_bytes = 1000;
+  Serve([](const ServedRequest&, ServedConnection& connection) {
+    connection.Answer(200, std::string(2000, ' '));
+  });
+  auto list = client().List(kConfigMaps, "ns", {.limit = 4});
+  ASSERT_FALSE(list.ok());
+  EXPECT_EQ(list.error().code, ErrorCode::kResourceExhausted);
+  EXPECT_EQ(server_->requests().size(), 3u);  // 4, 2, 1
+}
+
+TEST_F(RestClientTest, AnApplyThatMustCreateAsksForAResourceVersionThatNothingHas) {
+  Serve([](const ServedRequest&, ServedConnection& connection) { connection.Answer(200, "{}"); });
+  const json object{{"metadata", {{"name", "a"}}}};
+  for (const bool must_create : {true, false}) {
+    ApplyOptions options;
+    options.field_manager = "test";
+    options.must_create = must_create;
+    ASSERT_TRUE(client().Apply(kConfigMaps, "ns", object, options).ok());
+  }
+  const auto requests = server_->requests();
+  ASSERT_EQ(requests.size(), 2u);
+  EXPECT_EQ(json::parse(requests[0].body)["metadata"]["resourceVersion"], "1");
+  EXPECT_FALSE(json::parse(requests[1].body)["metadata"].contains("resourceVersion"));
 }
 
 TEST_F(RestClientTest, AListWhosePagesExpireStartsOverAndEndsWithOnePiece) {

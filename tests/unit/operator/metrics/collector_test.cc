@@ -48,6 +48,16 @@ TEST(ReadPodMetrics, AddsUpReasonsAndPicksItsSeries) {
   EXPECT_EQ(r.time_to_first_token.size(), 2u);
 }
 
+TEST(ReadPodMetrics, CountsRefusalsOnlyWhereCapacityWasMissing) {
+  const PodReading r =
+      Reading(Page(10, 200, 300) +
+              "quern_requests_rejected_total{model=\"m\",reason=\"queue_full\"} 3\n"
+              "quern_requests_rejected_total{model=\"m\",reason=\"admission_full\"} 2\n"
+              "quern_requests_rejected_total{model=\"m\",reason=\"idle_timeout\"} 90\n"
+              "quern_requests_rejected_total{model=\"m\",reason=\"body_bytes\"} 7\n");
+  EXPECT_EQ(r.sample.counters[PodCounters::kRejectedRequests], 5);
+}
+
 TEST(ReadPodMetrics, NamesTheSeriesThatIsMissing) {
   const auto reading = ReadPodMetrics(*ParsePrometheusText("go_goroutines 3\n"));
   ASSERT_FALSE(reading);

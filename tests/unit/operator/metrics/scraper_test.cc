@@ -106,6 +106,39 @@ TEST(Scraper, ABodyAboveTheLimitIsRefused) {
   EXPECT_EQ(FetchError(server.port(), Quick()).code, ErrorCode::kResourceExhausted);
 }
 
+TEST(Scraper, ChunksHeadersExtensionsAndTrailersAreBounded) {
+  const std::string ok = "HTTP/1.1 200 OK\r\n";
+  const std::string chunked = ok + "Transfer-Encoding: chunked\r\n\r\n";
+  const std::string much(1'000'000, 'a');
+  for (const std::string& answer :
+       {ok + "X: " + much, much, chunked + "5;" + much, chunked + "F4240\r\n" + much,
+        chunked + "4\r\na 1\n\r\n0\r\nX: " + much}) {
+    RawServer server(answer);
+    const Error error = FetchError(server.port(), Quick());
+    EXPECT_NE(error.code, ErrorCode::kDeadlineExceeded) << answer.substr(0, 60);
+    EXPECT_THAT(error.message, HasSubstr("/metrics: ")) << answer.substr(0, 60);
+  }
+}
+
+TEST(Scraper, ReadsChunksAndBodiesThatEndWithTheConnection) {
+  RawServer server(
+      "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n4;x=y\r\na 1\n\r\n0\r\n\r\n");
+  const auto body = FetchMetrics("127.0.0.1", server.port(), Quick());
+  ASSERT_TRUE(body) << body.error().message;
+  EXPECT_EQ(*body, "a 1\n");
+}
+
+TEST(Scraper, ARoundEndsAndLeavesOutWhoseTurnDidNotCome) {
+  RawServer silent("");
+  ScrapeOptions options = Quick();
+  options.parallel = 1;
+  options.round = std::chrono::milliseconds(1);
+  const ScrapeTarget target{"u", "p", "127.0.0.1", silent.port()};
+  const auto results = ScrapeAll({target, target, target}, options, {});
+  EXPECT_EQ(results[1].reading.error().code, ErrorCode::kCancelled);
+  EXPECT_THAT(results[2].reading.error().message, HasSubstr("turn did not come"));
+}
+
 TEST(Scraper, RedirectsAreNotFollowed) {
   RawServer server(
       "HTTP/1.1 302 Found\r\nLocation: http://127.0.0.1:1/\r\nContent-Length: 0\r\n\r\n");
@@ -147,6 +180,74 @@ TEST(StatusServer, ServesItsPagesAndNothingElse) {
   ASSERT_TRUE(server) << server.error().message;
   EXPECT_EQ(*FetchMetrics("127.0.0.1", port, Quick()), "quern_x 1\n");
   EXPECT_FALSE(StatusServer::Start(fmt::format("127.0.0.1:{}", port), {}));
+}
+
+// A connection that sends `bytes` and waits.
+int Connect(int port, const std::string& bytes) {
+  const int fd = socket(AF_INET, SOCK_STREAM, 0);
+  sockaddr_in address{};
+  address.sin_family = AF_INET;
+  address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+  address.sin_port = htons(static_cast<uint16_t>(port));
+  EXPECT_EQ(connect(fd, reinterpret_cast<sockaddr*>(&address), sizeof(address)), 0);
+  EXPECT_EQ(send(fd, bytes.data(), bytes.size(), MSG_NOSIGNAL), static_cast<ssize_t>(bytes.size()));
+  return fd;
+}
+
+// What comes until the other side ends the connection.
+std::string ReadAll(int fd) {
+  std::string out;
+  char chunk[4096];
+  for (ssize_t n; (n = recv(fd, chunk, sizeof(chunk), 0)) > 0;) {
+    out.append(chunk, static_cast<size_t>(n));
+  }
+  close(fd);
+  return out;
+}
+
+class StatusServerTest : public ::testing::Test {
+ protected:
+  StatusServerTest() {
+    { port_ = RawServer("").port(); }
+    auto server =
+        StatusServer::Start(fmt::format("127.0.0.1:{}", port_),
+                            {{"/health/live",
+                              [] {
+                                return StatusPage{503, "no\n"};
+                              }},
+                             {"/throws", []() -> StatusPage { throw std::runtime_error("x"); }}});
+    EXPECT_TRUE(server) << server.error().message;
+    server_ = std::move(server).value();
+  }
+  std::string Ask(const std::string& bytes) { return ReadAll(Connect(port_, bytes)); }
+  int port_ = 0;
+  std::unique_ptr<StatusServer> server_;
+};
+
+TEST_F(StatusServerTest, AnswersEveryRequestOnceAndCloses) {
+  EXPECT_THAT(Ask("GET /health/live?x=y HTTP/1.1\r\nHost: a\r\n\r\n"),
+              ::testing::AllOf(HasSubstr("HTTP/1.1 503"), HasSubstr("\r\n\r\nno\n")));
+  EXPECT_THAT(Ask("GET /nothing HTTP/1.1\r\n\r\n"), HasSubstr("HTTP/1.1 404"));
+  EXPECT_THAT(Ask("POST /health/live HTTP/1.1\r\nContent-Length: 9999999999\r\n\r\n"),
+              HasSubstr("HTTP/1.1 4"));
+  EXPECT_THAT(Ask("GET /throws HTTP/1.1\r\n\r\n"), HasSubstr("HTTP/1.1 500"));
+  EXPECT_THAT(Ask("nonsense\r\n\r\n"), HasSubstr("HTTP/1.1 400"));
+  EXPECT_THAT(Ask("GET / HTTP/1.1\r\nX: " + std::string(9000, 'a')), HasSubstr("HTTP/1.1 431"));
+}
+
+TEST_F(StatusServerTest, ConnectionsHeldOpenDoNotKeepAProbeOut) {
+  std::vector<int> held;
+  for (int i = 0; i < 100; ++i) held.push_back(Connect(port_, "GET /health"));
+  EXPECT_THAT(Ask("GET /health/live HTTP/1.1\r\n\r\n"), HasSubstr("HTTP/1.1 503"));
+  for (int i = 0; i < 60; ++i) EXPECT_EQ(ReadAll(held[i]), "");  // the oldest had to go
+  for (int i = 60; i < 100; ++i) close(held[i]);
+}
+
+TEST_F(StatusServerTest, EndsWithConnectionsOpen) {
+  const int held = Connect(port_, "GET /health");
+  EXPECT_THAT(Ask("GET /health/live HTTP/1.1\r\n\r\n"), HasSubstr("HTTP/1.1 503"));
+  server_.reset();
+  EXPECT_EQ(ReadAll(held), "");
 }
 
 TEST(StatusServer, RefusesAnAddressThatIsNone) {

@@ -13,6 +13,7 @@ TEST(PlanChildren, MakesEveryObjectOnce) {
   for (size_t i = 0; i < plan.applies.size(); ++i) {
     EXPECT_EQ(plan.applies[i].type, i);
     EXPECT_EQ(plan.applies[i].why, Why::kCreate);
+    EXPECT_FALSE(plan.applies[i].object["metadata"].contains("uid"));
   }
 }
 
@@ -27,6 +28,7 @@ TEST(PlanChildren, AppliesTheDeploymentWhenReplicasChange) {
   ASSERT_EQ(plan.applies.size(), 1u);
   EXPECT_EQ(plan.applies[0].why, Why::kChange);
   EXPECT_EQ(plan.applies[0].object["spec"]["replicas"], 3);
+  EXPECT_EQ(plan.applies[0].object["metadata"]["uid"], "uid-of-Deployment");  // this one, no other
 }
 
 TEST(PlanChildren, PutsAnEditedObjectRight) {
@@ -52,6 +54,44 @@ TEST(PlanChildren, KeepsTheOldVariantUntilTheNewOneServes) {
   ASSERT_EQ(plan.deletes.size(), 1u);
   EXPECT_EQ(plan.deletes[0].name, "a-cpu");
   EXPECT_EQ(plan.deletes[0].uid, "uid-of-Deployment");
+}
+
+// Which of the objects in the stores an endpoint takes for its own.
+class ObserveTest : public ::testing::Test {
+ protected:
+  ObserveTest() : children_(std::size(kChildKinds)) {
+    stores_.endpoints = &endpoints_;
+    stores_.pods = &pods_;
+    for (Store& store : children_) stores_.children.push_back(&store);
+  }
+  // A Service by that name whose one owner is the endpoint of the tests.
+  static json Service(const char* ns, const char* name, bool controller = true) {
+    return {{"apiVersion", "v1"},
+            {"kind", "Service"},
+            {"metadata",
+             {{"name", name},
+              {"namespace", ns},
+              {"ownerReferences", json::array({{{"apiVersion", kApiVersion},
+                                                {"kind", kKind},
+                                                {"name", "a"},
+                                                {"uid", "u"},
+                                                {"controller", controller}}})}}}};
+  }
+  Store endpoints_, pods_;
+  std::vector<Store> children_;
+  Stores stores_;
+  ScalingBoard board_;
+};
+
+TEST_F(ObserveTest, OnlyObjectsThatItControlsInItsNamespaceAreAnEndpointsOwn) {
+  children_[1].Put(Service("ns", "a"));
+  children_[1].Put(Service("elsewhere", "a"));
+  children_[1].Put(Service("ns", "borrowed", false));
+  const auto seen = Observe(EndpointObject(), stores_, board_, {});
+  ASSERT_TRUE(seen) << seen.error().message;
+  ASSERT_EQ(seen->children[1].size(), 1u);
+  EXPECT_EQ(seen->children[1][0]["metadata"]["namespace"], "ns");
+  EXPECT_EQ(seen->children[1][0]["metadata"]["name"], "a");
 }
 
 TEST(PlanDeletion, TakesTheDeploymentFirstAndTheRestWhenNoPodIsLeft) {

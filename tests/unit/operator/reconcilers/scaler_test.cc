@@ -40,6 +40,13 @@ class ScalerTest : public ::testing::Test {
   std::vector<ScrapeResult> Scrape(const std::vector<ScrapeTarget>& targets) {
     std::vector<ScrapeResult> out;
     for (const ScrapeTarget& target : targets) {
+      asked_pods_.push_back(target.name);
+      if (target.name == silent_) {
+        out.push_back({target.uid,
+                       MakeError(ErrorCode::kDeadlineExceeded, "pod {}: silence", target.name),
+                       {}});
+        continue;
+      }
       if (failing_) {
         out.push_back(
             {target.uid, MakeError(ErrorCode::kUnavailable, "pod {}: refused", target.name), {}});
@@ -78,6 +85,8 @@ class ScalerTest : public ::testing::Test {
   double tokens_ = 0;
   size_t scraped_ = 0;
   bool failing_ = false;
+  std::string silent_;  // a pod that does not answer
+  std::vector<std::string> asked_pods_;
   std::optional<Scaler> scaler_;
 };
 
@@ -107,6 +116,33 @@ TEST_F(ScalerTest, NamesThePodWhoseMetricsAreMissing) {
   EXPECT_EQ(Report().decision->replicas, 2);
   EXPECT_EQ(Report().active.reason, "MetricsMissing");
   EXPECT_THAT(Report().active.message, testing::HasSubstr("pod a-1: refused"));
+}
+
+TEST_F(ScalerTest, APodThatKeepsSilentIsAskedEverLessOftenAndTheOthersAsBefore) {
+  PutPod("a-1");
+  PutPod("a-2");
+  silent_ = "a-2";
+  Rounds(150, 10);
+  const auto asked = [this](const char* pod) {
+    return std::count(asked_pods_.begin(), asked_pods_.end(), pod);
+  };
+  EXPECT_EQ(asked("a-1"), 150);
+  EXPECT_LT(asked("a-2"), 20);  // 300 s, and 30 s from one to the next in the end
+  EXPECT_GT(asked("a-2"), 8);
+  silent_.clear();  // it speaks again: after the next attempt as often as the other
+  Rounds(16, 10);
+  asked_pods_.clear();
+  Rounds(10, 10);
+  EXPECT_EQ(asked("a-2"), 10);
+}
+
+TEST_F(ScalerTest, OneTimeoutIsNoReasonToAskLess) {
+  PutPod("a-1");
+  silent_ = "a-1";
+  Rounds(1, 10);
+  silent_.clear();
+  Rounds(4, 10);
+  EXPECT_EQ(asked_pods_.size(), 5u);
 }
 
 TEST_F(ScalerTest, WithoutPodsItWaits) {
