@@ -11,7 +11,7 @@ using Seconds = std::chrono::duration<double>;
 class Clock {
  public:
   virtual ~Clock() = default;
-  virtual SteadyTime Now() const = 0;                                // for durations
+  virtual SteadyTime Now() const = 0;                                 // for durations
   virtual std::chrono::system_clock::time_point WallNow() const = 0;  // for people and Kubernetes
 };
 

@@ -9,28 +9,29 @@
 
 namespace quern {
 
-// What kind of failure an Error is: decides the exit code of a program, the HTTP status of a server and
-// whether a controller tries again.
+// What kind of failure an Error is: decides the exit code of a program, the HTTP status of a server
+// and whether a controller tries again.
 enum class ErrorCode {
-  kInvalidArgument,     // the caller's input is wrong and will stay wrong
-  kNotFound,            // the named thing does not exist
-  kAlreadyExists,       // it exists already
-  kConflict,            // somebody else changed it first
-  kPermissionDenied,    // not allowed
-  kResourceExhausted,   // a limit was met; may pass later
-  kUnavailable,         // the other side cannot be reached or is not ready; may pass later
-  kDeadlineExceeded,    // it took too long; may pass later
-  kCancelled,           // the caller no longer wants it
-  kUnsupported,         // well-formed, but this build or version cannot do it
-  kDataLoss,            // bytes are truncated or contradict themselves
-  kExpired,             // a resource version or cursor is too old (HTTP 410)
-  kInternal,            // a bug of ours
+  kInvalidArgument,    // the caller's input is wrong and will stay wrong
+  kNotFound,           // the named thing does not exist
+  kAlreadyExists,      // it exists already
+  kConflict,           // somebody else changed it first
+  kPermissionDenied,   // not allowed
+  kResourceExhausted,  // a limit was met; may pass later
+  kUnavailable,        // the other side cannot be reached or is not ready; may pass later
+  kDeadlineExceeded,   // it took too long; may pass later
+  kCancelled,          // the caller no longer wants it
+  kUnsupported,        // well-formed, but this build or version cannot do it
+  kDataLoss,           // bytes are truncated or contradict themselves
+  kExpired,            // a resource version or cursor is too old (HTTP 410)
+  kInternal,           // a bug of ours
 };
 
 // Stable lower-case name ("invalid_argument"), for logs and metrics.
 const char* ErrorCodeName(ErrorCode code);
 
-// An error that a person can act on: the message says what was wrong, where, and what would be right.
+// An error that a person can act on: the message says what was wrong, where, and what would be
+// right.
 struct Error {
   ErrorCode code = ErrorCode::kInternal;
   std::string message;
@@ -52,8 +53,9 @@ Error MakeError(ErrorCode code, fmt::format_string<Args...> format, Args&&... ar
 template <typename T>
 class [[nodiscard]] Result {
  public:
-  Result(T value) : state_(std::in_place_index<0>, std::move(value)) {}       // NOLINT: implicit on purpose
-  Result(Error error) : state_(std::in_place_index<1>, std::move(error)) {}   // NOLINT
+  Result(T value)
+      : state_(std::in_place_index<0>, std::move(value)) {}  // NOLINT: implicit on purpose
+  Result(Error error) : state_(std::in_place_index<1>, std::move(error)) {}  // NOLINT
 
   bool ok() const { return state_.index() == 0; }
   explicit operator bool() const { return ok(); }
@@ -93,7 +95,7 @@ template <>
 class [[nodiscard]] Result<void> {
  public:
   Result() = default;
-  Result(Error error) : error_(std::move(error)), ok_(false) {}  // NOLINT
+  Result(Error error) : error_(std::move(error)), ok_(false) {}  // NOLINT: as above
 
   bool ok() const { return ok_; }
   explicit operator bool() const { return ok_; }
@@ -127,9 +129,11 @@ using Status = Result<void>;
 // QUERN_ASSIGN(auto x, MaybeX()): x is the value, or the enclosing function returns the error.
 #define QUERN_ASSIGN(declaration, expr) \
   QUERN_ASSIGN_IMPL(QUERN_CONCAT(quern_result_, __LINE__), declaration, expr)
+// NOLINTBEGIN(bugprone-macro-parentheses): a declaration cannot stand in parentheses.
 #define QUERN_ASSIGN_IMPL(name, declaration, expr) \
   auto name = (expr);                              \
   if (!name) return std::move(name).error();       \
   declaration = std::move(name).value()
+// NOLINTEND(bugprone-macro-parentheses)
 
 }  // namespace quern
