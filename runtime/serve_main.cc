@@ -3,6 +3,7 @@
 #include <signal.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <condition_variable>
 #include <cstdlib>
 #include <ctime>
@@ -95,8 +96,14 @@ Result<std::unique_ptr<LoadedModel>> Load(const ServeOptions& options, ServingSt
   state.SetLoading("reading the model file");
   spdlog::info("loading {}", options.model);
   QUERN_ASSIGN(auto file, GgufFile::Open(options.model));
+  QUERN_TRY(RequireWholeModel(*file));
   state.SetLoading("tokenizer");
   QUERN_ASSIGN(loaded->tokenizer, Tokenizer::FromGguf(*file));
+  size_t longest = 4;  // a character without a token of its own becomes one, too
+  for (TokenId id = 0; id < loaded->tokenizer->vocab_size(); ++id) {
+    longest = std::max(longest, loaded->tokenizer->TokenBytes(id, /*render_special=*/true).size());
+  }
+  loaded->longest_token_bytes = static_cast<int64_t>(longest);
   if (auto chat = ChatTemplate::FromGguf(*file)) {
     loaded->chat_template = std::move(chat).value();
   } else {
@@ -165,6 +172,10 @@ Result<std::string> OpenPorts(const ServeOptions& options, http::HttpObserver& o
   admin.port = options.admin_port;
   admin.observer = &observer;
   admin.limits.max_connections = 64;
+  // The kubelet's probes must get through whoever else holds connections open.
+  admin.limits.replace_idle = true;
+  admin.limits.header_timeout = std::chrono::seconds(5);
+  admin.limits.idle_timeout = std::chrono::seconds(20);
   admin.limits.max_body_bytes = 64 * 1024;
   QUERN_ASSIGN(const uint16_t admin_port, http.Listen(admin, api.AdminRouter()));
   spdlog::info("listening: API http://{}:{}/v1, metrics http://{}:{}/metrics", options.host, port,

@@ -19,7 +19,7 @@ struct ServeOptions {
   int threads = 0;  // 0: the cgroup's CPU quota
   int32_t max_sequences = 32;
   int32_t max_waiting = 256;
-  int32_t max_batch_tokens = 0;     // 0: 512, at least max_sequences; set by parsing
+  int32_t max_batch_tokens = 0;    // 0: 512, at least max_sequences; set by parsing
   int32_t max_context_tokens = 0;  // 0: the model's
   int64_t kv_memory_bytes = 0;     // 0: from free memory
   int32_t max_connections = 1024;

@@ -105,9 +105,10 @@ std::optional<std::vector<std::string_view>> GgufFile::FindStringArray(std::stri
   return out;
 }
 
-std::optional<std::vector<int64_t>> GgufFile::FindIntArray(std::string_view key) const {
+std::optional<std::vector<int64_t>> GgufFile::FindIntArray(std::string_view key,
+                                                           uint64_t max_count) const {
   const Value* value = FindValue(key);
-  if (!value || !value->is_array) return std::nullopt;
+  if (!value || !value->is_array || value->count > max_count) return std::nullopt;
   const uint64_t width = GgufScalarBytes(value->type);
   if (width == 0) return std::nullopt;
   std::vector<int64_t> out;

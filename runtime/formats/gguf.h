@@ -104,7 +104,9 @@ class GgufFile {
   std::optional<double> FindFloat(std::string_view key) const;  // f32 or f64
   std::optional<bool> FindBool(std::string_view key) const;
   std::optional<std::vector<std::string_view>> FindStringArray(std::string_view key) const;
-  std::optional<std::vector<int64_t>> FindIntArray(std::string_view key) const;  // also of bools
+  // Also of bools. nullopt, too, for more than `max_count` values: what is returned takes eight
+  // times the memory that small integers take in the file.
+  std::optional<std::vector<int64_t>> FindIntArray(std::string_view key, uint64_t max_count) const;
   std::optional<std::vector<float>> FindFloatArray(std::string_view key) const;  // f32 or f64
   std::vector<std::string_view> Keys() const;  // in the file's order
 

@@ -8,17 +8,28 @@ namespace quern::http {
 
 // What one listener allows its clients. Whatever is met is told to the HttpObserver.
 struct HttpLimits {
-  int max_connections = 1024;               // beyond it: 503 and close
+  int max_connections = 1024;  // beyond it: 503 and close
+  // Beyond max_connections the connection that has been without a request for longest is closed
+  // instead, so that nobody is shut out by connections that do nothing.
+  bool replace_idle = false;
   size_t max_header_bytes = 16 * 1024;      // request line and fields; beyond it: 431
   size_t max_body_bytes = 4 * 1024 * 1024;  // beyond it: 413
   size_t max_pipelined_bytes = 64 * 1024;   // read ahead while a response is under way
   size_t max_stream_buffer = 1024 * 1024;   // unsent bytes of one stream; beyond it: dropped
-  size_t stream_high_water = 64 * 1024;     // writers are asked to hold back from here
+  // Over all connections of the listener: bodies that are still arriving, and answers that clients
+  // have not taken yet. Beyond it 503 and close for whoever adds more than `small_bytes`; what is
+  // smaller is bounded by max_connections, so that large ones cannot shut out small ones.
+  size_t max_held_body_bytes = 64 * 1024 * 1024;
+  size_t max_held_response_bytes = 64 * 1024 * 1024;
+  size_t small_bytes = 16 * 1024;
+  size_t stream_high_water = 64 * 1024;              // writers are asked to hold back from here
   std::chrono::milliseconds header_timeout{10'000};  // from the first byte; beyond it: 408
   std::chrono::milliseconds body_timeout{60'000};    // for the whole body; beyond it: 408
   std::chrono::milliseconds idle_timeout{75'000};    // between requests; beyond it: closed
   std::chrono::milliseconds write_timeout{30'000};   // without one byte taken; beyond it: dropped
-  std::chrono::milliseconds linger_timeout{2'000};   // for the client to close after our last byte
+  // Of a client for which bytes wait all the time, over each write_timeout; below it: dropped.
+  size_t min_drain_bytes_per_second = 1024;
+  std::chrono::milliseconds linger_timeout{2'000};  // for the client to close after our last byte
 };
 
 enum class HttpLimit {
@@ -30,6 +41,8 @@ enum class HttpLimit {
   kIdleTime,
   kWriteTime,
   kStreamBuffer,
+  kHeldBodies,
+  kHeldResponses,
 };
 
 // Stable names, for labels of metrics.
@@ -51,6 +64,10 @@ constexpr std::string_view HttpLimitName(HttpLimit limit) {
       return "write_timeout";
     case HttpLimit::kStreamBuffer:
       return "stream_buffer";
+    case HttpLimit::kHeldBodies:
+      return "held_bodies";
+    case HttpLimit::kHeldResponses:
+      return "held_responses";
   }
   return "unknown";
 }

@@ -60,6 +60,7 @@ class HttpServer::Impl {
   void OnAccepted(Listener* listener, const error_code& error, tcp::socket socket);
   void Adopt(Listener* listener, tcp::socket socket);
   void TurnAway(Listener* listener, tcp::socket socket);
+  bool ReplaceIdle(Listener* listener);
   void CloseAcceptors();
   template <typename F>
   void ForEachSession(F&& f) {
@@ -159,7 +160,8 @@ void HttpServer::Impl::OnAccepted(Listener* listener, const error_code& error, t
   }
   if (!error) {
     // Counted per port: a flood on the public one must not shut out the administrative one.
-    if (listener->context->connections.load() >= listener->context->limits.max_connections) {
+    if (listener->context->connections.load() >= listener->context->limits.max_connections &&
+        !ReplaceIdle(listener)) {
       TurnAway(listener, std::move(socket));
     } else {
       Adopt(listener, std::move(socket));
@@ -180,6 +182,23 @@ void HttpServer::Impl::Adopt(Listener* listener, tcp::socket socket) {
     sessions_.insert(session.get());
   }
   session->Start();
+}
+
+// Makes room by closing what has waited longest. False if the listener does not do so, or all
+// connections are being answered.
+bool HttpServer::Impl::ReplaceIdle(Listener* listener) {
+  if (!listener->context->limits.replace_idle) return false;
+  std::shared_ptr<Session> longest;
+  ForEachSession([&](Session& session) {
+    if (session.context() != listener->context.get()) return;
+    if (session.waiting_since() == Session::kNotWaiting) return;
+    if (!longest || session.waiting_since() < longest->waiting_since()) {
+      longest = session.shared_from_this();
+    }
+  });
+  if (!longest) return false;
+  longest->Replace();
+  return true;
 }
 
 void HttpServer::Impl::TurnAway(Listener* listener, tcp::socket socket) {

@@ -54,8 +54,28 @@ void Session::Abort() {
   net::post(socket_.get_executor(), [self = shared_from_this()] { self->Close(); });
 }
 
+void Session::Replace() {
+  waiting_since_.store(kNotWaiting);
+  net::post(socket_.get_executor(), [self = shared_from_this()] {
+    if (self->phase_ == Phase::kHandling) return;  // a request has come after all
+    self->MetLimit(HttpLimit::kConnections);
+    self->Close();
+  });
+}
+
 void Session::Send(const Response& response) {
   if (phase_ != Phase::kHandling || stream_begun_) return;
+  if (response.body.size() > context_->limits.small_bytes &&
+      ResponsesExceeded(response.body.size())) {
+    MetLimit(HttpLimit::kHeldResponses);
+    keep_alive_ = false;
+    Response refusal;
+    refusal.status = 503;
+    refusal.headers.emplace_back("Retry-After", "1");
+    refusal.body = context_->router->ErrorJson(
+        503, "too many large answers wait for clients that read slowly; try again later");
+    return Send(refusal);
+  }
   keep_alive_ = keep_alive_ && !context_->draining.load();
   Queue(ResponseHead(response, response.body.size(), /*chunked=*/false, keep_alive_));
   if (!head_only_) Queue(response.body);
@@ -80,9 +100,15 @@ void Session::WriteChunk(std::string_view bytes) {
     Close();
     return;
   }
+  if (UnsentBytes() + bytes.size() > context_->limits.small_bytes &&
+      ResponsesExceeded(bytes.size())) {
+    MetLimit(HttpLimit::kHeldResponses);
+    Close();
+    return;
+  }
   if (chunked_) {
-    out_ += fmt::format("{:x}\r\n", bytes.size());
-    out_ += bytes;
+    Queue(fmt::format("{:x}\r\n", bytes.size()));
+    Queue(bytes);
     Queue("\r\n");
   } else {
     Queue(bytes);
@@ -95,8 +121,14 @@ void Session::FinishStream() {
   ResponseComplete(status_);
 }
 
+bool Session::ResponsesExceeded(size_t more) const {
+  return context_->held_response_bytes.load() + more > context_->limits.max_held_response_bytes;
+}
+
 void Session::Queue(std::string_view bytes) {
+  if (phase_ == Phase::kClosed) return;
   out_ += bytes;
+  context_->held_response_bytes += bytes.size();
   FlushSome();
 }
 
@@ -109,6 +141,10 @@ void Session::FlushSome() {
     if (writing_bytes_.empty()) return;
   }
   write_pending_ = true;
+  if (!backlog_since_) {
+    backlog_since_ = std::chrono::steady_clock::now();
+    backlog_drained_ = 0;
+  }
   write_timer_.Set(context_->limits.write_timeout, shared_from_this());
   // Posted, so that the pieces a handler queues in one go leave in one system call.
   net::post(socket_.get_executor(), [self = shared_from_this()] {
@@ -129,9 +165,31 @@ void Session::OnWritten(const error_code& error, size_t bytes) {
   if (phase_ == Phase::kClosed) return;
   if (error) return Close();
   written_ += bytes;
-  if (UnsentBytes() > 0) return FlushSome();
+  context_->held_response_bytes -= bytes;
+  if (UnsentBytes() > 0) {
+    if (!DrainsFastEnough(bytes)) {
+      MetLimit(HttpLimit::kWriteTime);
+      return Close();
+    }
+    return FlushSome();
+  }
+  backlog_since_.reset();
   write_timer_.Clear();
   AfterFlush();
+}
+
+// A client that takes a byte now and then must not hold an answer for ever.
+bool Session::DrainsFastEnough(size_t bytes) {
+  backlog_drained_ += bytes;
+  const auto now = std::chrono::steady_clock::now();
+  const auto elapsed = std::chrono::duration_cast<std::chrono::milliseconds>(now - *backlog_since_);
+  if (elapsed < context_->limits.write_timeout) return true;
+  const size_t wanted =
+      context_->limits.min_drain_bytes_per_second * static_cast<size_t>(elapsed.count()) / 1000;
+  const bool enough = backlog_drained_ >= wanted;
+  backlog_since_ = now;
+  backlog_drained_ = 0;
+  return enough;
 }
 
 void Session::AfterFlush() {
@@ -153,6 +211,7 @@ void Session::ResponseComplete(int status) {
   on_gone_ = nullptr;
   stream_begun_ = false;
   phase_ = Phase::kFlushing;
+  waiting_since_.store(std::chrono::steady_clock::now().time_since_epoch().count());
   if (context_->observer) context_->observer->OnRequest(handler_name_, status);
 }
 
@@ -179,6 +238,8 @@ void Session::Close() {
   const bool unanswered = phase_ == Phase::kHandling;
   phase_ = Phase::kClosed;
   ++request_number_;
+  CountBody(0);
+  context_->held_response_bytes -= UnsentBytes();
   error_code ignored;
   socket_.close(ignored);
   read_timer_.Cancel();

@@ -6,7 +6,9 @@
 #include <boost/beast/core/flat_buffer.hpp>
 #include <boost/beast/http/parser.hpp>
 #include <boost/beast/http/string_body.hpp>
+#include <chrono>
 #include <functional>
+#include <limits>
 #include <memory>
 #include <optional>
 #include <string>
@@ -23,7 +25,9 @@ struct SessionContext {
   HttpLimits limits;
   HttpObserver* observer = nullptr;  // may be null
   std::atomic<bool> draining{false};
-  std::atomic<int> connections{0};  // sessions that are not closed
+  std::atomic<int> connections{0};             // sessions that are not closed
+  std::atomic<size_t> held_body_bytes{0};      // of requests that are still arriving
+  std::atomic<size_t> held_response_bytes{0};  // queued and not yet taken by the sockets
 };
 
 // One connection: requests one after the other (pipelined ones wait in the buffer), each answered
@@ -42,6 +46,15 @@ class Session : public std::enable_shared_from_this<Session> {
   void BeginDrain();  // closes if idle; the response under way is the last otherwise
   void Abort();       // closes now
 
+  static constexpr std::chrono::steady_clock::rep kNotWaiting =
+      std::numeric_limits<std::chrono::steady_clock::rep>::max();
+  // When it began to wait for the next whole request (steady clock); kNotWaiting while one is being
+  // answered. Any thread.
+  std::chrono::steady_clock::rep waiting_since() const { return waiting_since_.load(); }
+  // Closes in favour of another connection; is not waiting from here on. Any thread.
+  void Replace();
+  const SessionContext* context() const { return context_.get(); }
+
  private:
   class ResponderImpl;
   enum class Phase { kIdle, kHeader, kBody, kHandling, kFlushing, kLinger, kClosed };
@@ -57,7 +70,8 @@ class Session : public std::enable_shared_from_this<Session> {
   void Dispatch();
   void NextRequest();
   void OnReadTimeout();
-  void Refuse(int status, std::string_view message);
+  void Refuse(int status, std::string_view message, Headers headers = {});
+  void CountBody(size_t bytes);  // what this session holds of a body that is arriving
 
   // Writing (session.cc)
   void Send(const Response& response);
@@ -67,11 +81,14 @@ class Session : public std::enable_shared_from_this<Session> {
   void Queue(std::string_view bytes);
   void FlushSome();
   void OnWritten(const boost::system::error_code& error, size_t bytes);
+  bool DrainsFastEnough(size_t bytes);
   void ResponseComplete(int status);
   void AfterFlush();
   void Linger();
   void MetLimit(HttpLimit limit);
   void Close();
+  // Whether `more` bytes for the client would hold too much for slow readers, over all sessions.
+  bool ResponsesExceeded(size_t more) const;
   size_t UnsentBytes() const { return out_.size() + writing_bytes_.size() - written_; }
 
   boost::asio::ip::tcp::socket socket_;
@@ -82,6 +99,8 @@ class Session : public std::enable_shared_from_this<Session> {
   LazyTimer write_timer_;
 
   Phase phase_ = Phase::kIdle;
+  std::atomic<std::chrono::steady_clock::rep> waiting_since_{
+      std::chrono::steady_clock::now().time_since_epoch().count()};
   boost::beast::flat_buffer in_;  // read, not yet parsed
   // Where the pending read puts its bytes: not in_, which may be parsed meanwhile.
   std::array<char, 8 * 1024> read_bytes_;
@@ -89,6 +108,7 @@ class Session : public std::enable_shared_from_this<Session> {
   bool read_pending_ = false;
   bool end_seen_ = false;  // the client has closed its side
   size_t lingered_bytes_ = 0;
+  size_t counted_body_bytes_ = 0;  // this session's part of context_->held_body_bytes
 
   // The request under way.
   uint64_t request_number_ = 0;  // a Responder of an earlier request does nothing
@@ -106,6 +126,9 @@ class Session : public std::enable_shared_from_this<Session> {
   std::string writing_bytes_;  // what the write under way is taken from
   size_t written_ = 0;         // bytes of writing_bytes_ that have gone out
   bool write_pending_ = false;
+  // Since when bytes have waited all the time, and how many have gone out since.
+  std::optional<std::chrono::steady_clock::time_point> backlog_since_;
+  size_t backlog_drained_ = 0;
 };
 
 }  // namespace quern::http

@@ -84,6 +84,18 @@ void Session::Consume() {
   in_.consume(parser_->put(in_.data(), error));
   if (error && error != bhttp::error::need_more) return OnParseError(error);
   if (parser_->is_done()) return Dispatch();
+  // The parser bounds the header and the body, but not what belongs to neither: it waits for the
+  // end of a chunk's line, extensions included, however long that is.
+  if (in_.size() > context_->limits.max_header_bytes) {
+    return OnParseError(bhttp::error::header_limit);
+  }
+  CountBody(parser_->get().body().size());
+  if (counted_body_bytes_ > context_->limits.small_bytes &&
+      context_->held_body_bytes.load() > context_->limits.max_held_body_bytes) {
+    MetLimit(HttpLimit::kHeldBodies);
+    return Refuse(503, "too many large requests are arriving at once; try again later",
+                  {{"Retry-After", "1"}});
+  }
   if (phase_ == Phase::kHeader && parser_->is_header_done()) OnHeader();
   ArmRead();
 }
@@ -137,22 +149,32 @@ void Session::OnReadTimeout() {
 }
 
 // Answers a request that was not read to its end; the connection cannot be used further.
-void Session::Refuse(int status, std::string_view message) {
+void Session::Refuse(int status, std::string_view message, Headers headers) {
   phase_ = Phase::kHandling;
+  parser_.reset();  // and the part of the body that has come
+  CountBody(0);
   handler_name_ = "none";
   head_only_ = false;
   keep_alive_ = false;
   read_timer_.Clear();
   Response response;
   response.status = status;
+  response.headers = std::move(headers);
   response.body = context_->router->ErrorJson(status, message);
   Send(response);
 }
 
+void Session::CountBody(size_t bytes) {
+  context_->held_body_bytes += bytes - counted_body_bytes_;  // wraps, and so also subtracts
+  counted_body_bytes_ = bytes;
+}
+
 void Session::Dispatch() {
   phase_ = Phase::kHandling;
+  waiting_since_.store(kNotWaiting);
   read_timer_.Clear();
   auto message = parser_->release();
+  CountBody(0);  // the handler's from here on
   const std::string_view target(message.target().data(), message.target().size());
   const size_t question = target.find('?');
   Request request;

@@ -1,6 +1,9 @@
 #include "runtime/model/hyperparameters.h"
 
+#include <algorithm>
 #include <cmath>
+
+#include "runtime/formats/file_signature.h"
 
 namespace quern {
 namespace {
@@ -18,7 +21,8 @@ class Reader {
   Result<int> Size(std::string_view name) const {
     // Some models give one value for every layer; those that differ between layers are not
     // supported.
-    if (const auto values = file_.FindIntArray(Key(name)); values && !values->empty()) {
+    const uint64_t most = std::max<uint64_t>(file_.tensors().size(), 1);  // layers there may be
+    if (const auto values = file_.FindIntArray(Key(name), most); values && !values->empty()) {
       for (int64_t value : *values) {
         if (value != values->front()) {
           return MakeError(ErrorCode::kUnsupported,
@@ -71,7 +75,8 @@ Status ReadRope(const GgufFile& file, const Reader& reader, Hyperparameters* h) 
   const auto type = file.FindString(reader.Key("rope.scaling.type"));
   if (type && *type != "none" && *type != "linear") {
     return MakeError(ErrorCode::kUnsupported,
-                     "RoPE scaling '{}' is not supported; supported: none, linear", *type);
+                     "RoPE scaling '{}' is not supported; supported: none, linear",
+                     Printable(*type));
   }
   if (type && *type == "linear") {
     QUERN_ASSIGN(h->rope_linear_factor, reader.NumberOr("rope.scaling.factor", 1));
@@ -89,6 +94,13 @@ Result<Hyperparameters> ReadHyperparameters(const GgufFile& file) {
   h.architecture = architecture;
   reader.set_architecture(h.architecture);
   QUERN_ASSIGN(h.layers, reader.Size("block_count"));
+  // Before anything is allocated for each layer: all of them have tensors.
+  if (static_cast<uint64_t>(h.layers) > file.tensors().size()) {
+    return MakeError(ErrorCode::kDataLoss,
+                     "metadata {} is {}, but the file has only {} tensors: expected at least one "
+                     "for each layer",
+                     reader.Key("block_count"), h.layers, file.tensors().size());
+  }
   QUERN_ASSIGN(h.width, reader.Size("embedding_length"));
   QUERN_ASSIGN(h.ffn_width, reader.Size("feed_forward_length"));
   QUERN_ASSIGN(h.context_tokens, reader.Size("context_length"));
@@ -106,6 +118,12 @@ Result<Hyperparameters> ReadHyperparameters(const GgufFile& file) {
                      "heads with keys of {} and values of {} elements are not supported: expected "
                      "the same, up to 4096",
                      h.head_dim, value_dim);
+  }
+  // Rows of queries, keys and values are indexed with int; there are at most as many KV heads.
+  if (static_cast<uint64_t>(h.heads) * static_cast<uint64_t>(h.head_dim) > kLargest) {
+    return MakeError(ErrorCode::kDataLoss,
+                     "{} attention heads of {} elements make {}: expected at most {}", h.heads,
+                     h.head_dim, int64_t{h.heads} * h.head_dim, kLargest);
   }
   QUERN_ASSIGN(const double epsilon, reader.NumberOr("attention.layer_norm_rms_epsilon", 1e-5));
   h.epsilon = static_cast<float>(epsilon);

@@ -2,6 +2,7 @@
 
 #include <map>
 
+#include "runtime/formats/file_signature.h"
 #include "runtime/model/decoder.h"
 
 namespace quern {
@@ -22,8 +23,8 @@ Result<const Family*> FindFamily(const GgufFile& file) {
     names += family.architecture;
   }
   return MakeError(ErrorCode::kUnsupported,
-                   "architecture '{}' is not supported; supported architectures: {}", architecture,
-                   names);
+                   "architecture '{}' is not supported; supported architectures: {}",
+                   Printable(architecture), names);
 }
 
 // The type that most bytes are stored as.
@@ -47,10 +48,8 @@ ModelInfo Describe(const GgufFile& file, const Hyperparameters& h, int64_t weigh
   ModelInfo info;
   info.architecture = h.architecture;
   const size_t slash = file.path().find_last_of('/');
-  info.name =
-      file.FindString("general.name")
-          .value_or(slash == std::string::npos ? file.path()
-                                               : std::string_view(file.path()).substr(slash + 1));
+  const auto file_name = std::string_view(file.path()).substr(slash + 1);  // npos + 1: all of it
+  info.name = Printable(file.FindString("general.name").value_or(file_name), 256);
   info.quantization = MainType(file);
   info.vocab_size = h.vocab_size;
   info.context_tokens = h.context_tokens;
@@ -67,6 +66,7 @@ ModelInfo Describe(const GgufFile& file, const Hyperparameters& h, int64_t weigh
 }
 
 Result<std::unique_ptr<Model>> LoadDecoder(const GgufFile& file, const ModelOptions& options) {
+  QUERN_TRY(RequireWholeModel(file));
   QUERN_ASSIGN(const Family* family, FindFamily(file));
   QUERN_ASSIGN(Hyperparameters h, ReadHyperparameters(file));
   QUERN_ASSIGN(std::unique_ptr<Backend> backend, MakeCpuBackend(options.threads));
@@ -79,6 +79,16 @@ Result<std::unique_ptr<Model>> LoadDecoder(const GgufFile& file, const ModelOpti
 }
 
 }  // namespace
+
+Status RequireWholeModel(const GgufFile& file) {
+  const uint64_t count = file.FindUint("split.count").value_or(1);
+  if (count <= 1) return {};
+  return MakeError(
+      ErrorCode::kUnsupported,
+      "this is file {} of a model that is split over {} files, which is not supported: "
+      "join them with llama.cpp's 'llama-gguf-split --merge FIRST-FILE JOINED-FILE'",
+      file.FindUint("split.no").value_or(0) + 1, count);
+}
 
 Result<std::unique_ptr<Model>> Model::Load(std::unique_ptr<GgufFile> file,
                                            const ModelOptions& options) {

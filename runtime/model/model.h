@@ -12,37 +12,46 @@
 namespace quern {
 
 struct ModelInfo {
-  std::string architecture;   // "llama", "gemma3"
-  std::string name;           // general.name, or the file's name
-  std::string quantization;   // what most weight bytes are stored as: "Q4_1", "Q8_0"
+  std::string architecture;  // "llama", "gemma3"
+  std::string name;          // general.name, or the file's name
+  std::string quantization;  // what most weight bytes are stored as: "Q4_1", "Q8_0"
   int32_t vocab_size = 0;
   int32_t context_tokens = 0;  // trained context length
   int32_t num_layers = 0;
   int64_t parameters = 0;
-  int64_t weight_bytes = 0;         // resident bytes of the weights, repacked ones counted once
-  int64_t kv_bytes_per_token = 0;   // over all layers, in the KV format chosen
+  int64_t weight_bytes = 0;        // resident bytes of the weights, repacked ones counted once
+  int64_t kv_bytes_per_token = 0;  // over all layers, in the KV format chosen
 };
 
 struct ModelOptions {
   int threads = 0;  // 0: the cgroup's CPU quota, at most the machine's cores
 };
 
+// kUnsupported when the file holds only a part of a model (metadata split.count over 1), with how
+// to join the parts. Model::Load asks, too; whoever reads other parts of the file before can ask
+// first.
+Status RequireWholeModel(const GgufFile& file);
+
 // A loaded model with its backend and its KV cache. One Forward at a time: not thread-safe.
 class Model {
  public:
-  // Loads weights (repacking where that is faster, letting the mapped pages go). Errors: kUnsupported (architecture,
-  // tensor type; lists those that are), kDataLoss (missing or misshapen tensor, by name).
-  static Result<std::unique_ptr<Model>> Load(std::unique_ptr<GgufFile> file, const ModelOptions& options);
+  // Loads weights (repacking where that is faster, letting the mapped pages go). Errors:
+  // kUnsupported (architecture, tensor type; lists those that are), kDataLoss (missing or misshapen
+  // tensor, by name).
+  static Result<std::unique_ptr<Model>> Load(std::unique_ptr<GgufFile> file,
+                                             const ModelOptions& options);
   virtual ~Model() = default;
 
   virtual const ModelInfo& info() const = 0;
 
-  // Allocates the KV cache; call once before Forward. kResourceExhausted says how much was wanted and how much there is.
+  // Allocates the KV cache; call once before Forward. kResourceExhausted says how much was wanted
+  // and how much there is.
   virtual Status AllocateKv(const KvLayout& layout) = 0;
 
-  // Runs one step: writes K and V of the new tokens into their blocks, and the logits of batch.logit_rows to
-  // `logits` [logit_rows, vocab_size], float32, row-major, softcap applied where the model has one.
-  // The batch is trusted (the engine checked it); debug builds assert its invariants.
+  // Runs one step: writes K and V of the new tokens into their blocks, and the logits of
+  // batch.logit_rows to `logits` [logit_rows, vocab_size], float32, row-major, softcap applied
+  // where the model has one. The batch is trusted (the engine checked it); debug builds assert its
+  // invariants.
   virtual Status Forward(const ForwardBatch& batch, std::span<float> logits) = 0;
 };
 

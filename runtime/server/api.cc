@@ -104,13 +104,15 @@ template <typename T>
 void Api::Offload(std::string body, const ResponderPtr& responder,
                   std::function<ApiResult<T>(const std::string&)> work,
                   std::function<void(ApiResult<T>)> then) {
+  // A short one is read at once, here, and waits for nobody: the gate is for those that queue for
+  // the pool. So long prompts do not shut out short ones.
+  if (body.size() < options_.long_body_bytes) return then(work(body));
   auto ticket = gate_.TryEnter(body.size());
   if (!ticket) {
-    return Refuse(ApiError{429, "too many requests wait to be read; try again later",
+    return Refuse(ApiError{429, "too many long requests wait to be read; try again later",
                            "rate_limit_error", "", "admission_full", 1},
                   *responder);
   }
-  if (body.size() < options_.long_body_bytes) return then(work(body));
   pool_.Run([body = std::move(body), responder, work = std::move(work), then = std::move(then),
              ticket = std::move(ticket)] {
     auto result = std::make_shared<ApiResult<T>>(work(body));

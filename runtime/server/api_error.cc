@@ -66,7 +66,7 @@ std::string HttpErrorJson(int status, std::string_view message) {
       error.code = "header_too_large";
       break;
     case 503:
-      error.code = "too_many_connections";
+      error.code = "overloaded";
       break;
     default:
       break;

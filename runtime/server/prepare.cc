@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include <nlohmann/json.hpp>
+#include <optional>
 
 namespace quern::server {
 using nlohmann::json;
@@ -27,14 +28,32 @@ ApiError ContextExceeded(const char* param, int64_t context, int64_t prompt, int
   return error;
 }
 
+// /tokenize and /detokenize take texts that are too long for the model, so that their length can be
+// asked for, but not any length: an answer may be a hundred times as large as its question.
+constexpr int64_t kTextContexts = 4;
+
+std::optional<ApiError> TooManyTokens(const char* param, size_t tokens, const LoadedModel& model) {
+  const int64_t limit = model.engine->max_context_tokens() * kTextContexts;
+  if (static_cast<int64_t>(tokens) <= limit) return std::nullopt;
+  ApiError error;
+  error.param = param;
+  error.code = "context_length_exceeded";
+  error.message = fmt::format(
+      "'{}' makes {} tokens; at most {} are taken in one call, {} times the model's context: send "
+      "it in parts",
+      param, tokens, limit, kTextContexts);
+  return error;
+}
+
 ApiResult<std::vector<TokenId>> Encode(const std::string& text, EncodeOptions options,
-                                       const std::string& param, const LoadedModel& model) {
-  // Every token stands for at least one byte of some token's text; a prompt that is larger than the
-  // longest possible one is refused before the work of encoding it. 512 bytes a token is far beyond
-  // any vocabulary's longest token.
+                                       const std::string& param, const LoadedModel& model,
+                                       int64_t longest_in_contexts = 1) {
+  // No token stands for more bytes than the vocabulary's longest: a prompt that is certain to be
+  // too long is refused before the work of encoding it.
   const int64_t context = model.engine->max_context_tokens();
-  if (static_cast<int64_t>(text.size()) / 512 > context) {
-    return ContextExceeded(param.c_str(), context, static_cast<int64_t>(text.size()) / 512, 1);
+  const int64_t at_least = static_cast<int64_t>(text.size()) / model.longest_token_bytes;
+  if (at_least > context * longest_in_contexts) {
+    return ContextExceeded(param.c_str(), context, at_least, 1);
   }
   auto tokens = model.tokenizer->Encode(text, options);
   if (!tokens) {
@@ -46,7 +65,8 @@ ApiResult<std::vector<TokenId>> Encode(const std::string& text, EncodeOptions op
 }
 
 ApiResult<std::vector<TokenId>> EncodeChat(const json& messages, bool add_generation_prompt,
-                                           const LoadedModel& model) {
+                                           const LoadedModel& model,
+                                           int64_t longest_in_contexts = 1) {
   if (!model.chat_template) {
     ApiError error;
     error.param = "messages";
@@ -64,7 +84,7 @@ ApiResult<std::vector<TokenId>> EncodeChat(const json& messages, bool add_genera
   }
   // The template writes the special tokens itself, BOS included.
   return Encode(*text, EncodeOptions{.add_special = false, .parse_special = true}, "messages",
-                model);
+                model, longest_in_contexts);
 }
 
 ApiResult<Prepared> Assemble(const GenerationParams& params, const char* prompt_param,
@@ -157,10 +177,12 @@ ApiResult<std::string> Tokenize(std::string_view body, const LoadedModel& model)
   const auto* text = std::get_if<std::string>(&request.input);
   auto encoded =
       text ? Encode(*text, {.add_special = request.add_special_tokens, .parse_special = true},
-                    "prompt", model)
-           : EncodeChat(std::get<json>(request.input), request.add_generation_prompt, model);
+                    "prompt", model, kTextContexts)
+           : EncodeChat(std::get<json>(request.input), request.add_generation_prompt, model,
+                        kTextContexts);
   if (auto* error = std::get_if<ApiError>(&encoded)) return std::move(*error);
   const auto& tokens = std::get<std::vector<TokenId>>(encoded);
+  if (auto error = TooManyTokens(text ? "prompt" : "messages", tokens.size(), model)) return *error;
   json reply = {{"count", tokens.size()},
                 {"max_model_len", model.engine->max_context_tokens()},
                 {"tokens", tokens},
@@ -182,6 +204,7 @@ ApiResult<std::string> Detokenize(std::string_view body, const LoadedModel& mode
   if (!request.model.empty() && request.model != model.served_name) {
     return ModelNotFound(request.model, model);
   }
+  if (auto error = TooManyTokens("tokens", request.tokens.size(), model)) return *error;
   const int vocab = model.tokenizer->vocab_size();
   for (size_t i = 0; i < request.tokens.size(); ++i) {
     if (request.tokens[i] < vocab) continue;

@@ -18,6 +18,7 @@ struct LoadedModel {
   std::string served_name;
   int64_t created = 0;  // seconds since 1970, for /v1/models
   std::unique_ptr<Tokenizer> tokenizer;
+  int64_t longest_token_bytes = 512;  // at least that of any text that one token stands for
   std::unique_ptr<ChatTemplate> chat_template;  // null where the model has none ...
   std::string no_chat_reason;                   // ... and why
   std::unique_ptr<EngineCore> engine;

@@ -7,6 +7,8 @@
 #include <iterator>
 #include <span>
 
+#include "runtime/formats/file_signature.h"
+
 namespace quern {
 namespace {
 
@@ -207,7 +209,7 @@ Result<std::unique_ptr<PreTokenizer>> PreTokenizer::Find(std::string_view name) 
     }
   }
   return MakeError(ErrorCode::kUnsupported,
-                   "tokenizer.ggml.pre is '{}', which is not known; known are {}", name,
+                   "tokenizer.ggml.pre is '{}', which is not known; known are {}", Printable(name),
                    fmt::join(KnownNames(), ", "));
 }
 

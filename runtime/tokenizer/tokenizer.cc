@@ -1,5 +1,6 @@
 #include "runtime/tokenizer/tokenizer.h"
 
+#include "runtime/formats/file_signature.h"
 #include "runtime/tokenizer/special_splitter.h"
 #include "runtime/tokenizer/subword_model.h"
 #include "runtime/tokenizer/utf8.h"
@@ -139,7 +140,7 @@ Result<std::unique_ptr<Tokenizer>> Tokenizer::FromGguf(const GgufFile& file) {
         ErrorCode::kUnsupported,
         "{}: tokenizer.ggml.model is '{}': 'gpt2' (byte-level BPE) and 'llama' (SentencePiece with "
         "scores) are supported",
-        file.path(), model);
+        file.path(), Printable(model));
   }
   Vocabulary::Defaults defaults;
   if (is_bpe) {

@@ -130,7 +130,7 @@ Status Vocabulary::ReadTokens(const GgufFile& file) {
 
 Status Vocabulary::ReadKinds(const GgufFile& file) {
   if (!file.Has("tokenizer.ggml.token_type")) return {};
-  const auto kinds = file.FindIntArray("tokenizer.ggml.token_type");
+  const auto kinds = file.FindIntArray("tokenizer.ggml.token_type", kinds_.size());
   if (!kinds || kinds->size() != kinds_.size()) {
     return Bad(
         file,
@@ -206,7 +206,7 @@ void Vocabulary::FindEndsOfGeneration(const GgufFile& file) {
     if (const auto id = file.FindUint(key); id && *id < kinds_.size())
       mark(static_cast<TokenId>(*id));
   }
-  if (const auto ids = file.FindIntArray("tokenizer.ggml.eos_token_ids")) {
+  if (const auto ids = file.FindIntArray("tokenizer.ggml.eos_token_ids", kinds_.size())) {
     for (const int64_t id : *ids) {
       if (id >= 0 && id < size()) mark(static_cast<TokenId>(id));
     }

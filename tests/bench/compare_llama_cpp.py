@@ -3,7 +3,7 @@
 
     python tests/bench/compare_llama_cpp.py build/release/bin/quern-eval ~/.cache/quern/models/*.gguf
 
-Needs tests/recordings/logits/requirements.txt. Each run is a process of its own; the two alternate, so that what else the
+Needs hack/setup --recordings. Each run is a process of its own; the two alternate, so that what else the
 machine does meets both; the figures are medians, and the ratio is ours / llama.cpp's. The same work for both: prompts of
 random tokens, one after the other; then steps with one token of every sequence, logits computed, none sampled. Beside the
 clock's seconds stand the processors', over all threads, which other load disturbs least (compare them with --threads 1:

@@ -18,7 +18,7 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
         for (const char c : text) sum += static_cast<uint8_t>(c);
       }
     }
-    if (const auto list = (*file)->FindIntArray(key)) sum += list->size();
+    if (const auto list = (*file)->FindIntArray(key, 1 << 20)) sum += list->size();
     if (const auto list = (*file)->FindFloatArray(key)) sum += list->size();
   }
   for (const quern::GgufTensor& tensor : (*file)->tensors()) {

@@ -1,5 +1,6 @@
 #include <algorithm>
 #include <cassert>
+#include <cstdlib>
 
 #include "runtime/backend/cpu/cpu_backend.h"
 
@@ -75,7 +76,11 @@ void CpuBackend::RunAttentionTask(const AttentionSpec& spec, const AttentionTask
 void CpuBackend::Attention(const AttentionSpec& spec, const Tensor& q, const Tensor& k,
                            const Tensor& v, Tensor* out) {
   assert(kv_.data() != nullptr && spec.layer < kv_shape_.layers);
-  assert(q.width == static_cast<int64_t>(spec.heads) * kv_shape_.head_dim);
+  // Also in release builds: sizes come from a file, and what follows writes by them.
+  const int64_t kv_width = int64_t{kv_shape_.kv_heads} * kv_shape_.head_dim;
+  const bool fits = q.width == int64_t{spec.heads} * kv_shape_.head_dim && out->width == q.width &&
+                    k.width == kv_width && v.width == kv_width;
+  if (!fits) std::abort();  // a fault of the model's code, which would write out of bounds
   AppendKv(spec.layer, k, v);
   PlanAttention(spec);
   out->rows = q.rows;

@@ -387,7 +387,8 @@ bool Interpreter::Contains(const Value& container, const Value& item, int line) 
     return container.text()->find(*item.text()) != std::string::npos;
   }
   if (container.dict()) return item.text() && FindKey(*container.dict(), *item.text());
-  for (const Value& one : Iterate(container, line)) {
+  const List items = container.list() ? List{} : Iterate(container, line);
+  for (const Value& one : container.list() ? *container.list() : items) {
     Step(line);
     if (Equal(one, item)) return true;
   }
@@ -395,7 +396,10 @@ bool Interpreter::Contains(const Value& container, const Value& item, int line) 
 }
 
 List Interpreter::Iterate(const Value& value, int line) {
-  if (value.list()) return *value.list();
+  if (value.list()) {
+    Charge(value.list()->size() * sizeof(Value), line);
+    return *value.list();
+  }
   if (value.is_undefined()) return {};
   List items;
   if (value.dict()) {
@@ -439,7 +443,9 @@ Value Interpreter::GetItem(const Value& object, const Value& key, int line) {
   }
   int64_t index;
   if (key.AsInt(&index) && (object.list() || object.text())) {
-    const List items = Iterate(object, line);
+    // A list's item is taken where it lies; a text's needs its characters, which are charged.
+    const List characters = object.list() ? List{} : Iterate(object, line);
+    const List& items = object.list() ? *object.list() : characters;
     const auto size = static_cast<int64_t>(items.size());
     if (index < 0) index += size;
     if (index < 0 || index >= size)

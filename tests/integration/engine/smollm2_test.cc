@@ -15,6 +15,7 @@
 #include "runtime/formats/gguf.h"
 #include "runtime/model/model.h"
 #include "runtime/tokenizer/tokenizer.h"
+#include "tests/support/models.h"
 
 namespace quern {
 namespace {
@@ -22,14 +23,7 @@ namespace {
 constexpr std::chrono::seconds kDeadline{240};
 constexpr int32_t kMaxTokens = 16;
 
-std::string ModelPath() {
-  const char* directory = std::getenv("QUERN_MODELS");
-  const char* home = std::getenv("HOME");
-  return (directory != nullptr
-              ? std::string(directory)
-              : std::string(home != nullptr ? home : "") + "/.cache/quern/models") +
-         "/SmolLM2-135M-Instruct.Q4_1.gguf";
-}
+constexpr char kModel[] = "SmolLM2-135M-Instruct.Q4_1.gguf";
 
 struct Generated {
   std::vector<TokenId> tokens;
@@ -80,11 +74,8 @@ class PrefillCounter : public EngineObserver {
 class SmolLM2Engine : public testing::Test {
  protected:
   void SetUp() override {
-    if (!std::filesystem::exists(ModelPath())) {
-      if (std::getenv("CI") != nullptr) FAIL() << ModelPath() << " is not there";
-      GTEST_SKIP() << ModelPath() << " is not there: hack/setup --models fetches it";
-    }
-    auto file = GgufFile::Open(ModelPath());
+    QUERN_NEED_MODEL(kModel);
+    auto file = GgufFile::Open(test_support::ModelPath(kModel));
     ASSERT_TRUE(file.ok()) << file.error().message;
     auto tokenizer = Tokenizer::FromGguf(**file);
     ASSERT_TRUE(tokenizer.ok()) << tokenizer.error().message;
@@ -100,7 +91,7 @@ class SmolLM2Engine : public testing::Test {
 
   // Starts a fresh engine; the results of `prompts_` one after another, or all at once.
   std::vector<Generated> Run(EngineOptions options, bool together, float temperature) {
-    auto file = GgufFile::Open(ModelPath());
+    auto file = GgufFile::Open(test_support::ModelPath(kModel));
     auto model = Model::Load(std::move(*file), {});
     EXPECT_TRUE(model.ok()) << model.error().message;
     const int64_t kv_bytes_per_token = (*model)->info().kv_bytes_per_token;

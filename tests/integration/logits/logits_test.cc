@@ -7,18 +7,12 @@
 
 #include "runtime/model/scoring.h"
 #include "tests/integration/logits/recording.h"
+#include "tests/support/models.h"
 
 // The forward pass against the float32 logits of the dequantised weights, with llama.cpp's distance
 // from them as the bar. What is compared, and how: tests/recordings/logits/make.py.
 namespace quern {
 namespace {
-
-std::string ModelPath(const std::string& name) {
-  const char* directory = std::getenv("QUERN_MODELS");
-  return (directory != nullptr ? std::string(directory)
-                               : std::string(std::getenv("HOME")) + "/.cache/quern/models") +
-         "/" + name;
-}
 
 struct Comparison {
   std::vector<double> divergences;
@@ -55,12 +49,10 @@ Comparison Compare(Model& model, const KvLayout& layout, const Recording& record
 }
 
 void ExpectNoFurtherThanLlamaCpp(const std::string& file, const std::string& recording_file) {
-  if (!std::filesystem::exists(ModelPath(file))) {
-    GTEST_SKIP() << ModelPath(file) << " is not there: hack/setup --models fetches it";
-  }
+  QUERN_NEED_MODEL(file);
   const Recording recording =
       ReadRecording(std::string(QUERN_TESTS_DIR) + "/recordings/logits/" + recording_file);
-  auto opened = GgufFile::Open(ModelPath(file));
+  auto opened = GgufFile::Open(test_support::ModelPath(file));
   ASSERT_TRUE(opened) << opened.error().message;
   auto model = Model::Load(std::move(opened).value(), {});
   ASSERT_TRUE(model) << model.error().message;

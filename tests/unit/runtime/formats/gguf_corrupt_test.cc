@@ -62,7 +62,7 @@ void TouchEverything(const GgufFile& file) {
         for (const char c : word) sum += static_cast<uint8_t>(c);
       }
     }
-    if (auto list = file.FindIntArray(key)) sum += list->size();
+    if (auto list = file.FindIntArray(key, 1 << 20)) sum += list->size();
     if (auto list = file.FindFloatArray(key)) sum += list->size();
     sum += file.FindUint(key).value_or(0) + file.FindBool(key).value_or(false);
   }

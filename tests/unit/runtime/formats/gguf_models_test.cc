@@ -1,23 +1,19 @@
 // The two real models that the project's tests use; skipped where they have not been fetched.
 #include <gtest/gtest.h>
 
-#include <cstdlib>
-#include <filesystem>
+#include <string>
 
 #include "runtime/formats/gguf.h"
+#include "tests/support/models.h"
 
 namespace quern {
 namespace {
 
-std::string ModelPath(const std::string& file) {
-  const char* home = std::getenv("HOME");
-  return std::string(home ? home : "") + "/.cache/quern/models/" + file;
-}
+using test_support::ModelPath;
 
 TEST(GgufModels, SmolLM2IsReadWhole) {
+  QUERN_NEED_MODEL("SmolLM2-135M-Instruct.Q4_1.gguf");
   const std::string path = ModelPath("SmolLM2-135M-Instruct.Q4_1.gguf");
-  if (!std::filesystem::exists(path))
-    GTEST_SKIP() << path << " is not there: run hack/setup --models";
   auto file = GgufFile::Open(path);
   ASSERT_TRUE(file.ok()) << file.error().message;
   EXPECT_EQ((*file)->FindString("general.architecture"), "llama");
@@ -30,9 +26,8 @@ TEST(GgufModels, SmolLM2IsReadWhole) {
 }
 
 TEST(GgufModels, Gemma3IsReadWhole) {
+  QUERN_NEED_MODEL("gemma-3-270m.Q4_K_M.gguf");
   const std::string path = ModelPath("gemma-3-270m.Q4_K_M.gguf");
-  if (!std::filesystem::exists(path))
-    GTEST_SKIP() << path << " is not there: run hack/setup --models";
   auto file = GgufFile::Open(path);
   ASSERT_TRUE(file.ok()) << file.error().message;
   EXPECT_EQ((*file)->FindString("general.architecture"), "gemma3");

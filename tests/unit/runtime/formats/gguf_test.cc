@@ -16,6 +16,7 @@ using quern::testing::GgufWriter;
 using ::testing::ElementsAre;
 using ::testing::HasSubstr;
 using ::testing::Optional;
+using ::testing::SizeIs;
 
 std::vector<uint8_t> Ramp(size_t size) {
   std::vector<uint8_t> bytes(size);
@@ -83,13 +84,15 @@ TEST(GgufFile, GivesArraysBack) {
   const auto file = MustParse(bytes);
   ASSERT_TRUE(file);
   EXPECT_THAT(file->FindStringArray("words"), Optional(ElementsAre("a", "", "ccc")));
-  EXPECT_THAT(file->FindIntArray("ints"), Optional(ElementsAre(-1, 0, 5)));
+  EXPECT_THAT(file->FindIntArray("ints", 10), Optional(ElementsAre(-1, 0, 5)));
   EXPECT_THAT(file->FindFloatArray("floats"), Optional(ElementsAre(1.5f, -2.0f)));
   EXPECT_THAT(file->FindFloatArray("doubles"), Optional(ElementsAre(0.25f)));
-  EXPECT_THAT(file->FindIntArray("bools"), Optional(ElementsAre(1, 0)));
+  EXPECT_THAT(file->FindIntArray("bools", 10), Optional(ElementsAre(1, 0)));
   EXPECT_THAT(file->FindStringArray("none"), Optional(ElementsAre()));
-  EXPECT_EQ(file->FindIntArray("huge"), std::nullopt) << "does not fit 63 bits";
-  EXPECT_EQ(file->FindIntArray("words"), std::nullopt);
+  EXPECT_EQ(file->FindIntArray("huge", 10), std::nullopt) << "does not fit 63 bits";
+  EXPECT_EQ(file->FindIntArray("words", 10), std::nullopt);
+  EXPECT_THAT(file->FindIntArray("ints", 3), Optional(SizeIs(3)));
+  EXPECT_EQ(file->FindIntArray("ints", 2), std::nullopt) << "longer than is wanted";
   EXPECT_EQ(file->FindStringArray("ints"), std::nullopt);
   EXPECT_EQ(file->FindString("words"), std::nullopt) << "an array is no scalar";
 }
@@ -110,7 +113,7 @@ TEST(GgufFile, SkipsNestedArraysAndReadsOn) {
   const auto file = MustParse(bytes);
   ASSERT_TRUE(file);
   EXPECT_TRUE(file->Has("nested"));
-  EXPECT_EQ(file->FindIntArray("nested"), std::nullopt);
+  EXPECT_EQ(file->FindIntArray("nested", 10), std::nullopt);
   EXPECT_THAT(file->FindUint("after"), Optional(42u));
 }
 

@@ -132,6 +132,90 @@ TEST_F(ServerTest, HeaderOverTheLimitIs431) {
   EXPECT_TRUE(observer.WaitForLimit(HttpLimit::kHeaderBytes));
 }
 
+TEST_F(ServerTest, ChunkExtensionWithoutEndIs431AndNotKept) {
+  limits.max_header_bytes = 1024;
+  StartServer();
+  RawClient client(port);
+  ASSERT_TRUE(
+      client.Send("POST /echo HTTP/1.1\r\nHost: t\r\nTransfer-Encoding: chunked\r\n\r\n1;a="));
+  client.Send(std::string(64 * 1024, 'x'));
+  EXPECT_EQ(client.ReadUntil("bytes").rfind("HTTP/1.1 431 ", 0), 0u) << client.received;
+  EXPECT_TRUE(observer.WaitForLimit(HttpLimit::kHeaderBytes));
+}
+
+TEST_F(ServerTest, BodiesThatArriveAtOnceShareABudgetWhichSmallOnesDoNotNeed) {
+  limits.max_held_body_bytes = 100'000;
+  limits.small_bytes = 1000;
+  StartServer(/*io_threads=*/1);  // of two at the same instant both might be refused
+  const std::string head = "POST /echo HTTP/1.1\r\nHost: t\r\nContent-Length: 90001\r\n\r\n";
+  RawClient first(port);
+  ASSERT_TRUE(first.Send(head + std::string(90'000, 'x')));
+  RawClient second(port);
+  second.Send(head + std::string(90'000, 'x'));
+  // Whichever came second to the budget is refused; the other one, and small ones, go on.
+  ASSERT_TRUE(observer.WaitForLimit(HttpLimit::kHeldBodies));
+  ASSERT_TRUE(observer.WaitForRequest("none", 503));
+  RawClient small(port);
+  ASSERT_TRUE(small.Send(Post(std::string(500, 's'))));
+  EXPECT_EQ(small.ReadResponse().rfind("HTTP/1.1 200 ", 0), 0u);
+  first.Send("y");
+  second.Send("y");
+  const std::string answers[] = {first.ReadResponse(), second.ReadResponse()};
+  const bool first_refused = answers[0].rfind("HTTP/1.1 503 ", 0) == 0;
+  EXPECT_NE(answers[first_refused ? 0 : 1].find("Retry-After: 1"), std::string::npos);
+  EXPECT_EQ(answers[first_refused ? 1 : 0].rfind("HTTP/1.1 200 ", 0), 0u);
+  // All was given back: the budget holds a whole body again.
+  RawClient third(port);
+  ASSERT_TRUE(third.Send(Post(std::string(90'000, 'x'))));
+  EXPECT_EQ(third.ReadResponse().rfind("HTTP/1.1 200 ", 0), 0u);
+}
+
+TEST_F(ServerTest, AnswersThatNobodyTakesShareABudgetWhichSmallOnesDoNotNeed) {
+  limits.max_held_response_bytes = 24 << 20;
+  router.Add("GET", "/large", "large", [](Request, ResponderPtr responder) {
+    Response response;
+    response.body = std::string(16 << 20, 'x');
+    responder->Send(response);
+  });
+  StartServer();
+  const char get[] = "GET /large HTTP/1.1\r\nHost: t\r\n\r\n";
+  RawClient slow(port, /*receive_buffer=*/4096);
+  ASSERT_TRUE(slow.Send(get));
+  ASSERT_TRUE(observer.WaitForRequest("large", 200));
+  RawClient second(port, /*receive_buffer=*/4096);
+  ASSERT_TRUE(second.Send(get));
+  EXPECT_EQ(second.ReadUntil("later").rfind("HTTP/1.1 503 ", 0), 0u) << second.received;
+  EXPECT_TRUE(observer.WaitForLimit(HttpLimit::kHeldResponses));
+  RawClient small(port);
+  ASSERT_TRUE(small.Send(kGet));
+  EXPECT_EQ(small.ReadResponse().rfind("HTTP/1.1 200 ", 0), 0u);
+  slow.Close();
+  second.Close();
+  small.Close();
+  ASSERT_TRUE(WaitForConnections(0));
+  RawClient third(port);
+  ASSERT_TRUE(third.Send(get));
+  EXPECT_EQ(third.ReadResponse().rfind("HTTP/1.1 200 ", 0), 0u);
+}
+
+TEST_F(ServerTest, ConnectionsThatDoNothingMakeRoomWhereTheListenerSaysSo) {
+  limits.max_connections = 2;
+  limits.replace_idle = true;
+  StartServer();
+  RawClient oldest(port);
+  ASSERT_TRUE(WaitForConnections(1));
+  RawClient newer(port);
+  ASSERT_TRUE(newer.Send(kGet));
+  newer.ReadResponse();
+  RawClient probe(port);
+  ASSERT_TRUE(probe.Send(kGet));
+  EXPECT_EQ(probe.ReadResponse().rfind("HTTP/1.1 200 ", 0), 0u);
+  EXPECT_TRUE(oldest.ClosedByServer());
+  EXPECT_TRUE(observer.WaitForLimit(HttpLimit::kConnections));
+  ASSERT_TRUE(newer.Send(kGet));
+  EXPECT_EQ(newer.ReadResponse().rfind("HTTP/1.1 200 ", 0), 0u);
+}
+
 TEST_F(ServerTest, WhatIsNotHttpIs400) {
   StartServer();
   for (const char* bytes :

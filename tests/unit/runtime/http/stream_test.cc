@@ -152,6 +152,20 @@ TEST_F(StreamTest, ReaderThatTakesNothingIsDroppedByTheWriteTimeout) {
   EXPECT_TRUE(observer.WaitForLimit(HttpLimit::kWriteTime));
 }
 
+TEST_F(StreamTest, ReaderThatTakesAByteNowAndThenIsDroppedToo) {
+  limits.write_timeout = std::chrono::milliseconds(20);
+  limits.min_drain_bytes_per_second = size_t{1} << 40;  // nobody is as fast
+  limits.max_stream_buffer = 64 * 1024 * 1024;
+  StartServer();
+  RawClient client(port, /*receive_buffer=*/4096);
+  ASSERT_TRUE(client.Send(kStream));
+  OnStrand([](Responder& r) { r.Write(std::string(60 << 20, 'x')); });
+  std::thread reader([&] { client.ReadAll(); });
+  EXPECT_TRUE(observer.WaitForLimit(HttpLimit::kWriteTime));
+  EXPECT_TRUE(gate.Wait([&] { return gone == 1; }));
+  reader.join();
+}
+
 TEST_F(StreamTest, QuietStreamIsNotTakenForAStalledOne) {
   limits.write_timeout = std::chrono::milliseconds(20);
   limits.idle_timeout = std::chrono::milliseconds(20);

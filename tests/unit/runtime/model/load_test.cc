@@ -101,6 +101,51 @@ TEST(ModelLoad, MetadataThatMakesNoSenseIsNamed) {
   EXPECT_THAT(model.error().message, HasSubstr("RoPE of 15 dimensions"));
 }
 
+// 1048577 heads of 4096 elements are 2^32 + 4096: with 32 bits they would look like one head.
+TEST(ModelLoad, HeadsWhoseProductWouldWrapAroundAreRefused) {
+  TinyModel tiny;
+  tiny.heads = 1048577;
+  tiny.kv_heads = 1;
+  tiny.head_dim = 4096;
+  const auto model = tiny.Load();
+  ASSERT_FALSE(model);
+  EXPECT_EQ(model.error().code, ErrorCode::kDataLoss);
+  EXPECT_THAT(model.error().message,
+              HasSubstr("1048577 attention heads of 4096 elements make 4294971392"));
+}
+
+TEST(ModelLoad, MoreLayersThanTensorsAreRefusedBeforeTheyTakeMemory) {
+  TinyModel tiny;
+  tiny.claimed_layers = 1 << 24;
+  const auto model = tiny.Load();
+  ASSERT_FALSE(model);
+  EXPECT_EQ(model.error().code, ErrorCode::kDataLoss);
+  EXPECT_THAT(model.error().message,
+              HasSubstr("llama.block_count is 16777216, but the file has only 20 tensors"));
+}
+
+TEST(ModelLoad, OneFileOfSeveralIsRefusedWithHowToJoinThem) {
+  TinyModel tiny;
+  tiny.split_count = 3;
+  auto model = tiny.Load();
+  ASSERT_FALSE(model);
+  EXPECT_EQ(model.error().code, ErrorCode::kUnsupported);
+  EXPECT_THAT(model.error().message,
+              HasSubstr("tiny.gguf: this is file 1 of a model that is split over 3 files"));
+  EXPECT_THAT(model.error().message, HasSubstr("llama-gguf-split --merge"));
+  tiny.split_count = 1;
+  EXPECT_TRUE(tiny.Load());
+}
+
+TEST(ModelLoad, TextOfTheFileIsShownOnOneLineAndShortened) {
+  TinyModel tiny;
+  tiny.architecture = "mam\n\x1b" + std::string(1000, 'b');
+  const auto model = tiny.Load();
+  ASSERT_FALSE(model);
+  EXPECT_THAT(model.error().message, HasSubstr("architecture 'mam\\x0a\\x1bbbb"));
+  EXPECT_LT(model.error().message.size(), 400u);
+}
+
 TEST(ModelLoad, AKvCacheBeyondTheMemoryLimitIsRefusedWithFigures) {
   auto model = TinyModel().Load();
   ASSERT_TRUE(model);

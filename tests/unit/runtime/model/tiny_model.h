@@ -22,7 +22,9 @@ struct TinyModel {
   uint32_t kv_heads = 2;
   uint32_t head_dim = 16;
   uint32_t vocab = 50;
-  uint32_t window = 6;  // gemma3
+  uint32_t window = 6;          // gemma3
+  uint32_t claimed_layers = 0;  // block_count where it is not to be `layers`
+  uint32_t split_count = 0;     // of files, where the model is to look like one of several
   // Leaves tensors out, or changes what is written for them.
   std::function<bool(const std::string& name, std::vector<uint64_t>* dims, uint32_t* type)> edit;
 
@@ -46,7 +48,7 @@ struct TinyModel {
     const std::string a = architecture + ".";
     writer.String("general.architecture", architecture)
         .String("general.name", "tiny")
-        .Uint(a + "block_count", layers)
+        .Uint(a + "block_count", claimed_layers > 0 ? claimed_layers : layers)
         .Uint(a + "context_length", 128)
         .Uint(a + "embedding_length", width)
         .Uint(a + "feed_forward_length", ffn_width)
@@ -56,6 +58,7 @@ struct TinyModel {
         .Uint(a + "attention.value_length", head_dim)
         .Float(a + "attention.layer_norm_rms_epsilon", 1e-5f)
         .Float(a + "rope.freq_base", 10000);
+    if (split_count > 0) writer.Uint("split.count", split_count).Uint("split.no", 0);
     const bool gemma = architecture == "gemma3";
     if (gemma) writer.Uint(a + "attention.sliding_window", window);
     Add(writer, random, "token_embd.weight", {width, vocab});

@@ -233,12 +233,15 @@ TEST_F(ApiTest, FullQueueIs429WithRetryAfterAndLeavesNoHalfOfARequestBehind) {
   EXPECT_TRUE(MetricIs(R"(quern_requests_rejected_total{model="m",reason="queue_full"})", 1));
 }
 
-TEST_F(ApiTest, FullAdmissionGateIs429) {
+TEST_F(ApiTest, FullAdmissionGateIs429ForLongRequestsAndNothingForShortOnes) {
   options.max_preparing = 0;
+  options.long_body_bytes = 1000;
   StartServer();
-  const Reply reply = Ask("POST", "/v1/completions", R"({"model":"m","prompt":"a"})");
+  const Reply reply =
+      Ask("POST", "/v1/completions", R"({"model":"m","prompt":")" + std::string(1000, 'a') + "\"}");
   EXPECT_EQ(reply.status, 429);
   EXPECT_EQ(reply.Error("code"), "admission_full");
+  EXPECT_EQ(Ask("POST", "/tokenize", R"({"prompt":"ab"})").status, 200);
 }
 
 TEST_F(ApiTest, LongPromptIsPreparedOffTheLoopAndAnsweredTheSame) {
@@ -275,6 +278,26 @@ TEST_F(ApiTest, HugePromptIsRefusedBeforeItIsEncoded) {
                           R"({"model":"m","prompt":")" + std::string(900'000, 'a') + "\"}");
   EXPECT_EQ(reply.status, 400);
   EXPECT_EQ(reply.Error("code"), "context_length_exceeded");
+}
+
+TEST_F(ApiTest, TokenizeAndDetokenizeTakeFourContextsAndNoMore) {
+  StartServer();
+  const auto tokenize = [&](int bytes) {
+    return Ask("POST", "/tokenize",
+               R"({"add_special_tokens":false,"prompt":")" +
+                   std::string(static_cast<size_t>(bytes), 'a') + "\"}");
+  };
+  EXPECT_EQ(tokenize(4000).Json()["count"], 4000);
+  const Reply reply = tokenize(4001);
+  EXPECT_EQ(reply.status, 400);
+  EXPECT_EQ(reply.Error("code"), "context_length_exceeded");
+  EXPECT_NE(reply.Error("message").find("4001 tokens; at most 4000"), std::string::npos);
+  const auto detokenize = [&](int count) {
+    return Ask("POST", "/detokenize",
+               json{{"tokens", std::vector<int>(static_cast<size_t>(count), 97)}}.dump());
+  };
+  EXPECT_EQ(detokenize(4000).status, 200);
+  EXPECT_EQ(detokenize(4001).Error("code"), "context_length_exceeded");
 }
 
 TEST_F(ApiTest, ErrorsHaveOpenAisShapeAndStatus) {

@@ -105,6 +105,16 @@ TEST(ChatTemplate, NothingRunsOrGrowsWithoutEnd) {
   EXPECT_THAT(MustFail(blocks).message, HasSubstr("nested more than"));
 }
 
+TEST(ChatTemplate, CopiesOfListsCountAndLookingIntoThemDoesNot) {
+  // 50,000 items of at least 32 bytes, copied a thousand times.
+  const std::string many = "{% set many = range(50000) %}{% for i in range(1000) %}";
+  EXPECT_EQ(MustFail(many + "{% set copy = many | list %}{% endfor %}").code,
+            ErrorCode::kResourceExhausted);
+  const auto text = Render(many + "{% set x = many[i] %}{% endfor %}{{ many[-1] }}");
+  ASSERT_TRUE(text.ok()) << text.error().message;
+  EXPECT_EQ(*text, "49999");
+}
+
 TEST(ChatTemplate, TheMessagesCannotBeChangedAndMustBeAList) {
   EXPECT_FALSE(Render("{{ messages.append(1) }}").ok());
   EXPECT_FALSE(Render("{{ messages[0].update({'role': 'x'}) }}").ok());

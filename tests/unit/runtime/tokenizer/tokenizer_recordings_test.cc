@@ -10,6 +10,7 @@
 #include <nlohmann/json.hpp>
 
 #include "runtime/tokenizer/tokenizer.h"
+#include "tests/support/models.h"
 
 namespace quern {
 namespace {
@@ -50,11 +51,8 @@ struct Model {
 class TokenizerRecordings : public ::testing::TestWithParam<Model> {
  protected:
   void SetUp() override {
-    const char* home = std::getenv("HOME");
-    const std::string path =
-        std::string(home ? home : "") + "/.cache/quern/models/" + GetParam().file;
-    if (!std::filesystem::exists(path))
-      GTEST_SKIP() << path << " is not there: run hack/setup --models";
+    QUERN_NEED_MODEL(GetParam().file);
+    const std::string path = test_support::ModelPath(GetParam().file);
     std::ifstream in(std::string(QUERN_TESTS_DIR "/recordings/tokenizer/") + GetParam().recording);
     ASSERT_TRUE(in.good()) << "run from the root of the checkout";
     recorded_ = nlohmann::json::parse(in);
