@@ -147,5 +147,5 @@ def test_the_notes_show_commands_that_fit_the_values(helm, tmp_path):
 
 
 def test_the_leases_name_is_what_the_operator_asks_for():
-    sources = "".join(p.read_text() for p in Path(REPO / "operator").rglob("*.cc"))
-    assert '"quern-operator"' in sources
+    options = Path(REPO / "operator" / "operator_options.h").read_text()
+    assert re.search(r'lease_name = "quern-operator"', options)
