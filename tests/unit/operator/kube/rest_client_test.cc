@@ -291,7 +291,7 @@ TEST_F(RestClientTest, ListsAllPages) {
 
 TEST_F(RestClientTest, APageThatIsTooLongIsAskedForAgainWithFewerObjects) {
   options_.max_body_bytes = 10'000;
-  constexpr int kObjects = 7;
+  static constexpr int kObjects = 7;
   Serve([](const ServedRequest& request, ServedConnection& connection) {
     const auto number = [&](const char* name, int otherwise) {
       const size_t at = request.target.find(name);
