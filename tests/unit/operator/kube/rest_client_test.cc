@@ -242,7 +242,10 @@ TEST_F(RestClientTest, WritesCarryTheRightVerbTypeAndBody) {
   const json object{{"metadata", {{"name", "web"}}}, {"spec", {{"replicas", 2}}}};
   ASSERT_TRUE(client().Create(kDeployments, "ns", object).ok());
   ASSERT_TRUE(client().Update(kDeployments, "ns", object).ok());
-  ASSERT_TRUE(client().Apply(kDeployments, "ns", object, {"owner", true, "status"}).ok());
+  ASSERT_TRUE(
+      client()
+          .Apply(kDeployments, "ns", object, {.field_manager = "owner", .subresource = "status"})
+          .ok());
   ASSERT_TRUE(client().MergePatch(kDeployments, "ns", "web", {{"a", 1}}, "scale").ok());
   ASSERT_TRUE(client().Delete(kDeployments, "ns", "web", {"Foreground", "uid-1"}).ok());
   const auto requests = server_->requests();
