@@ -7,7 +7,7 @@ With QUERN_E2E_KEEP=1 it is kept, to look at and to run the tests again sooner; 
 
 import json
 import os
-import subprocess
+import signal
 import sys
 import urllib.parse
 import urllib.request
@@ -78,6 +78,27 @@ class World:
         return [p for p in self.kubectl.list("pods", stack.NAMESPACE, "app.kubernetes.io/name=quern-operator")
                 if not p["metadata"].get("deletionTimestamp")]
 
+    def sigkill_operator(self):
+        """SIGKILL to the operator's process itself; nothing of Kubernetes' own ways of ending a pod, which ask first."""
+        (pod,) = [p for p in self.operator_pods() if p["status"].get("phase") == "Running"]
+        uid = pod["metadata"]["uid"]
+        found = []
+        for entry in Path("/proc").iterdir():
+            try:
+                if entry.name.isdigit() and (entry / "comm").read_text().strip() == "quern-operator" \
+                        and any(form in (entry / "cgroup").read_text() for form in (uid, uid.replace("-", "_"))):
+                    found.append(int(entry.name))
+            except OSError:  # ended meanwhile
+                continue
+        assert len(found) == 1, f"processes of pod {uid}: {found}"
+        os.kill(found[0], signal.SIGKILL)
+        return pod["metadata"]["name"]
+
+    def operator_restarts(self, name):
+        """(restarts, how the last one ended) of an operator pod's container."""
+        status = self.kubectl.get("pod", name, stack.NAMESPACE)["status"]["containerStatuses"][0]
+        return status["restartCount"], status.get("lastState", {}).get("terminated", {}).get("exitCode")
+
     # ---- ways in
 
     @contextmanager
@@ -114,7 +135,7 @@ def _diagnose(world):
                       ["get", "events", "-A", "--sort-by=.lastTimestamp"]):
         try:
             print(f"$ kubectl {' '.join(arguments)}\n{world.kubectl.run(*arguments)[-12000:]}")
-        except (kube.CommandError, subprocess.TimeoutExpired) as error:
+        except kube.CommandError as error:
             print(f"$ kubectl {' '.join(arguments)}: {error}")
 
 

@@ -54,29 +54,51 @@ def test_a_spec_mended_after_a_failure_becomes_ready(world, endpoint):
     world.wait_ready(endpoint)
 
 
-def test_the_operator_killed_in_mid_rollout_comes_to_the_same_result(world, endpoint):
+def deployment_of(world, name):
+    return world.kubectl.list("deployments", NAMESPACE, f"serving.quern.dev/endpoint={name}")[0]
+
+
+def pods_of(world, name):
+    return world.kubectl.list("pods", NAMESPACE, f"serving.quern.dev/endpoint={name}")
+
+
+def ready(pod):
+    return any(c["type"] == "Ready" and c["status"] == "True" for c in pod["status"].get("conditions", []))
+
+
+def rollout_is_under_way(world, name, generation, old_pod):
+    """The Deployment has changed, and the new pod does not serve yet."""
+    if deployment_of(world, name)["metadata"]["generation"] <= generation:
+        return False
+    new = [pod for pod in pods_of(world, name) if pod["metadata"]["uid"] != old_pod]
+    return len(new) == 1 and not ready(new[0])
+
+
+@pytest.mark.parametrize("moment", ["as the spec changes", "while the new pod starts"])
+def test_the_operator_killed_in_mid_rollout_comes_to_the_same_result(world, endpoint, moment):
     world.apply_endpoint(endpoint)
     world.wait_ready(endpoint)
-    deployment = world.kubectl.list("deployments", NAMESPACE, f"serving.quern.dev/endpoint={endpoint}")[0]
-    first = world.kubectl.list("pods", NAMESPACE, f"serving.quern.dev/endpoint={endpoint}")[0]["metadata"]["uid"]
+    generation = deployment_of(world, endpoint)["metadata"]["generation"]
+    first = pods_of(world, endpoint)[0]["metadata"]["uid"]
 
     world.apply_endpoint(endpoint, runtime={"maxSequences": 5})
-    killed = world.operator_pods()[0]["metadata"]
-    # No grace: SIGKILL, as when its node dies.
-    world.kubectl.run("-n", stack.NAMESPACE, "delete", "pod", killed["name"], "--grace-period=0", "--force")
-    kube.wait(lambda: any(p["metadata"]["uid"] != killed["uid"] and p["status"].get("phase") == "Running"
-                          for p in world.operator_pods()), 60, "a new operator pod")
+    if moment == "while the new pod starts":
+        kube.wait(lambda: rollout_is_under_way(world, endpoint, generation, first), 60,
+                  lambda: f"the rollout to begin:\n{world.pods_text(endpoint)}", every=0.05)
+    operator = world.operator_pods()[0]["metadata"]["name"]
+    restarts, _ = world.operator_restarts(operator)
+    world.sigkill_operator()
+    kube.wait(lambda: world.operator_restarts(operator)[0] > restarts, 60, "the operator's container to start again")
+    assert world.operator_restarts(operator)[1] == 137  # SIGKILL, so nothing was put in order before the end
 
     def rolled_out():
-        now = world.kubectl.get("deployment", deployment["metadata"]["name"], NAMESPACE)
-        pods = world.kubectl.list("pods", NAMESPACE, f"serving.quern.dev/endpoint={endpoint}")
-        return (now["metadata"]["generation"] > deployment["metadata"]["generation"]
+        now, pods = deployment_of(world, endpoint), pods_of(world, endpoint)
+        return (now["metadata"]["generation"] > generation
                 and now["status"].get("updatedReplicas") == now["status"].get("readyReplicas") == 1
                 and len(pods) == 1 and pods[0]["metadata"]["uid"] != first and kube.is_ready(world.endpoint(endpoint)))
 
     kube.wait(rolled_out, 120, lambda: f"the rollout to end:\n{world.pods_text(endpoint)}")
-    arguments = world.kubectl.get("deployment", deployment["metadata"]["name"],
-                                  NAMESPACE)["spec"]["template"]["spec"]["containers"][0]["args"]
+    arguments = deployment_of(world, endpoint)["spec"]["template"]["spec"]["containers"][0]["args"]
     joined = " ".join(arguments).replace("=", " ")
     assert "--max-sequences 5" in joined, arguments
     with world.client(endpoint) as client:

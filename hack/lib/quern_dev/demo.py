@@ -1,8 +1,9 @@
 """What hack/demo does once everything is installed."""
 
 import contextlib
+import re
+import shutil
 import signal
-import subprocess
 import time
 from pathlib import Path
 
@@ -47,9 +48,9 @@ def down(args) -> int:
     if not args.context and cluster.namespaces() is None:
         console.say("the cluster is down already")
         return 0
-    kube = Kubectl(None, args.context) if args.context else stack.local_kubectl(cluster)
+    kube = Kubectl(None, args.context, _their_kubectl()) if args.context else stack.local_kubectl(cluster)
     with console.stage("delete the endpoint"):
-        kube.run("delete", "--ignore-not-found", "-f", args.example, "--timeout=60s", timeout=90)
+        kube.run("-n", _NAMESPACE, "delete", "--ignore-not-found", "-f", args.example, "--timeout=60s", timeout=90)
     with console.stage("uninstall the chart"), contextlib.suppress(kubectl.CommandError):
         stack.uninstall_chart(kube)
     if not args.context:
@@ -88,9 +89,8 @@ Stop it:
 
 def _on_their_cluster(args) -> None:
     kube = Kubectl(None, args.context, _their_kubectl())
-    values = yaml.safe_load(args.values.read_text()) if args.values else {}
-    values["image"] = {**values.get("image", {}), "operator": stack.image_values(args.operator_image),
-                       "serve": stack.image_values(args.serve_image)}
+    values = yaml.safe_load(args.values.read_text()) or {} if args.values else {}
+    values["image"] = {**(values.get("image") or {}), **_their_images(kube, args)}
     with console.stage(f"install the Helm chart in {args.context}", detail=lambda: _operator_state(kube)):
         stack.install_chart(kube, values)
     name = _apply_and_wait(kube, args.example)
@@ -98,18 +98,46 @@ def _on_their_cluster(args) -> None:
         _ask_and_load(kube, name, url, args)
     console.say(f"""
 It is still running. To reach it:
-  kubectl --context {args.context} port-forward service/{name} {args.port}:80
+  kubectl --context {args.context} port-forward service/{name} {args.port or 18000}:80
 
 Stop it:
   {_down_command(args)}""")
 
 
-def _their_kubectl() -> Path:
-    return golang.program("kubernetes", "kubectl")
+def _their_images(kube: Kubectl, args) -> dict:
+    """The chart's values for the two images: those that were named, or else ours, which every node must hold."""
+    named = {"operator": args.operator_image, "serve": args.serve_image}
+    if any(named.values()):
+        return {name: stack.image_values(reference) for name, reference in named.items() if reference}
+    built = stack.build_images(stack.build_programs())
+    lacking = {}
+    for node in kube.list("nodes", None):
+        held = {name for image in node["status"].get("images", []) for name in image.get("names", [])}
+        for image in built.values():
+            if image.reference not in held:
+                lacking.setdefault(image.archive, []).append(node["metadata"]["name"])
+    if not lacking:
+        return {name: stack.image_values(image.reference) for name, image in built.items()}
+    archives = " ".join(str(archive) for archive in lacking)
+    nodes = ", ".join(sorted({node for names in lacking.values() for node in names}))
+    raise console.Failure(f"""the nodes of {args.context} do not have Quern's images yet ({nodes}). They are built; load them, for example with
+  kind:       for f in {archives}; do kind load image-archive $f; done
+  minikube:   for f in {archives}; do minikube image load $f; done
+  k3s:        for f in {archives}; do k3s ctr images import $f; done
+and run this again; or push them to a registry and give --operator-image and --serve-image.""")
+
+
+def _their_kubectl() -> Path | str:
+    """Ours where hack/setup has built it, else the one on PATH."""
+    if golang.is_built("kubernetes"):
+        return golang.program("kubernetes", "kubectl")
+    if not shutil.which("kubectl"):
+        raise console.Failure("kubectl was not found: install it, or run hack/setup --part kubernetes")
+    return "kubectl"
 
 
 def _operator_state(kube: Kubectl) -> str:
-    with contextlib.suppress(kubectl.CommandError, subprocess.TimeoutExpired):
+    with contextlib.suppress(kubectl.CommandError):
         pods = kube.list("pods", stack.NAMESPACE, "app.kubernetes.io/name=quern-operator")
         return ", ".join(f"{pod['metadata']['name']} {_pod_state(pod)}" for pod in pods)
     return ""
@@ -162,9 +190,10 @@ def _port_forward(kube: Kubectl, name: str, port: int):
     process = kube.start("-n", _NAMESPACE, "port-forward", f"service/{name}", f"{port}:80")
     try:
         line = process.stdout.readline()
-        if "Forwarding" not in line:
+        found = re.search(r"Forwarding from 127\.0\.0\.1:(\d+)", line)
+        if not found:
             raise console.Failure(f"kubectl port-forward did not start: {line}{process.stdout.read()}")
-        yield f"http://127.0.0.1:{port}/v1"
+        yield f"http://127.0.0.1:{found[1]}/v1"
     finally:
         process.terminate()
         process.wait(timeout=10)

@@ -11,8 +11,18 @@ import yaml
 from . import console, golang
 
 
-class CommandError(Exception):
+class CommandError(console.Failure):
     """A command that failed; str() is what it said on stderr."""
+
+
+def _run(command: list[str], timeout: float, **options) -> str:
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=timeout, check=False, **options)
+    except subprocess.TimeoutExpired as error:
+        raise CommandError(f"no answer within {timeout:.0f} s: {' '.join(command)}") from error
+    if done.returncode:
+        raise CommandError(done.stderr.strip() or f"exit code {done.returncode}: {' '.join(command)}")
+    return done.stdout
 
 
 class Kubectl:
@@ -26,11 +36,8 @@ class Kubectl:
 
     def run(self, *arguments, stdin: str | None = None, timeout: float = 60) -> str:
         command = [str(self._program), *(["--context", self.context] if self.context else []), *map(str, arguments)]
-        done = subprocess.run(command, input=stdin, capture_output=True, text=True, timeout=timeout, check=False,
-                              env=self._environment(), **({} if stdin is not None else {"stdin": subprocess.DEVNULL}))
-        if done.returncode:
-            raise CommandError(done.stderr.strip() or f"exit code {done.returncode}: {' '.join(command)}")
-        return done.stdout
+        source = {"stdin": subprocess.DEVNULL} if stdin is None else {"input": stdin}
+        return _run(command, timeout, env=self._environment(), **source)
 
     def start(self, *arguments) -> subprocess.Popen:
         """A kubectl that goes on until it is ended, with its output on .stdout."""
@@ -40,11 +47,7 @@ class Kubectl:
 
     def helm(self, program: Path, *arguments, timeout: float = 180) -> str:
         command = [str(program), *(["--kube-context", self.context] if self.context else []), *map(str, arguments)]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=timeout, check=False,
-                              stdin=subprocess.DEVNULL, env=self._environment())
-        if done.returncode:
-            raise CommandError(done.stderr.strip() or f"exit code {done.returncode}: {' '.join(command)}")
-        return done.stdout
+        return _run(command, timeout, env=self._environment(), stdin=subprocess.DEVNULL)
 
     def get(self, kind: str, name: str, namespace: str = "default"):
         """The object, or None if there is none."""

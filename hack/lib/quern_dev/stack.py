@@ -44,15 +44,16 @@ def _helm_upgrade(kubectl: Kubectl, values: dict, *options) -> None:
                      "--create-namespace", "--values", file.name, "--wait", "--timeout", "120s", *options)
 
 
-def make_images(cluster: Cluster, binaries: Path) -> dict:
-    """Builds the images, puts them into the node, and returns the chart's values that name them.
-
-    An image's tag is made from its content: one that has not changed is the same name, and rolls no pod.
-    """
-    built = {}
+def build_images(binaries: Path) -> dict:
+    """Writes the images' archives; by image name. A tag is made from the content: what has not changed keeps its name."""
     with console.stage("make the container images"):
-        for definition in images.IMAGES:
-            built[definition.name] = images.build(definition, binaries, paths.REPO / "build" / "images")
+        return {definition.name: images.build(definition, binaries, paths.REPO / "build" / "images")
+                for definition in images.IMAGES}
+
+
+def make_images(cluster: Cluster, binaries: Path) -> dict:
+    """Builds the images, puts them into the node, and returns the chart's values that name them."""
+    built = build_images(binaries)
     cluster.load([image.archive for image in built.values()], quiet=True)
     return {"image": {name: image_values(image.reference) for name, image in built.items()}}
 
