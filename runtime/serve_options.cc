@@ -134,7 +134,8 @@ void AddLimits(CLI::App& app, ServeOptions& options) {
   AddDuration(app, "--drain-timeout", options.drain_timeout,
               "Time that running requests have to finish after SIGTERM [30s]");
   AddDuration(app, "--stall-timeout", options.stall_timeout,
-              "/health/live fails when work waits so long without a token; 0: never [120s]");
+              "/health/live fails when work waits so long without a token, /health/ready after a "
+              "quarter of it; 0: never [120s]");
   Add(app, "--log-level", options.log_level, "trace, debug, info, warn or error [info]")
       ->type_name("LEVEL");
   Add(app, "--log-format", options.log_format, "text or json [text]")->type_name("FORMAT");

@@ -16,6 +16,9 @@ using nlohmann::json;
 
 namespace {
 
+// No new requests go where nothing moves, long before the process is given up.
+constexpr double kUnreadyStallShare = 0.25;
+
 Response JsonResponse(int status, const json& body) {
   Response response;
   response.status = status;
@@ -181,22 +184,28 @@ void Api::ShowModel(const std::string& id, http::Responder& responder) {
   responder.Send(JsonResponse(200, ModelJson(*model)));
 }
 
-void Api::Live(http::Responder& responder) {
+// True if work has waited for longer than `limit` (0: none); 503 is then the answer.
+bool Api::RefuseIfStalled(Seconds limit, http::Responder& responder) {
   const auto view = state_.Get();
-  const double stalled = view.model ? view.model->engine->StalledFor().count() : 0;
-  if (options_.stall_timeout.count() > 0 && stalled > options_.stall_timeout.count()) {
-    return responder.Send(JsonResponse(
-        503,
-        {{"status", "stalled"},
-         {"reason", fmt::format("work has waited {:.0f} s without a token; the limit is {:.0f} s",
-                                stalled, options_.stall_timeout.count())}}));
-  }
+  const Seconds stalled = view.model ? view.model->engine->StalledFor() : Seconds(0);
+  if (limit.count() <= 0 || stalled <= limit) return false;
+  responder.Send(JsonResponse(
+      503,
+      {{"status", "stalled"},
+       {"reason", fmt::format("work has waited {:.0f} s without a token; the limit is {:.0f} s",
+                              stalled.count(), limit.count())}}));
+  return true;
+}
+
+void Api::Live(http::Responder& responder) {
+  if (RefuseIfStalled(options_.stall_timeout, responder)) return;
   responder.Send(JsonResponse(200, {{"status", "live"}}));
 }
 
 void Api::Ready(http::Responder& responder) {
   const auto view = state_.Get();
   if (view.phase == ServingState::Phase::kReady) {
+    if (RefuseIfStalled(options_.stall_timeout * kUnreadyStallShare, responder)) return;
     return responder.Send(JsonResponse(200, {{"status", "ready"}}));
   }
   const char* status = view.phase == ServingState::Phase::kLoading ? "loading" : "draining";

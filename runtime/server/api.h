@@ -19,7 +19,8 @@ struct ApiOptions {
   size_t max_preparing_bytes = 64 << 20;  // their bodies
   size_t long_body_bytes = 16 * 1024;     // from here on not on an I/O thread
   int encode_threads = 1;
-  Seconds stall_timeout{120};  // /health/live fails after so long without progress; 0: never
+  Seconds stall_timeout{120};  // without progress: not ready after a quarter of it, not live
+                               // after all of it; 0: never
 };
 
 // The routes of the public port (OpenAI's API, /tokenize, health) and of the administrative one
@@ -50,6 +51,7 @@ class Api {
   void AddHealth(http::Router& router);
   void ListModels(http::Responder& responder);
   void ShowModel(const std::string& id, http::Responder& responder);
+  bool RefuseIfStalled(Seconds limit, http::Responder& responder);
   void Live(http::Responder& responder);
   void Ready(http::Responder& responder);
   void Metrics(http::Responder& responder);

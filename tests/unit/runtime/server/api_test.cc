@@ -412,6 +412,27 @@ TEST_F(ApiTest, StalledEngineFailsLivenessOnBothPorts) {
   EXPECT_EQ(Ask("GET", "/health/live", "", true).status, 503);
 }
 
+TEST_F(ApiTest, StalledEngineIsNotReadyLongBeforeItIsNotLive) {
+  options.stall_timeout = Seconds(60);
+  StartServer();
+  engine->SetStalled(Seconds(14));
+  EXPECT_EQ(Ask("GET", "/health/ready").status, 200);
+  engine->SetStalled(Seconds(16));
+  EXPECT_EQ(Ask("GET", "/health/ready").status, 503);
+  EXPECT_EQ(Ask("GET", "/health/ready", "", true).status, 503);
+  EXPECT_EQ(Ask("GET", "/health/live").status, 200);
+  engine->SetStalled(Seconds(0));
+  EXPECT_EQ(Ask("GET", "/health/ready").status, 200);
+}
+
+TEST_F(ApiTest, WithoutAStallTimeoutNoStallCounts) {
+  options.stall_timeout = Seconds(0);
+  StartServer();
+  engine->SetStalled(Seconds(1e6));
+  EXPECT_EQ(Ask("GET", "/health/ready").status, 200);
+  EXPECT_EQ(Ask("GET", "/health/live").status, 200);
+}
+
 TEST_F(ApiTest, MetricsAreOnTheAdministrativePortOnly) {
   StartServer();
   EXPECT_EQ(Ask("GET", "/metrics").status, 404);
