@@ -23,7 +23,8 @@ Result<const Family*> FindFamily(const GgufFile& file) {
     names += family.architecture;
   }
   return MakeError(ErrorCode::kUnsupported,
-                   "architecture '{}' is not supported; supported architectures: {}",
+                   "architecture '{}' (metadata key general.architecture) is not supported; supported: "
+                   "{}",
                    Printable(architecture), names);
 }
 

@@ -41,7 +41,8 @@ Result<const GgufTensor*> WeightLoader::Find(const std::string& name, std::vecto
   if (info == nullptr) {
     const GgmlTypeInfo* known = FindGgmlTypeInfo(tensor->type);
     return MakeError(ErrorCode::kUnsupported,
-                     "tensor {} is stored as {}, which is not supported; supported: {}", name,
+                     "tensor {} (at byte {}) is stored as {}, which is not supported; supported: {}",
+                     name, tensor->file_offset,
                      known != nullptr ? known->name : "an unknown type", SupportedTypes());
   }
   // The file reader has checked sizes against its own table; a kernel must not rely on that table

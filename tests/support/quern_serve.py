@@ -48,13 +48,13 @@ def wait_for(condition, what: str, patience: float = PATIENCE):
 
 
 class Server:
-    """One quern-serve on free loopback ports; `log` grows with its stderr."""
+    """One quern-serve on free loopback ports; `log` grows with its stderr. `before_start` runs in the child, before the program."""
 
-    def __init__(self, model_path: str, *options: str, ready: bool = True):
+    def __init__(self, model_path: str, *options: str, ready: bool = True, before_start=None):
         self.log: list[str] = []
         self.process = subprocess.Popen(
             [binary(), model_path, "--port", "0", "--admin-port", "0", *options],
-            stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True,
+            stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True, preexec_fn=before_start,
             env={k: v for k, v in os.environ.items() if not k.startswith("QUERN_")})
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()

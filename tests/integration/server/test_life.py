@@ -1,10 +1,12 @@
 """Start, clients that leave, load, and the end: what an operator relies on."""
 
 import json
+import shutil
 import signal
 import subprocess
 import threading
 
+import gguf_layout
 import pytest
 import quern_serve
 import requests
@@ -51,6 +53,38 @@ def test_bad_model_is_one_clear_line_and_exit_code_2(tmp_path):
         errors = [line for line in result.stderr.splitlines() if " error " in line]
         assert result.returncode == 2, (path, result.stderr)
         assert len(errors) == 1 and str(path) in errors[0], result.stderr
+
+
+def spoil_architecture(layout):
+    return layout.values["general.architecture"], b"mamba"
+
+
+def spoil_type(layout):
+    return layout.tensors[3][1], (99).to_bytes(4, "little")
+
+
+def spoil_offset(layout):
+    return layout.tensors[3][2], (0).to_bytes(8, "little")  # where the first tensor lies
+
+
+@pytest.mark.parametrize("spoil,says", [
+    (spoil_architecture, ["mamba", "llama, gemma3"]),
+    (spoil_type, ["99", "at byte"]),
+    (spoil_offset, ["overlap", "at byte"]),
+], ids=["unsupported architecture", "unknown tensor type", "overlapping tensors"])
+def test_model_with_one_wrong_field_is_one_clear_line_and_exit_code_2(tmp_path, spoil, says):
+    path = tmp_path / "spoilt.gguf"
+    shutil.copyfile(quern_serve.model(MODEL), path)
+    layout = gguf_layout.Layout(path)
+    where, what = spoil(layout)
+    with path.open("r+b") as file:
+        file.seek(where)
+        file.write(what)
+    result = run_to_end(str(path), "--port", "0", "--admin-port", "0")
+    errors = [line for line in result.stderr.splitlines() if " error " in line]
+    assert result.returncode == 2, result.stderr
+    assert len(errors) == 1 and str(path) in errors[0], result.stderr
+    assert all(word in errors[0] for word in says), errors[0]
 
 
 @pytest.mark.parametrize("arguments,says", [

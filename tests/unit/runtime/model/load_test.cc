@@ -70,7 +70,8 @@ TEST(ModelLoad, AnUnknownArchitectureIsRefusedWithThoseThatAreKnown) {
   ASSERT_FALSE(model);
   EXPECT_EQ(model.error().code, ErrorCode::kUnsupported);
   EXPECT_THAT(model.error().message,
-              HasSubstr("'mamba' is not supported; supported architectures: llama, gemma3"));
+              HasSubstr("'mamba' (metadata key general.architecture) is not supported; "
+                        "supported: llama, gemma3"));
 }
 
 TEST(ModelLoad, ATensorThatTheArchitectureDoesNotHaveIsNotIgnored) {
