@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import signal
 import subprocess
 import sys
 import threading
@@ -104,7 +105,13 @@ def run_logged(name: str, command, log: Path, *, env=None, cwd=None, attempts: i
 
 
 def main_guard(main) -> None:
-    """Runs main(); a Failure becomes one plain message and exit code 1, Ctrl-C exit code 130."""
+    """Runs main(); a Failure becomes one plain message and exit code 1, Ctrl-C exit code 130.
+
+    SIGTERM and a lost terminal are taken like Ctrl-C, so that what was begun is put back.
+    """
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(number) == signal.SIG_DFL:  # under nohup SIGHUP is ignored, and stays so
+            signal.signal(number, signal.default_int_handler)
     try:
         sys.exit(main())
     except Failure as failure:

@@ -37,8 +37,6 @@ def missing(names: list[str]) -> list[str]:
 @contextlib.contextmanager
 def _services_stay_off():
     """While packages are installed, policy-rc.d forbids every service start; the old one is put back."""
-    if _POLICY.exists() and _POLICY_MARK in _POLICY.read_text(errors="replace"):
-        _restore_policy()  # left by an interrupted run
     if _POLICY.exists():
         os.replace(_POLICY, _POLICY_ASIDE)
     _POLICY.write_text(f"#!/bin/sh\n# {_POLICY_MARK}; removed when it ends\nexit 101\n")
@@ -46,6 +44,12 @@ def _services_stay_off():
     try:
         yield
     finally:
+        _restore_policy()
+
+
+def _repair_policy() -> None:
+    """Takes our policy-rc.d away if a run that was killed has left it."""
+    if os.geteuid() == 0 and _POLICY.exists() and _POLICY_MARK in _POLICY.read_text(errors="replace"):
         _restore_policy()
 
 
@@ -61,6 +65,7 @@ def ensure(sections: list[str]) -> None:
     if not shutil.which("apt-get"):
         raise console.Failure("apt-get was not found: hack/setup installs Debian 12 packages. On another system, "
                               "install the counterparts of hack/packages.txt and pass --no-packages.")
+    _repair_policy()
     wanted = missing([name for section in sections for name in listed(section)])
     if not wanted:
         return

@@ -19,6 +19,7 @@ from .load import Load
 _NAMESPACE = "default"
 _READY_SECONDS = 300
 _SCALE_SECONDS = 180
+_MARK = "hack-demo"  # what the demo installed is known by it
 
 
 def run(args) -> int:
@@ -51,8 +52,11 @@ def down(args) -> int:
     kube = Kubectl(None, args.context, _their_kubectl()) if args.context else stack.local_kubectl(cluster)
     with console.stage("delete the endpoint"):
         kube.run("-n", _NAMESPACE, "delete", "--ignore-not-found", "-f", args.example, "--timeout=60s", timeout=90)
-    with console.stage("uninstall the chart"), contextlib.suppress(kubectl.CommandError):
-        stack.uninstall_chart(kube)
+    if stack.has_release(kube, mark=_MARK):
+        with console.stage("uninstall the chart"):
+            stack.uninstall_chart(kube)
+    elif stack.has_release(kube):
+        console.say(f"  the Helm release {stack.RELEASE} stays: it was not installed by hack/demo")
     if not args.context:
         cluster.down()
     return 0
@@ -68,7 +72,7 @@ def _on_our_cluster(args) -> None:
     images = stack.make_images(cluster, programs)
     kube = stack.local_kubectl(cluster)
     with console.stage("install the Helm chart", detail=lambda: _operator_state(kube)):
-        stack.install_chart(kube, {**stack.local_values(), **images})
+        stack.install_chart(kube, {**stack.local_values(), **images}, mark=_MARK)
     name = _apply_and_wait(kube, args.example)
     url = _keep_forward(cluster, name, args.port)
     _ask_and_load(kube, name, url, args)
@@ -91,8 +95,12 @@ def _on_their_cluster(args) -> None:
     kube = Kubectl(None, args.context, _their_kubectl())
     values = yaml.safe_load(args.values.read_text()) or {} if args.values else {}
     values["image"] = {**(values.get("image") or {}), **_their_images(kube, args)}
+    if stack.has_release(kube) and not stack.has_release(kube, mark=_MARK):
+        raise console.Failure(f"{args.context} has a Helm release {stack.RELEASE} in namespace {stack.NAMESPACE} that hack/demo "
+                              "did not install; it is left alone. Try Quern there with: kubectl apply -f "
+                              f"{args.example}, or uninstall the release first")
     with console.stage(f"install the Helm chart in {args.context}", detail=lambda: _operator_state(kube)):
-        stack.install_chart(kube, values)
+        stack.install_chart(kube, values, mark=_MARK)
     name = _apply_and_wait(kube, args.example)
     with _port_forward(kube, name, args.port) as url:
         _ask_and_load(kube, name, url, args)

@@ -1,5 +1,6 @@
 """From a checkout to an installed operator: build, images, chart. Shared by the demo and the end-to-end tests."""
 
+import json
 import subprocess
 import tempfile
 from pathlib import Path
@@ -14,6 +15,7 @@ from .kubectl import Kubectl, program
 NAMESPACE = "quern"
 RELEASE = "quern"
 CHART = paths.REPO / "charts" / "quern"
+_MARK = "installed-by"  # a label of the Helm release
 
 
 def local_kubectl(cluster: Cluster) -> Kubectl:
@@ -66,9 +68,19 @@ def image_values(reference: str) -> dict:
     return {"repository": repository, "tag": tag}
 
 
-def install_chart(kubectl: Kubectl, values: dict, *, reuse: bool = False) -> None:
-    """Installs or upgrades the release and waits for the operator. With `reuse`, `values` go over the release's own."""
-    _helm_upgrade(kubectl, values, *(["--reuse-values"] if reuse else []))
+def install_chart(kubectl: Kubectl, values: dict, *, reuse: bool = False, mark: str = "") -> None:
+    """Installs or upgrades the release and waits for the operator. With `reuse`, `values` go over the release's own.
+
+    `mark` is kept with the release, for has_release().
+    """
+    _helm_upgrade(kubectl, values, *(["--reuse-values"] if reuse else []), *([f"--labels={_MARK}={mark}"] if mark else []))
+
+
+def has_release(kubectl: Kubectl, mark: str = "") -> bool:
+    """Whether the release is there; with `mark`, whether it was installed with that mark."""
+    selector = ["--selector", f"{_MARK}={mark}"] if mark else []
+    return bool(json.loads(kubectl.helm(program("helm", "helm"), "list", "--all", "--namespace", NAMESPACE, "--filter",
+                                        f"^{RELEASE}$", "--output", "json", *selector)))
 
 
 def uninstall_chart(kubectl: Kubectl) -> None:

@@ -37,17 +37,29 @@ class Layout:
         self.cgroup = "quern-" + hashlib.sha256(str(self.root).encode()).hexdigest()[:8]
 
     def make(self) -> None:
-        """Makes the directories. Failure if the sockets' paths would be longer than the kernel takes."""
+        """Makes the directories. Failure if something else lies there, or the sockets' paths would be too long."""
         longest = f"{self.containerd_socket}.ttrpc"
         if len(longest.encode()) > 107:
             raise console.Failure(f"the state directory's path is too long for the sockets in it: {longest} has "
                                   f"{len(longest.encode())} bytes, 107 is the limit. Set QUERN_STATE to a shorter one.")
-        for path in (self.root, self.run, self.logs, self.etc, self.etc / "cni",
+        self.require_ours()
+        self.root.mkdir(parents=True, exist_ok=True)
+        self._marker.touch()
+        for path in (self.run, self.logs, self.etc, self.etc / "cni",
                      *(self.root / name for name in ("containerd", "kubelet", "cni", "pod-logs", "container-logs",
                                                      "prometheus", "kwok"))):
             path.mkdir(parents=True, exist_ok=True)
         self.root.chmod(0o700)
         paths.models_dir().mkdir(parents=True, exist_ok=True)
+
+    @property
+    def _marker(self) -> Path:
+        return self.root / ".quern-cluster"
+
+    def require_ours(self) -> None:
+        """Failure if the directory holds something, but not a cluster: it would be closed to others, and wiped."""
+        if self.root.exists() and not self._marker.exists() and any(self.root.iterdir()):
+            raise console.Failure(f"{self.root} holds other files than a cluster's. Set QUERN_STATE to a new or empty directory.")
 
     def authority(self) -> pki.Authority:
         return pki.Authority(self.root / "pki")

@@ -187,6 +187,8 @@ class Cluster:
 
     def down(self, wipe: bool = False) -> None:
         """Stops everything and puts the machine back; data stays unless `wipe`."""
+        if wipe:
+            self.layout.require_ours()
         with self.locked():
             if self.registry.names():
                 with console.stage("stop the cluster"):
