@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Tokens per second of quern-eval and of llama.cpp (PyPI llama-cpp-python) on the same machine, in turns.
 
-    python tests/bench/compare_llama_cpp.py build/release/bin/quern-eval ~/.cache/quern/models/*.gguf
+    $(hack/setup --print recordings) tests/bench/compare_llama_cpp.py build/release/bin/quern-eval ~/.cache/quern/models/*.gguf
 
 Needs hack/setup --recordings. Each run is a process of its own; the two alternate, so that what else the
 machine does meets both; the figures are medians, and the ratio is ours / llama.cpp's. The same work for both: prompts of

@@ -133,8 +133,7 @@ class ControlPlane:
         data = self.directory / "etcd-data"
         shutil.rmtree(data, ignore_errors=True)
         authority = pki.Authority(self.directory / "pki")
-        where = Endpoints("127.0.0.1", kube_api.free_port(), kube_api.free_port(), kube_api.free_port(),
-                          authority, data)
+        where = Endpoints("127.0.0.1", *kube_api.free_ports(3), authority, data)
         admin_kubeconfig(self.kubeconfig, authority, where.api_port)
         self.client = kube_api.Client(self.kubeconfig)
         self._spawn("etcd", etcd_command(where, durable=False))

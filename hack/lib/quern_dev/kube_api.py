@@ -1,6 +1,7 @@
 """A small Kubernetes API client for scripts: JSON over TLS with a client certificate."""
 
 import base64
+import contextlib
 import http.client
 import json
 import os
@@ -78,8 +79,10 @@ class Client:
         return True
 
 
-def free_port() -> int:
-    """A loopback port that nothing uses just now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
+def free_ports(count: int) -> list[int]:
+    """Different loopback ports that nothing uses just now."""
+    with contextlib.ExitStack() as held:
+        probes = [held.enter_context(socket.socket()) for _ in range(count)]
+        for probe in probes:
+            probe.bind(("127.0.0.1", 0))
+        return [probe.getsockname()[1] for probe in probes]

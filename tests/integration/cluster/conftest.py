@@ -30,12 +30,26 @@ def wait_for(condition, seconds, what):
     return value
 
 
+def listening_beyond_loopback():
+    """The sockets of this machine's own network that accept connections from elsewhere, as (address, port) in the kernel's hex."""
+    found = set()
+    for family in ("tcp", "tcp6"):
+        for line in Path("/proc/net", family).read_text().splitlines()[1:]:
+            local, state = line.split()[1], line.split()[3]
+            address, port = local.split(":")
+            loopback = address.endswith("7F") if family == "tcp" else address == "00000000000000000000000001000000"
+            if state == "0A" and not loopback:
+                found.add((address, port))
+    return found
+
+
 class World:
     """The cluster under test, and kubectl on it."""
 
     def __init__(self, cluster: Cluster):
         self.cluster = cluster
         self.image = ""
+        self.listening_before = set()
 
     def kubectl(self, *arguments, stdin=None, check=True):
         result = subprocess.run(
@@ -101,9 +115,10 @@ def world():
     # Sockets lie inside, whose paths are limited to 107 bytes: a short name.
     with tempfile.TemporaryDirectory(prefix="quern-ct-") as directory:
         cluster = Cluster(Path(directory) / "state")
+        made = World(cluster)
+        made.listening_before = listening_beyond_loopback()
         try:
             cluster.up()
-            made = World(cluster)
             image = tools_image(Path(directory) / "tools.tar")
             cluster.load([image.archive])
             made.image = image.reference

@@ -5,13 +5,15 @@ import json
 import os
 import signal
 import subprocess
+import tempfile
 import urllib.request
 from pathlib import Path
 
 import pytest
-from conftest import wait_for
-from quern_dev.cluster import commands
+from conftest import listening_beyond_loopback, wait_for
+from quern_dev.cluster import commands, machine, node
 from quern_dev.cluster.layout import MODEL_ROOT, NODE_NAME
+from quern_dev.cluster.lifecycle import Cluster
 from quern_dev.processes import start_time
 
 
@@ -104,6 +106,25 @@ def test_the_api_refuses_an_account_that_has_no_role(world):
     assert "system:serviceaccount:default:default" in answer["message"]
 
 
+def test_nothing_listens_beyond_loopback_outside_the_clusters_own_network(world):
+    assert world.cluster.layout.port("api")
+    assert listening_beyond_loopback() <= world.listening_before
+
+
+def test_another_cluster_that_ends_takes_nothing_of_this_one_away(world):
+    """Both cover the same directories of the machine; only the last one to end may remove them."""
+    with tempfile.TemporaryDirectory(prefix="quern-c2-") as directory:
+        other = Cluster(Path(directory) / "s")
+        other.layout.make()
+        node.start_holder(other.layout, other.registry)
+        node.stop_holder(other.layout, other.registry)
+    assert machine.mounted_anywhere([MODEL_ROOT])
+    world.kubectl("delete", "pod", "-l", "app=web", "--wait=false")
+    # A new pod needs the kubelet's directory, and a reader the models'.
+    wait_for(lambda: len(world.running("web")) == 1, 90, "a new pod")
+    world.kubectl("exec", "deploy/reader", "--", "ls", "/models")
+
+
 def test_up_again_starts_nothing(world):
     before = pids(world.cluster)
     world.cluster.up()
@@ -144,8 +165,7 @@ def test_down_leaves_nothing_and_up_brings_the_data_back(world):
     assert not list(Path("/sys/fs/cgroup").glob(f"**/{cluster.layout.cgroup}"))
     assert str(cluster.layout.root) not in Path("/proc/mounts").read_text()
     assert fetch(f"https://127.0.0.1:{api}/readyz") is None
-    assert not (cluster.layout.root / "mount-points.json").exists()
-    assert not (cluster.layout.root / "kernel-settings.json").exists()
+    assert [path.name for path in machine.RECORDS.iterdir()] == ["lock"] or machine.mounted_anywhere([MODEL_ROOT])
     cluster.up()
     assert cluster.layout.port("api") == api
     world.wait_running("web", 1)

@@ -115,7 +115,7 @@ class Operator:
     """A quern-operator process."""
 
     def __init__(self, program: Path, kubeconfig: Path, directory: Path, *arguments: str):
-        self.metrics_port, self.health_port = kube_api.free_port(), kube_api.free_port()
+        self.metrics_port, self.health_port = kube_api.free_ports(2)
         directory.mkdir(parents=True, exist_ok=True)
         self.log = directory / "operator.log"
         self._file = self.log.open("ab")

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Makes the recordings that tests/integration/logits compares the forward pass with.
 
-    python make.py ~/.cache/quern/models/*.gguf        (see requirements.txt; some 20 minutes on two cores)
+    $(hack/setup --print recordings) make.py ~/.cache/quern/models/*.gguf        (some 20 minutes on two cores)
 
 For each model and each of the prompts (prompts.json, and longer ones made of them, up to 2,048 tokens) at selected
 positions: the 256 most likely next tokens of the float32 reference (reference.py, on the dequantised weights) with

@@ -6,7 +6,6 @@ it and takes the mounts and the network along. Outside remain files under the st
 control groups (removed by name) and a few kernel settings that the kubelet writes (put back).
 """
 
-import json
 import os
 import signal
 import sys
@@ -15,14 +14,11 @@ from pathlib import Path
 from .. import console, golang, paths
 from ..control_plane import SERVICE_RANGE
 from ..processes import Namespaces, Registry, wait_until
+from . import machine
 from .layout import MODEL_ROOT, NODE_ADDRESS, Layout
 
 HOLDER = "holder"
 _CGROUPS = Path("/sys/fs/cgroup")
-# Written by the kubelet for the whole machine.
-_KERNEL_SETTINGS = ("vm/overcommit_memory", "kernel/panic", "kernel/panic_on_oops", "kernel/keys/root_maxkeys",
-                    "kernel/keys/root_maxbytes")
-
 _SETUP = """
 mount --make-rprivate /
 mount -t proc proc /proc
@@ -54,67 +50,23 @@ def _binds(layout: Layout) -> list[tuple[Path, str]]:
             (paths.models_dir(), MODEL_ROOT)]
 
 
+def _mount_points(layout: Layout) -> list[str]:
+    return [target for _, target in _binds(layout)]
+
+
 def start_holder(layout: Layout, registry: Registry) -> Namespaces:
     """Makes the namespaces and returns when mounts and network are in place."""
-    _remember_kernel_settings(layout)
     _make_cgroups(layout)
-    made = _make_mount_points(layout)
     arguments = [part for bind in _binds(layout) for part in map(str, bind)]
     script = _SETUP.replace("@MODEL_ROOT@", MODEL_ROOT).replace("@SERVICE_RANGE@", SERVICE_RANGE)
     pause = golang.program("tools", "pause")
-    pid = registry.start(HOLDER, ["/bin/sh", "-euc", script, "holder", layout.containerd_socket,
-                                  *arguments, NODE_ADDRESS, pause],
-                         isolate=True, extra={"mount_points": made})
-    ready = Path(f"/proc/{pid}/root/run/quern-ready")
-    if not wait_until(lambda: ready.exists() or registry.pid(HOLDER) is None, 20) or not ready.exists():
-        raise console.Failure("the cluster's namespaces could not be set up:\n" + registry.log_tail(HOLDER))
+    with machine.prepared(_mount_points(layout)):
+        pid = registry.start(HOLDER, ["/bin/sh", "-euc", script, "holder", layout.containerd_socket,
+                                      *arguments, NODE_ADDRESS, pause], isolate=True)
+        ready = Path(f"/proc/{pid}/root/run/quern-ready")
+        if not wait_until(lambda: ready.exists() or registry.pid(HOLDER) is None, 20) or not ready.exists():
+            raise console.Failure("the cluster's namespaces could not be set up:\n" + registry.log_tail(HOLDER))
     return Namespaces(pid)
-
-
-def _mount_point_record(layout: Layout) -> Path:
-    return layout.root / "mount-points.json"
-
-
-def _make_mount_points(layout: Layout) -> list[str]:
-    """Empty directories on the machine for the bind mounts to cover; those made are removed by `down`."""
-    record = _mount_point_record(layout)
-    made = json.loads(record.read_text()) if record.exists() else []
-    for _, target in _binds(layout):
-        for path in [*reversed(Path(target).parents), Path(target)]:
-            if not path.exists():
-                path.mkdir()
-                made.append(str(path))
-    record.write_text(json.dumps(made))
-    return made
-
-
-def _remove_mount_points(layout: Layout) -> None:
-    record = _mount_point_record(layout)
-    if not record.exists():
-        return
-    for path in reversed(json.loads(record.read_text())):
-        try:
-            os.rmdir(path)
-        except OSError:
-            pass  # somebody else uses it by now
-    record.unlink()
-
-
-def _remember_kernel_settings(layout: Layout) -> None:
-    record = layout.root / "kernel-settings.json"
-    if not record.exists():
-        values = {name: Path("/proc/sys", name).read_text().strip() for name in _KERNEL_SETTINGS
-                  if Path("/proc/sys", name).exists()}
-        record.write_text(json.dumps(values))
-
-
-def _restore_kernel_settings(layout: Layout) -> None:
-    record = layout.root / "kernel-settings.json"
-    if record.exists():
-        for name, value in json.loads(record.read_text()).items():
-            if Path("/proc/sys", name).read_text().strip() != value:
-                Path("/proc/sys", name).write_text(value)
-        record.unlink()
 
 
 def _hierarchies() -> list[Path]:
@@ -161,8 +113,7 @@ def stop_holder(layout: Layout, registry: Registry) -> None:
         raise console.Failure(f"the cluster's first process (pid {registry.pid(HOLDER)}) did not end")
     registry.stop(registry.names(), 0)
     _remove_cgroups(layout)
-    _remove_mount_points(layout)
-    _restore_kernel_settings(layout)
+    machine.put_back(_mount_points(layout))
 
 
 def run_inside(namespaces: Namespaces, function, kinds=("net",)) -> bool:
