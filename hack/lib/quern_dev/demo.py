@@ -50,16 +50,26 @@ def down(args) -> int:
         console.say("the cluster is down already")
         return 0
     kube = Kubectl(None, args.context, _their_kubectl()) if args.context else stack.local_kubectl(cluster)
+    try:
+        _remove(kube, args.example)
+    except kubectl.CommandError as error:
+        if args.context:
+            raise  # without the operator nobody would end what is left of the endpoint
+        console.say(f"    {error}\n    The cluster is stopped all the same; to have its data removed too: hack/cluster down --wipe")
+    if not args.context:
+        cluster.down()
+    return 0
+
+
+def _remove(kube: Kubectl, example: Path) -> None:
+    """Deletes the endpoint, then uninstalls the chart if the demo installed it."""
     with console.stage("delete the endpoint"):
-        kube.run("-n", _NAMESPACE, "delete", "--ignore-not-found", "-f", args.example, "--timeout=60s", timeout=90)
+        kube.run("-n", _NAMESPACE, "delete", "--ignore-not-found", "-f", example, "--timeout=60s", timeout=90)
     if stack.has_release(kube, mark=_MARK):
         with console.stage("uninstall the chart"):
             stack.uninstall_chart(kube)
     elif stack.has_release(kube):
         console.say(f"  the Helm release {stack.RELEASE} stays: it was not installed by hack/demo")
-    if not args.context:
-        cluster.down()
-    return 0
 
 
 # ---- where it runs -----------------------------------------------------------------------------

@@ -10,9 +10,9 @@ import urllib.request
 from pathlib import Path
 
 import pytest
-from conftest import listening_beyond_loopback, wait_for
+from conftest import REPO, listening_beyond_loopback, wait_for
 from quern_dev.cluster import commands, machine, node
-from quern_dev.cluster.layout import MODEL_ROOT, NODE_NAME
+from quern_dev.cluster.layout import MODEL_ROOT, NODE_ADDRESS, NODE_NAME
 from quern_dev.cluster.lifecycle import Cluster
 from quern_dev.processes import start_time
 
@@ -104,6 +104,37 @@ def test_the_api_refuses_an_account_that_has_no_role(world):
     answer = json.loads(result.stdout)
     assert answer["code"] == 403
     assert "system:serviceaccount:default:default" in answer["message"]
+
+
+def command_line(world, *arguments):
+    """hack/cluster as a person runs it: (exit code, what it said)."""
+    done = subprocess.run([REPO / "hack" / "cluster", *arguments], capture_output=True, text=True, check=False, timeout=60,
+                          stdin=subprocess.DEVNULL, env={**os.environ, "QUERN_STATE": str(world.cluster.layout.root)})
+    return done.returncode, done.stdout + done.stderr
+
+
+def test_the_command_line_shows_reaches_and_runs_inside(world):
+    code, said = command_line(world, "status")
+    assert code == 0 and "cluster: up" in said and "kube-apiserver" in said
+    code, said = command_line(world, "status", "--json")
+    report = json.loads(said)
+    assert report["state"] == "up" and report["missing"] == [] and report["nodes"][0]["ready"]
+    code, said = command_line(world, "forward", "default/web:http", "0", "--background")
+    assert code == 0
+    url = said.strip()
+    wait_for(lambda: fetch(url) == "one\n", 30, "an answer through the forward")
+    assert command_line(world, "stop-forward", url.rpartition(":")[2])[0] == 0
+    assert fetch(url) is None
+    assert command_line(world, "kubectl", "get", "nodes", "-o", "name") == (0, f"node/{NODE_NAME}\n")
+    code, said = command_line(world, "exec", "--", "ip", "-brief", "address", "show", "node0")
+    assert code == 0 and NODE_ADDRESS in said
+
+
+def test_the_command_line_says_what_is_wrong(world):
+    for arguments, word in ((("forward", "web", "0"), "NAMESPACE/SERVICE:PORT"), (("forward", "default/nothing:80", "0"), "nothing"),
+                            (("stop-forward", "1"), "status"), (("load", "/nowhere.tar"), "hack/images")):
+        code, said = command_line(world, *arguments)
+        assert code == 1 and word in said and "Traceback" not in said, said
 
 
 def test_nothing_listens_beyond_loopback_outside_the_clusters_own_network(world):
