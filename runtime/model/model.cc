@@ -22,10 +22,11 @@ Result<const Family*> FindFamily(const GgufFile& file) {
     names += names.empty() ? "" : ", ";
     names += family.architecture;
   }
-  return MakeError(ErrorCode::kUnsupported,
-                   "architecture '{}' (metadata key general.architecture) is not supported; supported: "
-                   "{}",
-                   Printable(architecture), names);
+  return MakeError(
+      ErrorCode::kUnsupported,
+      "architecture '{}' (metadata key general.architecture) is not supported; supported: "
+      "{}",
+      Printable(architecture), names);
 }
 
 // The type that most bytes are stored as.

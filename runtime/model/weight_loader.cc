@@ -40,10 +40,10 @@ Result<const GgufTensor*> WeightLoader::Find(const std::string& name, std::vecto
   const kernels::WeightTypeInfo* info = kernels::FindWeightTypeInfo(KernelType(tensor->type));
   if (info == nullptr) {
     const GgmlTypeInfo* known = FindGgmlTypeInfo(tensor->type);
-    return MakeError(ErrorCode::kUnsupported,
-                     "tensor {} (at byte {}) is stored as {}, which is not supported; supported: {}",
-                     name, tensor->file_offset,
-                     known != nullptr ? known->name : "an unknown type", SupportedTypes());
+    return MakeError(
+        ErrorCode::kUnsupported,
+        "tensor {} (at byte {}) is stored as {}, which is not supported; supported: {}", name,
+        tensor->file_offset, known != nullptr ? known->name : "an unknown type", SupportedTypes());
   }
   // The file reader has checked sizes against its own table; a kernel must not rely on that table
   // being the same.
