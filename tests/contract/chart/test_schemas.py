@@ -30,10 +30,15 @@ def strict(node):
     return node
 
 
+def openapi(client, path):
+    answer = client.get(f"/openapi/v3{path}")
+    return json.loads(answer) if isinstance(answer, str) else answer  # the index is served as text/plain
+
+
 def write_schemas(client, directory):
     """One file for each kind, <kind>-<group>-<version>.json, as kubeconform's template below asks for them."""
     for document in _DOCUMENTS:
-        components = strict(client.get(f"/openapi/v3/{document}")["components"])
+        components = strict(openapi(client, f"/{document}")["components"])
         for name, schema in components["schemas"].items():
             for gvk in schema.get("x-kubernetes-group-version-kind", []):
                 group = gvk["group"].split(".")[0] + "-" if gvk["group"] else ""
@@ -48,7 +53,7 @@ def kubeconform(tmp_path_factory):
     with ControlPlane() as plane:
         plane.client.apply(_CRD, yaml.safe_load(next((REPO / "crds").glob("*.yaml")).read_text()))
         deadline = time.monotonic() + 60
-        while _DOCUMENTS[-1] not in plane.client.get("/openapi/v3")["paths"]:
+        while _DOCUMENTS[-1] not in openapi(plane.client, "")["paths"]:
             assert time.monotonic() < deadline, "the API server does not publish the CRD's schema"
             time.sleep(0.2)
         write_schemas(plane.client, schemas)
