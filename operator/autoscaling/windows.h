@@ -43,14 +43,17 @@ struct WindowIncrease {
   double covered_seconds = 0;  // how much of the window samples cover; the longest pod's
 };
 
-// The last samples of every pod of an endpoint, kept for as long as the longest window. Between two
+// What every pod of an endpoint served, kept for as long as the longest window. Between two
 // samples a counter is taken to rise evenly, so a pod that missed a few scrapes makes no burst. A
 // counter that falls has been reset by a restart and counts from 0. A pod that goes keeps what it
 // served in the windows until they have moved on. Bounded: kMaxSamplesPerPod samples, kMaxPods
-// pods. Not thread-safe.
+// pods. Where a window holds more samples (24 minutes of one every 2 s), those older than the
+// kNewestSamples are thinned out evenly: the whole window stays covered and sums stay exact, only
+// the window's far edge is seen less sharply (5 s in an hour). Not thread-safe.
 class PodWindows {
  public:
   static constexpr size_t kMaxSamplesPerPod = 720;
+  static constexpr size_t kNewestSamples = 60;
   static constexpr size_t kMaxPods = 2000;
 
   // `keep`: how long samples stay; at least the longest window asked for.
@@ -70,12 +73,24 @@ class PodWindows {
   const PodSample* Last(const std::string& pod) const;
 
   size_t pods() const { return pods_.size(); }
+  size_t samples(const std::string& pod) const;
   void set_keep(Millis keep) { keep_ = keep; }
 
  private:
+  // How much the counters had risen in all, by then: no reset in it, so any may be left out.
+  struct Point {
+    Millis time = 0;
+    PodCounters total;
+  };
+  struct Series {
+    PodSample last;
+    std::deque<Point> points;  // never empty; the last is at last.time
+  };
+  static void Thin(std::deque<Point>& points);
+
   Millis keep_;
   Millis first_ = -1;  // the first sample of all
-  std::map<std::string, std::deque<PodSample>> pods_;
+  std::map<std::string, Series> pods_;
 };
 
 }  // namespace quern::control

@@ -2,6 +2,8 @@
 
 #include <gtest/gtest.h>
 
+#include <vector>
+
 namespace quern::control {
 namespace {
 
@@ -73,10 +75,37 @@ TEST(PodWindows, SamplesOutOfOrderAreIgnored) {
   EXPECT_EQ(windows.Last("b"), nullptr);
 }
 
+TEST(PodWindows, AnHourIsCoveredWholeWithinTheBound) {
+  constexpr Millis kHour = 3'600'000;
+  PodWindows windows(kHour);
+  double served = 0;
+  std::vector<double> total;  // at each sample
+  for (Millis t = 0; t <= 2 * kHour; t += 2000) {
+    const bool restart = t % 600'000 == 0;
+    if (restart) served = 0;
+    const double added = t % 120'000 < 60'000 ? 20 : 4;  // a minute of much, a minute of little
+    served += added;
+    total.push_back((total.empty() ? 0 : total.back()) + added);
+    windows.Add("a", 0, At(t, served));
+    windows.Trim(t);
+    ASSERT_LE(windows.samples("a"), PodWindows::kMaxSamplesPerPod);
+  }
+  const Millis end = 2 * kHour;
+  const auto really = [&](Millis window) {
+    return total.back() - total[static_cast<size_t>((end - window) / 2000)];
+  };
+  EXPECT_DOUBLE_EQ(windows.Increase(end, kHour).covered_seconds, 3600);
+  EXPECT_NEAR(Generated(windows, end, 10'000), really(10'000), 1e-6);  // as sharp as ever
+  EXPECT_NEAR(Generated(windows, end, 100'000), really(100'000), 1e-6);
+  for (const Millis window : {kHour, kHour / 2, kHour / 3 + 60'000})
+    EXPECT_NEAR(Generated(windows, end, window), really(window), 4 * 20);  // 4 samples at the edge
+}
+
 TEST(PodWindows, AreBounded) {
   PodWindows windows(1'000'000'000);
   for (Millis t = 0; t < 2000; ++t) windows.Add("a", 0, At(t, static_cast<double>(t)));
-  EXPECT_LT(windows.Increase(2000, 1'000'000).increase[PodCounters::kGeneratedTokens], 720);
+  EXPECT_EQ(windows.samples("a"), PodWindows::kMaxSamplesPerPod);
+  EXPECT_DOUBLE_EQ(Generated(windows, 2000, 1'000'000), 1999);  // thinned out, but nothing is lost
   for (size_t i = 0; i < PodWindows::kMaxPods + 5; ++i)
     windows.Add("p" + std::to_string(i), 0, At(1, 1));
   EXPECT_EQ(windows.pods(), PodWindows::kMaxPods);
