@@ -56,7 +56,10 @@ void Learn(const ScalingObservation& seen, Millis now, ScalingState& state) {
   const double elapsed =
       state.started ? static_cast<double>(std::max<Millis>(now - state.last, 0)) / 1000 : 0;
   const double keep = std::exp(-elapsed / kLearningSeconds);
-  const auto fade = [&](double& sum, Field field) { sum = sum * keep + seen.recent[field]; };
+  const auto fade = [&](double& sum, Field field) {
+    sum = sum * keep + seen.recent[field];
+    if (!std::isfinite(sum)) sum = 0;  // a sum once spoilt would stay so for ever: learn anew
+  };
   fade(state.learned_output_tokens, Field::kGeneratedTokens);
   fade(state.learned_finished, Field::kFinishedRequests);
   fade(state.learned_prompt_tokens, Field::kAdmittedPromptTokens);
@@ -77,6 +80,7 @@ int64_t LargestNeed(const ScalingPolicy& policy, int64_t needed, Millis now,
   return needs.front().replicas;
 }
 
+// `demand / per_replica` is finite.
 int64_t ReplicasFor(double demand, double per_replica) {
   // A hair of tolerance, so that a demand of exactly n replicas' supply does not need n + 1.
   const double wanted = std::ceil(demand / per_replica - 1e-9);
@@ -209,12 +213,15 @@ ScalingDecisionResult Decide(const ScalingPolicy& policy, const ScalingObservati
   const Demand& deciding =
       panicking && panic.tokens_per_second > stable.tokens_per_second ? panic : stable;
 
-  const int64_t needed = ReplicasFor(deciding.tokens_per_second, per_replica);
+  // A demand that is no figure says nothing: as if metrics were missing.
+  const bool known = std::isfinite(deciding.tokens_per_second * kDownMargin / per_replica);
+  const int64_t needed =
+      known ? ReplicasFor(deciding.tokens_per_second, per_replica) : seen.current_replicas;
   const int64_t wanted = std::clamp(needed, policy.min_replicas, policy.max_replicas);
-  const bool all_seen = seen.fresh_pods >= seen.expected_pods && seen.expected_pods > 0;
-  const int64_t safe =
-      std::clamp(ReplicasFor(deciding.tokens_per_second * kDownMargin, per_replica),
-                 policy.min_replicas, policy.max_replicas);
+  const bool all_seen = known && seen.fresh_pods >= seen.expected_pods && seen.expected_pods > 0;
+  const int64_t safe = std::clamp(
+      known ? ReplicasFor(deciding.tokens_per_second * kDownMargin, per_replica) : needed,
+      policy.min_replicas, policy.max_replicas);
   // While metrics are missing nobody knows what is needed: what there is counts as needed.
   const int64_t largest =
       std::clamp(LargestNeed(policy, all_seen ? safe : std::max(safe, current), now, state.needs),

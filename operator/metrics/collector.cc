@@ -35,7 +35,11 @@ bool IsDemand(const MetricSample& sample) {
 }
 
 // NaN, negative or infinite figures would poison every sum behind them.
-double Sane(double value) { return std::isfinite(value) && value > 0 ? value : 0; }
+double Sane(double value) {
+  return std::isfinite(value) && value > 0 ? std::min(value, kMaxFigure) : 0;
+}
+
+void AddTo(double& sum, double value) { sum = std::min(sum + Sane(value), kMaxFigure); }
 
 void AddBucket(const MetricSample& sample, Buckets& out) {
   const std::string_view le = sample.Label("le");
@@ -46,10 +50,10 @@ void AddBucket(const MetricSample& sample, Buckets& out) {
     char* end = nullptr;
     const std::string text(le);
     bound = std::strtod(text.c_str(), &end);
-    if (text.empty() || *end != '\0' || !std::isfinite(bound)) return;
+    if (text.empty() || *end != '\0' || !(bound >= 0 && bound <= kMaxFigure)) return;
   }
   if (out.size() < LatencyWindow::kMaxBuckets || out.count(bound) > 0)
-    out[bound] += Sane(sample.value);
+    AddTo(out[bound], sample.value);
 }
 
 bool IsFresh(const PodSample* last, Millis now, Millis stale_after) {
@@ -58,18 +62,18 @@ bool IsFresh(const PodSample* last, Millis now, Millis stale_after) {
 
 }  // namespace
 
-Result<PodReading> ReadPodMetrics(const std::vector<MetricSample>& samples) {
+Result<PodReading> ReadPodMetrics(std::string_view page, const MetricLimits& limits) {
   PodReading out;
   bool seen[std::size(kCounters)] = {};
-  for (const MetricSample& sample : samples) {
-    if (sample.name.rfind("quern_", 0) != 0) continue;
+  QUERN_TRY(VisitPrometheusText(page, limits, [&](const MetricSample& sample) {
+    if (!sample.name.starts_with("quern_")) return;
     for (size_t i = 0; i < std::size(kCounters); ++i) {
       if (sample.name != kCounters[i].name || !IsDemand(sample)) continue;
-      out.sample.counters[kCounters[i].field] += Sane(sample.value);
+      AddTo(out.sample.counters[kCounters[i].field], sample.value);
       seen[i] = true;
     }
-    if (sample.name == "quern_requests_running") out.sample.running_requests += Sane(sample.value);
-    if (sample.name == "quern_requests_waiting") out.sample.waiting_requests += Sane(sample.value);
+    if (sample.name == "quern_requests_running") AddTo(out.sample.running_requests, sample.value);
+    if (sample.name == "quern_requests_waiting") AddTo(out.sample.waiting_requests, sample.value);
     if (sample.name == "quern_kv_cache_usage_ratio") {
       out.sample.kv_cache_usage = std::max(out.sample.kv_cache_usage, Sane(sample.value));
     }
@@ -77,7 +81,7 @@ Result<PodReading> ReadPodMetrics(const std::vector<MetricSample>& samples) {
       AddBucket(sample, out.time_to_first_token);
     if (sample.name == "quern_inter_token_latency_seconds_bucket")
       AddBucket(sample, out.inter_token_latency);
-  }
+  }));
   for (size_t i = 0; i < std::size(kCounters); ++i) {
     if (kCounters[i].needed && !seen[i]) {
       return MakeError(ErrorCode::kInvalidArgument,
@@ -91,12 +95,16 @@ Result<PodReading> ReadPodMetrics(const std::vector<MetricSample>& samples) {
 EndpointCollector::EndpointCollector(const ScalingPolicy& policy)
     : stable_window_(policy.stable_window),
       panic_window_(policy.panic_window),
-      windows_(std::max(policy.stable_window, policy.panic_window)) {}
+      windows_(std::max(policy.stable_window, policy.panic_window)),
+      ttft_(policy.stable_window),
+      itl_(policy.stable_window) {}
 
 void EndpointCollector::SetPolicy(const ScalingPolicy& policy) {
   stable_window_ = policy.stable_window;
   panic_window_ = policy.panic_window;
   windows_.set_keep(std::max(stable_window_, panic_window_));
+  ttft_.set_window(stable_window_);
+  itl_.set_window(stable_window_);
 }
 
 void EndpointCollector::Add(const ScrapedPod& pod, PodReading reading, Millis now) {
@@ -105,7 +113,7 @@ void EndpointCollector::Add(const ScrapedPod& pod, PodReading reading, Millis no
     for (size_t f = 0; f < PodCounters::kFieldCount; ++f) {
       const double before = last->counters.values[f];
       const double after = reading.sample.counters.values[f];
-      pending_.values[f] += after >= before ? after - before : after;
+      AddTo(pending_.values[f], after >= before ? after - before : after);
     }
   }
   windows_.Add(pod.uid, pod.started, reading.sample);
@@ -116,8 +124,8 @@ void EndpointCollector::Add(const ScrapedPod& pod, PodReading reading, Millis no
 
 void EndpointCollector::Trim(Millis now) {
   windows_.Trim(now);
-  ttft_.Trim(now, stable_window_);
-  itl_.Trim(now, stable_window_);
+  ttft_.Trim(now);
+  itl_.Trim(now);
 }
 
 ScalingObservation EndpointCollector::Observe(const std::vector<ScrapedPod>& pods,
@@ -139,8 +147,8 @@ ScalingObservation EndpointCollector::Observe(const std::vector<ScrapedPod>& pod
     if (pod.ready) ++out.expected_pods;
     if (pod.ready && fresh) ++out.fresh_pods;
     if (!fresh) continue;
-    out.running_requests += last->running_requests;
-    out.waiting_requests += last->waiting_requests;
+    AddTo(out.running_requests, last->running_requests);
+    AddTo(out.waiting_requests, last->waiting_requests);
   }
   ttft_.Retain(uids);
   itl_.Retain(uids);
@@ -160,8 +168,8 @@ PerformanceFigures EndpointCollector::Performance(const std::vector<ScrapedPod>&
   for (const ScrapedPod& pod : pods) {
     const PodSample* last = windows_.Last(pod.uid);
     if (!IsFresh(last, now, stale_after)) continue;
-    out.running_requests += last->running_requests;
-    out.waiting_requests += last->waiting_requests;
+    AddTo(out.running_requests, last->running_requests);
+    AddTo(out.waiting_requests, last->waiting_requests);
     out.kv_cache_usage = std::max(out.kv_cache_usage.value_or(0), last->kv_cache_usage);
   }
   const Buckets ttft = ttft_.Sum();

@@ -3,6 +3,7 @@
 #include <map>
 #include <optional>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "operator/autoscaling/decide.h"
@@ -18,9 +19,14 @@ struct PodReading {
   Buckets inter_token_latency;
 };
 
-// Picks quern-serve's series out of a page. Error: kInvalidArgument naming the series that is
-// missing (a page of something else, or of a runtime that does not fit this operator).
-Result<PodReading> ReadPodMetrics(const std::vector<MetricSample>& samples);
+// Figures of a page, and sums of them, are cut at this: far above any that is real, and far below
+// where sums of many pods' end in infinity and differences in NaN.
+inline constexpr double kMaxFigure = 1e15;
+
+// Picks quern-serve's series out of a page; of the others nothing is kept. Every figure is within 0
+// and kMaxFigure. Errors: kInvalidArgument naming the series that is missing (a page of something
+// else, or of a runtime that does not fit this operator), and those of VisitPrometheusText.
+Result<PodReading> ReadPodMetrics(std::string_view page, const MetricLimits& limits = {});
 
 // A pod of an endpoint, as the collector is told of it before each round.
 struct ScrapedPod {

@@ -35,11 +35,16 @@ void LatencyWindow::Add(const std::string& pod, const Buckets& current, Millis n
       std::equal(current.begin(), current.end(), it->second.begin(), it->second.end(),
                  [](const auto& a, const auto& b) { return a.first == b.first; });
   const bool reset = !same_bounds || current.rbegin()->second < it->second.rbegin()->second;
-  const Millis begin = now - now % kSlot;
-  if (slots_.empty() || slots_.back().begin != begin) slots_.push_back({begin, {}});
+  if (slots_.empty() || now >= slots_.back().end) {
+    const Millis width = std::max(kShortestSlot, window_ / kSlots);
+    slots_.push_back({now - now % width + width, {}});
+  }
+  // A pod that shows other bounds each time fills the slot, but no more than that.
+  Buckets& increase = slots_.back().increase;
   for (const auto& [bound, count] : current) {
+    if (increase.size() >= kMaxBuckets && !increase.contains(bound)) continue;
     const double before = reset ? 0 : it->second.at(bound);
-    slots_.back().increase[bound] += std::max(0.0, count - before);
+    increase[bound] += std::max(0.0, count - before);
   }
   it->second = current;
 }
@@ -48,8 +53,14 @@ void LatencyWindow::Retain(const std::set<std::string>& pods) {
   std::erase_if(last_, [&](const auto& entry) { return pods.count(entry.first) == 0; });
 }
 
-void LatencyWindow::Trim(Millis now, Millis window) {
-  while (!slots_.empty() && slots_.front().begin + kSlot <= now - window) slots_.pop_front();
+void LatencyWindow::Trim(Millis now) {
+  while (!slots_.empty() && slots_.front().end <= now - window_) slots_.pop_front();
+}
+
+size_t LatencyWindow::largest_slot() const {
+  size_t most = 0;
+  for (const Slot& slot : slots_) most = std::max(most, slot.increase.size());
+  return most;
 }
 
 Buckets LatencyWindow::Sum() const {

@@ -1,5 +1,6 @@
 #include "operator/metrics/prometheus_text.h"
 
+#include <algorithm>
 #include <charconv>
 #include <cmath>
 #include <limits>
@@ -148,10 +149,11 @@ std::string_view MetricSample::Label(std::string_view label) const {
   return "";
 }
 
-Result<std::vector<MetricSample>> ParsePrometheusText(std::string_view text,
-                                                      const MetricLimits& limits) {
-  std::vector<MetricSample> out;
+Status VisitPrometheusText(std::string_view text, const MetricLimits& limits,
+                           const std::function<void(const MetricSample&)>& visit) {
   size_t number = 0;
+  size_t samples = 0;
+  MetricSample sample;
   for (size_t at = 0; at < text.size();) {
     ++number;
     const size_t end = std::min(text.find('\n', at), text.size());
@@ -164,16 +166,24 @@ Result<std::vector<MetricSample>> ParsePrometheusText(std::string_view text,
       return MakeError(ErrorCode::kResourceExhausted, "metrics line {}: is longer than {} bytes",
                        number, limits.line_bytes);
     }
-    if (out.size() == limits.samples) {
+    if (samples++ == limits.samples) {
       return MakeError(ErrorCode::kResourceExhausted, "metrics line {}: more than {} samples",
                        number, limits.samples);
     }
-    MetricSample sample;
+    sample.labels.clear();
     if (const auto wrong = ReadSample(line, limits, sample); !wrong.empty()) {
       return MakeError(ErrorCode::kInvalidArgument, "metrics line {}: {}", number, wrong);
     }
-    out.push_back(std::move(sample));
+    visit(sample);
   }
+  return {};
+}
+
+Result<std::vector<MetricSample>> ParsePrometheusText(std::string_view text,
+                                                      const MetricLimits& limits) {
+  std::vector<MetricSample> out;
+  QUERN_TRY(VisitPrometheusText(text, limits,
+                                [&out](const MetricSample& sample) { out.push_back(sample); }));
   return out;
 }
 

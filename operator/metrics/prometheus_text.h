@@ -1,6 +1,7 @@
 #pragma once
 
 #include <cstddef>
+#include <functional>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -20,15 +21,21 @@ struct MetricSample {
 };
 
 // What a page may have; more is refused, so that a wrong port or a runaway pod costs little.
+// quern-serve's has fewer than 300 samples, of at most 5 labels.
 struct MetricLimits {
-  size_t samples = 20'000;
-  size_t labels = 32;
-  size_t line_bytes = 16'384;
+  size_t samples = 5'000;
+  size_t labels = 16;
+  size_t line_bytes = 4'096;
 };
 
 // Reads Prometheus' text exposition format 0.0.4 (also OpenMetrics' text, whose "# EOF" and
-// exemplars are passed over). Comments, HELP, TYPE and timestamps are skipped. Takes any bytes.
+// exemplars are passed over) and shows each sample to `visit`. One sample is held at a time,
+// whatever the page. Comments, HELP, TYPE and timestamps are skipped. Takes any bytes.
 // Errors: kInvalidArgument with line number and reason; kResourceExhausted beyond a limit.
+Status VisitPrometheusText(std::string_view text, const MetricLimits& limits,
+                           const std::function<void(const MetricSample&)>& visit);
+
+// All samples of a page that is trusted to be of a reasonable size.
 Result<std::vector<MetricSample>> ParsePrometheusText(std::string_view text,
                                                       const MetricLimits& limits = {});
 

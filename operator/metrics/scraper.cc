@@ -1,5 +1,7 @@
 #include "operator/metrics/scraper.h"
 
+#include <spdlog/spdlog.h>
+
 #include <algorithm>
 #include <atomic>
 #include <boost/asio/io_context.hpp>
@@ -119,16 +121,20 @@ Result<std::string> FetchMetrics(const std::string& address, int port,
 
 namespace {
 
-ScrapeResult ScrapeOne(const ScrapeTarget& target, const ScrapeOptions& options) {
+// Never throws: it runs on threads of which an exception would end the process.
+void ScrapeOne(const ScrapeTarget& target, const ScrapeOptions& options, ScrapeResult& result) {
   const auto start = Clock::now();
-  const auto read = [&]() -> Result<PodReading> {
-    QUERN_ASSIGN(const std::string page, FetchMetrics(target.address, target.port, options));
-    QUERN_ASSIGN(const auto samples, ParsePrometheusText(page));
-    return ReadPodMetrics(samples);
-  };
-  Result<PodReading> reading = read();
-  if (!reading) reading = std::move(reading).error().Within(fmt::format("pod {}", target.name));
-  return {target.uid, std::move(reading), Clock::now() - start};
+  try {
+    result.reading = [&]() -> Result<PodReading> {
+      QUERN_ASSIGN(const std::string page, FetchMetrics(target.address, target.port, options));
+      return ReadPodMetrics(page);
+    }();
+    if (!result.reading)
+      result.reading = std::move(result.reading).error().Within(fmt::format("pod {}", target.name));
+  } catch (const std::exception&) {
+    result.reading = Error{ErrorCode::kInternal, "out of memory"};  // short: allocates nothing
+  }
+  result.duration = Clock::now() - start;
 }
 
 }  // namespace
@@ -148,12 +154,16 @@ std::vector<ScrapeResult> ScrapeAll(const std::vector<ScrapeTarget>& targets,
   const auto work = [&] {
     for (size_t i = next++; i < targets.size() && !stop.stop_requested(); i = next++) {
       if (Clock::now() >= until) return;
-      results[i] = ScrapeOne(targets[i], options);
+      ScrapeOne(targets[i], options, results[i]);
     }
   };
   const size_t extra = std::min<size_t>(targets.size(), std::max(options.parallel, 1));
   std::vector<std::jthread> helpers;
-  for (size_t i = 1; i < extra; ++i) helpers.emplace_back(work);
+  try {
+    for (size_t i = 1; i < extra; ++i) helpers.emplace_back(work);
+  } catch (const std::exception& e) {  // no more threads: those that there are do
+    spdlog::warn("scraping with {} threads of {}: {}", helpers.size() + 1, extra, e.what());
+  }
   work();
   return helpers.clear(), results;
 }

@@ -12,8 +12,8 @@ namespace quern::control {
 
 struct ScrapeOptions {
   std::chrono::milliseconds timeout{1500};  // one pod's, from connecting to the last byte
-  size_t max_body_bytes = 4u << 20;
-  int parallel = 8;
+  size_t max_body_bytes = 512 << 10;        // quern-serve's page has some 30 KiB
+  int parallel = 16;
   std::chrono::milliseconds round{5000};  // of all pods: what has not begun by then is left out
 };
 
@@ -39,7 +39,8 @@ Result<std::string> FetchMetrics(const std::string& address, int port,
 
 // Reads the metrics of all targets, at most `parallel` at a time and the first first; the results
 // are in the order of the targets. Takes at most `round` + `timeout`. What had not begun by then,
-// or when `stop` was asked for, is kCancelled.
+// or when `stop` was asked for, is kCancelled. A scrape that runs out of memory or file descriptors
+// fails alone; threads that cannot be had are done without.
 std::vector<ScrapeResult> ScrapeAll(const std::vector<ScrapeTarget>& targets,
                                     const ScrapeOptions& options, std::stop_token stop);
 

@@ -11,14 +11,14 @@
 extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   quern::control::MetricLimits limits;
   limits.samples = 100;
-  const auto samples =
-      quern::control::ParsePrometheusText({reinterpret_cast<const char*>(data), size}, limits);
-  if (!samples) return 0;
-  if (samples->size() > limits.samples) std::abort();
-  const auto reading = quern::control::ReadPodMetrics(*samples);
+  const std::string_view page(reinterpret_cast<const char*>(data), size);
+  const auto samples = quern::control::ParsePrometheusText(page, limits);
+  if (samples && samples->size() > limits.samples) std::abort();
+  const auto reading = quern::control::ReadPodMetrics(page, limits);
+  if (!samples && reading) std::abort();
   if (!reading) return 0;
   for (const double value : reading->sample.counters.values) {
-    if (!(value >= 0)) std::abort();
+    if (!(value >= 0 && value <= quern::control::kMaxFigure)) std::abort();
   }
   (void)quern::control::Percentile(reading->time_to_first_token, 0.95);
   return 0;

@@ -3,6 +3,8 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <cmath>
+
 namespace quern::control {
 namespace {
 
@@ -63,6 +65,20 @@ TEST(Decide, ABacklogIsDemandOverTheTimeANewReplicaTakes) {
   seen.ready_seconds = 1;  // not below the shortest horizon
   EXPECT_DOUBLE_EQ(Decide(Policy(), seen, {}, 0).explanation.demand_tokens_per_second,
                    10 * 128 / 10.0);
+}
+
+TEST(Decide, AFigureThatIsNoneHoldsAndIsForgotten) {
+  for (const double bad : {NAN, INFINITY, -INFINITY}) {
+    ScalingObservation seen = Seeing(500, 3);
+    seen.stable.increase[Field::kAdmittedPromptTokens] = bad;
+    seen.panic.increase[Field::kAdmittedPromptTokens] = bad;
+    for (double& value : seen.recent.values) value = bad;
+    const auto held = Decide(Policy(), seen, {}, 0);
+    EXPECT_EQ(held.replicas, 3);
+    EXPECT_EQ(held.explanation.rule, ScalingRule::kHoldMissingMetrics);
+    const auto up = Decide(Policy(), Seeing(300, 3), held.state, kTick);  // the bad pod has gone
+    EXPECT_EQ(up.replicas, 8);
+  }
 }
 
 TEST(Decide, ABurstInThePanicWindowDecidesAtOnceAndThenHolds) {

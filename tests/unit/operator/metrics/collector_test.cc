@@ -3,6 +3,8 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <cmath>
+
 namespace quern::control {
 namespace {
 
@@ -25,9 +27,7 @@ std::string Page(double requests, double prompt, double generated, double waitin
 }
 
 PodReading Reading(const std::string& page) {
-  const auto samples = ParsePrometheusText(page);
-  EXPECT_TRUE(samples);
-  auto reading = ReadPodMetrics(*samples);
+  auto reading = ReadPodMetrics(page);
   EXPECT_TRUE(reading) << reading.error().message;
   return *reading;
 }
@@ -59,7 +59,7 @@ TEST(ReadPodMetrics, CountsRefusalsOnlyWhereCapacityWasMissing) {
 }
 
 TEST(ReadPodMetrics, NamesTheSeriesThatIsMissing) {
-  const auto reading = ReadPodMetrics(*ParsePrometheusText("go_goroutines 3\n"));
+  const auto reading = ReadPodMetrics("go_goroutines 3\n");
   ASSERT_FALSE(reading);
   EXPECT_THAT(reading.error().message, testing::HasSubstr("quern_admitted_requests_total"));
 }
@@ -68,6 +68,46 @@ TEST(ReadPodMetrics, IgnoresFiguresThatAreNone) {
   const PodReading r = Reading(Page(10, 200, NAN, INFINITY));
   EXPECT_EQ(r.sample.counters[PodCounters::kGeneratedTokens], 0);
   EXPECT_EQ(r.sample.waiting_requests, 0);
+}
+
+TEST(ReadPodMetrics, FiguresAndTheirSumsStayWhereArithmeticWorks) {
+  const PodReading r = Reading(Page(1e300, 200, 1.7e308) +
+                               "quern_generation_tokens_total{model=\"n\"} 1.7e308\n"
+                               "quern_requests_running{model=\"n\"} 1e300\n"
+                               "quern_time_to_first_token_seconds_bucket{le=\"-1e308\"} 1\n"
+                               "quern_time_to_first_token_seconds_bucket{le=\"1e308\"} 1\n");
+  EXPECT_EQ(r.sample.counters[PodCounters::kGeneratedTokens], kMaxFigure);
+  EXPECT_EQ(r.sample.running_requests, kMaxFigure);
+  EXPECT_EQ(r.time_to_first_token.at(0.5), kMaxFigure);
+  EXPECT_EQ(r.time_to_first_token.size(), 2u);  // bounds that are no times are none
+}
+
+TEST(ReadPodMetrics, APageOfOtherSeriesIsReadWithoutBeingKept) {
+  std::string labels;
+  for (int i = 0; i < 16; ++i) labels += "a=\"\",";
+  std::string page = Page(10, 200, 300);
+  for (int i = 0; i < 4000; ++i) page += "a{" + labels + "} 1\n";
+  EXPECT_EQ(Reading(page).sample.counters[PodCounters::kGeneratedTokens], 300);
+  for (int i = 0; i < 1000; ++i) page += "a{" + labels + "} 1\n";
+  const auto refused = ReadPodMetrics(page);
+  ASSERT_FALSE(refused);
+  EXPECT_EQ(refused.error().code, ErrorCode::kResourceExhausted);
+}
+
+TEST(EndpointCollector, NoPodsFiguresMakeASumThatIsNone) {
+  EndpointCollector collector(Policy());
+  std::vector<ScrapedPod> pods;
+  for (int i = 0; i < 100; ++i) pods.push_back({"uid-" + std::to_string(i), 0, true});
+  for (Millis t = 0; t <= 20'000; t += 2000) {
+    const double figure = t % 4000 == 0 ? 1.7e308 : 0;  // each time another reset
+    for (const ScrapedPod& pod : pods)
+      collector.Add(pod, Reading(Page(figure, figure, figure, figure)), t);
+  }
+  const auto seen = collector.Observe(pods, 1, 0, 20'000, 6000);
+  EXPECT_EQ(seen.recent[PodCounters::kGeneratedTokens], kMaxFigure);
+  EXPECT_TRUE(std::isfinite(seen.stable.increase[PodCounters::kGeneratedTokens]));
+  EXPECT_EQ(seen.waiting_requests, kMaxFigure);
+  EXPECT_EQ(collector.Performance(pods, 20'000, 6000).running_requests, 200);
 }
 
 TEST(EndpointCollector, GivesRatesOverBothWindows) {

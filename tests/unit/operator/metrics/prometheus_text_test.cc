@@ -74,6 +74,16 @@ TEST(PrometheusText, RefusesMoreThanItsLimits) {
               testing::HasSubstr("longer than 30 bytes"));
 }
 
+TEST(PrometheusText, ShowsOneSampleAfterTheOther) {
+  std::string seen;
+  const Status read =
+      VisitPrometheusText("a{x=\"1\",y=\"2\"} 1\nb 2\n1c\n", {}, [&seen](const MetricSample& s) {
+        seen += fmt::format("{}{}={} ", s.name, s.labels.size(), s.value);
+      });
+  EXPECT_EQ(seen, "a2=1 b0=2 ");
+  EXPECT_FALSE(read.ok());
+}
+
 TEST(PrometheusText, NothingIsAPageToo) {
   EXPECT_TRUE(ParsePrometheusText("")->empty());
   EXPECT_TRUE(ParsePrometheusText("\n# only a comment")->empty());
