@@ -10,6 +10,7 @@
 #include "operator/api/quantity.h"
 #include "operator/api/time.h"
 #include "operator/kube/object.h"
+#include "operator/reconcilers/scrape_plan.h"
 #include "operator/resources/children.h"
 
 namespace quern::control {
@@ -73,7 +74,7 @@ PerformanceStatus ToStatus(const PerformanceFigures& figures) {
   out.kv_cache_usage = Figure(figures.kv_cache_usage, 3);
   out.time_to_first_token = {Figure(figures.ttft_p50, 3), Figure(figures.ttft_p95, 3)};
   out.inter_token_latency = {Figure(figures.itl_p50, 4), Figure(figures.itl_p95, 4)};
-  out.running_requests = static_cast<int64_t>(figures.running_requests);
+  out.running_requests = static_cast<int64_t>(figures.running_requests);  // <= kMaxFigure
   out.waiting_requests = static_cast<int64_t>(figures.waiting_requests);
   return out;
 }
@@ -133,7 +134,11 @@ void Scaler::Run(std::stop_token stop) {
   std::condition_variable_any wake;
   while (!stop.stop_requested()) {
     const auto begin = std::chrono::steady_clock::now();
-    Round(stop);
+    try {
+      Round(stop);
+    } catch (const std::exception& error) {
+      spdlog::error("a round of scaling threw: {}", error.what());
+    }
     std::unique_lock lock(mutex);
     wake.wait_until(lock, stop, begin + options_.interval, [] { return false; });
   }
@@ -170,7 +175,7 @@ Scaler::Endpoint& Scaler::StateOf(const Work& work) {
     return it->second;
   }
   Endpoint fresh{
-      work.observed.endpoint.uid, policy, EndpointCollector(policy), {}, 0, {}, -1, {}, {}};
+      work.observed.endpoint.uid, policy, EndpointCollector(policy), {}, 0, {}, false, 0, {}, {}};
   const auto& last = work.observed.endpoint.status.last_decision;
   if (last) {
     const auto learned = ParseDecimal(last->inputs.output_tokens_per_request);
@@ -215,9 +220,32 @@ std::vector<Scaler::Target> Scaler::ChooseTargets(const std::vector<Work>& work,
     }
   }
   asked_ = std::move(present);  // without the pods that are no more
-  std::stable_sort(out.begin(), out.end(), [&](const Target& a, const Target& b) {
-    return asked_[a.scrape.uid].last < asked_[b.scrape.uid].last;
-  });
+  return Fitting(work, std::move(out), now);
+}
+
+// Of those whose turn it is, as many as there is time for within an interval.
+std::vector<Scaler::Target> Scaler::Fitting(const std::vector<Work>& work, std::vector<Target> due,
+                                            Millis now) {
+  std::vector<ScrapeCandidate> candidates;
+  for (const Target& target : due) {
+    const Asked& asked = asked_[target.scrape.uid];
+    candidates.push_back(
+        {target.endpoint, asked.last, StateOf(work[target.endpoint]).slow_asked, asked.cost});
+  }
+  const double budget = Seconds(options_.interval).count() * options_.scrape.parallel;
+  std::vector<Target> out;
+  std::vector<bool> chosen(due.size(), false);
+  for (const size_t i : PlanScrapes(candidates, budget)) {
+    chosen[i] = true;
+    if (candidates[i].cost > kSlowSeconds) StateOf(work[due[i].endpoint]).slow_asked = now;
+    out.push_back(std::move(due[i]));
+  }
+  for (size_t i = 0; i < due.size(); ++i) {
+    if (chosen[i]) continue;
+    StateOf(work[due[i].endpoint]).failures[due[i].scrape.name] =
+        fmt::format("pod {}: takes {:.1f} s to answer, so its turn comes less often",
+                    due[i].scrape.name, candidates[i].cost);
+  }
   return out;
 }
 
@@ -231,13 +259,14 @@ void Scaler::Take(Work& work, size_t pod, ScrapeResult result, Millis now) {
   metrics_.Scraped(result.reading.ok(), result.duration);
   Asked& asked = asked_[result.uid];
   asked.last = now;
+  asked.cost = ExpectedCost(asked.cost, result.duration.count());
   if (result.reading) {
     asked.timeouts = 0;
     endpoint.collector.Add(work.scraped[pod], std::move(*result.reading), now);
     return;
   }
   endpoint.failures[name] = result.reading.error().message;
-  if (result.reading.error().code != ErrorCode::kDeadlineExceeded) {  // quick, so no burden
+  if (result.reading.error().code != ErrorCode::kDeadlineExceeded) {
     asked.timeouts = 0;
     return;
   }
@@ -265,13 +294,13 @@ void Scaler::Decide(Work& work, Millis now) {
     report.active.reason = "External";
     report.active.message =
         "spec.replicas decides, written from outside through the scale subresource";
-    return Publish(work, endpoint, std::move(report), now);
+    return Publish(work, endpoint, std::move(report));
   }
   if (endpoint.policy.min_replicas == endpoint.policy.max_replicas) {
     report.active.reason = "Fixed";
     report.active.message =
         fmt::format("minReplicas and maxReplicas are both {}", endpoint.policy.min_replicas);
-    return Publish(work, endpoint, std::move(report), now);
+    return Publish(work, endpoint, std::move(report));
   }
   const ScalingDecisionResult result = control::Decide(endpoint.policy, seen, endpoint.state, now);
   endpoint.state = result.state;
@@ -295,22 +324,21 @@ void Scaler::Decide(Work& work, Millis now) {
     report.active.reason = "Scaling";
     report.active.message = result.explanation.text;
   }
-  Publish(work, endpoint, std::move(report), now);
+  Publish(work, endpoint, std::move(report));
 }
 
-void Scaler::Publish(Work& work, Endpoint& endpoint, ScalingReport report, Millis now) {
+void Scaler::Publish(Work& work, Endpoint& endpoint, ScalingReport report) {
   const int64_t replicas = report.decision ? report.decision->replicas : 0;
   const std::string active = report.active.status + report.active.reason;
-  const bool due = endpoint.reported < 0 || now - endpoint.reported >= 30'000;
   const bool changed = replicas != endpoint.replicas || active != endpoint.active;
   board_.Put(work.key, std::move(report));
-  if (!due && !changed) return;
-  if (endpoint.reported >= 0 && replicas != endpoint.replicas) {
+  if (endpoint.reported && !changed) return;
+  if (endpoint.reported && replicas != endpoint.replicas) {
     spdlog::info("endpoint={} replicas {} -> {}", work.key.ToString(), endpoint.replicas, replicas);
   }
   endpoint.replicas = replicas;
   endpoint.active = active;
-  endpoint.reported = now;
+  endpoint.reported = true;
   enqueue_(work.key);
 }
 

@@ -22,8 +22,8 @@ struct ScalerOptions {
 };
 
 // Reads the metrics of all endpoints' pods in rounds, decides on replicas, puts the findings on the
-// board and asks for a reconcile where they matter. Writes nothing to the cluster. Run's thread
-// alone uses it.
+// board and asks for a reconcile where they have changed; figures are taken over by the reconciles
+// that come by themselves. Writes nothing to the cluster. Run's thread alone uses it.
 class Scaler {
  public:
   using Scrape = std::function<std::vector<ScrapeResult>(const std::vector<ScrapeTarget>&,
@@ -34,7 +34,7 @@ class Scaler {
          std::function<void(const kube::ObjectKey&)> enqueue, const Clock& clock = RealClock(),
          Scrape scrape = ScrapeAll);
 
-  // Rounds, until `stop`.
+  // Rounds, until `stop`. A round that throws (a bug, no memory) is logged, and the next one comes.
   void Run(std::stop_token stop);
 
   // One round; for tests too.
@@ -46,35 +46,38 @@ class Scaler {
     ScalingPolicy policy;
     EndpointCollector collector;
     ScalingState state;
-    int64_t replicas = 0;  // as last reported
-    std::string active;    // status and reason of ScalingActive as last reported
-    Millis reported = -1;  // when a reconcile was last asked for
+    int64_t replicas = 0;   // as last reported
+    std::string active;     // status and reason of ScalingActive as last reported
+    bool reported = false;  // a reconcile has been asked for
+    Millis slow_asked = 0;  // when a slow pod of it was last asked
     ScalingDecision decision;
     std::map<std::string, std::string> failures;  // by pod: why its last scrape failed
   };
   struct Work;
-  // A pod that was asked. One that keeps silent is asked ever less often, so that it does not use
-  // up the others' time.
+  // A pod that was asked. One that keeps silent is asked ever less often, and one that is slow as
+  // often as there is time for it, so that neither uses up the others' time.
   struct Asked {
     Millis last = 0;
     Millis not_before = 0;
     int timeouts = 0;  // in a row
     std::string why;   // of the last timeout
+    double cost = 0;   // seconds that it is expected to take
   };
 
   Millis NowMillis() const;
   Endpoint& StateOf(const Work& work);
   std::vector<Work> Collect();
-  // Which pods to ask in this round, those asked longest ago first.
+  // Which pods to ask in this round, in that order.
   struct Target {
     size_t endpoint, pod;  // in the round's work
     ScrapeTarget scrape;
   };
   std::vector<Target> ChooseTargets(const std::vector<Work>& work, Millis now);
+  std::vector<Target> Fitting(const std::vector<Work>& work, std::vector<Target> due, Millis now);
   // Takes in what a pod answered.
   void Take(Work& work, size_t pod, ScrapeResult result, Millis now);
   void Decide(Work& work, Millis now);
-  void Publish(Work& work, Endpoint& endpoint, ScalingReport report, Millis now);
+  void Publish(Work& work, Endpoint& endpoint, ScalingReport report);
 
   const Stores stores_;
   ScalingBoard& board_;

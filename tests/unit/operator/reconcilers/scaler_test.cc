@@ -25,13 +25,14 @@ class ScalerTest : public ::testing::Test {
         [this](const auto& targets, const auto&, std::stop_token) { return Scrape(targets); });
   }
 
-  void PutPod(const std::string& name, bool ready = true) {
+  void PutPod(const std::string& name, bool ready = true, const std::string& endpoint = "a") {
     json pod = json::parse(
         R"({"metadata": {"namespace": "ns", "labels": {"serving.quern.dev/endpoint": "a"},
         "creationTimestamp": "2027-01-01T00:00:00Z"}, "status": {"podIP": "10.0.0.1", "conditions": [{"type": "Ready",
         "lastTransitionTime": "2027-01-01T00:00:12Z"}], "containerStatuses": [{"name": "quern-serve", "started": true,
         "state": {"running": {"startedAt": "2027-01-01T00:00:02Z"}}}]}})");
     pod["metadata"]["name"] = name;
+    pod["metadata"]["labels"][kEndpointLabel] = endpoint;
     pod["metadata"]["uid"] = "uid-" + name;
     pod["status"]["conditions"][0]["status"] = ready ? "True" : "False";
     pods_.Put(pod);
@@ -54,7 +55,8 @@ class ScalerTest : public ::testing::Test {
       }
       PodReading reading;
       reading.sample.counters[PodCounters::kAdmittedPromptTokens] = tokens_;
-      out.push_back({target.uid, reading, {}});
+      const bool slow = target.name.starts_with("slow");
+      out.push_back({target.uid, reading, Seconds(slow ? slow_seconds_ : 0.005)});
     }
     scraped_ += targets.size();
     return out;
@@ -85,7 +87,8 @@ class ScalerTest : public ::testing::Test {
   double tokens_ = 0;
   size_t scraped_ = 0;
   bool failing_ = false;
-  std::string silent_;  // a pod that does not answer
+  double slow_seconds_ = 0;  // what pods whose names begin with "slow" take
+  std::string silent_;       // a pod that does not answer
   std::vector<std::string> asked_pods_;
   std::optional<Scaler> scaler_;
 };
@@ -100,12 +103,49 @@ TEST_F(ScalerTest, ScalesUpOnTokensAndAsksForAReconcileAtOnce) {
   EXPECT_FALSE(asked_.empty());
 }
 
-TEST_F(ScalerTest, ASettledEndpointIsReportedOnlyEveryThirtySeconds) {
+// Its reconciles come back by themselves; each asked for besides would be one more.
+TEST_F(ScalerTest, ForASettledEndpointNoReconcileIsAskedFor) {
   PutPod("a-1");
   Rounds(30, 10);
+  EXPECT_FALSE(asked_.empty());
   asked_.clear();
-  Rounds(30, 10);
-  EXPECT_EQ(asked_.size(), 2u);
+  Rounds(60, 10);
+  EXPECT_TRUE(asked_.empty());
+  EXPECT_EQ(Report().active.reason, "Scaling");
+}
+
+TEST_F(ScalerTest, ARoundThatThrowsIsNotTheLast) {
+  PutPod("a-1");
+  ScalerOptions options;
+  options.interval = std::chrono::milliseconds(1);
+  std::stop_source stop;
+  int rounds = 0;
+  Scaler scaler(
+      stores_, board_, metrics_, options, [](const kube::ObjectKey&) {}, clock_,
+      [&](const auto&, const auto&, std::stop_token) -> std::vector<ScrapeResult> {
+        if (++rounds == 3) stop.request_stop();
+        throw std::bad_alloc();
+      });
+  scaler.Run(stop.get_token());
+  EXPECT_EQ(rounds, 3);
+}
+
+TEST_F(ScalerTest, PodsThatAreSlowButAnswerDoNotMakeTheOthersStale) {
+  PutPod("a-1");
+  json other = EndpointObject(R"({"model": {"uri": "file:///a"}, "scaling": {"minReplicas": 100,
+      "maxReplicas": 100}})");
+  other["metadata"]["name"] = "slow";
+  other["metadata"]["uid"] = "u-slow";
+  endpoints_.Put(other);
+  for (int i = 0; i < 100; ++i) PutPod("slow-" + std::to_string(i), true, "slow");
+  slow_seconds_ = 1.45;
+  Rounds(5, 10);
+  asked_pods_.clear();
+  Rounds(100, 10);
+  EXPECT_EQ(std::count(asked_pods_.begin(), asked_pods_.end(), "a-1"), 100);  // in every round
+  EXPECT_LT(asked_pods_.size(), 100u * 25);  // 16 threads have 32 s in 2 s
+  for (int i = 0; i < 100; ++i)              // and each of the slow ones in its turn
+    EXPECT_GE(std::count(asked_pods_.begin(), asked_pods_.end(), "slow-" + std::to_string(i)), 15);
 }
 
 TEST_F(ScalerTest, NamesThePodWhoseMetricsAreMissing) {
