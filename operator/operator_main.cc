@@ -177,6 +177,7 @@ Status Run(const OperatorOptions& options, StopOnSignal& signals) {
 
   EventRecorderOptions event_options;
   event_options.instance = MakeIdentity();
+  event_options.on_lost = [&metrics](const char* reason) { metrics.EventDropped(reason); };
   EventRecorder events(*client, event_options);
   Runner runner(*client, MakeRunnerOptions(options, metrics));
   const Stores stores = WatchAll(runner, options);

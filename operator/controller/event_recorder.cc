@@ -63,11 +63,16 @@ void EventRecorder::Record(const json& object, const char* type, const std::stri
   if (!ns.empty()) regarding["namespace"] = ns;
   const std::lock_guard lock(mutex_);
   if (pending_.size() >= options_.max_pending || !TakeTokenLocked(kube::ObjectUid(object))) {
-    dropped_.fetch_add(1);
+    Lost(dropped_, "too_many");
     return;
   }
   pending_.push_back({std::move(regarding), type, reason, action, CutNote(note), clock_.WallNow()});
   changed_.notify_all();
+}
+
+void EventRecorder::Lost(std::atomic<uint64_t>& count, const char* reason, size_t events) {
+  count.fetch_add(events);
+  for (size_t i = 0; i < events && options_.on_lost; ++i) options_.on_lost(reason);
 }
 
 bool EventRecorder::TakeTokenLocked(const std::string& uid) {
@@ -99,7 +104,7 @@ void EventRecorder::Loop(std::stop_token stop) {
     }
     const bool late = drain_until && std::chrono::steady_clock::now() >= *drain_until;
     if (pending_.empty() || late) {
-      dropped_.fetch_add(pending_.size());
+      Lost(dropped_, "not_sent", pending_.size());
       pending_.clear();
       changed_.notify_all();
       return;
@@ -117,8 +122,12 @@ void EventRecorder::Loop(std::stop_token stop) {
       wait.unlock();
       status = Send(event);
     }
-    (status.ok() ? sent_ : failed_).fetch_add(1);
-    if (!status) spdlog::warn("event {} not recorded: {}", event.reason, status.error().message);
+    if (status) {
+      sent_.fetch_add(1);
+    } else {
+      Lost(failed_, "not_sent");
+      spdlog::warn("event {} not recorded: {}", event.reason, status.error().message);
+    }
     lock.lock();
     sending_ = false;
     changed_.notify_all();

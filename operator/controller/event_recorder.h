@@ -4,6 +4,7 @@
 #include <chrono>
 #include <condition_variable>
 #include <deque>
+#include <functional>
 #include <list>
 #include <mutex>
 #include <optional>
@@ -25,6 +26,10 @@ struct EventRecorderOptions {
   std::chrono::seconds series_window{600};  // a repetition later than this is a new event
   double burst = 25;                        // events of one object at once
   double per_second = 1.0 / 60;             // and how fast it may have more
+  // An event that nobody will see, for metrics, and why: "too_many" (of its object, or of all that
+  // wait) or "not_sent" (refused by the API server, or still waiting at the end). From any thread;
+  // must not call the recorder.
+  std::function<void(const char* reason)> on_lost;
 };
 
 // Events (events.k8s.io/v1) that `kubectl describe` shows. Repetitions of one event become a series
@@ -69,6 +74,7 @@ class EventRecorder {
 
   void Record(const kube::json& object, const char* type, const std::string& reason,
               const std::string& action, const std::string& note);
+  void Lost(std::atomic<uint64_t>& count, const char* reason, size_t events = 1);
   bool TakeTokenLocked(const std::string& uid);
   void Loop(std::stop_token stop);
   Status Send(const Pending& event);

@@ -77,6 +77,9 @@ struct OperatorMetrics::Impl {
                                   .Add({}, kSeconds);
   Family<Counter>& applies =
       MakeCounter(registry, "quern_operator_applies_total", "Objects applied, by kind and reason.");
+  Family<Counter>& events_dropped =
+      MakeCounter(registry, "quern_operator_events_dropped_total",
+                  "Kubernetes events that nobody will see, by reason.");
   Gauge& leader =
       MakeGauge(registry, "quern_operator_leader", "1 while this process holds the lease.").Add({});
   Family<Gauge>& informer_objects =
@@ -104,6 +107,8 @@ OperatorMetrics::OperatorMetrics(const std::string& version) : impl_(std::make_u
   // Series that alerts look at exist from the start.
   for (const char* result : {"success", "error"}) impl_->reconciles.Add({{"result", result}});
   for (const char* result : {"success", "error"}) impl_->scrapes.Add({{"result", result}});
+  for (const char* reason : {"too_many", "not_sent"})
+    impl_->events_dropped.Add({{"reason", reason}});
 }
 
 OperatorMetrics::~OperatorMetrics() = default;
@@ -163,6 +168,10 @@ void OperatorMetrics::Scraped(bool ok, std::chrono::duration<double> took) {
 
 void OperatorMetrics::Applied(const std::string& kind, const char* why) {
   impl_->applies.Add({{"kind", kind}, {"reason", why}}).Increment();
+}
+
+void OperatorMetrics::EventDropped(const char* reason) {
+  impl_->events_dropped.Add({{"reason", reason}}).Increment();
 }
 
 void OperatorMetrics::Leader(bool leader) { impl_->leader.Set(leader ? 1 : 0); }

@@ -28,6 +28,7 @@ class OperatorMetrics {
   void ForgetEndpoint(const std::string& ns, const std::string& endpoint);
   void Scraped(bool ok, std::chrono::duration<double> took);
   void Applied(const std::string& kind, const char* why);  // why: "created", "changed" or "drift"
+  void EventDropped(const char* reason);                   // "too_many" or "not_sent"
   void Leader(bool leader);
   void InformerObjects(const std::string& resource, size_t objects);
   void ApiCall(const std::string& verb, const std::string& resource, int code,

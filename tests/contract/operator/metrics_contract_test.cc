@@ -31,6 +31,7 @@ std::string Exposition() {
   metrics.Endpoint("ns", "name", 2, 1, 1, 3.5);
   metrics.Scraped(true, std::chrono::milliseconds(1));
   metrics.Applied("Deployment", "created");
+  metrics.EventDropped("too_many");
   metrics.Leader(true);
   metrics.InformerObjects("pods", 1);
   metrics.ApiCall("list", "pods", 200, std::chrono::milliseconds(1));

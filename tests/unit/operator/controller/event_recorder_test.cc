@@ -113,6 +113,23 @@ TEST(EventRecorder, AFailureThatMayPassIsTriedAgainAndOneThatMayNotIsCounted) {
   EXPECT_EQ(calls.load(), 2);
 }
 
+TEST(EventRecorder, TellsOfEveryEventThatNobodyWillSee) {
+  FakeClient client;
+  client.intercept = [](const std::string&, const json&) -> Status {
+    return MakeError(ErrorCode::kPermissionDenied, "no");
+  };
+  std::atomic<int> too_many{0}, not_sent{0};
+  EventRecorderOptions options{.burst = 3, .per_second = 0};
+  options.on_lost = [&](const char* reason) {
+    ++(std::string(reason) == "too_many" ? too_many : not_sent);
+  };
+  EventRecorder recorder(client, options);
+  for (int i = 0; i < 10; ++i) recorder.Normal(Object("a", "1"), "R", "A", "n");
+  ASSERT_TRUE(recorder.Flush(kLong));
+  EXPECT_EQ(too_many, 7);
+  EXPECT_EQ(not_sent, 3);
+}
+
 TEST(EventRecorder, WhatIsPendingIsSentBeforeTheEnd) {
   FakeClient client;
   {
