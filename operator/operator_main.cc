@@ -86,7 +86,6 @@ InformerOptions Selecting(const OperatorOptions& options, const char* labels) {
   InformerOptions informer;
   informer.ns = options.ns;
   informer.label_selector = labels;
-  informer.transform = KeepAnnotations("serving.quern.dev/");  // the spec hash; none else is read
   return informer;
 }
 
@@ -170,6 +169,7 @@ Status Run(const OperatorOptions& options, StopOnSignal& signals) {
                config.source);
   OperatorMetrics metrics(QUERN_VERSION);
   kube::RestClientOptions rest;
+  rest.keep = ReadMetadata();
   rest.on_call = [&metrics](const kube::CallRecord& call) {
     metrics.ApiCall(call.verb, call.resource, call.code, call.duration);
   };

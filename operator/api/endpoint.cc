@@ -298,7 +298,9 @@ Result<InferenceEndpoint> ParseEndpointMetadata(const nlohmann::json& object) {
   out.resource_version = StringAt(object, {"metadata", "resourceVersion"});
   out.generation = IntAt(object, {"metadata", "generation"}).value_or(0);
   out.deletion_timestamp = StringAt(object, {"metadata", "deletionTimestamp"});
-  for (const json& finalizer : ArrayAt(object, {"metadata", "finalizers"})) {
+  const json& finalizers = ArrayAt(object, {"metadata", "finalizers"});
+  for (const json& finalizer : finalizers) {
+    if (finalizers.size() > kMaxFinalizers) break;
     if (finalizer.is_string()) out.finalizers.push_back(finalizer.get<std::string>());
   }
   if (const json* status = Find(object, {"status"})) out.status = StatusFromJson(*status);
@@ -307,6 +309,10 @@ Result<InferenceEndpoint> ParseEndpointMetadata(const nlohmann::json& object) {
 
 Result<InferenceEndpoint> ParseEndpoint(const nlohmann::json& object) {
   QUERN_ASSIGN(InferenceEndpoint out, ParseEndpointMetadata(object));
+  if (ArrayAt(object, {"metadata", "finalizers"}).size() > kMaxFinalizers) {
+    return Bad("metadata.finalizers",
+               fmt::format("has more than {} entries; remove some", kMaxFinalizers));
+  }
   const json* spec = Find(object, {"spec"});
   if (spec == nullptr || !spec->is_object()) return Bad("spec", "is missing");
   QUERN_TRY(ReadModel(*spec, out.name, out.model));

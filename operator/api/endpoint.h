@@ -19,6 +19,9 @@ inline constexpr char kApiVersion[] = "serving.quern.dev/v1alpha1";
 inline constexpr char kKind[] = "InferenceEndpoint";
 inline constexpr char kPlural[] = "inferenceendpoints";
 inline constexpr char kFinalizer[] = "serving.quern.dev/cleanup";
+// Endpoints with more are not looked after. Who changes the list writes all of it, and has to have
+// it all for that.
+inline constexpr size_t kMaxFinalizers = 64;
 inline constexpr char kFieldOwner[] = "quern-operator";
 inline constexpr char kEndpointLabel[] = "serving.quern.dev/endpoint";
 inline constexpr char kVariantLabel[] = "serving.quern.dev/variant";
@@ -82,8 +85,8 @@ struct InferenceEndpoint {
   std::string uid;
   std::string resource_version;
   int64_t generation = 0;
-  std::vector<std::string> finalizers;
-  std::string deletion_timestamp;  // "" = not being deleted
+  std::vector<std::string> finalizers;  // none where there are more than kMaxFinalizers
+  std::string deletion_timestamp;       // "" = not being deleted
 
   ModelSpec model;
   RuntimeSpec runtime;

@@ -22,18 +22,6 @@ InformerOptions WithDefaults(InformerOptions options) {
 
 }  // namespace
 
-std::function<void(json&)> KeepAnnotations(std::string prefix) {
-  return [prefix = std::move(prefix)](json& object) {
-    DropManagedFields(object);
-    static const json::json_pointer kAnnotations("/metadata/annotations");
-    if (!object.contains(kAnnotations) || !object[kAnnotations].is_object()) return;
-    json& annotations = object[kAnnotations];
-    for (auto it = annotations.begin(); it != annotations.end();) {
-      it = it.key().starts_with(prefix) ? std::next(it) : annotations.erase(it);
-    }
-  };
-}
-
 Informer::Informer(kube::Client& client, kube::ResourceType type, InformerOptions options,
                    const Clock& clock)
     : client_(client),

@@ -15,10 +15,6 @@
 
 namespace quern::control {
 
-// Drops what an informer should not hold for all objects of a cluster: metadata.managedFields, and
-// the annotations that do not begin with `prefix` (others write up to 256 KiB of them an object).
-std::function<void(json&)> KeepAnnotations(std::string prefix);
-
 struct InformerOptions {
   std::string ns;  // "" for all namespaces
   std::string label_selector;

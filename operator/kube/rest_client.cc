@@ -1,5 +1,6 @@
 #include "operator/kube/rest_client.h"
 
+#include <algorithm>
 #include <charconv>
 #include <condition_variable>
 #include <mutex>
@@ -143,7 +144,7 @@ class RestClient : public Client {
         std::chrono::steady_clock::now() + options.timeout + options_.call_timeout;
     const HttpTiming timing{deadline, options_.watch_idle_timeout};
     for (Attempts attempts;;) {
-      WatchStream stream(what, options_.max_watch_line_bytes);
+      WatchStream stream(what, options_.max_watch_line_bytes, options_.keep);
       HttpResponse refusal;
       bool wanted = true;
       const auto on_bytes = [&](const HttpHead& head, std::string_view bytes) -> Result<bool> {
@@ -209,10 +210,29 @@ class RestClient : public Client {
     return Dump(complete, what);
   }
 
+  // The answer to a call as JSON.
+  json Parse(const Verb& verb, const std::string& body) const {
+    const std::string_view name = verb.name;
+    if (!options_.keep || name == "get")
+      return json::parse(body, nullptr, /*allow_exceptions=*/false);
+    return ParseKept(body, name == "list" ? JsonShape::kList : JsonShape::kObject, *options_.keep);
+  }
+
+  // How long a page of a list may be. A single object is taken whatever page it makes.
+  size_t PageBytes(int limit) const {
+    return limit == 1 ? options_.max_body_bytes
+                      : std::min(options_.max_body_bytes, options_.max_page_bytes);
+  }
+
   // One call whose answer is an object. `too_large` is set when that is longer than allowed.
   Result<json> Object(const Verb& verb, const ResourceType& type, const std::string& ns,
                       const std::string& name, const std::string& subresource, const Query& query,
-                      const std::string& body, bool* too_large = nullptr) {
+                      const std::string& body) {
+    return Object(verb, type, ns, name, subresource, query, body, options_.max_body_bytes, nullptr);
+  }
+  Result<json> Object(const Verb& verb, const ResourceType& type, const std::string& ns,
+                      const std::string& name, const std::string& subresource, const Query& query,
+                      const std::string& body, size_t max_bytes, bool* too_large) {
     const std::string what = Describe(verb, type, ns, name);
     const bool on_collection =
         std::string_view(verb.name) == "create" || std::string_view(verb.name) == "list";
@@ -228,8 +248,7 @@ class RestClient : public Client {
     for (Attempts attempts;;) {
       request.token = token_.Get();
       const SteadyTime begin = std::chrono::steady_clock::now();
-      auto response = Send(*transport_, request, {deadline, options_.idle_timeout},
-                           options_.max_body_bytes, {});
+      auto response = Send(*transport_, request, {deadline, options_.idle_timeout}, max_bytes, {});
       Record(verb, type, response ? response->head.status : 0, begin);
       if (!response) {
         if (too_large != nullptr)
@@ -238,7 +257,7 @@ class RestClient : public Client {
       }
       const int status = response->head.status;
       if (status >= 200 && status < 300) {
-        json object = json::parse(response->body, nullptr, /*allow_exceptions=*/false);
+        json object = Parse(verb, response->body);
         if (object.is_object()) return object;
         return MakeError(ErrorCode::kDataLoss, "{}: the answer of {} bytes is no JSON object", what,
                          response->body.size());
@@ -285,7 +304,7 @@ class RestClient : public Client {
                             {"limit", limit > 0 ? std::to_string(limit) : ""},
                             {"resourceVersion", next.empty() ? options.resource_version : ""},
                             {"continue", next}},
-                           "", &too_large);
+                           "", PageBytes(limit), &too_large);
       if (too_large && limit != 1) {  // the same page again, with fewer objects
         limit = limit > 1 ? limit / 2 : kPageSize;
         continue;

@@ -3,10 +3,12 @@
 #include <chrono>
 #include <functional>
 #include <memory>
+#include <optional>
 #include <string>
 
 #include "operator/kube/client.h"
 #include "operator/kube/config.h"
+#include "operator/kube/kept_metadata.h"
 
 namespace quern::control::kube {
 
@@ -27,7 +29,11 @@ struct RestClientOptions {
   std::chrono::milliseconds max_retry_after{10'000};      // longer Retry-After: the error goes up
   int max_retries = 4;                                    // after 429 or 503 with Retry-After
   size_t max_body_bytes = 16u << 20;                      // ten of the largest objects there can be
-  size_t max_watch_line_bytes = 16u << 20;         // one event; etcd's limit is 1.5 MiB an object
+  size_t max_page_bytes = 4u << 20;         // a page of a list; longer ones are asked for in halves
+  size_t max_watch_line_bytes = 16u << 20;  // one event; etcd's limit is 1.5 MiB an object
+  // What is kept of the metadata of objects that come in lists, in watches and as answers to
+  // writes; empty: all. Get gives the whole object, so that it may be changed and written back.
+  std::optional<KeptMetadata> keep;
   std::function<void(const CallRecord&)> on_call;  // from any thread
 };
 

@@ -4,9 +4,16 @@
 #include "operator/kube/object.h"
 
 namespace quern::control::kube {
+namespace {
 
-Result<WatchEvent> ParseWatchEvent(std::string_view line, const std::string& what) {
-  json event = json::parse(line, nullptr, /*allow_exceptions=*/false);
+constexpr size_t kKeptLineBytes = 256 << 10;
+
+}  // namespace
+
+Result<WatchEvent> ParseWatchEvent(std::string_view line, const std::string& what,
+                                   const KeptMetadata* keep) {
+  json event = keep == nullptr ? json::parse(line, nullptr, /*allow_exceptions=*/false)
+                               : ParseKept(line, JsonShape::kEvent, *keep);
   if (!event.is_object() || !event.contains("object") || !event["object"].is_object()) {
     return MakeError(ErrorCode::kDataLoss,
                      "{}: a line of {} bytes is no watch event; expected an object with type and "
@@ -52,8 +59,10 @@ Result<bool> WatchStream::Feed(std::string_view bytes,
       line_.clear();
       continue;
     }
-    auto event = ParseWatchEvent(line_, what_);
+    auto event = ParseWatchEvent(line_, what_, keep_ ? &*keep_ : nullptr);
     line_.clear();
+    // One large event must not hold its megabytes for as long as the watch lasts.
+    if (line_.capacity() > kKeptLineBytes) line_.shrink_to_fit();
     if (!event) return std::move(event).error();
     if (!on_event(*event)) return false;
   }

@@ -1,10 +1,12 @@
 #pragma once
 
 #include <functional>
+#include <optional>
 #include <string>
 #include <string_view>
 
 #include "operator/kube/client.h"
+#include "operator/kube/kept_metadata.h"
 
 namespace quern::control::kube {
 
@@ -12,9 +14,10 @@ namespace quern::control::kube {
 // chunks. Holds at most one line, of bounded length. Not thread-safe.
 class WatchStream {
  public:
-  // `what` names the watch in messages.
-  WatchStream(std::string what, size_t max_line_bytes)
-      : what_(std::move(what)), max_line_bytes_(max_line_bytes) {}
+  // `what` names the watch in messages; of the objects' metadata `keep` is kept, or all.
+  WatchStream(std::string what, size_t max_line_bytes,
+              std::optional<KeptMetadata> keep = std::nullopt)
+      : what_(std::move(what)), max_line_bytes_(max_line_bytes), keep_(std::move(keep)) {}
 
   // Calls `on_event` for each event that these bytes complete, until it returns false. Returns
   // whether to go on. Errors: what the server says within the stream (410 is kExpired), kDataLoss
@@ -26,10 +29,12 @@ class WatchStream {
  private:
   const std::string what_;
   const size_t max_line_bytes_;
+  const std::optional<KeptMetadata> keep_;
   std::string line_;
 };
 
 // One line of a watch. Takes any bytes. Errors as Feed's.
-Result<WatchEvent> ParseWatchEvent(std::string_view line, const std::string& what);
+Result<WatchEvent> ParseWatchEvent(std::string_view line, const std::string& what,
+                                   const KeptMetadata* keep = nullptr);
 
 }  // namespace quern::control::kube

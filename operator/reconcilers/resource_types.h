@@ -2,6 +2,8 @@
 
 #include "operator/api/endpoint.h"
 #include "operator/kube/client.h"
+#include "operator/kube/kept_metadata.h"
+#include "operator/resources/spec_hash.h"
 
 namespace quern::control {
 
@@ -22,5 +24,16 @@ inline const kube::ResourceType* const kChildTypes[] = {
 
 // What the operator's informers select of those kinds, and of pods.
 inline constexpr char kManagedSelector[] = "app.kubernetes.io/managed-by=quern-operator";
+
+// What the operator reads of objects' metadata, of an endpoint's own labels and annotations
+// nothing: all that it writes to its objects, so that a difference is seen, and no more.
+inline kube::KeptMetadata ReadMetadata() {
+  kube::KeptMetadata keep;
+  keep.labels = {"app.kubernetes.io/name", "app.kubernetes.io/instance",
+                 "app.kubernetes.io/managed-by", kEndpointLabel, kVariantLabel};
+  keep.annotations = {kSpecHashAnnotation};
+  keep.list_entries = kMaxFinalizers + 1;
+  return keep;
+}
 
 }  // namespace quern::control

@@ -39,5 +39,10 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   for (const size_t piece : {size_t{1}, size_t{7}}) {
     if (Read(bytes, piece) != whole) std::abort();
   }
+  using quern::control::kube::JsonShape;
+  for (const JsonShape shape : {JsonShape::kObject, JsonShape::kEvent, JsonShape::kList}) {
+    const auto kept = quern::control::kube::ParseKept(bytes, shape, {});
+    (void)kept.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace);
+  }
   return 0;
 }

@@ -137,6 +137,18 @@ TEST(Endpoint, ABadSpecStillHasItsMetadata) {
   EXPECT_EQ(e->finalizers, std::vector<std::string>{kFinalizer});
 }
 
+TEST(Endpoint, AListOfFinalizersThatMayBeCutShortIsNotGoneBy) {
+  json object = Minimal();
+  for (size_t i = 0; i < kMaxFinalizers; ++i)
+    object["metadata"]["finalizers"].push_back("a/" + std::to_string(i));
+  ASSERT_TRUE(ParseEndpoint(object));
+  EXPECT_EQ(ParseEndpoint(object)->finalizers.size(), kMaxFinalizers);
+  object["metadata"]["finalizers"].push_back(kFinalizer);
+  ASSERT_FALSE(ParseEndpoint(object));
+  EXPECT_THAT(ParseEndpoint(object).error().message, testing::HasSubstr("metadata.finalizers"));
+  EXPECT_TRUE(ParseEndpointMetadata(object)->finalizers.empty());
+}
+
 TEST(EndpointStatus, RoundTripsThroughJson) {
   EndpointStatus status;
   status.observed_generation = 4;

@@ -178,23 +178,6 @@ TEST_F(InformerTest, ManagedFieldsAreNotKept) {
   EXPECT_FALSE((*informer_->store().Get("ns", "a"))["metadata"].contains("managedFields"));
 }
 
-TEST(KeepAnnotations, DropsTheOthersAndManagedFields) {
-  json object = Object("a", "1");
-  object["metadata"]["managedFields"] = {1, 2};
-  object["metadata"]["annotations"] = {{"serving.quern.dev/spec-hash", "x"},
-                                       {"example.org/large", std::string(1000, 'x')}};
-  const auto keep = KeepAnnotations("serving.quern.dev/");
-  keep(object);
-  EXPECT_EQ(object["metadata"]["annotations"], json({{"serving.quern.dev/spec-hash", "x"}}));
-  EXPECT_FALSE(object["metadata"].contains("managedFields"));
-  for (const char* odd :
-       {"3", "{}", R"({"metadata": 3})", R"({"metadata": {"annotations": []}})"}) {
-    json any = json::parse(odd);
-    keep(any);
-    EXPECT_EQ(any, json::parse(odd));
-  }
-}
-
 TEST_F(InformerTest, StoppedWithinAWatchItKeepsItsPlace) {
   client_.OnList({}, "10");
   Step();

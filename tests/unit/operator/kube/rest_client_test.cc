@@ -324,6 +324,34 @@ TEST_F(RestClientTest, APageThatIsTooLongIsAskedForAgainWithFewerObjects) {
   }
 }
 
+TEST_F(RestClientTest, APageHasALimitOfItsOwnThatOneObjectAloneNeedNotMeet) {
+  options_.max_page_bytes = 1000;
+  Serve([](const ServedRequest&, ServedConnection& connection) {
+    json page{{"metadata", {{"resourceVersion", "9"}}},
+              {"items", json::array({ConfigMap("a", "1")})}};
+    page["items"][0]["data"]["x"] = std::string(2000, 'x');
+    connection.Answer(200, page.dump());
+  });
+  auto list = client().List(kConfigMaps, "ns", {.limit = 4});
+  ASSERT_TRUE(list.ok()) << list.error().message;
+  EXPECT_EQ(server_->requests().size(), 3u);  // 4, 2, 1
+}
+
+TEST_F(RestClientTest, OfMetadataOnlyWhatIsAskedForIsKeptButInAGet) {
+  options_.keep.emplace().labels = {"ours"};
+  Serve([](const ServedRequest& request, ServedConnection& connection) {
+    json object = ConfigMap("a", "7");
+    object["metadata"]["labels"] = {{"ours", "1"}, {"theirs", "2"}};
+    const bool list = request.target.find("limit=") != std::string::npos;
+    const json page{{"metadata", {{"resourceVersion", "9"}}}, {"items", json::array({object})}};
+    connection.Answer(200, (list ? page : object).dump());
+  });
+  const auto labels = [](const json& object) { return object["metadata"]["labels"].size(); };
+  EXPECT_EQ(labels(client().List(kConfigMaps, "ns", {}).value().items.at(0)), 1u);
+  EXPECT_EQ(labels(client().MergePatch(kConfigMaps, "ns", "a", json::object()).value()), 1u);
+  EXPECT_EQ(labels(client().Get(kConfigMaps, "ns", "a").value()), 2u);
+}
+
 TEST_F(RestClientTest, OneObjectThatIsTooLongIsAnError) {
   options_.max_body_bytes = 1000;
   Serve([](const ServedRequest&, ServedConnection& connection) {

@@ -1,5 +1,6 @@
 #include <gtest/gtest.h>
 
+#include "operator/reconcilers/resource_types.h"
 #include "tests/unit/operator/reconcilers/observed.h"
 
 namespace quern::control {
@@ -21,6 +22,14 @@ TEST(PlanChildren, LeavesAloneWhatIsAsItShouldBe) {
   const ChildPlan plan = PlanChildren(Made(NewlySeen(), 2, 2), 2, TestOptions());
   EXPECT_TRUE(plan.applies.empty());
   EXPECT_TRUE(plan.deletes.empty());
+}
+
+TEST(PlanChildren, NothingThatIsWrittenIsLostOnTheWayIntoTheStores) {
+  for (const PlannedApply& apply : PlanChildren(NewlySeen(), 1, TestOptions()).applies) {
+    const json read =
+        kube::ParseKept(apply.object.dump(), kube::JsonShape::kObject, ReadMetadata());
+    EXPECT_EQ(read, apply.object);  // else it would look changed by somebody for ever
+  }
 }
 
 TEST(PlanChildren, AppliesTheDeploymentWhenReplicasChange) {

@@ -1,0 +1,94 @@
+#include "operator/kube/kept_metadata.h"
+
+#include <gtest/gtest.h>
+
+#include "operator/kube/watch_stream.h"
+
+namespace quern::control::kube {
+namespace {
+
+KeptMetadata Keep() {
+  KeptMetadata keep;
+  keep.labels = {"ours"};
+  keep.annotations = {"hash"};
+  keep.list_entries = 3;
+  keep.string_bytes = 20;
+  return keep;
+}
+
+// An object with a megabyte of labels, as anybody may create one.
+json Fat() {
+  json object = json::parse(
+      R"({"apiVersion": "v1", "kind": "Thing", "metadata": {"name": "a", "namespace": "ns",
+      "uid": "u", "resourceVersion": "7", "generation": 2, "generateName": "long", "deletionTimestamp": "now",
+      "annotations": {"hash": "h", "other": "x"}, "managedFields": [{"fieldsV1": {"f:metadata": {"f:labels": {}}}}]},
+      "spec": {"metadata": {"labels": {"theirs": "stays"}}, "labels": {"a": "b"}, "list": [1, {"metadata": 2}]}})");
+  for (int i = 0; i < 65'000; ++i) object["metadata"]["labels"]["label" + std::to_string(i)] = "";
+  object["metadata"]["labels"]["ours"] = "kept";
+  for (int i = 0; i < 1000; ++i) {
+    object["metadata"]["finalizers"].push_back("f/" + std::to_string(i));
+    object["metadata"]["ownerReferences"].push_back({{"uid", std::to_string(i)}});
+  }
+  object["metadata"]["ownerReferences"][1]["kind"] = std::string(1000, 'k');
+  return object;
+}
+
+json Lean() {
+  json object = Fat();
+  json& metadata = object["metadata"];
+  metadata.erase("managedFields");
+  metadata.erase("generateName");
+  metadata["annotations"] = {{"hash", "h"}};
+  metadata["labels"] = {{"ours", "kept"}};
+  metadata["finalizers"] = {"f/0", "f/1", "f/2"};
+  metadata["ownerReferences"] = {{{"uid", "0"}}, {{"uid", "1"}, {"kind", ""}}, {{"uid", "2"}}};
+  return object;
+}
+
+TEST(KeptMetadata, AnObjectsMegabyteOfLabelsIsNotKeptAndItsSpecIs) {
+  const std::string text = Fat().dump();
+  EXPECT_GT(text.size(), 1'000'000u);
+  const json kept = ParseKept(text, JsonShape::kObject, Keep());
+  EXPECT_EQ(kept, Lean());
+  EXPECT_LT(kept.dump().size(), 1000u);
+}
+
+TEST(KeptMetadata, SoItIsWithinAListWhoseOwnMetadataStays) {
+  const std::string token(100, 't');
+  json list = {{"kind", "List"}, {"metadata", {{"continue", token}, {"resourceVersion", "9"}}}};
+  list["items"] = {Fat(), Fat()};
+  const json kept = ParseKept(list.dump(), JsonShape::kList, Keep());
+  list["items"] = {Lean(), Lean()};
+  EXPECT_EQ(kept, list);
+}
+
+TEST(KeptMetadata, SoItIsWithinAnEvent) {
+  const json event = {{"type", "ADDED"}, {"object", Fat()}};
+  const KeptMetadata keep = Keep();
+  const auto parsed = ParseWatchEvent(event.dump(), "watch x", &keep);
+  ASSERT_TRUE(parsed.ok()) << parsed.error().message;
+  EXPECT_EQ(parsed->object, Lean());
+  WatchStream stream("watch x", 4u << 20, keep);
+  json seen;
+  ASSERT_TRUE(stream.Feed(event.dump() + "\n", [&seen](const WatchEvent& told) {
+    seen = told.object;
+    return true;
+  }));
+  EXPECT_EQ(seen, Lean());
+}
+
+TEST(KeptMetadata, TextOfAnyOtherShapeIsReadAsItIs) {
+  for (const char* text :
+       {"3", "[]", R"({"metadata":3})", R"({"metadata":{"labels":[1,"a"],"finalizers":{"a":1}}})",
+        R"({"items":[[{"metadata":{"x":1}}]]})", R"({"object":[]})"}) {
+    for (const JsonShape shape : {JsonShape::kObject, JsonShape::kEvent, JsonShape::kList}) {
+      EXPECT_EQ(ParseKept(text, shape, Keep()), json::parse(text)) << text;
+    }
+  }
+  for (const char* text : {"", "{", R"({"metadata":{"labels":{"a":)", "\xff"}) {
+    EXPECT_TRUE(ParseKept(text, JsonShape::kObject, Keep()).is_discarded()) << text;
+  }
+}
+
+}  // namespace
+}  // namespace quern::control::kube
