@@ -7,6 +7,7 @@
 #include <filesystem>
 #include <iostream>
 
+#include "runtime/base/thread_pool.h"
 #include "runtime/server/units.h"
 
 namespace quern {
@@ -96,7 +97,7 @@ void AddServing(CLI::App& app, ServeOptions& options) {
 void AddEngine(CLI::App& app, ServeOptions& options) {
   Add(app, "--threads", options.threads,
       "Threads of the forward pass; 0: the cgroup's CPU quota [0]")
-      ->check(CLI::Range(0, 1024))
+      ->check(CLI::Range(0, ThreadPool::kMaxThreads))
       ->type_name("N");
   Add(app, "--max-sequences", options.max_sequences, "Requests that run at once in a batch [32]")
       ->check(CLI::Range(1, 4096))
@@ -141,6 +142,23 @@ void AddLimits(CLI::App& app, ServeOptions& options) {
   Add(app, "--log-format", options.log_format, "text or json [text]")->type_name("FORMAT");
 }
 
+// What the options must be in view of each other. Every running request needs room for one token
+// in a step.
+void CheckTogether(const ServeOptions& options) {
+  if (options.max_batch_tokens == 0 || options.max_batch_tokens >= options.max_sequences) return;
+  throw CLI::ValidationError(
+      "--max-batch-tokens",
+      fmt::format("{} is less than --max-sequences ({}); use at least as much, "
+                  "or fewer sequences",
+                  options.max_batch_tokens, options.max_sequences));
+}
+
+// The model's file name without ".gguf"; other dots belong to it ("Llama-3.2-1B").
+std::string NameOf(const std::string& model) {
+  const std::filesystem::path file = std::filesystem::path(model).filename();
+  return file.extension() == ".gguf" ? file.stem().string() : file.string();
+}
+
 }  // namespace
 
 ParsedCommandLine ParseCommandLine(int argc, char** argv) {
@@ -155,6 +173,7 @@ ParsedCommandLine ParseCommandLine(int argc, char** argv) {
   AddLimits(app, parsed.options);
   try {
     app.parse(argc, argv);
+    CheckTogether(parsed.options);
   } catch (const CLI::Success& success) {  // --help, --version
     parsed.exit_now = true;
     app.exit(success);
@@ -164,7 +183,7 @@ ParsedCommandLine ParseCommandLine(int argc, char** argv) {
     std::fprintf(stderr, "quern-serve: %s; see quern-serve --help\n", error.what());
   }
   if (parsed.options.served_name.empty()) {
-    parsed.options.served_name = std::filesystem::path(parsed.options.model).stem().string();
+    parsed.options.served_name = NameOf(parsed.options.model);
   }
   if (parsed.options.admin_host.empty()) parsed.options.admin_host = parsed.options.host;
   // Every running request needs room for one token in a step.

@@ -92,6 +92,8 @@ def test_model_with_one_wrong_field_is_one_clear_line_and_exit_code_2(tmp_path, 
     (["--kv-memory", "lots"], "512MiB"),
     (["--drain-timeout", "soon"], "30s"),
     (["--max-sequences", "0"], "--max-sequences"),
+    (["--max-batch-tokens", "16"], "--max-sequences (32)"),
+    (["--threads", "129"], "--threads"),
     (["--no-such-option"], "--no-such-option"),
     (["--log-level", "loud"], "loud"),
 ])
@@ -104,6 +106,13 @@ def test_bad_option_is_one_clear_line_and_exit_code_2(arguments, says):
 def test_more_sequences_than_the_default_step_has_tokens_is_fine():
     with start("--max-sequences", "600") as server:
         assert requests.get(server.url + "/health/ready", timeout=quern_serve.PATIENCE).status_code == 200
+
+
+def test_name_of_the_model_is_its_files_without_gguf_and_nothing_else(tmp_path):
+    path = tmp_path / "Llama-3.2-1B"
+    path.symlink_to(quern_serve.model(MODEL))
+    with quern_serve.Server(str(path), "--kv-memory", "64MiB", "--max-context-tokens", "1024") as server:
+        assert server.get("/v1/models").json()["data"][0]["id"] == "Llama-3.2-1B"
 
 
 def test_host_that_is_not_here_is_refused():
