@@ -12,7 +12,7 @@ import quern_serve  # noqa: E402
 def smollm2():
     """A server with the small chat model, shared by the tests that leave it as it was."""
     with quern_serve.Server(quern_serve.model(quern_serve.SMOLLM2), "--threads", "2", "--kv-memory", "256MiB",
-                            "--max-body", "256KiB", "--header-timeout", "1s", "--body-timeout", "1s") as server:
+                            "--max-body", "256KiB") as server:
         yield server
 
 

@@ -83,14 +83,22 @@ def test_unknown_paths_and_methods(smollm2):
     assert smollm2.get("/metrics").status_code == 404
 
 
-def test_client_that_sends_its_header_too_slowly_gets_408(smollm2):
-    with connect(smollm2) as connection:
+@pytest.fixture(scope="module")
+def impatient():
+    """A server of its own: where requests must arrive within a second, a busy machine is soon too slow."""
+    with quern_serve.Server(quern_serve.model(quern_serve.SMOLLM2), "--threads", "1", "--kv-memory", "64MiB",
+                            "--max-context-tokens", "1024", "--header-timeout", "1s", "--body-timeout", "1s") as server:
+        yield server
+
+
+def test_client_that_sends_its_header_too_slowly_gets_408(impatient):
+    with connect(impatient) as connection:
         connection.sendall(b"POST /v1/completions HTTP/1.1\r\nHost:")
         assert read_to_end(connection).startswith(b"HTTP/1.1 408 ")
 
 
-def test_client_that_trickles_its_body_gets_408(smollm2):
-    with connect(smollm2) as connection:
+def test_client_that_trickles_its_body_gets_408(impatient):
+    with connect(impatient) as connection:
         connection.sendall(b"POST /v1/completions HTTP/1.1\r\nHost: t\r\nContent-Length: 5000\r\n\r\n")
         start = time.monotonic()
         received = b""

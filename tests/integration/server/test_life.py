@@ -135,10 +135,13 @@ def test_client_that_leaves_mid_stream_is_cancelled_within_one_step():
         while b"text" not in next(lines):
             pass
         response.close()
+        # The server hears of the close before it hears of this question, and a step of this batch is one token: however
+        # slow the machine, no more than the step that was under way and the one that was about to begin can come after it.
+        at_close = server.metric("quern_generation_tokens_total")
         quern_serve.wait_for(lambda: server.metric("quern_requests_finished_total", reason="cancelled") == 1, "the cancellation")
         quern_serve.wait_for(lambda: server.metric("quern_requests_running") == 0, "an empty batch")
         tokens = server.metric("quern_generation_tokens_total")
-        assert tokens < 500
+        assert tokens - at_close <= 2
         assert server.metric("quern_kv_cache_usage_ratio") == 0
         # Idle: no step is made for a client that is not there.
         steps = server.metric("quern_step_duration_seconds_count")
@@ -220,8 +223,9 @@ def test_drain_timeout_cuts_what_takes_longer_and_says_so():
 
 def test_second_signal_exits_at_once():
     with start("--drain-timeout", "120s") as server:
-        stream(server, 2000)
+        running = stream(server, 2000)  # held: a client that has gone would leave nothing to drain
         server.signal()
         quern_serve.wait_for(lambda: any("draining" in line for line in server.log), "the first signal's line")
         server.signal(signal.SIGINT)
         assert server.wait(20) == 1
+        running.close()

@@ -167,17 +167,15 @@ TEST_F(StreamTest, ReaderThatTakesAByteNowAndThenIsDroppedToo) {
 }
 
 TEST_F(StreamTest, QuietStreamIsNotTakenForAStalledOne) {
-  limits.write_timeout = std::chrono::milliseconds(20);
-  limits.idle_timeout = std::chrono::milliseconds(20);
+  limits.write_timeout = std::chrono::milliseconds(400);
+  limits.idle_timeout = std::chrono::milliseconds(800);
   StartServer();
   RawClient client(port);
   ASSERT_TRUE(client.Send(kStream));
   OnStrand([](Responder& r) { r.Write("first"); });
   client.ReadUntil("first");
-  RawClient idle(port);  // its idle timeout shows that at least as much time has passed
+  RawClient idle(port);  // its idle timeout shows that more than the write timeout has passed
   EXPECT_TRUE(idle.ClosedByServer());
-  RawClient again(port);
-  EXPECT_TRUE(again.ClosedByServer());
   OnStrand([](Responder& r) {
     r.Write("second");
     r.Finish();
