@@ -19,10 +19,12 @@ Session::Session(net::ip::tcp::socket socket, std::shared_ptr<SessionContext> co
       context_(std::move(context)),
       on_closed_(std::move(on_closed)),
       read_timer_(socket_.get_executor(), [this] { OnReadTimeout(); }),
-      write_timer_(socket_.get_executor(), [this] {
-        MetLimit(HttpLimit::kWriteTime);
-        Close();
-      }) {
+      write_timer_(socket_.get_executor(),
+                   [this] {
+                     MetLimit(HttpLimit::kWriteTime);
+                     Close();
+                   }),
+      out_(context_->limits.small_bytes) {
   context_->connections.fetch_add(1);
   error_code ignored;
   const auto endpoint = socket_.remote_endpoint(ignored);
@@ -127,19 +129,13 @@ bool Session::ResponsesExceeded(size_t more) const {
 
 void Session::Queue(std::string_view bytes) {
   if (phase_ == Phase::kClosed) return;
-  out_ += bytes;
+  out_.Append(bytes);
   context_->held_response_bytes += bytes.size();
   FlushSome();
 }
 
 void Session::FlushSome() {
-  if (write_pending_ || phase_ == Phase::kClosed) return;
-  if (written_ == writing_bytes_.size()) {
-    writing_bytes_.clear();
-    written_ = 0;
-    std::swap(writing_bytes_, out_);
-    if (writing_bytes_.empty()) return;
-  }
+  if (write_pending_ || phase_ == Phase::kClosed || UnsentBytes() == 0) return;
   write_pending_ = true;
   if (!backlog_since_) {
     backlog_since_ = std::chrono::steady_clock::now();
@@ -149,13 +145,8 @@ void Session::FlushSome() {
   // Posted, so that the pieces a handler queues in one go leave in one system call.
   net::post(socket_.get_executor(), [self = shared_from_this()] {
     if (self->phase_ == Phase::kClosed) return;
-    if (self->written_ == 0 && !self->out_.empty()) {
-      self->writing_bytes_ += self->out_;
-      self->out_.clear();
-    }
     self->socket_.async_write_some(
-        net::buffer(self->writing_bytes_.data() + self->written_,
-                    self->writing_bytes_.size() - self->written_),
+        net::buffer(self->out_.Front()),
         [self](const error_code& error, size_t bytes) { self->OnWritten(error, bytes); });
   });
 }
@@ -164,7 +155,7 @@ void Session::OnWritten(const error_code& error, size_t bytes) {
   write_pending_ = false;
   if (phase_ == Phase::kClosed) return;
   if (error) return Close();
-  written_ += bytes;
+  out_.Consume(bytes);
   context_->held_response_bytes -= bytes;
   if (UnsentBytes() > 0) {
     if (!DrainsFastEnough(bytes)) {

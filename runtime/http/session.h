@@ -16,6 +16,7 @@
 #include "runtime/http/lazy_timer.h"
 #include "runtime/http/limits.h"
 #include "runtime/http/router.h"
+#include "runtime/http/write_buffer.h"
 
 namespace quern::http {
 
@@ -89,7 +90,7 @@ class Session : public std::enable_shared_from_this<Session> {
   void Close();
   // Whether `more` bytes for the client would hold too much for slow readers, over all sessions.
   bool ResponsesExceeded(size_t more) const;
-  size_t UnsentBytes() const { return out_.size() + writing_bytes_.size() - written_; }
+  size_t UnsentBytes() const { return out_.size(); }
 
   boost::asio::ip::tcp::socket socket_;
   std::shared_ptr<SessionContext> context_;
@@ -122,9 +123,7 @@ class Session : public std::enable_shared_from_this<Session> {
   std::function<void()> on_writable_;
   std::function<void()> on_gone_;
 
-  std::string out_;            // waits for the write under way
-  std::string writing_bytes_;  // what the write under way is taken from
-  size_t written_ = 0;         // bytes of writing_bytes_ that have gone out
+  WriteBuffer out_;
   bool write_pending_ = false;
   // Since when bytes have waited all the time, and how many have gone out since.
   std::optional<std::chrono::steady_clock::time_point> backlog_since_;
