@@ -10,6 +10,7 @@
 #include <boost/asio/steady_timer.hpp>
 #include <boost/asio/strand.hpp>
 #include <condition_variable>
+#include <exception>
 #include <mutex>
 #include <optional>
 #include <thread>
@@ -17,6 +18,7 @@
 #include <vector>
 
 #include "runtime/http/session.h"
+#include "runtime/http/turn_away.h"
 
 namespace quern::http {
 namespace net = boost::asio;
@@ -56,10 +58,11 @@ class HttpServer::Impl {
   }
 
  private:
+  void Run();
   void Accept(Listener* listener);
   void OnAccepted(Listener* listener, const error_code& error, tcp::socket socket);
+  void Receive(Listener* listener, tcp::socket socket);
   void Adopt(Listener* listener, tcp::socket socket);
-  void TurnAway(Listener* listener, tcp::socket socket);
   bool ReplaceIdle(Listener* listener);
   void CloseAcceptors();
   template <typename F>
@@ -127,7 +130,19 @@ void HttpServer::Impl::Start() {
     net::post(listener->acceptor.get_executor(), [this, l = listener.get()] { Accept(l); });
   }
   for (int i = 0; i < io_threads_; ++i) {
-    threads_.emplace_back([this] { io_.run(); });
+    threads_.emplace_back([this] { Run(); });
+  }
+}
+
+// What a task throws (for want of memory, most likely) ends its request, not the process.
+void HttpServer::Impl::Run() {
+  while (true) {
+    try {
+      io_.run();
+      return;
+    } catch (const std::exception& error) {
+      spdlog::error("a task of a connection threw: {}", error.what());
+    }
   }
 }
 
@@ -158,16 +173,22 @@ void HttpServer::Impl::OnAccepted(Listener* listener, const error_code& error, t
     });
     return;
   }
-  if (!error) {
-    // Counted per port: a flood on the public one must not shut out the administrative one.
-    if (listener->context->connections.load() >= listener->context->limits.max_connections &&
-        !ReplaceIdle(listener)) {
-      TurnAway(listener, std::move(socket));
-    } else {
-      Adopt(listener, std::move(socket));
-    }
+  try {
+    if (!error) Receive(listener, std::move(socket));
+  } catch (const std::exception& fault) {  // one connection less, but not the last one
+    spdlog::error("a connection could not be taken: {}", fault.what());
   }
   Accept(listener);
+}
+
+void HttpServer::Impl::Receive(Listener* listener, tcp::socket socket) {
+  // Counted per port: a flood on the public one must not shut out the administrative one.
+  const SessionContext& context = *listener->context;
+  if (context.connections.load() < context.limits.max_connections || ReplaceIdle(listener)) {
+    return Adopt(listener, std::move(socket));
+  }
+  if (context.observer) context.observer->OnLimit(HttpLimit::kConnections);
+  TurnAway(std::move(socket), listener->context);
 }
 
 void HttpServer::Impl::Adopt(Listener* listener, tcp::socket socket) {
@@ -199,23 +220,6 @@ bool HttpServer::Impl::ReplaceIdle(Listener* listener) {
   if (!longest) return false;
   longest->Replace();
   return true;
-}
-
-void HttpServer::Impl::TurnAway(Listener* listener, tcp::socket socket) {
-  if (listener->context->observer) listener->context->observer->OnLimit(HttpLimit::kConnections);
-  Response response;
-  response.status = 503;
-  response.headers.emplace_back("Retry-After", "1");
-  response.body = listener->router.ErrorJson(
-      503, fmt::format("the limit of {} connections is reached; try again later",
-                       listener->context->limits.max_connections));
-  const std::string bytes =
-      ResponseHead(response, response.body.size(), false, false) + response.body;
-  error_code ignored;
-  socket.non_blocking(true, ignored);
-  // Best effort: a fresh socket's buffer holds this; nothing is kept for a client over the limit.
-  socket.write_some(net::buffer(bytes), ignored);
-  socket.shutdown(tcp::socket::shutdown_send, ignored);
 }
 
 void HttpServer::Impl::BeginDrain() {

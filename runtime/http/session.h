@@ -25,6 +25,7 @@ struct SessionContext {
   const Router* router = nullptr;
   HttpLimits limits;
   HttpObserver* observer = nullptr;  // may be null
+  std::atomic<int> turned_away{0};             // beyond them, not yet closed
   std::atomic<bool> draining{false};
   std::atomic<int> connections{0};             // sessions that are not closed
   std::atomic<size_t> held_body_bytes{0};      // of requests that are still arriving

@@ -199,24 +199,6 @@ TEST_F(ServerTest, AnswersThatNobodyTakesShareABudgetWhichSmallOnesDoNotNeed) {
   EXPECT_EQ(third.ReadResponse().rfind("HTTP/1.1 200 ", 0), 0u);
 }
 
-TEST_F(ServerTest, ConnectionsThatDoNothingMakeRoomWhereTheListenerSaysSo) {
-  limits.max_connections = 2;
-  limits.replace_idle = true;
-  StartServer();
-  RawClient oldest(port);
-  ASSERT_TRUE(WaitForConnections(1));
-  RawClient newer(port);
-  ASSERT_TRUE(newer.Send(kGet));
-  newer.ReadResponse();
-  RawClient probe(port);
-  ASSERT_TRUE(probe.Send(kGet));
-  EXPECT_EQ(probe.ReadResponse().rfind("HTTP/1.1 200 ", 0), 0u);
-  EXPECT_TRUE(oldest.ClosedByServer());
-  EXPECT_TRUE(observer.WaitForLimit(HttpLimit::kConnections));
-  ASSERT_TRUE(newer.Send(kGet));
-  EXPECT_EQ(newer.ReadResponse().rfind("HTTP/1.1 200 ", 0), 0u);
-}
-
 TEST_F(ServerTest, WhatIsNotHttpIs400) {
   StartServer();
   for (const char* bytes :
@@ -266,21 +248,16 @@ TEST_F(ServerTest, IdleConnectionIsClosedWithoutAWord) {
   EXPECT_TRUE(observer.WaitForLimit(HttpLimit::kIdleTime));
 }
 
-TEST_F(ServerTest, ConnectionOverTheLimitIsTurnedAwayWith503) {
-  limits.max_connections = 1;
-  StartServer();
-  RawClient first(port);
-  ASSERT_TRUE(first.Send(kGet));
-  first.ReadResponse();
-  RawClient second(port);
-  EXPECT_EQ(second.ReadAll().rfind("HTTP/1.1 503 ", 0), 0u) << second.received;
-  EXPECT_NE(second.received.find("Retry-After: 1"), std::string::npos);
-  EXPECT_TRUE(observer.WaitForLimit(HttpLimit::kConnections));
-  first.Close();
-  ASSERT_TRUE(WaitForConnections(0));
-  RawClient third(port);
-  ASSERT_TRUE(third.Send(kGet));
-  EXPECT_EQ(third.ReadResponse().rfind("HTTP/1.1 200 ", 0), 0u);
+TEST_F(ServerTest, TaskThatThrowsDoesNotEndTheServer) {
+  router.Add("GET", "/later", "later", [](Request, ResponderPtr responder) {
+    responder->Post([responder] { throw std::runtime_error("planted"); });
+  });
+  StartServer(/*io_threads=*/1);
+  RawClient client(port);
+  ASSERT_TRUE(client.Send("GET /later HTTP/1.1\r\nHost: t\r\n\r\n"));
+  EXPECT_EQ(client.ReadResponse().rfind("HTTP/1.1 500 ", 0), 0u);
+  ASSERT_TRUE(client.Send(kGet));
+  EXPECT_EQ(client.ReadResponse().rfind("HTTP/1.1 200 ", 0), 0u);
 }
 
 TEST_F(ServerTest, RequestGivenUpByItsHandlerIs500) {
