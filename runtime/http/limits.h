@@ -13,6 +13,7 @@ struct HttpLimits {
   // instead, so that nobody is shut out by connections that do nothing.
   bool replace_idle = false;
   size_t max_header_bytes = 16 * 1024;      // request line and fields; beyond it: 431
+  size_t max_header_fields = 100;           // beyond it: 431
   size_t max_body_bytes = 4 * 1024 * 1024;  // beyond it: 413
   size_t max_pipelined_bytes = 64 * 1024;   // read ahead while a response is under way
   size_t max_stream_buffer = 1024 * 1024;   // unsent bytes of one stream; beyond it: dropped

@@ -24,6 +24,7 @@ Session::Session(net::ip::tcp::socket socket, std::shared_ptr<SessionContext> co
                      MetLimit(HttpLimit::kWriteTime);
                      Close();
                    }),
+      reader_(context_->limits),
       out_(context_->limits.small_bytes) {
   context_->connections.fetch_add(1);
   error_code ignored;
@@ -41,7 +42,6 @@ void Session::Start() {
     error_code ignored;
     // Tokens are small and each is waited for: no Nagle.
     self->socket_.set_option(net::ip::tcp::no_delay(true), ignored);
-    self->parser_.emplace();
     self->NextRequest();
   });
 }
@@ -214,7 +214,8 @@ void Session::Linger() {
   phase_ = Phase::kLinger;
   error_code ignored;
   socket_.shutdown(net::ip::tcp::socket::shutdown_send, ignored);
-  in_.consume(in_.size());
+  reader_.Discard();
+  discarding_ = true;
   read_timer_.Set(context_->limits.linger_timeout, shared_from_this());
   ArmRead();
 }

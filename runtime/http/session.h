@@ -3,9 +3,6 @@
 #include <array>
 #include <atomic>
 #include <boost/asio/ip/tcp.hpp>
-#include <boost/beast/core/flat_buffer.hpp>
-#include <boost/beast/http/parser.hpp>
-#include <boost/beast/http/string_body.hpp>
 #include <chrono>
 #include <functional>
 #include <limits>
@@ -15,6 +12,7 @@
 
 #include "runtime/http/lazy_timer.h"
 #include "runtime/http/limits.h"
+#include "runtime/http/request_reader.h"
 #include "runtime/http/router.h"
 #include "runtime/http/write_buffer.h"
 
@@ -25,9 +23,9 @@ struct SessionContext {
   const Router* router = nullptr;
   HttpLimits limits;
   HttpObserver* observer = nullptr;  // may be null
-  std::atomic<int> turned_away{0};             // beyond them, not yet closed
   std::atomic<bool> draining{false};
   std::atomic<int> connections{0};             // sessions that are not closed
+  std::atomic<int> turned_away{0};             // beyond them, not yet closed
   std::atomic<size_t> held_body_bytes{0};      // of requests that are still arriving
   std::atomic<size_t> held_response_bytes{0};  // queued and not yet taken by the sockets
 };
@@ -60,16 +58,14 @@ class Session : public std::enable_shared_from_this<Session> {
  private:
   class ResponderImpl;
   enum class Phase { kIdle, kHeader, kBody, kHandling, kFlushing, kLinger, kClosed };
-  using Parser = boost::beast::http::request_parser<boost::beast::http::string_body>;
 
   // Reading (session_read.cc)
   void ArmRead();
   void OnRead(const boost::system::error_code& error, size_t bytes);
   void OnEnd();
   void Consume();
-  void OnHeader();
-  void OnParseError(const boost::system::error_code& error);
-  void Dispatch();
+  void OnHeader(const RequestReader::HeaderDone& header);
+  void Dispatch(ReceivedRequest received);
   void NextRequest();
   void OnReadTimeout();
   void Refuse(int status, std::string_view message, Headers headers = {});
@@ -103,13 +99,13 @@ class Session : public std::enable_shared_from_this<Session> {
   Phase phase_ = Phase::kIdle;
   std::atomic<std::chrono::steady_clock::rep> waiting_since_{
       std::chrono::steady_clock::now().time_since_epoch().count()};
-  boost::beast::flat_buffer in_;  // read, not yet parsed
-  // Where the pending read puts its bytes: not in_, which may be parsed meanwhile.
+  RequestReader reader_;
+  // Where the pending read puts its bytes: not into the reader, which may be at work meanwhile.
   std::array<char, 8 * 1024> read_bytes_;
-  std::optional<Parser> parser_;
   bool read_pending_ = false;
-  bool end_seen_ = false;  // the client has closed its side
-  size_t lingered_bytes_ = 0;
+  bool end_seen_ = false;    // the client has closed its side
+  bool discarding_ = false;  // what comes is thrown away
+  size_t discarded_bytes_ = 0;
   size_t counted_body_bytes_ = 0;  // this session's part of context_->held_body_bytes
 
   // The request under way.

@@ -203,7 +203,7 @@ TEST_F(ServerTest, WhatIsNotHttpIs400) {
   StartServer();
   for (const char* bytes :
        {"\x16\x03\x01\x02\x01\x01\xfc\x03\x03hello over tls\r\n\r\n", "GET / HTTP/9.9\r\n\r\n",
-        "POST /echo HTTP/1.1\r\nContent-Length: x\r\n\r\n",
+        "POST /echo HTTP/1.1\r\nHost: t\r\nContent-Length: x\r\n\r\n",
         "POST /echo HTTP/1.1\r\nContent-Length: 1\r\nTransfer-Encoding: chunked\r\n\r\n"}) {
     RawClient client(port);
     client.Send(bytes);
@@ -246,6 +246,16 @@ TEST_F(ServerTest, IdleConnectionIsClosedWithoutAWord) {
   EXPECT_TRUE(client.ClosedByServer());
   EXPECT_EQ(client.received, "");
   EXPECT_TRUE(observer.WaitForLimit(HttpLimit::kIdleTime));
+}
+
+TEST_F(ServerTest, BodyOfAnUnknownEncodingIsNotTakenForTheNextRequest) {
+  StartServer();
+  RawClient client(port);
+  client.Send("POST /echo HTTP/1.1\r\nHost: t\r\nTransfer-Encoding: chunked, identity\r\n\r\n" +
+              std::string(kGet));
+  EXPECT_TRUE(client.ClosedByServer());
+  EXPECT_EQ(client.received.rfind("HTTP/1.1 400 ", 0), 0u) << client.received;
+  EXPECT_EQ(client.received.find("hello"), std::string::npos);
 }
 
 TEST_F(ServerTest, TaskThatThrowsDoesNotEndTheServer) {

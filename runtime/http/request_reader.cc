@@ -1,0 +1,144 @@
+#include "runtime/http/request_reader.h"
+
+#include <fmt/format.h>
+
+#include <boost/asio/buffer.hpp>
+#include <boost/beast/core/string.hpp>
+#include <boost/beast/http/error.hpp>
+#include <iterator>
+
+namespace quern::http {
+namespace net = boost::asio;
+namespace bhttp = boost::beast::http;
+using boost::system::error_code;
+
+namespace {
+
+std::string ToString(boost::beast::string_view text) { return {text.data(), text.size()}; }
+
+bool MoreThan(const bhttp::fields& fields, size_t count) {
+  auto field = fields.begin();
+  while (field != fields.end() && count-- > 0) ++field;
+  return field != fields.end();
+}
+
+Headers CopyHeaders(const bhttp::fields& fields) {
+  Headers headers;
+  for (const auto& field : fields) {
+    headers.emplace_back(ToString(field.name_string()), ToString(field.value()));
+  }
+  return headers;
+}
+
+}  // namespace
+
+RequestReader::RequestReader(const HttpLimits& limits) : limits_(limits) { Next(); }
+
+void RequestReader::Append(std::string_view bytes) {
+  bytes_.commit(net::buffer_copy(bytes_.prepare(bytes.size()), net::buffer(bytes)));
+}
+
+void RequestReader::Next() {
+  parser_.emplace();
+  parser_->eager(true);
+  parser_->header_limit(static_cast<std::uint32_t>(limits_.max_header_bytes));
+  parser_->body_limit(limits_.max_body_bytes);
+  header_done_ = false;
+  // What one large request needed is not kept for as long as the connection lasts.
+  if (bytes_.size() == 0 && bytes_.capacity() > limits_.small_bytes) bytes_.shrink_to_fit();
+}
+
+void RequestReader::Discard() {
+  bytes_.consume(bytes_.size());
+  Next();
+}
+
+size_t RequestReader::body_bytes() const { return parser_->get().body().size(); }
+
+RequestReader::Event RequestReader::Read() {
+  error_code error;
+  bytes_.consume(parser_->put(bytes_.data(), error));
+  if (error && error != bhttp::error::need_more) return FromParser(error);
+  // Fields are kept one by one: thousands of tiny ones take many times the bytes they came in.
+  if (MoreThan(parser_->get(), limits_.max_header_fields)) {
+    return Unreadable{431,
+                      fmt::format("the request's header has more than the limit of {} fields",
+                                  limits_.max_header_fields),
+                      HttpLimit::kHeaderBytes};
+  }
+  const bool header_done_now = !header_done_ && parser_->is_header_done();
+  if (header_done_now) {
+    header_done_ = true;
+    if (auto fault = CheckHeader()) return std::move(*fault);
+  }
+  if (parser_->is_done()) return Take();
+  // The parser bounds the header and the body, but not what belongs to neither: it waits for the
+  // end of a chunk's line, extensions included, however long that is.
+  if (bytes_.size() > limits_.max_header_bytes) return FromParser(bhttp::error::header_limit);
+  if (!header_done_now) return Wanting{};
+  const auto& request = parser_->get();
+  return HeaderDone{request.version() >= 11 &&
+                    boost::beast::iequals(request[bhttp::field::expect], "100-continue")};
+}
+
+// What the parser lets pass although nobody could say where the request ends: another server on
+// the way might see the end elsewhere, and the rest as a request of its own (RFC 9112, 6.1, 6.3,
+// 11.2).
+std::optional<Unreadable> RequestReader::CheckHeader() const {
+  const auto& request = parser_->get();
+  const size_t encodings = request.count(bhttp::field::transfer_encoding);
+  if (encodings > 0) {
+    if (request.count(bhttp::field::content_length) > 0) {
+      return Unreadable{400,
+                        "the request has both Content-Length and Transfer-Encoding; send one of "
+                        "them"};
+    }
+    if (request.version() < 11) {
+      return Unreadable{400, "HTTP/1.0 has no Transfer-Encoding; send Content-Length"};
+    }
+    const auto value = request[bhttp::field::transfer_encoding];
+    if (encodings > 1 || !boost::beast::iequals(value, "chunked")) {
+      return Unreadable{parser_->chunked() ? 501 : 400,
+                        "the only Transfer-Encoding that is understood is chunked"};
+    }
+  }
+  if (request.version() >= 11 && request.count(bhttp::field::host) != 1) {
+    return Unreadable{400, "a request of HTTP/1.1 must have one Host field"};
+  }
+  return std::nullopt;
+}
+
+Unreadable RequestReader::FromParser(const error_code& error) const {
+  if (error == bhttp::error::body_limit) {
+    return Unreadable{413,
+                      fmt::format("the request's body is larger than the limit of {} bytes",
+                                  limits_.max_body_bytes),
+                      HttpLimit::kBodyBytes};
+  }
+  if (error == bhttp::error::header_limit || error == bhttp::error::buffer_overflow) {
+    return Unreadable{431,
+                      fmt::format("the request's header is larger than the limit of {} bytes",
+                                  limits_.max_header_bytes),
+                      HttpLimit::kHeaderBytes};
+  }
+  return Unreadable{
+      400, fmt::format("this is not an HTTP request that can be read: {}", error.message())};
+}
+
+ReceivedRequest RequestReader::Take() {
+  auto message = parser_->release();
+  const std::string_view target(message.target().data(), message.target().size());
+  const size_t question = target.find('?');
+  ReceivedRequest received;
+  Request& request = received.request;
+  request.method = ToString(message.method_string());
+  request.path = std::string(target.substr(0, question));
+  if (question != std::string_view::npos) request.query = std::string(target.substr(question + 1));
+  request.headers = CopyHeaders(message);
+  request.body = std::move(message.body());
+  received.http10 = message.version() < 11;
+  received.keep_alive = message.keep_alive();
+  return received;
+}
+
+}  // namespace quern::http

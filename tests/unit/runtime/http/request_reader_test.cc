@@ -1,0 +1,91 @@
+#include "runtime/http/request_reader.h"
+
+#include <gtest/gtest.h>
+
+#include <string>
+
+namespace quern::http {
+namespace {
+
+class RequestReaderTest : public testing::Test {
+ protected:
+  // The status with which these bytes are refused; 0 where they are not.
+  int Refused(std::string_view bytes) {
+    RequestReader reader(limits);
+    reader.Append(bytes);
+    const auto event = reader.Read();
+    const auto* fault = std::get_if<Unreadable>(&event);
+    return fault ? fault->status : 0;
+  }
+  HttpLimits limits;
+};
+
+TEST_F(RequestReaderTest, PartsOfARequestAreToldAsTheyComplete) {
+  RequestReader reader(limits);
+  reader.Append("POST /echo?a=b HTTP/1.1\r\nHost: t\r\nExpect: 100-continue\r\n");
+  EXPECT_TRUE(std::holds_alternative<RequestReader::Wanting>(reader.Read()));
+  reader.Append("Content-Length: 4\r\n\r\nbo");
+  const auto header = reader.Read();
+  ASSERT_TRUE(std::holds_alternative<RequestReader::HeaderDone>(header));
+  EXPECT_TRUE(std::get<RequestReader::HeaderDone>(header).expects_continue);
+  EXPECT_TRUE(std::holds_alternative<RequestReader::Wanting>(reader.Read()));
+  EXPECT_EQ(reader.body_bytes(), 2u);
+  reader.Append("dyGET /next HTTP/1.0\r\n\r\n");
+  const auto event = reader.Read();
+  ASSERT_TRUE(std::holds_alternative<ReceivedRequest>(event));
+  const auto& received = std::get<ReceivedRequest>(event);
+  EXPECT_EQ(received.request.method, "POST");
+  EXPECT_EQ(received.request.path, "/echo");
+  EXPECT_EQ(received.request.query, "a=b");
+  EXPECT_EQ(received.request.body, "body");
+  EXPECT_TRUE(received.keep_alive);
+  reader.Next();
+  const auto second = reader.Read();
+  ASSERT_TRUE(std::holds_alternative<ReceivedRequest>(second));
+  EXPECT_EQ(std::get<ReceivedRequest>(second).request.path, "/next");
+  EXPECT_TRUE(std::get<ReceivedRequest>(second).http10);
+  EXPECT_EQ(reader.buffered(), 0u);
+}
+
+TEST_F(RequestReaderTest, BodyWhoseEndIsADoubtfulThingIsRefused) {
+  const std::string head = "POST /echo HTTP/1.1\r\nHost: t\r\n";
+  EXPECT_EQ(Refused(head + "Transfer-Encoding: xchunked\r\n\r\n"), 400);
+  EXPECT_EQ(Refused(head + "Transfer-Encoding: identity\r\n\r\n"), 400);
+  EXPECT_EQ(Refused(head + "Transfer-Encoding: chunked, identity\r\n\r\n"), 400);
+  EXPECT_EQ(Refused(head + "Transfer-Encoding: gzip, chunked\r\n\r\n"), 501);
+  EXPECT_EQ(Refused(head + "Transfer-Encoding: x\r\nTransfer-Encoding: chunked\r\n\r\n"), 501);
+  EXPECT_EQ(Refused(head + "Transfer-Encoding: x\r\nContent-Length: 1\r\n\r\n"), 400);
+  EXPECT_EQ(Refused(head + "Content-Length: 1\r\nTransfer-Encoding: chunked\r\n\r\n"), 400);
+  EXPECT_EQ(Refused("POST /echo HTTP/1.0\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n"), 400);
+  EXPECT_EQ(Refused(head + "Transfer-Encoding: Chunked\r\n\r\n0\r\n\r\n"), 0);
+}
+
+TEST_F(RequestReaderTest, RequestOfHttp11NamesItsHostOnce) {
+  EXPECT_EQ(Refused("GET / HTTP/1.1\r\n\r\n"), 400);
+  EXPECT_EQ(Refused("GET / HTTP/1.1\r\nHost: a\r\nHost: b\r\n\r\n"), 400);
+  EXPECT_EQ(Refused("GET / HTTP/1.1\r\nHost: a\r\n\r\n"), 0);
+  EXPECT_EQ(Refused("GET / HTTP/1.0\r\n\r\n"), 0);
+}
+
+TEST_F(RequestReaderTest, ManyTinyFieldsAre431) {
+  limits.max_header_fields = 10;
+  std::string head = "GET / HTTP/1.1\r\nHost: t\r\n";
+  for (int i = 0; i < 9; ++i) head += "a:\r\n";
+  EXPECT_EQ(Refused(head + "\r\n"), 0);
+  EXPECT_EQ(Refused(head + "a:\r\n\r\n"), 431);
+}
+
+TEST_F(RequestReaderTest, MemoryOfALargeRequestIsGivenBack) {
+  RequestReader reader(limits);
+  const std::string body(100'000, 'x');
+  reader.Append("POST / HTTP/1.1\r\nHost: t\r\nContent-Length: 100000\r\n\r\n" + body);
+  const auto event = reader.Read();
+  ASSERT_TRUE(std::holds_alternative<ReceivedRequest>(event));
+  EXPECT_EQ(std::get<ReceivedRequest>(event).request.body.size(), body.size());
+  EXPECT_GT(reader.capacity(), body.size());
+  reader.Next();
+  EXPECT_LE(reader.capacity(), limits.small_bytes);
+}
+
+}  // namespace
+}  // namespace quern::http
