@@ -15,8 +15,9 @@ struct HttpLimits {
   size_t max_header_bytes = 16 * 1024;      // request line and fields; beyond it: 431
   size_t max_header_fields = 100;           // beyond it: 431
   size_t max_body_bytes = 4 * 1024 * 1024;  // beyond it: 413
-  size_t max_pipelined_bytes = 64 * 1024;   // read ahead while a response is under way
-  size_t max_stream_buffer = 1024 * 1024;   // unsent bytes of one stream; beyond it: dropped
+  // Read ahead while a request is being answered; beyond it that answer is the last one.
+  size_t max_pipelined_bytes = 64 * 1024;
+  size_t max_stream_buffer = 1024 * 1024;  // unsent bytes of one stream; beyond it: dropped
   // Over all connections of the listener: bodies that are still arriving, and answers that clients
   // have not taken yet. Beyond it 503 and close for whoever adds more than `small_bytes`; what is
   // smaller is bounded by max_connections, so that large ones cannot shut out small ones.
@@ -45,6 +46,7 @@ enum class HttpLimit {
   kIdleTime,
   kWriteTime,
   kStreamBuffer,
+  kPipelinedBytes,
   kHeldBodies,
   kHeldResponses,
 };
@@ -68,6 +70,8 @@ constexpr std::string_view HttpLimitName(HttpLimit limit) {
       return "write_timeout";
     case HttpLimit::kStreamBuffer:
       return "stream_buffer";
+    case HttpLimit::kPipelinedBytes:
+      return "pipelined_bytes";
     case HttpLimit::kHeldBodies:
       return "held_bodies";
     case HttpLimit::kHeldResponses:

@@ -31,8 +31,9 @@ struct SessionContext {
 };
 
 // One connection: requests one after the other (pipelined ones wait in the buffer), each answered
-// through a Responder. A read is pending at all times, also while a response is under way: that is
-// how a client's going is noticed at once. A client that half-closes counts as gone.
+// through a Responder. A read is pending at all times while a request is being answered: that is
+// how a client's going is noticed at once, however much it sent ahead. A client that half-closes
+// counts as gone.
 // Everything runs on the socket's strand, except Start, BeginDrain and Abort: any thread.
 class Session : public std::enable_shared_from_this<Session> {
  public:
@@ -63,6 +64,7 @@ class Session : public std::enable_shared_from_this<Session> {
   void ArmRead();
   void OnRead(const boost::system::error_code& error, size_t bytes);
   void OnEnd();
+  void StopReadingAhead();
   void Consume();
   void OnHeader(const RequestReader::HeaderDone& header);
   void Dispatch(ReceivedRequest received);

@@ -18,14 +18,25 @@ constexpr size_t kMaxDiscardedBytes = 64 * 1024 * 1024;
 
 void Session::ArmRead() {
   if (read_pending_ || end_seen_ || phase_ == Phase::kClosed) return;
-  // A client that sends ahead is read no further than this; TCP then holds it back.
-  const bool reading_ahead = phase_ == Phase::kHandling || phase_ == Phase::kFlushing;
-  if (reading_ahead && reader_.buffered() >= context_->limits.max_pipelined_bytes) return;
+  if (!discarding_ && reader_.buffered() >= context_->limits.max_pipelined_bytes) {
+    // The client is there, it takes its answer: TCP holds back what it sends ahead.
+    if (phase_ == Phase::kFlushing) return;
+    if (phase_ == Phase::kHandling) StopReadingAhead();
+  }
   read_pending_ = true;
   socket_.async_read_some(net::buffer(read_bytes_),
                           [self = shared_from_this()](const error_code& error, size_t bytes) {
                             self->OnRead(error, bytes);
                           });
+}
+
+// Only a read tells that a client has gone, so reading goes on; what comes is thrown away, and the
+// answer under way is the last one. (No client that is meant well sends so far ahead.)
+void Session::StopReadingAhead() {
+  MetLimit(HttpLimit::kPipelinedBytes);
+  keep_alive_ = false;
+  reader_.Discard();
+  discarding_ = true;
 }
 
 void Session::OnRead(const error_code& error, size_t bytes) {

@@ -28,10 +28,11 @@ class RuntimeMetrics {
  public:
   // Why a request or a connection was turned away or cut, each a value of the label `reason`. The
   // first ones are the serving API's; the rest are limits of the HTTP side.
-  static constexpr std::array<std::string_view, 15> kRejectReasons = {
-      "queue_full",   "admission_full", "context_length", "loading",        "draining",
-      "connections",  "header_bytes",   "body_bytes",     "header_timeout", "body_timeout",
-      "idle_timeout", "write_timeout",  "stream_buffer",  "held_bodies",    "held_responses"};
+  static constexpr std::array<std::string_view, 16> kRejectReasons = {
+      "queue_full",     "admission_full",  "context_length", "loading",
+      "draining",       "connections",     "header_bytes",   "body_bytes",
+      "header_timeout", "body_timeout",    "idle_timeout",   "write_timeout",
+      "stream_buffer",  "pipelined_bytes", "held_bodies",    "held_responses"};
 
   explicit RuntimeMetrics(const std::string& model);
   ~RuntimeMetrics();

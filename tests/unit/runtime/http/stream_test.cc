@@ -105,6 +105,39 @@ TEST_F(StreamTest, ClientThatLeavesAfterPipeliningMoreIsNoticedToo) {
   EXPECT_TRUE(gate.Wait([&] { return gone == 1; }));
 }
 
+TEST_F(StreamTest, ClientThatLeavesAfterSendingFarAheadIsNoticedToo) {
+  limits.max_pipelined_bytes = 16 * 1024;
+  StartServer();
+  {
+    RawClient client(port);
+    ASSERT_TRUE(client.Send(kStream));
+    client.ReadUntil("\r\n\r\n");
+    ASSERT_TRUE(client.Send(std::string(256 * 1024, 'x')));
+    EXPECT_TRUE(observer.WaitForLimit(HttpLimit::kPipelinedBytes));
+  }
+  EXPECT_TRUE(gate.Wait([&] { return gone == 1; }));
+}
+
+TEST_F(StreamTest, AnswerIsTheLastOneForAClientThatSendsFarAhead) {
+  limits.max_pipelined_bytes = 16 * 1024;
+  StartServer();
+  RawClient client(port);
+  ASSERT_TRUE(client.Send(kStream));
+  client.ReadUntil("\r\n\r\n");
+  std::string ahead;
+  while (ahead.size() < 64 * 1024) ahead += "GET /hello HTTP/1.1\r\nHost: t\r\n\r\n";
+  ASSERT_TRUE(client.Send(ahead));
+  ASSERT_TRUE(observer.WaitForLimit(HttpLimit::kPipelinedBytes));
+  OnStrand([](Responder& r) {
+    r.Write("whole");
+    r.Finish();
+  });
+  EXPECT_TRUE(client.ClosedByServer());
+  EXPECT_NE(client.received.find("5\r\nwhole\r\n0\r\n\r\n"), std::string::npos);
+  EXPECT_EQ(client.received.find("hello"), std::string::npos);
+  EXPECT_EQ(gone, 0);
+}
+
 TEST_F(StreamTest, RequestPipelinedBehindAStreamIsAnsweredAfterIt) {
   StartServer();
   RawClient client(port);
