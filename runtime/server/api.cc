@@ -149,7 +149,7 @@ void Api::Submit(ReplyKind kind, ApiResult<Prepared> result, const LoadedModel& 
   const auto job = std::make_shared<GenerationJob>(*model.engine, responder, std::move(writer),
                                                    prepared.stream, prepared.include_usage);
   if (auto started = job->Start(std::move(prepared.requests)); !started) {
-    return Refuse(FromError(started.error()), *responder);
+    return Refuse(FromEngine(started.error()), *responder);
   }
   for (const int32_t tokens : prompt_tokens) metrics_.CountAdmitted(tokens);
   spdlog::debug("admitted {} stream={} prompts={} prompt_tokens={}", id, prepared.stream,

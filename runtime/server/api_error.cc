@@ -30,7 +30,7 @@ http::Response ToResponse(const ApiError& error) {
   return response;
 }
 
-ApiError FromError(const Error& error) {
+ApiError FromEngine(const Error& error) {
   switch (error.code) {
     case ErrorCode::kInvalidArgument:
     case ErrorCode::kUnsupported:
@@ -40,7 +40,19 @@ ApiError FromError(const Error& error) {
     case ErrorCode::kUnavailable:
       return ApiError{503, error.message, "server_error", "", "draining", 1};
     default:
-      return ApiError{500, error.message, "server_error", "", ErrorCodeName(error.code)};
+      return ApiError{500, error.message, "server_error", "", "internal_error"};
+  }
+}
+
+ApiError FromPrompt(const Error& error, std::string param) {
+  switch (error.code) {
+    case ErrorCode::kInvalidArgument:
+    case ErrorCode::kUnsupported:
+    case ErrorCode::kResourceExhausted:
+      return ApiError{400, error.message, "invalid_request_error", std::move(param),
+                      "invalid_value"};
+    default:
+      return ApiError{500, error.message, "server_error", std::move(param), "internal_error"};
   }
 }
 
@@ -50,6 +62,9 @@ std::string HttpErrorJson(int status, std::string_view message) {
   error.message = std::string(message);
   if (status >= 500) error.type = "server_error";
   switch (status) {
+    case 400:
+      error.code = "invalid_request";
+      break;
     case 404:
       error.code = "not_found";
       break;
@@ -65,18 +80,22 @@ std::string HttpErrorJson(int status, std::string_view message) {
     case 431:
       error.code = "header_too_large";
       break;
+    case 501:
+      error.code = "not_implemented";
+      break;
     case 503:
       error.code = "overloaded";
       break;
     default:
+      error.code = "internal_error";
       break;
   }
   return ToJson(error);
 }
 
 void ThrowApiError(std::string param, std::string code, std::string message) {
-  throw ApiException{ApiError{400, std::move(message), "invalid_request_error", std::move(param),
-                              std::move(code)}};
+  throw ApiException(ApiError{400, std::move(message), "invalid_request_error", std::move(param),
+                              std::move(code)});
 }
 
 }  // namespace quern::server

@@ -2,6 +2,7 @@
 
 #include <fmt/format.h>
 
+#include <exception>
 #include <string>
 #include <utility>
 #include <variant>
@@ -25,8 +26,11 @@ struct ApiError {
 std::string ToJson(const ApiError& error);
 http::Response ToResponse(const ApiError& error);
 
-// The error that an engine, tokenizer or chat template came back with, on its way to a client.
-ApiError FromError(const Error& error);
+// The error that the engine came back with, on its way to a client.
+ApiError FromEngine(const Error& error);
+// The same of the tokenizer or the chat template, about the prompt in `param`. Where they ran out
+// of steps or memory that prompt is too much, now and later: not a matter of the server's load.
+ApiError FromPrompt(const Error& error, std::string param);
 
 // What the HTTP side answers with by itself (404, 405, 408, 413, 431, ...), in the same shape.
 std::string HttpErrorJson(int status, std::string_view message);
@@ -37,7 +41,9 @@ using ApiResult = std::variant<T, ApiError>;
 
 // Thrown by the readers of request bodies, and caught where the parsing of a request begins: it
 // never leaves this folder.
-struct ApiException {
+struct ApiException : std::exception {
+  explicit ApiException(ApiError error) : error(std::move(error)) {}
+  const char* what() const noexcept override { return error.message.c_str(); }
   ApiError error;
 };
 

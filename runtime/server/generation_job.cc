@@ -80,7 +80,7 @@ void GenerationJob::Pump() {
   }
   if (ended_) return;
   for (auto& [choice, delta] : deltas) Take(choice, std::move(delta));
-  if (!failure_.empty()) return Fail();
+  if (failure_) return Fail();
   if (stream_) {
     SendEvents();
   } else if (std::all_of(choices_.begin(), choices_.end(), [](auto& c) { return c.finish; })) {
@@ -95,10 +95,15 @@ void GenerationJob::Take(size_t index, GenerationDelta delta) {
   if (!delta.finish) return;
   choice.finish = delta.finish;
   if (*delta.finish == FinishReason::kError) {
-    failure_ = delta.error.empty() ? "the engine failed" : delta.error;
+    failure_ = ApiError{500, delta.error.empty() ? "the engine failed" : delta.error,
+                        "server_error", "", "generation_failed"};
   } else if (*delta.finish == FinishReason::kCancelled) {
-    failure_ = "the request was cancelled because the server is shutting down";
-    failure_status_ = 503;
+    failure_ = ApiError{503,
+                        "the request was cancelled because the server is shutting down",
+                        "server_error",
+                        "",
+                        "draining",
+                        1};
   }
 }
 
@@ -144,10 +149,9 @@ void GenerationJob::SendWhole() {
 void GenerationJob::Fail() {
   ended_ = true;
   CancelAll();
-  const ApiError error{failure_status_, failure_, "server_error", "", "generation_failed"};
-  if (!stream_) return responder_->Send(ToResponse(error));
+  if (!stream_) return responder_->Send(ToResponse(*failure_));
   // The status is out already: clients look for an "error" member in the events.
-  responder_->Write(http::SseEvent(ToJson(error)));
+  responder_->Write(http::SseEvent(ToJson(*failure_)));
   responder_->Write(ReplyWriter::DoneEvent());
   responder_->Finish();
 }

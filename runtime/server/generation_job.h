@@ -54,8 +54,7 @@ class GenerationJob : public std::enable_shared_from_this<GenerationJob> {
   const bool stream_;
   const bool include_usage_;
   std::vector<Choice> choices_;
-  std::string failure_;
-  int failure_status_ = 500;
+  std::optional<ApiError> failure_;
   bool ended_ = false;
 
   std::mutex mutex_;  // the two below

@@ -11,16 +11,18 @@ using nlohmann::json;
 namespace {
 
 // What a client reads when its prompt, or prompt and answer, do not fit.
-ApiError ContextExceeded(const char* param, int64_t context, int64_t prompt, int64_t wanted) {
+// `how_many`: "at least " where the prompt has not been encoded.
+ApiError ContextExceeded(const std::string& param, int64_t context, int64_t prompt, int64_t wanted,
+                         std::string_view how_many = "") {
   ApiError error;
   error.param = param;
   error.code = "context_length_exceeded";
   error.message =
       prompt >= context
           ? fmt::format(
-                "the prompt has {} tokens; the model's context holds {}, of which the answer "
+                "the prompt has {}{} tokens; the model's context holds {}, of which the answer "
                 "needs at least one: shorten the prompt",
-                prompt, context)
+                how_many, prompt, context)
           : fmt::format(
                 "the prompt's {} tokens and the {} asked for make {}, more than the context of "
                 "{}; ask for at most {} or shorten the prompt",
@@ -32,41 +34,43 @@ ApiError ContextExceeded(const char* param, int64_t context, int64_t prompt, int
 // asked for, but not any length: an answer may be a hundred times as large as its question.
 constexpr int64_t kTextContexts = 4;
 
-std::optional<ApiError> TooManyTokens(const char* param, size_t tokens, const LoadedModel& model) {
+// `how_many`: "at least " where the text has not been encoded.
+std::optional<ApiError> TooManyTokens(std::string_view param, int64_t tokens,
+                                      const LoadedModel& model, std::string_view how_many = "") {
   const int64_t limit = model.engine->max_context_tokens() * kTextContexts;
-  if (static_cast<int64_t>(tokens) <= limit) return std::nullopt;
+  if (tokens <= limit) return std::nullopt;
   ApiError error;
   error.param = param;
   error.code = "context_length_exceeded";
   error.message = fmt::format(
-      "'{}' makes {} tokens; at most {} are taken in one call, {} times the model's context: send "
-      "it in parts",
-      param, tokens, limit, kTextContexts);
+      "'{}' makes {}{} tokens; at most {} are taken in one call, {} times the model's context: "
+      "send it in parts",
+      param, how_many, tokens, limit, kTextContexts);
   return error;
 }
 
+// What the tokens are for, and so how many of them may be.
+enum class Purpose { kGenerate, kCount };
+
 ApiResult<std::vector<TokenId>> Encode(const std::string& text, EncodeOptions options,
                                        const std::string& param, const LoadedModel& model,
-                                       int64_t longest_in_contexts = 1) {
+                                       Purpose purpose) {
   // No token stands for more bytes than the vocabulary's longest: a prompt that is certain to be
   // too long is refused before the work of encoding it.
   const int64_t context = model.engine->max_context_tokens();
   const int64_t at_least = static_cast<int64_t>(text.size()) / model.longest_token_bytes;
-  if (at_least > context * longest_in_contexts) {
-    return ContextExceeded(param.c_str(), context, at_least, 1);
+  if (purpose == Purpose::kCount) {
+    if (auto error = TooManyTokens(param, at_least, model, "at least ")) return std::move(*error);
+  } else if (at_least > context) {
+    return ContextExceeded(param, context, at_least, 1, "at least ");
   }
   auto tokens = model.tokenizer->Encode(text, options);
-  if (!tokens) {
-    ApiError error = FromError(tokens.error());
-    error.param = param;
-    return error;
-  }
+  if (!tokens) return FromPrompt(tokens.error(), param);
   return std::move(tokens).value();
 }
 
 ApiResult<std::vector<TokenId>> EncodeChat(const json& messages, bool add_generation_prompt,
-                                           const LoadedModel& model,
-                                           int64_t longest_in_contexts = 1) {
+                                           const LoadedModel& model, Purpose purpose) {
   if (!model.chat_template) {
     ApiError error;
     error.param = "messages";
@@ -78,13 +82,11 @@ ApiResult<std::vector<TokenId>> EncodeChat(const json& messages, bool add_genera
   }
   auto text = model.chat_template->Render(messages, add_generation_prompt);
   if (!text) {
-    ApiError error = FromError(std::move(text).error().Within("the model's chat template"));
-    error.param = "messages";
-    return error;
+    return FromPrompt(std::move(text).error().Within("the model's chat template"), "messages");
   }
   // The template writes the special tokens itself, BOS included.
   return Encode(*text, EncodeOptions{.add_special = false, .parse_special = true}, "messages",
-                model, longest_in_contexts);
+                model, purpose);
 }
 
 ApiResult<Prepared> Assemble(const GenerationParams& params, const char* prompt_param,
@@ -128,7 +130,8 @@ ApiResult<Prepared> PrepareChat(std::string_view body, const LoadedModel& model)
   if (auto* error = std::get_if<ApiError>(&parsed)) return std::move(*error);
   const auto& request = std::get<ChatRequest>(parsed);
   if (request.params.model != model.served_name) return ModelNotFound(request.params.model, model);
-  auto tokens = EncodeChat(request.messages, request.add_generation_prompt, model);
+  auto tokens =
+      EncodeChat(request.messages, request.add_generation_prompt, model, Purpose::kGenerate);
   if (auto* error = std::get_if<ApiError>(&tokens)) return std::move(*error);
   std::vector<std::vector<TokenId>> prompts;
   prompts.push_back(std::get<0>(std::move(tokens)));
@@ -147,7 +150,8 @@ ApiResult<Prepared> PrepareCompletion(std::string_view body, const LoadedModel& 
       prompts.push_back(std::move(*ready));
       continue;
     }
-    auto tokens = Encode(std::get<std::string>(prompt), options, "prompt", model);
+    auto tokens =
+        Encode(std::get<std::string>(prompt), options, "prompt", model, Purpose::kGenerate);
     if (auto* error = std::get_if<ApiError>(&tokens)) return std::move(*error);
     prompts.push_back(std::get<0>(std::move(tokens)));
   }
@@ -177,12 +181,14 @@ ApiResult<std::string> Tokenize(std::string_view body, const LoadedModel& model)
   const auto* text = std::get_if<std::string>(&request.input);
   auto encoded =
       text ? Encode(*text, {.add_special = request.add_special_tokens, .parse_special = true},
-                    "prompt", model, kTextContexts)
+                    "prompt", model, Purpose::kCount)
            : EncodeChat(std::get<json>(request.input), request.add_generation_prompt, model,
-                        kTextContexts);
+                        Purpose::kCount);
   if (auto* error = std::get_if<ApiError>(&encoded)) return std::move(*error);
   const auto& tokens = std::get<std::vector<TokenId>>(encoded);
-  if (auto error = TooManyTokens(text ? "prompt" : "messages", tokens.size(), model)) return *error;
+  if (auto error = TooManyTokens(text ? "prompt" : "messages", std::ssize(tokens), model)) {
+    return std::move(*error);
+  }
   json reply = {{"count", tokens.size()},
                 {"max_model_len", model.engine->max_context_tokens()},
                 {"tokens", tokens},
@@ -204,7 +210,9 @@ ApiResult<std::string> Detokenize(std::string_view body, const LoadedModel& mode
   if (!request.model.empty() && request.model != model.served_name) {
     return ModelNotFound(request.model, model);
   }
-  if (auto error = TooManyTokens("tokens", request.tokens.size(), model)) return *error;
+  if (auto error = TooManyTokens("tokens", std::ssize(request.tokens), model)) {
+    return std::move(*error);
+  }
   const int vocab = model.tokenizer->vocab_size();
   for (size_t i = 0; i < request.tokens.size(); ++i) {
     if (request.tokens[i] < vocab) continue;

@@ -216,7 +216,7 @@ def test_drain_timeout_cuts_what_takes_longer_and_says_so():
         response = stream(server, 2000)
         server.signal()
         events = events_of(response)
-        assert json.loads(events[-2])["error"]["message"]
+        assert json.loads(events[-2])["error"]["code"] == "draining"
         assert server.wait() == 1
         assert any("drain timeout" in line for line in server.log)
 

@@ -1,4 +1,3 @@
-// The API over real sockets, with an engine whose every token the test sends by hand.
 #include "runtime/server/api.h"
 
 #include <gtest/gtest.h>
@@ -6,97 +5,10 @@
 #include <nlohmann/json.hpp>
 #include <string>
 
-#include "runtime/http/server.h"
-#include "runtime/server/observers.h"
-#include "tests/unit/runtime/http/raw_client.h"
-#include "tests/unit/runtime/server/scripted_engine.h"
+#include "tests/unit/runtime/server/api_fixture.h"
 
 namespace quern::server {
 namespace {
-
-using http::RawClient;
-using nlohmann::json;
-
-class ApiTest : public testing::Test {
- protected:
-  ~ApiTest() override { server.reset(); }
-
-  void StartServer(bool load = true) {
-    api = std::make_unique<Api>(state, metrics, options);
-    server = std::make_unique<http::HttpServer>(2);
-    http::ListenOptions listen;
-    listen.limits.max_body_bytes = 1 << 20;
-    listen.observer = &observer;
-    port = server->Listen(listen, api->PublicRouter()).value();
-    admin_port = server->Listen(listen, api->AdminRouter()).value();
-    server->Start();
-    if (load) Load();
-  }
-  void Load() {
-    auto model = std::make_unique<LoadedModel>();
-    model->served_name = "m";
-    model->created = 1;
-    model->tokenizer = std::make_unique<ByteTokenizer>();
-    if (with_template) model->chat_template = std::make_unique<BracketTemplate>();
-    model->no_chat_reason = "it has no chat template";
-    auto scripted = std::make_unique<ScriptedEngine>();
-    engine = scripted.get();
-    model->engine = std::move(scripted);
-    state.SetReady(std::move(model));
-  }
-
-  static std::string Request(const std::string& method, const std::string& path,
-                             const std::string& body = "") {
-    return method + " " + path +
-           " HTTP/1.1\r\nHost: t\r\nContent-Length: " + std::to_string(body.size()) + "\r\n\r\n" +
-           body;
-  }
-  struct Reply {
-    int status = 0;
-    std::string head;
-    std::string body;
-    json Json() const { return json::parse(body, nullptr, false); }
-    std::string Error(const char* member) const {
-      const json value = Json()["error"][member];
-      return value.is_null() ? "null" : value.get<std::string>();
-    }
-  };
-  static Reply Split(const std::string& response) {
-    Reply reply;
-    const size_t end = response.find("\r\n\r\n");
-    if (end == std::string::npos) return reply;
-    reply.head = response.substr(0, end);
-    reply.body = response.substr(end + 4);
-    reply.status = std::stoi(response.substr(9, 3));
-    return reply;
-  }
-  Reply Ask(const std::string& method, const std::string& path, const std::string& body = "",
-            bool admin = false) {
-    RawClient client(admin ? admin_port : port);
-    EXPECT_TRUE(client.Send(Request(method, path, body)));
-    return Split(client.ReadResponse());
-  }
-  std::string Metrics() { return Ask("GET", "/metrics", "", true).body; }
-  bool MetricIs(const std::string& name_and_labels, int value) {
-    const std::string wanted = "\n" + name_and_labels + " " + std::to_string(value) + "\n";
-    const auto deadline = std::chrono::steady_clock::now() + RawClient::kPatience;
-    while (std::chrono::steady_clock::now() < deadline) {
-      if (Metrics().find(wanted) != std::string::npos) return true;
-    }
-    ADD_FAILURE() << "never: " << wanted << " in\n" << Metrics();
-    return false;
-  }
-
-  bool with_template = true;
-  ApiOptions options;
-  RuntimeMetrics metrics{"m"};
-  MetricsHttpObserver observer{metrics};
-  ScriptedEngine* engine = nullptr;
-  ServingState state;
-  std::unique_ptr<Api> api;
-  std::unique_ptr<http::HttpServer> server;
-  uint16_t port = 0, admin_port = 0;
-};
 
 TEST_F(ApiTest, CompletionIsAnsweredWhole) {
   StartServer();
@@ -221,6 +133,23 @@ TEST_F(ApiTest, EngineFailureIsA500ForAWholeAnswer) {
   EXPECT_EQ(reply.Error("message"), "the forward pass failed");
 }
 
+TEST_F(ApiTest, RequestsThatTheDrainCutsAreToldToTryElsewhere) {
+  StartServer();
+  RawClient whole(port), streamed(port);
+  whole.Send(Request("POST", "/v1/completions", R"({"model":"m","prompt":"a"})"));
+  ASSERT_TRUE(engine->WaitForRequest(1));
+  streamed.Send(Request("POST", "/v1/completions", R"({"model":"m","prompt":"a","stream":true})"));
+  ASSERT_TRUE(engine->WaitForRequest(2));
+  engine->Emit(1, "", FinishReason::kCancelled);
+  engine->Emit(2, "", FinishReason::kCancelled);
+  const Reply reply = Split(whole.ReadResponse());
+  EXPECT_EQ(reply.status, 503);
+  EXPECT_EQ(reply.Error("code"), "draining");
+  EXPECT_NE(reply.head.find("Retry-After: 1"), std::string::npos);
+  EXPECT_NE(streamed.ReadUntil("[DONE]").find(R"(data: {"error":{"code":"draining")"),
+            std::string::npos);
+}
+
 TEST_F(ApiTest, FullQueueIs429WithRetryAfterAndLeavesNoHalfOfARequestBehind) {
   StartServer();
   engine->SetCapacity(1);
@@ -231,73 +160,6 @@ TEST_F(ApiTest, FullQueueIs429WithRetryAfterAndLeavesNoHalfOfARequestBehind) {
   EXPECT_TRUE(engine->WaitForCancel(1));
   engine->Emit(1, "", FinishReason::kCancelled);
   EXPECT_TRUE(MetricIs(R"(quern_requests_rejected_total{model="m",reason="queue_full"})", 1));
-}
-
-TEST_F(ApiTest, FullAdmissionGateIs429ForLongRequestsAndNothingForShortOnes) {
-  options.max_preparing = 0;
-  options.long_body_bytes = 1000;
-  StartServer();
-  const Reply reply =
-      Ask("POST", "/v1/completions", R"({"model":"m","prompt":")" + std::string(1000, 'a') + "\"}");
-  EXPECT_EQ(reply.status, 429);
-  EXPECT_EQ(reply.Error("code"), "admission_full");
-  EXPECT_EQ(Ask("POST", "/tokenize", R"({"prompt":"ab"})").status, 200);
-}
-
-TEST_F(ApiTest, LongPromptIsPreparedOffTheLoopAndAnsweredTheSame) {
-  options.long_body_bytes = 100;
-  StartServer();
-  RawClient client(port);
-  client.Send(Request("POST", "/v1/completions",
-                      R"({"model":"m","prompt":")" + std::string(900, 'a') + "\"}"));
-  const auto request = engine->WaitForRequest(1);
-  ASSERT_TRUE(request);
-  EXPECT_EQ(request->prompt.size(), 901u);
-  engine->Emit(1, "ok", FinishReason::kStop);
-  EXPECT_EQ(Split(client.ReadResponse()).Json()["choices"][0]["text"], "ok");
-}
-
-TEST_F(ApiTest, PromptLongerThanTheContextIs400WithFigures) {
-  StartServer();
-  const Reply reply =
-      Ask("POST", "/v1/completions", R"({"model":"m","prompt":")" + std::string(1000, 'a') + "\"}");
-  EXPECT_EQ(reply.status, 400);
-  EXPECT_EQ(reply.Error("code"), "context_length_exceeded");
-  EXPECT_NE(reply.Error("message").find("1001 tokens"), std::string::npos);
-  EXPECT_NE(reply.Error("message").find("1000"), std::string::npos);
-  const Reply sum =
-      Ask("POST", "/v1/completions", R"({"model":"m","prompt":"abc","max_tokens":997})");
-  EXPECT_EQ(sum.status, 400);
-  EXPECT_NE(sum.Error("message").find("at most 996"), std::string::npos) << sum.body;
-  EXPECT_TRUE(MetricIs(R"(quern_requests_rejected_total{model="m",reason="context_length"})", 2));
-}
-
-TEST_F(ApiTest, HugePromptIsRefusedBeforeItIsEncoded) {
-  StartServer();
-  const Reply reply = Ask("POST", "/v1/completions",
-                          R"({"model":"m","prompt":")" + std::string(900'000, 'a') + "\"}");
-  EXPECT_EQ(reply.status, 400);
-  EXPECT_EQ(reply.Error("code"), "context_length_exceeded");
-}
-
-TEST_F(ApiTest, TokenizeAndDetokenizeTakeFourContextsAndNoMore) {
-  StartServer();
-  const auto tokenize = [&](int bytes) {
-    return Ask("POST", "/tokenize",
-               R"({"add_special_tokens":false,"prompt":")" +
-                   std::string(static_cast<size_t>(bytes), 'a') + "\"}");
-  };
-  EXPECT_EQ(tokenize(4000).Json()["count"], 4000);
-  const Reply reply = tokenize(4001);
-  EXPECT_EQ(reply.status, 400);
-  EXPECT_EQ(reply.Error("code"), "context_length_exceeded");
-  EXPECT_NE(reply.Error("message").find("4001 tokens; at most 4000"), std::string::npos);
-  const auto detokenize = [&](int count) {
-    return Ask("POST", "/detokenize",
-               json{{"tokens", std::vector<int>(static_cast<size_t>(count), 97)}}.dump());
-  };
-  EXPECT_EQ(detokenize(4000).status, 200);
-  EXPECT_EQ(detokenize(4001).Error("code"), "context_length_exceeded");
 }
 
 TEST_F(ApiTest, ErrorsHaveOpenAisShapeAndStatus) {
@@ -328,6 +190,8 @@ TEST_F(ApiTest, ErrorsHaveOpenAisShapeAndStatus) {
       {"GET", "/v1/models/other", "", 404, "model", "model_not_found"},
       {"POST", "/detokenize", R"({"tokens":[1,257]})", 400, "tokens[1]", "invalid_value"},
       {"POST", "/tokenize", R"({"prompt":1})", 400, "prompt", "invalid_type"},
+      {"GET", "/v1/models/a%2", "", 400, "null", "invalid_request"},
+      {"GET", "/v1/\x01", "", 400, "null", "invalid_request"},
   };
   for (const Case& c : cases) {
     const Reply reply = Ask(c.method, c.path, c.body);

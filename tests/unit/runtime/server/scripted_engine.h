@@ -1,6 +1,7 @@
 #pragma once
 
 #include <condition_variable>
+#include <functional>
 #include <map>
 #include <memory>
 #include <mutex>
@@ -19,6 +20,8 @@ namespace quern::server {
 class ByteTokenizer : public Tokenizer {
  public:
   Result<std::vector<TokenId>> Encode(std::string_view text, EncodeOptions options) const override {
+    if (before_encode) before_encode();
+    if (text == "too hard") return MakeError(ErrorCode::kResourceExhausted, "matching took long");
     std::vector<TokenId> tokens;
     if (options.add_special) tokens.push_back(256);
     for (const char c : text) tokens.push_back(static_cast<unsigned char>(c));
@@ -39,6 +42,8 @@ class ByteTokenizer : public Tokenizer {
   bool adds_bos() const override { return true; }
   bool IsEndOfGeneration(TokenId) const override { return false; }
   bool IsControl(TokenId id) const override { return id == 256; }
+
+  std::function<void()> before_encode;  // set before serving begins
 };
 
 // "[user]hello[assistant]"
@@ -49,6 +54,9 @@ class BracketTemplate : public ChatTemplate {
     for (const auto& message : messages) {
       if (message["content"] == "raise") {
         return MakeError(ErrorCode::kInvalidArgument, "roles must alternate");
+      }
+      if (message["content"] == "endless") {
+        return MakeError(ErrorCode::kResourceExhausted, "rendering takes more than 9 steps");
       }
       text +=
           "[" + message["role"].get<std::string>() + "]" + message["content"].get<std::string>();
@@ -62,7 +70,6 @@ class ScriptedEngine : public EngineCore {
  public:
   Result<RequestId> Submit(GenerationRequest request, DeltaSink sink) override {
     std::lock_guard lock(mutex_);
-    if (refusal_) return *refusal_;
     if (requests_.size() >= capacity_) {
       return MakeError(ErrorCode::kResourceExhausted, "the waiting queue is full (scripted)");
     }
@@ -122,10 +129,6 @@ class ScriptedEngine : public EngineCore {
     delta.error = error;
     sink(std::move(delta));
   }
-  void RefuseWith(Error error) {
-    std::lock_guard lock(mutex_);
-    refusal_ = std::move(error);
-  }
   void SetCapacity(size_t requests) {
     std::lock_guard lock(mutex_);
     capacity_ = requests;
@@ -143,7 +146,6 @@ class ScriptedEngine : public EngineCore {
   std::map<RequestId, DeltaSink> sinks_;
   std::map<RequestId, bool> cancelled_;
   std::map<RequestId, int32_t> tokens_;
-  std::optional<Error> refusal_;
   size_t capacity_ = 1000;
   Seconds stalled_{0};
 };

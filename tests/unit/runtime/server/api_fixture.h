@@ -1,0 +1,108 @@
+#pragma once
+
+#include <gtest/gtest.h>
+
+#include <functional>
+#include <nlohmann/json.hpp>
+#include <string>
+
+#include "runtime/http/server.h"
+#include "runtime/server/api.h"
+#include "runtime/server/observers.h"
+#include "tests/unit/runtime/http/raw_client.h"
+#include "tests/unit/runtime/http/test_server.h"
+#include "tests/unit/runtime/server/scripted_engine.h"
+
+namespace quern::server {
+
+using http::RawClient;
+using nlohmann::json;
+
+// The API over real sockets, with an engine whose every token the test sends by hand.
+class ApiTest : public testing::Test {
+ protected:
+  ~ApiTest() override { server.reset(); }
+
+  void StartServer(bool load = true) {
+    api = std::make_unique<Api>(state, metrics, options);
+    server = std::make_unique<http::HttpServer>(2);
+    http::ListenOptions listen;
+    listen.limits.max_body_bytes = 1 << 20;
+    listen.observer = &observer;
+    port = server->Listen(listen, api->PublicRouter()).value();
+    admin_port = server->Listen(listen, api->AdminRouter()).value();
+    server->Start();
+    if (load) Load();
+  }
+  void Load() {
+    auto model = std::make_unique<LoadedModel>();
+    model->served_name = "m";
+    model->created = 1;
+    auto tokenizer = std::make_unique<ByteTokenizer>();
+    tokenizer->before_encode = before_encode;
+    model->tokenizer = std::move(tokenizer);
+    model->longest_token_bytes = longest_token_bytes;
+    if (with_template) model->chat_template = std::make_unique<BracketTemplate>();
+    model->no_chat_reason = "it has no chat template";
+    auto scripted = std::make_unique<ScriptedEngine>();
+    engine = scripted.get();
+    model->engine = std::move(scripted);
+    state.SetReady(std::move(model));
+  }
+
+  static std::string Request(const std::string& method, const std::string& path,
+                             const std::string& body = "") {
+    return method + " " + path +
+           " HTTP/1.1\r\nHost: t\r\nContent-Length: " + std::to_string(body.size()) + "\r\n\r\n" +
+           body;
+  }
+  struct Reply {
+    int status = 0;
+    std::string head;
+    std::string body;
+    json Json() const { return json::parse(body, nullptr, false); }
+    std::string Error(const char* member) const {
+      const json value = Json()["error"][member];
+      return value.is_null() ? "null" : value.get<std::string>();
+    }
+  };
+  static Reply Split(const std::string& response) {
+    Reply reply;
+    const size_t end = response.find("\r\n\r\n");
+    if (end == std::string::npos) return reply;
+    reply.head = response.substr(0, end);
+    reply.body = response.substr(end + 4);
+    reply.status = std::stoi(response.substr(9, 3));
+    return reply;
+  }
+  Reply Ask(const std::string& method, const std::string& path, const std::string& body = "",
+            bool admin = false) {
+    RawClient client(admin ? admin_port : port);
+    EXPECT_TRUE(client.Send(Request(method, path, body)));
+    return Split(client.ReadResponse());
+  }
+  std::string Metrics() { return Ask("GET", "/metrics", "", true).body; }
+  bool MetricIs(const std::string& name_and_labels, int value) {
+    const std::string wanted = "\n" + name_and_labels + " " + std::to_string(value) + "\n";
+    const auto deadline = std::chrono::steady_clock::now() + RawClient::kPatience;
+    while (std::chrono::steady_clock::now() < deadline) {
+      if (Metrics().find(wanted) != std::string::npos) return true;
+    }
+    ADD_FAILURE() << "never: " << wanted << " in\n" << Metrics();
+    return false;
+  }
+
+  bool with_template = true;
+  int64_t longest_token_bytes = 512;
+  std::function<void()> before_encode;
+  ApiOptions options;
+  RuntimeMetrics metrics{"m"};
+  MetricsHttpObserver observer{metrics};
+  ScriptedEngine* engine = nullptr;
+  ServingState state;
+  std::unique_ptr<Api> api;
+  std::unique_ptr<http::HttpServer> server;
+  uint16_t port = 0, admin_port = 0;
+};
+
+}  // namespace quern::server

@@ -1,0 +1,116 @@
+// Between a request's body and the engine: long prompts, hard ones, the pool that encodes them.
+#include <gtest/gtest.h>
+
+#include <nlohmann/json.hpp>
+#include <string>
+
+#include "tests/unit/runtime/server/api_fixture.h"
+
+namespace quern::server {
+namespace {
+
+TEST_F(ApiTest, PromptLongerThanTheContextIs400WithFigures) {
+  StartServer();
+  const Reply reply =
+      Ask("POST", "/v1/completions", R"({"model":"m","prompt":")" + std::string(1000, 'a') + "\"}");
+  EXPECT_EQ(reply.status, 400);
+  EXPECT_EQ(reply.Error("code"), "context_length_exceeded");
+  EXPECT_NE(reply.Error("message").find("1001 tokens"), std::string::npos);
+  EXPECT_NE(reply.Error("message").find("1000"), std::string::npos);
+  const Reply sum =
+      Ask("POST", "/v1/completions", R"({"model":"m","prompt":"abc","max_tokens":997})");
+  EXPECT_EQ(sum.status, 400);
+  EXPECT_NE(sum.Error("message").find("at most 996"), std::string::npos) << sum.body;
+  EXPECT_TRUE(MetricIs(R"(quern_requests_rejected_total{model="m",reason="context_length"})", 2));
+}
+
+TEST_F(ApiTest, HugePromptIsRefusedBeforeItIsEncoded) {
+  StartServer();
+  const Reply reply = Ask("POST", "/v1/completions",
+                          R"({"model":"m","prompt":")" + std::string(900'000, 'a') + "\"}");
+  EXPECT_EQ(reply.status, 400);
+  EXPECT_EQ(reply.Error("code"), "context_length_exceeded");
+  EXPECT_NE(reply.Error("message").find("the prompt has at least 1757 tokens; the model's context "
+                                        "holds 1000"),
+            std::string::npos)
+      << reply.body;
+}
+
+TEST_F(ApiTest, HugeTextToCountIsRefusedBeforeItIsEncodedWithItsOwnLimit) {
+  longest_token_bytes = 100;
+  StartServer();
+  const std::string text(900'000, 'a');
+  const json messages = json::array({{{"role", "user"}, {"content", text}}});
+  for (const json& body : {json{{"prompt", text}}, json{{"messages", messages}}}) {
+    const Reply reply = Ask("POST", "/tokenize", body.dump());
+    EXPECT_EQ(reply.status, 400);
+    EXPECT_EQ(reply.Error("code"), "context_length_exceeded");
+    EXPECT_NE(reply.Error("message").find("makes at least 9000 tokens; at most 4000 are taken"),
+              std::string::npos)
+        << reply.body;
+  }
+}
+
+TEST_F(ApiTest, PromptThatTakesTooMuchWorkIsABadRequestNotAFullQueue) {
+  StartServer();
+  const Reply chat = Ask("POST", "/v1/chat/completions",
+                         R"({"model":"m","messages":[{"role":"user","content":"endless"}]})");
+  const Reply text = Ask("POST", "/v1/completions", R"({"model":"m","prompt":"too hard"})");
+  EXPECT_EQ(chat.Error("param"), "messages");
+  EXPECT_NE(chat.Error("message").find("chat template"), std::string::npos);
+  EXPECT_EQ(text.Error("param"), "prompt");
+  for (const Reply& reply : {chat, text}) {
+    EXPECT_EQ(reply.status, 400) << reply.body;
+    EXPECT_EQ(reply.Error("code"), "invalid_value");
+    EXPECT_EQ(reply.Error("type"), "invalid_request_error");
+    EXPECT_EQ(reply.head.find("Retry-After"), std::string::npos);
+  }
+  EXPECT_TRUE(MetricIs(R"(quern_requests_rejected_total{model="m",reason="queue_full"})", 0));
+}
+
+TEST_F(ApiTest, FullAdmissionGateIs429ForLongRequestsAndNothingForShortOnes) {
+  options.max_preparing = 0;
+  options.long_body_bytes = 1000;
+  StartServer();
+  const Reply reply =
+      Ask("POST", "/v1/completions", R"({"model":"m","prompt":")" + std::string(1000, 'a') + "\"}");
+  EXPECT_EQ(reply.status, 429);
+  EXPECT_EQ(reply.Error("code"), "admission_full");
+  EXPECT_EQ(Ask("POST", "/tokenize", R"({"prompt":"ab"})").status, 200);
+}
+
+TEST_F(ApiTest, LongPromptIsPreparedOffTheLoopAndAnsweredTheSame) {
+  options.long_body_bytes = 100;
+  StartServer();
+  RawClient client(port);
+  client.Send(Request("POST", "/v1/completions",
+                      R"({"model":"m","prompt":")" + std::string(900, 'a') + "\"}"));
+  const auto request = engine->WaitForRequest(1);
+  ASSERT_TRUE(request);
+  EXPECT_EQ(request->prompt.size(), 901u);
+  engine->Emit(1, "ok", FinishReason::kStop);
+  EXPECT_EQ(Split(client.ReadResponse()).Json()["choices"][0]["text"], "ok");
+}
+
+TEST_F(ApiTest, TokenizeAndDetokenizeTakeFourContextsAndNoMore) {
+  StartServer();
+  const auto tokenize = [&](int bytes) {
+    return Ask("POST", "/tokenize",
+               R"({"add_special_tokens":false,"prompt":")" +
+                   std::string(static_cast<size_t>(bytes), 'a') + "\"}");
+  };
+  EXPECT_EQ(tokenize(4000).Json()["count"], 4000);
+  const Reply reply = tokenize(4001);
+  EXPECT_EQ(reply.status, 400);
+  EXPECT_EQ(reply.Error("code"), "context_length_exceeded");
+  EXPECT_NE(reply.Error("message").find("4001 tokens; at most 4000"), std::string::npos);
+  const auto detokenize = [&](int count) {
+    return Ask("POST", "/detokenize",
+               json{{"tokens", std::vector<int>(static_cast<size_t>(count), 97)}}.dump());
+  };
+  EXPECT_EQ(detokenize(4000).status, 200);
+  EXPECT_EQ(detokenize(4001).Error("code"), "context_length_exceeded");
+}
+
+}  // namespace
+}  // namespace quern::server
