@@ -8,10 +8,15 @@ using nlohmann::json;
 
 namespace {
 
-// Deepest nesting of brackets outside strings. Right for valid JSON; for anything else the parser
-// finds the fault.
-int Depth(std::string_view text) {
-  int depth = 0, deepest = 0;
+struct Shape {
+  int depth = 0;     // deepest nesting of brackets outside strings
+  size_t parts = 0;  // objects, arrays and strings
+};
+
+// Right for valid JSON; for anything else the parser finds the fault.
+Shape ShapeOf(std::string_view text) {
+  Shape shape;
+  int depth = 0;
   bool in_string = false;
   for (size_t i = 0; i < text.size(); ++i) {
     const char c = text[i];
@@ -20,13 +25,15 @@ int Depth(std::string_view text) {
       if (c == '"') in_string = false;
     } else if (c == '"') {
       in_string = true;
+      ++shape.parts;
     } else if (c == '[' || c == '{') {
-      deepest = std::max(deepest, ++depth);
+      shape.depth = std::max(shape.depth, ++depth);
+      ++shape.parts;
     } else if (c == ']' || c == '}') {
       --depth;
     }
   }
-  return deepest;
+  return shape;
 }
 
 // nlohmann's "[json.exception...] parse error at line 1, column 2: syntax error while parsing value
@@ -64,16 +71,49 @@ size_t EditDistance(std::string_view a, std::string_view b) {
   return row[b.size()];
 }
 
+// As people write names: maxTokens and max-tokens mean max_tokens.
+std::string Plain(std::string_view name) {
+  std::string plain(name);
+  for (char& c : plain) {
+    if (c >= 'A' && c <= 'Z') c = static_cast<char>(c - 'A' + 'a');
+    if (c == '-') c = '_';
+  }
+  return plain;
+}
+
+// The nearest of `candidates` within two edits, or null. Names of one or two letters are within two
+// edits of too much.
+const std::string* Nearest(const std::string& name, const std::set<std::string>& candidates) {
+  const std::string* nearest = nullptr;
+  size_t smallest = 3;
+  if (name.size() < 3 || name.size() > 80) return nullptr;
+  for (const std::string& candidate : candidates) {
+    if (candidate.size() < 3) continue;
+    const size_t distance = EditDistance(Plain(name), candidate);
+    if (distance >= smallest) continue;
+    smallest = distance;
+    nearest = &candidate;
+  }
+  return nearest;
+}
+
 }  // namespace
 
 json ParseJsonObject(std::string_view body) {
   if (body.find_first_not_of(" \t\r\n") == std::string_view::npos) {
     ThrowApiError("", "invalid_json", "the request has no body; send a JSON object");
   }
-  if (Depth(body) > kMaxJsonDepth) {
+  const Shape shape = ShapeOf(body);
+  if (shape.depth > kMaxJsonDepth) {
     ThrowApiError(
         "", "invalid_json",
         fmt::format("the request's JSON is nested more than {} levels deep", kMaxJsonDepth));
+  }
+  if (shape.parts > kMaxJsonParts) {
+    ThrowApiError("", "invalid_json",
+                  fmt::format("the request's JSON has {} strings, arrays and objects; at most {} "
+                              "are taken",
+                              shape.parts, kMaxJsonParts));
   }
   json value;
   try {
@@ -203,11 +243,8 @@ void Fields::RefuseUnknown() const {
     if (known_.count(name) > 0) continue;
     const std::string shown = name.substr(0, 80);
     std::string hint;
-    for (const std::string& candidate : known_) {
-      if (name.size() <= 80 && EditDistance(name, candidate) <= 2) {
-        hint = fmt::format("; did you mean '{}'?", Path(candidate));
-        break;
-      }
+    if (const std::string* meant = Nearest(name, known_)) {
+      hint = fmt::format("; did you mean '{}'?", Path(*meant));
     }
     ThrowApiError(
         Path(shown), "unknown_parameter",

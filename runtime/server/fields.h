@@ -14,9 +14,13 @@ namespace quern::server {
 
 // How deep a request's JSON may be nested. OpenAI's API needs less than ten levels.
 constexpr int kMaxJsonDepth = 64;
+// How many strings (names of members too), arrays and objects it may have. Each takes some hundred
+// bytes of memory once parsed, however few it had in the body.
+constexpr size_t kMaxJsonParts = 100'000;
 
 // A request's body as a JSON object. Throws ApiException: not JSON (line, column and byte), invalid
-// UTF-8, nested too deeply (checked before parsing, without recursion), not an object.
+// UTF-8, nested too deeply or of too many parts (checked before parsing, without recursion), not an
+// object.
 nlohmann::json ParseJsonObject(std::string_view body);
 
 // A JSON value as it may stand in an error message: its type, and the value if it is short.

@@ -288,10 +288,12 @@ TokenizeRequest ReadTokenize(Fields& fields) {
       ThrowApiError("prompt", "invalid_value", "send either 'prompt' or 'messages', not both");
     }
     request.input = ParseMessages(*messages);
+    fields.OnlyNeutral("add_special_tokens", {false}, "a conversation's template writes them");
   } else {
     const json& prompt = fields.Require("prompt", "a string (or send 'messages')");
     if (!prompt.is_string()) fields.WrongType("prompt", "a string", prompt);
     request.input = prompt.get<std::string>();
+    fields.OnlyNeutral("add_generation_prompt", {false}, "only 'messages' have one: leave it out");
   }
   fields.RefuseUnknown();
   return request;

@@ -60,7 +60,8 @@ struct DetokenizeRequest {
 };
 
 // Pure: bytes of a body -> checked request, or the error to answer with. No input makes them throw,
-// overflow the stack or take more than a small multiple of the body's size in memory.
+// overflow the stack or take more memory than some 15 MB (kMaxJsonParts) and twelve times the
+// body's size (numbers: two bytes become 16, and half as much again while their array grows).
 // OpenAI's API reference: https://platform.openai.com/docs/api-reference
 ApiResult<CompletionRequest> ParseCompletionRequest(std::string_view body);
 ApiResult<ChatRequest> ParseChatRequest(std::string_view body);

@@ -1,8 +1,11 @@
 #include "runtime/server/request.h"
 
+#include <fmt/format.h>
 #include <gtest/gtest.h>
 
 #include <string>
+
+#include "runtime/server/fields.h"
 
 namespace quern::server {
 namespace {
@@ -145,6 +148,20 @@ TEST(CompletionRequest, UnknownParameterIsRefusedWithTheLikeliestName) {
   const ApiError error = CompletionError(R"(,"max_token":5)");
   EXPECT_EQ(error.code, "unknown_parameter");
   EXPECT_NE(error.message.find("did you mean 'max_tokens'"), std::string::npos) << error.message;
+  struct Case {
+    const char* sent;
+    const char* meant;
+  };
+  for (const Case& c : {Case{"topk", "top_k"}, Case{"topK", "top_k"}, Case{"topp", "top_p"},
+                        Case{"maxTokens", "max_tokens"}, Case{"stops", "stop"}}) {
+    const std::string message = CompletionError(fmt::format(R"(,"{}":5)", c.sent)).message;
+    EXPECT_NE(message.find(fmt::format("did you mean '{}'", c.meant)), std::string::npos)
+        << message;
+  }
+  for (const char* name : {"k", "m", "xy", "abc", "something_else"}) {
+    const std::string message = CompletionError(fmt::format(R"(,"{}":5)", name)).message;
+    EXPECT_EQ(message.find("did you mean"), std::string::npos) << message;
+  }
 }
 
 TEST(RequestBody, BadJsonIsLocated) {
@@ -173,6 +190,25 @@ TEST(RequestBody, DeepNestingIsRefusedWithoutRecursion) {
   EXPECT_NE(error.message.find("64 levels"), std::string::npos) << error.message;
   // Brackets in strings do not nest.
   EXPECT_EQ(CompletionError(R"(,"user":")" + std::string(1000, '[') + R"(")").message, "accepted");
+}
+
+TEST(RequestBody, BodyOfManyTinyPartsIsRefusedBeforeItTakesMemory) {
+  const auto repeated = [](const std::string& part, size_t times) {
+    std::string all;
+    while (times-- > 0) all += part;
+    return all;
+  };
+  for (const char* part : {"{},", "[],", "\"\",", "\"a\\\"b\","}) {
+    const ApiError error = std::get<ApiError>(
+        ParseCompletionRequest("{\"x\":[" + repeated(part, kMaxJsonParts) + "0]}"));
+    EXPECT_NE(error.message.find("at most 100000"), std::string::npos) << error.message;
+  }
+  // Token ids are not parts, and a conversation may be long.
+  EXPECT_TRUE(std::holds_alternative<CompletionRequest>(
+      ParseCompletionRequest(R"({"model":"m","prompt":[)" + repeated("7,", 500'000) + "7]}")));
+  EXPECT_TRUE(std::holds_alternative<ChatRequest>(ParseChatRequest(
+      R"({"model":"m","messages":[)" + repeated(R"({"role":"user","content":"hi"},)", 15'000) +
+      R"({"role":"user","content":"hi"}]})")));
 }
 
 TEST(RequestBody, LongWrongValuesAreNotQuoted) {
@@ -251,6 +287,20 @@ TEST(TokenizeRequest, TakesAPromptOrAConversationButNotBoth) {
                 .param,
             "prompt");
   EXPECT_EQ(std::get<ApiError>(ParseDetokenizeRequest(R"({"tokens":"a"})")).param, "tokens");
+}
+
+TEST(TokenizeRequest, WhatHasNoMeaningForItsInputIsRefusedNotIgnored) {
+  const auto error = [](const std::string& members) {
+    auto parsed = ParseTokenizeRequest("{" + members + "}");
+    return std::holds_alternative<ApiError>(parsed) ? std::get<ApiError>(parsed).param : "accepted";
+  };
+  const std::string messages = R"("messages":[{"role":"user","content":"a"}],)";
+  EXPECT_EQ(error(messages + R"("add_special_tokens":true)"), "add_special_tokens");
+  EXPECT_EQ(error(messages + R"("add_special_tokens":false)"), "accepted");
+  EXPECT_EQ(error(messages + R"("add_generation_prompt":true)"), "accepted");
+  EXPECT_EQ(error(R"("prompt":"a","add_generation_prompt":true)"), "add_generation_prompt");
+  EXPECT_EQ(error(R"("prompt":"a","add_generation_prompt":false)"), "accepted");
+  EXPECT_EQ(error(R"("prompt":"a","add_special_tokens":true)"), "accepted");
 }
 
 }  // namespace
