@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 #include <spdlog/spdlog.h>
 
+#include <atomic>
 #include <ctime>
 #include <nlohmann/json.hpp>
 
@@ -116,8 +117,12 @@ void Api::Offload(std::string body, const ResponderPtr& responder,
                            "rate_limit_error", "", "admission_full", 1},
                   *responder);
   }
+  // Nothing is done for a client that leaves while it waits here.
+  auto gone = std::make_shared<std::atomic<bool>>(false);
+  responder->SetCallbacks([] {}, [gone] { gone->store(true); });
   pool_.Run([body = std::move(body), responder, work = std::move(work), then = std::move(then),
-             ticket = std::move(ticket)] {
+             ticket = std::move(ticket), gone = std::move(gone)] {
+    if (gone->load()) return;
     auto result = std::make_shared<ApiResult<T>>(work(body));
     responder->Post([responder, then, ticket, result] {
       if (!responder->Done()) then(std::move(*result));

@@ -1,7 +1,10 @@
 #pragma once
 
+#include <spdlog/spdlog.h>
+
 #include <condition_variable>
 #include <deque>
+#include <exception>
 #include <functional>
 #include <mutex>
 #include <thread>
@@ -29,7 +32,7 @@ class EncodePool {
   EncodePool(const EncodePool&) = delete;
   EncodePool& operator=(const EncodePool&) = delete;
 
-  // `task` must not throw.
+  // What `task` throws (for want of memory, most likely) is logged; the task is let go of then.
   void Run(std::function<void()> task) {
     {
       std::lock_guard lock(mutex_);
@@ -49,7 +52,11 @@ class EncodePool {
         const auto task = std::move(tasks_.front());
         tasks_.pop_front();
         lock.unlock();
-        task();
+        try {
+          task();
+        } catch (const std::exception& error) {
+          spdlog::error("preparing a request threw: {}", error.what());
+        }
       }  // what the task held goes before the lock is taken again
       lock.lock();
     }

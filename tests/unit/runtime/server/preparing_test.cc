@@ -1,6 +1,8 @@
 // Between a request's body and the engine: long prompts, hard ones, the pool that encodes them.
 #include <gtest/gtest.h>
 
+#include <chrono>
+#include <new>
 #include <nlohmann/json.hpp>
 #include <string>
 
@@ -92,6 +94,35 @@ TEST_F(ApiTest, LongPromptIsPreparedOffTheLoopAndAnsweredTheSame) {
   EXPECT_EQ(Split(client.ReadResponse()).Json()["choices"][0]["text"], "ok");
 }
 
+TEST_F(ApiTest, LongPromptOfAClientThatHasGoneIsNotEncoded) {
+  http::Gate gate;
+  int encoded = 0;
+  bool go_on = false;
+  before_encode = [&] {
+    gate.Change([&] { ++encoded; });
+    gate.Wait([&] { return go_on; });
+  };
+  options.long_body_bytes = 100;
+  options.encode_threads = 1;
+  StartServer();
+  const std::string body = R"({"prompt":")" + std::string(900, 'a') + "\"}";
+  RawClient first(port);
+  first.Send(Request("POST", "/tokenize", body));
+  ASSERT_TRUE(gate.Wait([&] { return encoded == 1; }));
+  {
+    RawClient leaves(port);
+    leaves.Send(Request("POST", "/tokenize", body));
+  }
+  ASSERT_TRUE(
+      MetricIs(R"(quern_http_requests_total{model="m",handler="tokenize",status="499"})", 1));
+  RawClient last(port);
+  last.Send(Request("POST", "/tokenize", body));
+  gate.Change([&] { go_on = true; });
+  EXPECT_EQ(Split(first.ReadResponse()).status, 200);
+  EXPECT_EQ(Split(last.ReadResponse()).status, 200);
+  EXPECT_EQ(encoded, 2);
+}
+
 TEST_F(ApiTest, TokenizeAndDetokenizeTakeFourContextsAndNoMore) {
   StartServer();
   const auto tokenize = [&](int bytes) {
@@ -110,6 +141,15 @@ TEST_F(ApiTest, TokenizeAndDetokenizeTakeFourContextsAndNoMore) {
   };
   EXPECT_EQ(detokenize(4000).status, 200);
   EXPECT_EQ(detokenize(4001).Error("code"), "context_length_exceeded");
+}
+
+TEST(EncodePool, TaskThatThrowsDoesNotEndItsThread) {
+  EncodePool pool(1);
+  http::Gate gate;
+  bool done = false;
+  pool.Run([] { throw std::bad_alloc(); });
+  pool.Run([&] { gate.Change([&] { done = true; }); });
+  EXPECT_TRUE(gate.Wait([&] { return done; }));
 }
 
 }  // namespace
