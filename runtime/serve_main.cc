@@ -184,7 +184,8 @@ Result<std::string> OpenPorts(const ServeOptions& options, http::HttpObserver& o
 }
 
 // After the signal: not ready at once, what runs finishes, everything is flushed. True if all did.
-bool DrainAll(const ServeOptions& options, ServingState& state, http::HttpServer& http) {
+bool DrainAll(const ServeOptions& options, ServingState& state, const server::Api& api,
+              http::HttpServer& http) {
   const SteadyTime start = RealClock().Now();
   const SteadyTime deadline = start + options.drain_timeout;
   state.SetDraining();
@@ -194,7 +195,10 @@ bool DrainAll(const ServeOptions& options, ServingState& state, http::HttpServer
     const EngineStats stats = model->engine->Stats();
     spdlog::info("draining: {} running, {} waiting, at most {:.1f} s", stats.running, stats.waiting,
                  Seconds(options.drain_timeout).count());
-    finished = model->engine->Drain(options.drain_timeout);
+    // What was taken but is still being encoded first goes to the engine.
+    finished = api.WaitForPreparing(options.drain_timeout);
+    const auto left = std::chrono::duration_cast<Milliseconds>(deadline - RealClock().Now());
+    finished = model->engine->Drain(std::max(left, Milliseconds(0))) && finished;
   }
   // The last events may still be on their way to slow clients; they get a moment even when the
   // drain took all of its time.
@@ -255,7 +259,7 @@ int Serve(const ServeOptions& options) {
     std::_Exit(0);
   }
   loader.join();
-  return DrainAll(options, state, http) ? 0 : 1;
+  return DrainAll(options, state, api, http) ? 0 : 1;
 }
 
 }  // namespace

@@ -32,6 +32,8 @@ struct HttpLimits {
   // Of a client for which bytes wait all the time, over each write_timeout; below it: dropped.
   size_t min_drain_bytes_per_second = 1024;
   std::chrono::milliseconds linger_timeout{2'000};  // for the client to close after our last byte
+  // While draining, for a request that may be on its way on a connection that was kept.
+  std::chrono::milliseconds drain_idle_timeout{1'000};
   // Connections beyond max_connections that are kept until their client has read the 503, for at
   // most linger_timeout.
   int max_turned_away = 64;

@@ -39,8 +39,9 @@ class HttpServer {
   Result<uint16_t> Listen(const ListenOptions& options, Router router);
   void Start();
 
-  // Idle connections are closed, others after the answer under way; new ones are still taken, so
-  // that a client that has not heard of the draining gets an answer that says so. Any thread.
+  // Idle connections are closed after drain_idle_timeout, others after the answer under way; new
+  // ones are still taken, so that a client that has not heard of the draining gets an answer that
+  // says so. Any thread.
   void BeginDrain();
   // Takes no more connections, waits until the open ones are closed, at most `timeout`, then closes
   // what is left and joins the threads. True if nothing had to be cut. Not on an I/O thread.

@@ -48,7 +48,8 @@ void Session::Start() {
 
 void Session::BeginDrain() {
   net::post(socket_.get_executor(), [self = shared_from_this()] {
-    if (self->phase_ == Phase::kIdle) self->Close();
+    // Not closed at once: a request may be on its way, and would be answered by a reset.
+    if (self->phase_ == Phase::kIdle) self->SetIdleTimer();
   });
 }
 
@@ -188,8 +189,8 @@ void Session::AfterFlush() {
     // A copy: the callback may finish the response, which lets go of the callbacks.
     if (const auto writable = on_writable_) writable();
   } else if (phase_ == Phase::kFlushing) {
-    if (keep_alive_ && !end_seen_ && !context_->draining.load()) {
-      NextRequest();
+    if (keep_alive_ && !end_seen_) {
+      NextRequest();  // also while draining, if the answer promised so before
     } else {
       Linger();
     }

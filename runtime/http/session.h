@@ -44,7 +44,7 @@ class Session : public std::enable_shared_from_this<Session> {
   ~Session();
 
   void Start();
-  void BeginDrain();  // closes if idle; the response under way is the last otherwise
+  void BeginDrain();  // closes soon if idle; the response under way is the last otherwise
   void Abort();       // closes now
 
   static constexpr std::chrono::steady_clock::rep kNotWaiting =
@@ -79,6 +79,7 @@ class Session : public std::enable_shared_from_this<Session> {
   void WriteChunk(std::string_view bytes);
   void FinishStream();
   void Queue(std::string_view bytes);
+  void SetIdleTimer();
   void FlushSome();
   void OnWritten(const boost::system::error_code& error, size_t bytes);
   bool DrainsFastEnough(size_t bytes);

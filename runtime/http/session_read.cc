@@ -2,6 +2,8 @@
 #include <fmt/format.h>
 #include <spdlog/spdlog.h>
 
+#include <algorithm>
+
 #include "runtime/http/session.h"
 #include "runtime/http/session_responder.h"
 
@@ -62,13 +64,20 @@ void Session::OnEnd() {
 void Session::NextRequest() {
   reader_.Next();
   phase_ = Phase::kIdle;
-  if (context_->draining.load() && reader_.buffered() == 0 && request_number_ > 0) return Close();
-  read_timer_.Set(context_->limits.idle_timeout, shared_from_this());
+  SetIdleTimer();
   if (reader_.buffered() > 0) {
     Consume();  // not recursive: reached only from the completion of a write
   } else {
     ArmRead();
   }
+}
+
+void Session::SetIdleTimer() {
+  const auto& limits = context_->limits;
+  const bool draining = context_->draining.load();
+  read_timer_.Set(
+      draining ? std::min(limits.drain_idle_timeout, limits.idle_timeout) : limits.idle_timeout,
+      shared_from_this());
 }
 
 void Session::Consume() {
@@ -104,7 +113,7 @@ void Session::OnReadTimeout() {
   const auto& limits = context_->limits;
   switch (phase_) {
     case Phase::kIdle:
-      MetLimit(HttpLimit::kIdleTime);
+      if (!context_->draining.load()) MetLimit(HttpLimit::kIdleTime);
       return Close();
     case Phase::kHeader:
       MetLimit(HttpLimit::kHeaderTime);

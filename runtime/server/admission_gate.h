@@ -1,5 +1,7 @@
 #pragma once
 
+#include <chrono>
+#include <condition_variable>
 #include <cstddef>
 #include <memory>
 #include <mutex>
@@ -28,9 +30,10 @@ class AdmissionGate {
     return Ticket(this, [bytes](void* gate) { static_cast<AdmissionGate*>(gate)->Leave(bytes); });
   }
 
-  size_t requests() const {
-    std::lock_guard lock(mutex_);
-    return requests_;
+  // Waits until nobody is in the gate, at most `timeout`; whether that came.
+  bool WaitUntilEmpty(std::chrono::milliseconds timeout) const {
+    std::unique_lock lock(mutex_);
+    return left_.wait_for(lock, timeout, [this] { return requests_ == 0; });
   }
 
  private:
@@ -38,11 +41,13 @@ class AdmissionGate {
     std::lock_guard lock(mutex_);
     --requests_;
     bytes_ -= bytes;
+    left_.notify_all();
   }
 
   const size_t max_requests_;
   const size_t max_bytes_;
   mutable std::mutex mutex_;
+  mutable std::condition_variable left_;
   size_t requests_ = 0;
   size_t bytes_ = 0;
 };

@@ -33,6 +33,12 @@ class Api {
   http::Router PublicRouter();
   http::Router AdminRouter();
 
+  // Waits until the requests that are being read and encoded have been handed to the engine or
+  // answered, at most `timeout`; whether they were. While draining no new ones come. Any thread.
+  bool WaitForPreparing(std::chrono::milliseconds timeout) const {
+    return gate_.WaitUntilEmpty(timeout);
+  }
+
  private:
   // The model, or null after having answered 503.
   const LoadedModel* ModelOrRefuse(http::Responder& responder);

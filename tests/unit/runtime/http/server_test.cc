@@ -296,6 +296,21 @@ TEST_F(ServerTest, DrainClosesIdleConnectionsAndAnswersTheRestOnce) {
   EXPECT_FALSE(RawClient(port).connected());
 }
 
+TEST_F(ServerTest, RequestThatWasOnItsWayWhenTheDrainBeganIsAnswered) {
+  limits.drain_idle_timeout = RawClient::kPatience;
+  StartServer();
+  RawClient kept(port);
+  ASSERT_TRUE(kept.Send(kGet));
+  kept.ReadResponse();
+  server->BeginDrain();
+  RawClient witness(port);  // its answer comes after the drain has reached the kept connection
+  ASSERT_TRUE(witness.Send(kGet));
+  witness.ReadAll();
+  ASSERT_TRUE(kept.Send(kGet));
+  EXPECT_NE(kept.ReadResponse().find("Connection: close"), std::string::npos);
+  EXPECT_TRUE(kept.ClosedByServer());
+}
+
 TEST_F(ServerTest, PortInUseAndUnknownHostAreErrorsThatSaySo) {
   StartServer();
   HttpServer other(1);

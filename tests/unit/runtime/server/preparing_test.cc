@@ -94,6 +94,28 @@ TEST_F(ApiTest, LongPromptIsPreparedOffTheLoopAndAnsweredTheSame) {
   EXPECT_EQ(Split(client.ReadResponse()).Json()["choices"][0]["text"], "ok");
 }
 
+TEST_F(ApiTest, RequestThatIsBeingEncodedWhenTheDrainBeginsStillRuns) {
+  http::Gate gate;
+  bool encoding = false, go_on = false;
+  before_encode = [&] {
+    gate.Change([&] { encoding = true; });
+    gate.Wait([&] { return go_on; });
+  };
+  options.long_body_bytes = 100;
+  StartServer();
+  RawClient client(port);
+  client.Send(Request("POST", "/v1/completions",
+                      R"({"model":"m","prompt":")" + std::string(900, 'a') + "\"}"));
+  ASSERT_TRUE(gate.Wait([&] { return encoding; }));
+  state.SetDraining();
+  EXPECT_FALSE(api->WaitForPreparing(std::chrono::milliseconds(0)));
+  gate.Change([&] { go_on = true; });
+  EXPECT_TRUE(api->WaitForPreparing(RawClient::kPatience));
+  ASSERT_EQ(engine->Stats().running, 1);  // was handed over by then
+  engine->Emit(1, "ok", FinishReason::kStop);
+  EXPECT_EQ(Split(client.ReadResponse()).Json()["choices"][0]["text"], "ok");
+}
+
 TEST_F(ApiTest, LongPromptOfAClientThatHasGoneIsNotEncoded) {
   http::Gate gate;
   int encoded = 0;
