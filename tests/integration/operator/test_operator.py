@@ -30,6 +30,17 @@ def serving(world, name="a", replicas=1):
     ({"model": {"uri": "https://x/a.gguf"}}, "spec.model.uri: scheme not supported; write file:///"),
     ({"model": {"uri": "file:///models/../a"}}, "spec.model.uri: the path must have no '..'"),
     ({"model": {"uri": "pvc://claim"}}, "spec.model.uri: must name a claim and a path"),
+    ({"model": {"uri": "file:///models/a b.gguf"}}, "spec.model.uri: must contain no spaces or control characters"),
+    ({"model": {"uri": "file:///models/a\nb.gguf"}}, "spec.model.uri: must contain no spaces or control characters"),
+    ({"model": {"uri": "pvc://claim/a\u007f.gguf"}}, "spec.model.uri: must contain no spaces or control characters"),
+    ({"scaling": {"stableWindow": "9s", "panicWindow": "5s"}}, "spec.scaling.stableWindow: must be 10s to 1h"),
+    ({"scaling": {"stableWindow": "1h1s"}}, "spec.scaling.stableWindow: must be 10s to 1h"),
+    ({"scaling": {"panicWindow": "4s"}}, "spec.scaling.panicWindow: must be 5s to 10m"),
+    ({"scaling": {"panicWindow": "601s", "stableWindow": "1h"}}, "spec.scaling.panicWindow: must be 5s to 10m"),
+    ({"scaling": {"scaleDownDelay": "61m"}}, "spec.scaling.scaleDownDelay: must be at most 1h"),
+    ({"scaling": {"scaleDownDelay": "-1s"}}, "spec.scaling.scaleDownDelay"),
+    ({"rollout": {"drainTimeout": "0s"}}, "spec.rollout.drainTimeout: must be 1s to 1h"),
+    ({"rollout": {"drainTimeout": "61m"}}, "spec.rollout.drainTimeout: must be 1s to 1h"),
     ({"scaling": {"minReplicas": 3, "maxReplicas": 2}}, "spec.scaling.minReplicas: must not be above spec.scaling.maxReplicas"),
     ({"scaling": {"minReplicas": 0}}, "spec.scaling.minReplicas"),
     ({"scaling": {"maxReplicas": 2}}, "spec.scaling.targetTokensPerSecond: needed when maxReplicas"),
@@ -48,6 +59,28 @@ def test_bad_spec(world, spec, words):
         world.create("a", **spec)
     assert refused.value.status == 422
     assert words in str(refused.value)
+
+
+@pytest.mark.parametrize("spec", [
+    {"scaling": {"stableWindow": "10s", "panicWindow": "5s", "scaleDownDelay": "0s"}, "rollout": {"drainTimeout": "1s"}},
+    {"scaling": {"stableWindow": "1h", "panicWindow": "10m", "scaleDownDelay": "1h"}, "rollout": {"drainTimeout": "60m"}},
+    {"model": {"uri": "pvc://claim-1.a/dir/a_b-c,d%20\u00e9.gguf"}},
+])
+def test_the_ends_of_the_ranges_are_good(world, spec):
+    world.create("a", **spec)
+
+
+@pytest.mark.parametrize("name", ["1a", "a.b", "a" * 41])
+def test_bad_name(world, name):
+    with pytest.raises(kube_api.ApiError) as refused:
+        world.create(name)
+    assert refused.value.status == 422
+    assert "metadata.name: must be a DNS label of at most 40 characters that begins with a letter" in str(refused.value)
+
+
+@pytest.mark.parametrize("name", ["a", "a" * 40, "a-1"])
+def test_good_name(world, name):
+    world.create(name)
 
 
 def test_defaults_are_the_schemas(world):
