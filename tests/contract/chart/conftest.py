@@ -28,10 +28,10 @@ class Helm:
             assert done.returncode == 0, done.stderr
         return done
 
-    def render(self, *settings, namespace="quern", chart=CHART):
-        """The objects that `helm install quern` would send, by "Kind/name"."""
+    def render(self, *settings, namespace="quern", release="quern", chart=CHART):
+        """The objects that `helm install RELEASE` would send, by "Kind/name"."""
         values = [part for setting in settings for part in ("--set", setting)]
-        out = self.run("template", "quern", chart, "--namespace", namespace, "--kube-version", KUBE_VERSION, *values).stdout
+        out = self.run("template", release, chart, "--namespace", namespace, "--kube-version", KUBE_VERSION, *values).stdout
         objects = [document for document in yaml.safe_load_all(out) if document]
         named = {f"{o['kind']}/{o['metadata']['name']}": o for o in objects}
         assert len(named) == len(objects), "two objects of one kind have the same name"

@@ -2,7 +2,6 @@
 
 import re
 import shutil
-from pathlib import Path
 
 import pytest
 import yaml
@@ -85,6 +84,15 @@ def test_the_leader_s_lease_is_the_only_one_it_may_change(helm):
         assert rule["verbs"] == ["create"] or rule["resourceNames"] == ["quern-operator"]
 
 
+def test_each_release_has_a_lease_of_its_own(helm):
+    """Two in one namespace would otherwise wait for each other, and one watched namespace would be looked after by none."""
+    for release, name in (("quern", "quern-operator"), ("b", "b-quern-operator")):
+        rendered = helm.render("watchNamespace=team-b", release=release)
+        args = rendered[f"Deployment/{name}"]["spec"]["template"]["spec"]["containers"][0]["args"]
+        assert f"--lease-name={name}" in args
+        assert [r["resourceNames"] for r in rendered[f"Role/{name}-leader"]["rules"] if "resourceNames" in r] == [[name]]
+
+
 def test_with_a_watched_namespace_nothing_is_cluster_wide(helm):
     rendered = helm.render("watchNamespace=team-a")
     assert not [n for n in rendered if n.startswith("ClusterRole")]
@@ -144,8 +152,3 @@ def test_the_notes_show_commands_that_fit_the_values(helm, tmp_path):
     notes = helm.render("models.volume.hostPath=/var/lib/m", chart=chart)["ConfigMap/notes"]["data"]["notes"]
     assert "file:///models/my-model.gguf" in notes and "/var/lib/m" in notes
     assert re.search(r"rollout status deployment/quern-operator", notes)
-
-
-def test_the_leases_name_is_what_the_operator_asks_for():
-    options = Path(REPO / "operator" / "operator_options.h").read_text()
-    assert re.search(r'lease_name = "quern-operator"', options)
