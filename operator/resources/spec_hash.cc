@@ -2,7 +2,12 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
+#include <cmath>
+#include <string_view>
+
 #include "operator/api/json.h"
+#include "operator/api/quantity.h"
 
 namespace quern::control {
 
@@ -24,6 +29,41 @@ std::string SpecHashOf(const nlohmann::json& object) {
   return StringAt(object, {"metadata", "annotations", kSpecHashAnnotation});
 }
 
+namespace {
+
+// Atomic to server-side apply, so that sending them makes them whole again; the API server fills in
+// nothing there.
+bool IsAtomic(std::string_view key) {
+  return key == "selector" || key == "podSelector" || key == "nodeSelector" || key == "ingress";
+}
+
+bool HoldsQuantities(std::string_view key) { return key == "limits" || key == "requests"; }
+
+// 1024Mi and 1Gi are the same amount, and the API server may keep either.
+bool SameQuantity(const nlohmann::json& live, const nlohmann::json& wanted) {
+  if (live == wanted) return true;
+  if (!live.is_string() || !wanted.is_string()) return false;
+  const auto a = ParseQuantity(live.get_ref<const std::string&>());
+  const auto b = ParseQuantity(wanted.get_ref<const std::string&>());
+  return a && b && std::abs(*a - *b) <= 1e-12 * std::max(std::abs(*a), std::abs(*b));
+}
+
+bool SameQuantities(const nlohmann::json& live, const nlohmann::json& wanted) {
+  return live.is_object() &&
+         std::all_of(wanted.items().begin(), wanted.items().end(), [&](const auto& item) {
+           const auto it = live.find(item.key());
+           return it != live.end() && SameQuantity(*it, item.value());
+         });
+}
+
+bool CoversMember(std::string_view key, const nlohmann::json& live, const nlohmann::json& wanted) {
+  if (HoldsQuantities(key) && wanted.is_object()) return SameQuantities(live, wanted);
+  if (IsAtomic(key)) return Covers(live, wanted) && Covers(wanted, live);
+  return Covers(live, wanted);
+}
+
+}  // namespace
+
 bool Covers(const nlohmann::json& live, const nlohmann::json& wanted) {
   if (wanted.is_object()) {
     if (!live.is_object()) return wanted.empty() && live.is_null();
@@ -34,7 +74,7 @@ bool Covers(const nlohmann::json& live, const nlohmann::json& wanted) {
         if (value.is_structured() && value.empty()) continue;
         return false;
       }
-      if (!Covers(*it, value)) return false;
+      if (!CoversMember(key, *it, value)) return false;
     }
     return true;
   }

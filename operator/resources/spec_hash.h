@@ -19,8 +19,9 @@ void AddSpecHash(nlohmann::json& object);
 std::string SpecHashOf(const nlohmann::json& object);
 
 // Whether everything that `wanted` says also holds in `live`: objects by key, arrays element by
-// element with equal lengths, and everything else by value. What the API server filled in besides
-// does not matter.
+// element with equal lengths, and everything else by value, quantities of resources as what they
+// amount to. What the API server or somebody else filled in besides does not matter, but for what
+// is one value to Kubernetes, such as a selector: there a key more changes what it means.
 bool Covers(const nlohmann::json& live, const nlohmann::json& wanted);
 
 }  // namespace quern::control

@@ -31,5 +31,40 @@ TEST(Covers, SeesAChangedMissingOrAddedElement) {
   EXPECT_FALSE(Covers(json::parse(R"({"a": "1"})"), json::parse(R"({"a": 1})")));
 }
 
+TEST(Covers, ComparesResourcesByTheirAmount) {
+  const json wanted = json::parse(
+      R"({"limits": {"cpu": "1000m", "memory": "1024Mi", "nvidia.com/gpu": "1"}, "requests": {"cpu": "0.7"}})");
+  EXPECT_TRUE(Covers(
+      json::parse(
+          R"({"limits": {"cpu": "1", "memory": "1Gi", "nvidia.com/gpu": "1"}, "requests": {"cpu": "700m"}})"),
+      wanted));
+  EXPECT_FALSE(Covers(
+      json::parse(
+          R"({"limits": {"cpu": "1", "memory": "1G", "nvidia.com/gpu": "1"}, "requests": {"cpu": "700m"}})"),
+      wanted));
+  EXPECT_FALSE(Covers(json::parse(R"({"limits": {"cpu": "1"}})"), wanted));
+  // Elsewhere they are texts like any other.
+  EXPECT_FALSE(Covers(json::parse(R"({"a": "1Gi"})"), json::parse(R"({"a": "1024Mi"})")));
+}
+
+TEST(Covers, SeesAKeyMoreWhereItChangesWhatIsMeant) {
+  const json policy = json::parse(
+      R"({"podSelector": {"matchLabels": {"a": "b"}}, "ingress": [{"ports": [{"port": 8000}]}]})");
+  EXPECT_TRUE(Covers(policy, policy));
+  json narrower = policy;
+  narrower["podSelector"]["matchLabels"]["x"] = "y";
+  EXPECT_FALSE(Covers(narrower, policy));
+  narrower = policy;
+  narrower["podSelector"]["matchExpressions"] = {{{"key", "x"}, {"operator", "Exists"}}};
+  EXPECT_FALSE(Covers(narrower, policy));
+  json other = policy;
+  other["ingress"][0]["from"] = {{{"podSelector", json::object()}}};
+  EXPECT_FALSE(Covers(other, policy));
+  EXPECT_FALSE(Covers(json::parse(R"({"selector": {"a": "b", "x": "y"}})"),
+                      json::parse(R"({"selector": {"a": "b"}})")));
+  EXPECT_FALSE(Covers(json::parse(R"({"nodeSelector": {"a": "b", "x": "y"}})"),
+                      json::parse(R"({"nodeSelector": {"a": "b"}})")));
+}
+
 }  // namespace
 }  // namespace quern::control

@@ -1,0 +1,25 @@
+"""What others do to an endpoint's objects."""
+
+from conftest import wait
+from test_operator import metrics, serving
+
+
+def deployment_writes(operator) -> int:
+    lines = [line for line in metrics(operator).splitlines()
+             if line.startswith("quern_operator_api_requests_total{") and 'resource="deployments"' in line]
+    return sum(int(line.split()[-1]) for line in lines if 'verb="apply"' in line or 'verb="patch"' in line)
+
+
+def test_resources_written_another_way_are_no_difference(world, operator):
+    world.create("a", hardware=[{"name": "cpu", "resources": {"requests": {"cpu": "0.1", "memory": "1000Ki"},
+                                                              "limits": {"cpu": "1000m", "memory": "1024Mi"}}}])
+    serving(world)
+    assert world.get("deployments", "a-cpu")["spec"]["template"]["spec"]["containers"][0]["resources"]["limits"] == {
+        "cpu": "1", "memory": "1Gi"}
+    wait(lambda: world.condition("a", "ScalingActive"), "ScalingActive")
+    before = deployment_writes(operator)
+    assert before > 0
+    for ready in (0, 1):  # two reconciles at least
+        world.deployment_status("a-cpu", 1, ready)
+        wait(lambda: world.endpoint("a")["status"].get("readyReplicas", 0) == ready, f"{ready} ready")
+    assert deployment_writes(operator) == before
