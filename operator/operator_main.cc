@@ -196,7 +196,11 @@ Status Run(const OperatorOptions& options, StopOnSignal& signals) {
   election.ns = options.lease_namespace;
   election.name = options.lease_name;
   election.identity = event_options.instance;
-  LeaderElector elector(*client, election);
+  kube::RestClientOptions lease_rest = rest;
+  lease_rest.call_timeout = lease_rest.idle_timeout = LeaseCallTimeout(election);
+  QUERN_ASSIGN(const std::unique_ptr<kube::Client> lease_client,
+               kube::MakeRestClient(config, lease_rest));
+  LeaderElector elector(*lease_client, election);
 
   QUERN_ASSIGN(const auto metrics_server,
                StatusServer::Start(options.metrics_address,

@@ -34,6 +34,10 @@ int64_t IntegerAt(const json& object, const char* field) {
 
 }  // namespace
 
+std::chrono::milliseconds LeaseCallTimeout(const LeaderElectionOptions& options) {
+  return options.renew_deadline / 3;
+}
+
 LeaderElector::LeaderElector(kube::Client& client, LeaderElectionOptions options,
                              const Clock& clock)
     : client_(client), options_(std::move(options)), clock_(clock) {}

@@ -27,6 +27,12 @@ struct LeaderElectionOptions {
   bool release_on_exit = true;
 };
 
+// How long one call for the lease may take at most: a third of the renew deadline, so that one that
+// hangs (a connection that is half dead) leaves time for another attempt. The client that is given
+// to LeaderElector should be made with it, and be its own: others' calls may be slow for good
+// reasons.
+std::chrono::milliseconds LeaseCallTimeout(const LeaderElectionOptions& options);
+
 // One of several candidates leads: the one that holds a Lease (coordination.k8s.io/v1). As in
 // client-go, a holder is judged by when this process last saw the lease change, never by the times
 // written in it, so clocks of different machines may differ. It is no fence: a leader that is

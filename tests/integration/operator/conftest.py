@@ -1,12 +1,17 @@
 """A private API server with the CRD, and quern-operator as a process that tests start, stop and kill."""
 
+import contextlib
 import itertools
+import json
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
+import threading
 import time
+import urllib.parse
 from pathlib import Path
 
 import pytest
@@ -111,6 +116,51 @@ class World:
         self.patch("pods", name, {"status": status}, "status")
 
 
+class Relay:
+    """A way to the API server on which the connections of the moment can fall silent, as when a firewall forgets them."""
+
+    def __init__(self, kubeconfig: Path, directory: Path):
+        config = json.loads(kubeconfig.read_text())
+        cluster = config["clusters"][0]["cluster"]
+        self._server = urllib.parse.urlsplit(cluster["server"])
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        cluster["server"] = f"https://127.0.0.1:{self._listener.getsockname()[1]}"
+        self.kubeconfig = directory / "through-relay.kubeconfig"
+        self.kubeconfig.write_text(json.dumps(config))
+        self._sockets, self._silent = [], threading.Event()
+        threading.Thread(target=self._accept, daemon=True).start()
+
+    def fall_silent(self):
+        """Nothing passes any more on any connection that there is; new ones work."""
+        self._silent.set()
+        self._silent = threading.Event()
+
+    def _accept(self):
+        while True:
+            try:
+                client, _ = self._listener.accept()
+            except OSError:
+                return
+            server = socket.create_connection((self._server.hostname, self._server.port))
+            self._sockets += [client, server]
+            for source, sink in ((client, server), (server, client)):
+                threading.Thread(target=self._copy, args=(source, sink, self._silent), daemon=True).start()
+
+    @staticmethod
+    def _copy(source, sink, silent):
+        with contextlib.suppress(OSError):
+            while data := source.recv(65536):
+                if silent.is_set():
+                    return  # and leave both open
+                sink.sendall(data)
+            sink.shutdown(socket.SHUT_WR)
+
+    def close(self):
+        self._listener.close()
+        for each in self._sockets:
+            each.close()
+
+
 class Operator:
     """A quern-operator process."""
 
@@ -171,14 +221,21 @@ def start(program, plane, tmp_path):
     """Starts an operator; all are ended after the test, and their logs shown if it failed."""
     started = []
 
-    def run(*arguments):
-        started.append(Operator(program, plane.kubeconfig, tmp_path / str(len(started)), *arguments))
+    def run(*arguments, kubeconfig=None):
+        started.append(Operator(program, kubeconfig or plane.kubeconfig, tmp_path / str(len(started)), *arguments))
         return started[-1]
 
     yield run
     for operator in started:
         operator.close()
         print(operator.text()[-6000:])
+
+
+@pytest.fixture
+def relay(plane, tmp_path):
+    relay = Relay(plane.kubeconfig, tmp_path)
+    yield relay
+    relay.close()
 
 
 @pytest.fixture

@@ -68,20 +68,38 @@ def lease(world):
 
 def test_one_of_two_leads_and_the_other_takes_over(world, start):
     first = start("--namespace", world.namespace, "--leader-elect", "--lease-name", world.namespace)
-    wait(lambda: "quern_operator_leader 1" in metrics(first), "the first to lead")
+    wait(lambda: "\nquern_operator_leader 1" in metrics(first), "the first to lead")
     second = start("--namespace", world.namespace, "--leader-elect", "--lease-name", world.namespace)
     wait(lambda: health(second, "ready") == 200, "the second to be ready")
-    wait(lambda: "quern_operator_leader 0" in metrics(second), "the second to say that it does not lead")
+    wait(lambda: "\nquern_operator_leader 0" in metrics(second), "the second to say that it does not lead")
     world.create("a")
     made(world)
     holder = lease(world)["holderIdentity"]
     assert first.stop() == 0
     # SIGTERM gives the lease up, so the other need not wait for it to run out.
     assert lease(world)["holderIdentity"] != holder
-    wait(lambda: "quern_operator_leader 1" in metrics(second), "the second to lead")
+    wait(lambda: "\nquern_operator_leader 1" in metrics(second), "the second to lead")
     world.create("b")
     made(world, "b")
     assert second.stop() == 0
+
+
+def test_a_connection_that_falls_silent_does_not_cost_the_lead(world, start, relay):
+    operator = start("--namespace", world.namespace, "--leader-elect", "--lease-name", world.namespace,
+                     kubeconfig=relay.kubeconfig)
+    wait(lambda: "\nquern_operator_leader 1" in metrics(operator), "the lead")
+
+    relay.fall_silent()
+    renewals = set()  # the first may have been under way
+
+    def renewed():
+        lease = world.api.get(f"/apis/coordination.k8s.io/v1/namespaces/default/leases/{world.namespace}")
+        renewals.add(lease["spec"]["renewTime"])
+        return len(renewals) >= 4
+    wait(lambda: renewed() or operator.process.poll() is not None, lambda: f"renewals: {renewals}")
+    assert operator.process.poll() is None, operator.text()[-2000:]
+    assert "\nquern_operator_leader 1" in metrics(operator)
+    assert operator.stop() == 0
 
 
 def test_health_and_metrics(world, operator):

@@ -218,5 +218,12 @@ TEST(LeaderElectionRun, OptionsThatCannotWorkAreRefused) {
   EXPECT_FALSE(LeaderElector(client, Options("")).Run({}, [](std::stop_token) {}).ok());
 }
 
+TEST(LeaseCallTimeout, LeavesTimeForAnotherAttemptWhenACallHangs) {
+  const LeaderElectionOptions options = Options("a");
+  const auto call = LeaseCallTimeout(options);
+  EXPECT_LE(call, options.renew_deadline / 3);
+  EXPECT_LT(call + options.retry_period + call, options.renew_deadline);
+}
+
 }  // namespace
 }  // namespace quern::control
