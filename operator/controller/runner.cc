@@ -131,6 +131,11 @@ void Runner::ReconcileOne(const ObjectKey& key, std::stop_token stop) {
   } catch (const std::exception& error) {  // a bug; one object's must not end all the others' care
     result = MakeError(ErrorCode::kInternal, "reconcile threw: {}", error.what());
   }
+  if (!result.ok() && result.error().code == ErrorCode::kCancelled && stop.stop_requested()) {
+    queue_->Add(key);  // no failure: whoever works next goes on with it
+    spdlog::info("{}: {}: {}", options_.name, key.ToString(), result.error().message);
+    return;
+  }
   if (options_.on_reconcile) options_.on_reconcile(key, result, clock_.Now() - begin);
   if (result.ok()) {
     queue_->Forget(key);

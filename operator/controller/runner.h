@@ -25,7 +25,8 @@ struct Action {
   static Action RequeueAfter(std::chrono::nanoseconds delay) { return {delay}; }
 };
 
-// What a reconcile gets besides the key.
+// What a reconcile gets besides the key. Once `stop` is asked for it should begin no further write
+// and return kCancelled, which is no failure: the key stays in the queue.
 struct ReconcileContext {
   const Clock& clock;
   std::stop_token stop;

@@ -86,35 +86,36 @@ Result<Action> EndpointReconciler::Reconcile(const ObjectKey& key,
     return Action::Await();
   }
   QUERN_ASSIGN(Observed observed, Observe(*object, stores_, board_, context.clock.WallNow()));
-  if (observed.endpoint.deleting()) return ReconcileDeletion(observed);
+  Writes writes(client_, context.stop);
+  if (observed.endpoint.deleting()) return ReconcileDeletion(writes, observed);
   if (observed.spec_error) {
     spdlog::warn("endpoint={} cannot be read: {}", key.ToString(), observed.spec_error->message);
-    QUERN_TRY(WriteStatus(observed, observed.endpoint.status.desired_replicas, {}));
+    QUERN_TRY(WriteStatus(writes, observed, observed.endpoint.status.desired_replicas, {}));
     return Action::Await();
   }
-  return ReconcileLive(std::move(observed));
+  return ReconcileLive(writes, std::move(observed));
 }
 
-Result<Action> EndpointReconciler::ReconcileLive(Observed observed) {
+Result<Action> EndpointReconciler::ReconcileLive(Writes& writes, Observed observed) {
   const InferenceEndpoint& e = observed.endpoint;
-  if (!HasFinalizer(e)) QUERN_TRY(SetFinalizer(e, true));
+  if (!HasFinalizer(e)) QUERN_TRY(SetFinalizer(writes, e, true));
   const int64_t desired = DesiredReplicas(observed);
   // The decision is written before it is carried out: killed in between, the next process goes on
   // from it.
   if (e.status.desired_replicas > 0 && e.status.desired_replicas != desired) {
-    QUERN_TRY(WriteStatus(observed, desired, {}));
+    QUERN_TRY(WriteStatus(writes, observed, desired, {}));
   }
   const ChildPlan plan = PlanChildren(observed, desired, options_);
   std::vector<Problem> refused;
-  QUERN_TRY(ApplyChildren(observed, plan, refused));
-  for (const PlannedDelete& planned : plan.deletes) QUERN_TRY(Delete(observed.endpoint, planned));
-  QUERN_TRY(WriteStatus(observed, desired, refused));
+  QUERN_TRY(ApplyChildren(writes, observed, plan, refused));
+  for (const PlannedDelete& planned : plan.deletes) QUERN_TRY(Delete(writes, e, planned));
+  QUERN_TRY(WriteStatus(writes, observed, desired, refused));
   Report(observed, desired);
   // What was refused may be allowed later (a quota, an admission policy), and nobody would tell.
   return Action::RequeueAfter(refused.empty() ? kFigureInterval : 60s);
 }
 
-Status EndpointReconciler::SetFinalizer(const InferenceEndpoint& e, bool wanted) {
+Status EndpointReconciler::SetFinalizer(Writes& writes, const InferenceEndpoint& e, bool wanted) {
   json finalizers = json::array();
   for (const std::string& name : e.finalizers) {
     if (name != kFinalizer) finalizers.push_back(name);
@@ -123,7 +124,7 @@ Status EndpointReconciler::SetFinalizer(const InferenceEndpoint& e, bool wanted)
   const json patch = {
       {"metadata",
        {{"finalizers", finalizers}, {"resourceVersion", e.resource_version}, {"uid", e.uid}}}};
-  auto patched = client_.MergePatch(kEndpointType, e.ns, e.name, patch);
+  auto patched = writes.MergePatch(kEndpointType, e.ns, e.name, patch);
   if (!patched) {
     if (!wanted && patched.error().code == ErrorCode::kNotFound) return {};
     return std::move(patched).error();
@@ -131,14 +132,14 @@ Status EndpointReconciler::SetFinalizer(const InferenceEndpoint& e, bool wanted)
   return {};
 }
 
-Status EndpointReconciler::ApplyChildren(const Observed& observed, const ChildPlan& plan,
-                                         std::vector<Problem>& refused) {
+Status EndpointReconciler::ApplyChildren(Writes& writes, const Observed& observed,
+                                         const ChildPlan& plan, std::vector<Problem>& refused) {
   const InferenceEndpoint& e = observed.endpoint;
   for (const PlannedApply& planned : plan.applies) {
     const kube::ResourceType& type = *kChildTypes[planned.type];
     const std::string name = kube::ObjectName(planned.object);
     const json* before = observed.Child(planned.type, name);
-    auto applied = ApplyChild(e, planned);
+    auto applied = ApplyChild(writes, e, planned);
     if (!applied && applied.error().code == ErrorCode::kAlreadyExists) {
       spdlog::warn("endpoint={} {}", e.key(), applied.error().message);
       refused.push_back({"NameTaken", applied.error().message});
@@ -150,17 +151,14 @@ Status EndpointReconciler::ApplyChildren(const Observed& observed, const ChildPl
       refused.push_back({"ApplyRefused", applied.error().message});
       continue;
     }
-    // A difference that only looks like one (1024Mi and 1Gi) changes nothing.
+    // A difference that only looks like one changes nothing.
     if (before != nullptr &&
         kube::ObjectResourceVersion(*before) == kube::ObjectResourceVersion(*applied))
       continue;
     metrics_.Applied(type.kind, WhyName(planned.why));
     spdlog::info("endpoint={} {} {} {}", e.key(), WhyName(planned.why), type.kind, name);
     if (planned.why == PlannedApply::Why::kDrift) {
-      events_.Normal(
-          observed.object, "DriftCorrected", "Apply",
-          fmt::format("{} {} was changed by somebody else; it is as the endpoint says again",
-                      type.kind, name));
+      TellDrift(observed, type.kind, name);
     } else if (planned.why == PlannedApply::Why::kCreate) {
       events_.Normal(observed.object, "Created", "Apply", fmt::format("{} {}", type.kind, name));
     }
@@ -168,13 +166,20 @@ Status EndpointReconciler::ApplyChildren(const Observed& observed, const ChildPl
   return {};
 }
 
-Result<json> EndpointReconciler::ApplyChild(const InferenceEndpoint& e,
+void EndpointReconciler::TellDrift(const Observed& observed, const std::string& kind,
+                                   const std::string& name) {
+  events_.Normal(observed.object, "DriftCorrected", "Apply",
+                 fmt::format("{} {} was changed by somebody else; it is as the endpoint says again",
+                             kind, name));
+}
+
+Result<json> EndpointReconciler::ApplyChild(Writes& writes, const InferenceEndpoint& e,
                                             const PlannedApply& planned) {
   const kube::ResourceType& type = *kChildTypes[planned.type];
   kube::ApplyOptions options;
   options.field_manager = kFieldOwner;
   options.must_create = planned.why == PlannedApply::Why::kCreate;
-  auto applied = client_.Apply(type, e.ns, planned.object, options);
+  auto applied = writes.Apply(type, e.ns, planned.object, options);
   if (applied) return applied;
   if (!options.must_create) {
     // The one that we knew has made way for another: look again, with stores that know of it.
@@ -195,14 +200,15 @@ Result<json> EndpointReconciler::ApplyChild(const InferenceEndpoint& e,
   json ours = planned.object;  // made by us, and the store does not know of it (yet)
   ours["metadata"]["uid"] = kube::ObjectUid(live);
   options.must_create = false;
-  return client_.Apply(type, e.ns, ours, options);
+  return writes.Apply(type, e.ns, ours, options);
 }
 
-Status EndpointReconciler::Delete(const InferenceEndpoint& e, const PlannedDelete& planned) {
+Status EndpointReconciler::Delete(Writes& writes, const InferenceEndpoint& e,
+                                  const PlannedDelete& planned) {
   const kube::ResourceType& type = *kChildTypes[planned.type];
   kube::DeleteOptions options;
   options.uid = planned.uid;
-  auto deleted = client_.Delete(type, e.ns, planned.name, options);
+  auto deleted = writes.Delete(type, e.ns, planned.name, options);
   // Gone, or another one by the same name: both are as wanted.
   if (!deleted && deleted.error().code != ErrorCode::kNotFound &&
       deleted.error().code != ErrorCode::kConflict) {
@@ -212,7 +218,7 @@ Status EndpointReconciler::Delete(const InferenceEndpoint& e, const PlannedDelet
   return {};
 }
 
-Status EndpointReconciler::WriteStatus(Observed& observed, int64_t desired,
+Status EndpointReconciler::WriteStatus(Writes& writes, Observed& observed, int64_t desired,
                                        const std::vector<Problem>& refused) {
   InferenceEndpoint& e = observed.endpoint;
   const StatusPlan plan = PlanStatus(observed, desired, refused, options_);
@@ -224,7 +230,7 @@ Status EndpointReconciler::WriteStatus(Observed& observed, int64_t desired,
   kube::ApplyOptions options;
   options.field_manager = kFieldOwner;
   options.subresource = "status";
-  auto written = client_.Apply(kEndpointType, e.ns, object, options);
+  auto written = writes.Apply(kEndpointType, e.ns, object, options);
   if (!written) return std::move(written).error();
   for (const PlannedEvent& event : plan.events) {
     spdlog::log(event.warning ? spdlog::level::warn : spdlog::level::info, "endpoint={} {}: {}",
@@ -242,7 +248,7 @@ Status EndpointReconciler::WriteStatus(Observed& observed, int64_t desired,
   return {};
 }
 
-Result<Action> EndpointReconciler::ReconcileDeletion(const Observed& observed) {
+Result<Action> EndpointReconciler::ReconcileDeletion(Writes& writes, const Observed& observed) {
   const InferenceEndpoint& e = observed.endpoint;
   board_.Forget({e.ns, e.name});
   metrics_.ForgetEndpoint(e.ns, e.name);
@@ -254,7 +260,7 @@ Result<Action> EndpointReconciler::ReconcileDeletion(const Observed& observed) {
                                 IntAt(pod, {"spec", "terminationGracePeriodSeconds"}).value_or(0)));
   }
   const DeletionPlan plan = PlanDeletion(observed, grace + kDeletionSlack);
-  for (const PlannedDelete& planned : plan.deletes) QUERN_TRY(Delete(e, planned));
+  for (const PlannedDelete& planned : plan.deletes) QUERN_TRY(Delete(writes, e, planned));
   if (!plan.done) return Action::RequeueAfter(5s);
   if (plan.gave_up) {
     events_.Warning(
@@ -263,7 +269,7 @@ Result<Action> EndpointReconciler::ReconcileDeletion(const Observed& observed) {
             "{} pods are still there after their grace period; Kubernetes removes them when it can",
             observed.pods.size()));
   }
-  QUERN_TRY(SetFinalizer(e, false));
+  QUERN_TRY(SetFinalizer(writes, e, false));
   spdlog::info("endpoint={} deleted", e.key());
   return Action::Await();
 }

@@ -12,6 +12,7 @@
 #include "operator/reconcilers/apply.h"
 #include "operator/reconcilers/observe.h"
 #include "operator/reconcilers/status_plan.h"
+#include "operator/reconcilers/writes.h"
 #include "operator/resources/options.h"
 
 namespace quern::control {
@@ -33,18 +34,21 @@ class EndpointReconciler {
   std::optional<json> Latest(const ObjectKey& key);
 
  private:
-  Result<Action> ReconcileLive(Observed observed);
-  Result<Action> ReconcileDeletion(const Observed& observed);
-  Status SetFinalizer(const InferenceEndpoint& endpoint, bool wanted);
+  Result<Action> ReconcileLive(Writes& writes, Observed observed);
+  Result<Action> ReconcileDeletion(Writes& writes, const Observed& observed);
+  Status SetFinalizer(Writes& writes, const InferenceEndpoint& endpoint, bool wanted);
   // Applies what is to be applied; what the API server refuses for good comes back as problems.
-  Status ApplyChildren(const Observed& observed, const ChildPlan& plan,
+  Status ApplyChildren(Writes& writes, const Observed& observed, const ChildPlan& plan,
                        std::vector<Problem>& refused);
   // One apply. An object that is not known to be ours is only ever created, never taken over: where
   // another one has its name, the error is kAlreadyExists.
-  Result<json> ApplyChild(const InferenceEndpoint& endpoint, const PlannedApply& planned);
-  Status Delete(const InferenceEndpoint& endpoint, const PlannedDelete& planned);
+  Result<json> ApplyChild(Writes& writes, const InferenceEndpoint& endpoint,
+                          const PlannedApply& planned);
+  Status Delete(Writes& writes, const InferenceEndpoint& endpoint, const PlannedDelete& planned);
   // Writes the status if it differs, tells the events, and makes `observed` know of it.
-  Status WriteStatus(Observed& observed, int64_t desired, const std::vector<Problem>& refused);
+  Status WriteStatus(Writes& writes, Observed& observed, int64_t desired,
+                     const std::vector<Problem>& refused);
+  void TellDrift(const Observed& observed, const std::string& kind, const std::string& name);
   void Report(const Observed& observed, int64_t desired);
 
   kube::Client& client_;

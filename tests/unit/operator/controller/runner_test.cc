@@ -2,6 +2,7 @@
 
 #include <gmock/gmock.h>
 
+#include <atomic>
 #include <future>
 #include <map>
 
@@ -225,6 +226,24 @@ TEST_F(RunnerTest, ARunnerThatCannotWorkSaysSo) {
   Runner idle(client_, options_);
   idle.Watch(kThings, {});
   EXPECT_THAT(idle.Run({}).error().message, ::testing::HasSubstr("no reconcile function"));
+}
+
+TEST_F(RunnerTest, AReconcileThatWasCutShortIsNoFailure) {
+  std::atomic<int> told = 0;
+  options_.on_reconcile = [&](const ObjectKey&, const Result<Action>&, Seconds) { ++told; };
+  runner_ = std::make_unique<Runner>(client_, options_);
+  client_.OnList({Object("a", "1")}, "1");
+  Watched();
+  Start([this](const ObjectKey&, const ReconcileContext& context) -> Result<Action> {
+    stop_.request_stop();
+    EXPECT_TRUE(context.stop.stop_requested());
+    return MakeError(ErrorCode::kCancelled, "asked to stop");
+  });
+  ASSERT_TRUE(Reconciled("a", 1));
+  EXPECT_TRUE(run_.get().ok());
+  EXPECT_EQ(told, 0);
+  EXPECT_EQ(runner_->queue().Retries({"ns", "a"}), 0);
+  EXPECT_EQ(runner_->queue().Get({}), (ObjectKey{"ns", "a"}));  // for whoever works next
 }
 
 }  // namespace

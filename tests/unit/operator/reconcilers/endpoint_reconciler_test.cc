@@ -1,0 +1,102 @@
+#include "operator/reconcilers/endpoint_reconciler.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include "tests/unit/operator/controller/fake_client.h"
+#include "tests/unit/operator/reconcilers/observed.h"
+
+namespace quern::control {
+namespace {
+
+// What was written, in order, as "verb Kind/name"; each write succeeds.
+class RecordingClient : public testing::FakeClient {
+ public:
+  Result<json> Apply(const kube::ResourceType& type, const std::string&, const json& object,
+                     const kube::ApplyOptions& options) override {
+    return Write(options.subresource.empty() ? "apply" : "status", type, kube::ObjectName(object),
+                 object);
+  }
+  Result<json> MergePatch(const kube::ResourceType& type, const std::string&,
+                          const std::string& name, const json& patch, const std::string&) override {
+    json object = type.kind == kKind ? EndpointObject() : json::object();
+    object.merge_patch(patch);
+    QUERN_TRY(Write("patch", type, name, patch));
+    object["metadata"]["resourceVersion"] = "6";
+    return object;
+  }
+  Status Delete(const kube::ResourceType& type, const std::string&, const std::string& name,
+                const kube::DeleteOptions&) override {
+    QUERN_TRY(Write("delete", type, name, {}));
+    return {};
+  }
+
+  std::vector<std::string> writes;
+  std::vector<json> bodies;
+  std::function<void()> on_write = [] {};
+
+ private:
+  Result<json> Write(const char* verb, const kube::ResourceType& type, const std::string& name,
+                     const json& body) {
+    if (type.kind == "Event") return body;
+    writes.push_back(fmt::format("{} {}/{}", verb, type.kind, name));
+    bodies.push_back(body);
+    on_write();
+    return body;
+  }
+};
+
+class EndpointReconcilerTest : public ::testing::Test {
+ protected:
+  EndpointReconcilerTest() : children_(std::size(kChildKinds)) {
+    stores_.endpoints = &endpoints_;
+    stores_.pods = &pods_;
+    for (Store& store : children_) stores_.children.push_back(&store);
+    clock_.Advance(ParseTime("2026-01-01T00:10:00Z")->time_since_epoch());
+  }
+  Result<Action> Reconcile(const json& object) {
+    endpoints_.Put(object);
+    EndpointReconciler reconciler(client_, stores_, board_, events_, metrics_, options_);
+    return reconciler.Reconcile({"ns", "a"}, {clock_, stop_.get_token(), 0});
+  }
+
+  Store endpoints_, pods_;
+  std::vector<Store> children_;
+  Stores stores_;
+  ScalingBoard board_;
+  OperatorMetrics metrics_{"test"};
+  RecordingClient client_;
+  EventRecorder events_{client_, {}};
+  ResourceOptions options_ = TestOptions();
+  ManualClock clock_;
+  std::stop_source stop_;
+};
+
+TEST_F(EndpointReconcilerTest, MakesAllObjectsAndTellsTheStatus) {
+  ASSERT_TRUE(Reconcile(EndpointObject()));
+  EXPECT_THAT(client_.writes,
+              ::testing::ElementsAre("patch InferenceEndpoint/a", "apply ServiceAccount/a",
+                                     "apply Service/a", "apply NetworkPolicy/a",
+                                     "apply PodDisruptionBudget/a", "apply Deployment/a-cpu",
+                                     "status InferenceEndpoint/a"));
+  EXPECT_EQ(client_.bodies[0]["metadata"]["finalizers"], json::array({kFinalizer}));
+  EXPECT_FALSE(client_.bodies[0].contains("spec"));
+}
+
+TEST_F(EndpointReconcilerTest, OnceAskedToStopItBeginsNoFurtherWrite) {
+  for (size_t writes = 0; writes < 7; ++writes) {
+    client_.writes.clear();
+    stop_ = std::stop_source();
+    if (writes == 0) stop_.request_stop();
+    client_.on_write = [&] {
+      if (client_.writes.size() == writes) stop_.request_stop();
+    };
+    const auto result = Reconcile(EndpointObject());
+    ASSERT_FALSE(result) << writes;
+    EXPECT_EQ(result.error().code, ErrorCode::kCancelled);
+    EXPECT_EQ(client_.writes.size(), writes);
+  }
+}
+
+}  // namespace
+}  // namespace quern::control
