@@ -320,8 +320,8 @@ Result<InferenceEndpoint> ParseEndpoint(const nlohmann::json& object) {
   QUERN_TRY(ReadHardware(*spec, out.hardware));
   QUERN_TRY(ReadScaling(*spec, out));
   if (const json* rollout = Member(*spec, "rollout")) {
-    QUERN_TRY(ReadDuration(*rollout, "drainTimeout", "spec.rollout.drainTimeout", 1, 3600,
-                           out.drain_timeout));
+    QUERN_TRY(ReadDuration(*rollout, "drainTimeout", "spec.rollout.drainTimeout", 1,
+                           kMaxDrainTimeout.count(), out.drain_timeout));
   }
   return out;
 }

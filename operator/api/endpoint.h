@@ -26,6 +26,7 @@ inline constexpr char kFieldOwner[] = "quern-operator";
 inline constexpr char kEndpointLabel[] = "serving.quern.dev/endpoint";
 inline constexpr char kVariantLabel[] = "serving.quern.dev/variant";
 inline constexpr char kGpuResource[] = "nvidia.com/gpu";
+inline constexpr std::chrono::seconds kMaxDrainTimeout{3600};
 
 // Where a model lies.
 struct ModelUri {

@@ -9,6 +9,7 @@
 #include "operator/api/json.h"
 #include "operator/api/quantity.h"
 #include "operator/reconcilers/resource_types.h"
+#include "operator/resources/children.h"
 
 namespace quern::control {
 namespace {
@@ -253,12 +254,9 @@ Result<Action> EndpointReconciler::ReconcileDeletion(Writes& writes, const Obser
   board_.Forget({e.ns, e.name});
   metrics_.ForgetEndpoint(e.ns, e.name);
   if (!HasFinalizer(e)) return Action::Await();
-  // The pods' own grace period, as the Deployment was made with it.
-  std::chrono::seconds grace = 30s;
-  for (const json& pod : observed.pods) {
-    grace = std::max(grace, std::chrono::seconds(
-                                IntAt(pod, {"spec", "terminationGracePeriodSeconds"}).value_or(0)));
-  }
+  // The grace period that the pods were made with, as the spec has it: theirs can be anybody's.
+  const std::chrono::seconds grace =
+      GracePeriod(observed.spec_error ? kMaxDrainTimeout : e.drain_timeout);
   const DeletionPlan plan = PlanDeletion(observed, grace + kDeletionSlack);
   for (const PlannedDelete& planned : plan.deletes) QUERN_TRY(Delete(writes, e, planned));
   if (!plan.done) return Action::RequeueAfter(5s);

@@ -20,6 +20,17 @@ bool IsControlledBy(const json& object, const InferenceEndpoint& endpoint) {
   return owner && owner->uid == endpoint.uid && kube::ObjectNamespace(object) == endpoint.ns;
 }
 
+bool IsPodOf(const json& pod, const InferenceEndpoint& endpoint) {
+  if (kube::ObjectNamespace(pod) != endpoint.ns) return false;
+  const auto owner = kube::ControllerOf(pod);
+  if (!owner || owner->kind != "ReplicaSet" || owner->api_version != "apps/v1") return false;
+  // Named ENDPOINT-VARIANT-HASH. The variant may be one that the spec does not name any more.
+  const std::string variant = kube::ObjectLabel(pod, kVariantLabel);
+  const std::string deployment = endpoint.name + "-" + variant + "-";
+  return !variant.empty() && owner->name.starts_with(deployment) &&
+         owner->name.find('-', deployment.size()) == std::string::npos;
+}
+
 Result<Observed> Observe(const json& object, const Stores& stores, const ScalingBoard& board,
                          WallTime now) {
   Observed out;
@@ -39,7 +50,7 @@ Result<Observed> Observe(const json& object, const Stores& stores, const Scaling
     }
   }
   for (const auto& pod : stores.pods->ListByLabel(kEndpointLabel, out.endpoint.name)) {
-    if (kube::ObjectNamespace(*pod) == out.endpoint.ns) out.pods.push_back(*pod);
+    if (IsPodOf(*pod, out.endpoint)) out.pods.push_back(*pod);
   }
   out.scaling = board.Get({out.endpoint.ns, out.endpoint.name}, out.endpoint.uid);
   return out;

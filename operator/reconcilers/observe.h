@@ -24,7 +24,7 @@ struct Observed {
   InferenceEndpoint endpoint;
   std::optional<Error>
       spec_error;  // the spec cannot be read: endpoint has only metadata and status
-  json object;     // the endpoint as it came, for events
+  json object;                              // the endpoint as it came, for events
   std::vector<std::vector<json>> children;  // owned objects, by kChildTypes
   std::vector<json> pods;
   std::optional<ScalingReport> scaling;
@@ -38,6 +38,10 @@ struct Observed {
 // Whether the object's controller is this very endpoint. Anybody can write our uid into an object
 // of another namespace, or as one owner among several: such an object is not ours.
 bool IsControlledBy(const json& object, const InferenceEndpoint& endpoint);
+
+// Whether the pod was made for the endpoint: by a ReplicaSet of one of its Deployments. Labels
+// alone do not say so: whoever may create pods could have one hold up a deletion, or be scaled on.
+bool IsPodOf(const json& pod, const InferenceEndpoint& endpoint);
 
 // `object` is the endpoint as last known. Error: kInvalidArgument when it has no name or namespace.
 Result<Observed> Observe(const json& object, const Stores& stores, const ScalingBoard& board,

@@ -1,5 +1,6 @@
 #pragma once
 
+#include <chrono>
 #include <cstdint>
 #include <string>
 #include <vector>
@@ -19,6 +20,9 @@ inline constexpr char kContainerName[] = "quern-serve";
 
 // "smollm2-cpu": at most 40 + 1 + 20 characters, by the schema.
 std::string DeploymentName(const InferenceEndpoint& endpoint, const HardwareVariant& variant);
+
+// What the pods get to stop in: from the drain timeout, with time for what comes before and after.
+std::chrono::seconds GracePeriod(std::chrono::seconds drain_timeout);
 
 // The variant's Deployment with `replicas` replicas.
 nlohmann::json MakeDeployment(const InferenceEndpoint& endpoint, const HardwareVariant& variant,

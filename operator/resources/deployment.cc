@@ -138,19 +138,18 @@ json MakePodSpec(const InferenceEndpoint& e, const HardwareVariant& variant,
     volumes.push_back(
         {{"name", "shm"}, {"emptyDir", {{"medium", "Memory"}, {"sizeLimit", "1Gi"}}}});
   }
-  json spec = {
-      {"serviceAccountName", e.name},
-      {"automountServiceAccountToken", false},
-      {"enableServiceLinks", false},
-      {"terminationGracePeriodSeconds", e.drain_timeout.count() + kPreStopSeconds + kExitSeconds},
-      {"securityContext",
-       {{"runAsNonRoot", true},
-        {"runAsUser", kUser},
-        {"runAsGroup", kUser},
-        {"fsGroup", kUser},
-        {"seccompProfile", {{"type", "RuntimeDefault"}}}}},
-      {"containers", json::array({MakeContainer(e, variant, model, options)})},
-      {"volumes", std::move(volumes)}};
+  json spec = {{"serviceAccountName", e.name},
+               {"automountServiceAccountToken", false},
+               {"enableServiceLinks", false},
+               {"terminationGracePeriodSeconds", GracePeriod(e.drain_timeout).count()},
+               {"securityContext",
+                {{"runAsNonRoot", true},
+                 {"runAsUser", kUser},
+                 {"runAsGroup", kUser},
+                 {"fsGroup", kUser},
+                 {"seccompProfile", {{"type", "RuntimeDefault"}}}}},
+               {"containers", json::array({MakeContainer(e, variant, model, options)})},
+               {"volumes", std::move(volumes)}};
   if (!variant.node_selector.empty()) spec["nodeSelector"] = ToObject(variant.node_selector);
   if (!variant.tolerations.empty()) spec["tolerations"] = variant.tolerations;
   for (const std::string& secret : e.runtime.image_pull_secrets) {
@@ -160,6 +159,10 @@ json MakePodSpec(const InferenceEndpoint& e, const HardwareVariant& variant,
 }
 
 }  // namespace
+
+std::chrono::seconds GracePeriod(std::chrono::seconds drain_timeout) {
+  return drain_timeout + std::chrono::seconds(kPreStopSeconds + kExitSeconds);
+}
 
 json MakeDeployment(const InferenceEndpoint& e, const HardwareVariant& variant, int64_t replicas,
                     const ResourceOptions& options) {

@@ -107,12 +107,17 @@ class World:
             "observedGeneration": generation, "replicas": replicas, "updatedReplicas": replicas,
             "readyReplicas": ready, "availableReplicas": ready}}, "status")
 
-    def pod(self, name: str, endpoint: str, status: dict):
-        """A pod of the endpoint as the kubelet would report it."""
+    def pod(self, name: str, endpoint: str, status: dict, owned: bool = True, grace: int | None = None):
+        """A pod of the endpoint as the kubelet would report it; not `owned`: one that only looks like it."""
         template = self.get("deployments", f"{endpoint}-cpu")["spec"]["template"]
         spec = {**template["spec"], "nodeName": "nowhere"}
+        if grace is not None:
+            spec["terminationGracePeriodSeconds"] = grace
+        owner = {"apiVersion": "apps/v1", "kind": "ReplicaSet", "name": f"{endpoint}-cpu-5d4f8c7b9", "uid": "of-a-replica-set",
+                 "controller": True}
         self.api.request("POST", self.path("pods"), {
-            "metadata": {"name": name, "labels": template["metadata"]["labels"]}, "spec": spec})
+            "metadata": {"name": name, "labels": template["metadata"]["labels"], "ownerReferences": [owner] if owned else []},
+            "spec": spec})
         self.patch("pods", name, {"status": status}, "status")
 
 

@@ -1,7 +1,7 @@
 """What others do to an endpoint's objects."""
 
 from conftest import wait
-from test_operator import metrics, serving
+from test_operator import LOADING, made, metrics, serving
 
 
 def deployment_writes(operator) -> int:
@@ -23,3 +23,12 @@ def test_resources_written_another_way_are_no_difference(world, operator):
         world.deployment_status("a-cpu", 1, ready)
         wait(lambda: world.endpoint("a")["status"].get("readyReplicas", 0) == ready, f"{ready} ready")
     assert deployment_writes(operator) == before
+
+
+def test_a_pod_that_only_looks_like_the_endpoints_does_not_hold_its_deletion_up(world, operator):
+    world.create("a")
+    made(world)
+    world.pod("b-1", "a", LOADING, owned=False, grace=1_000_000_000)
+    world.delete("inferenceendpoints", "a")
+    wait(lambda: not world.endpoint("a"), "the endpoint to go")
+    assert world.children("a") == {}

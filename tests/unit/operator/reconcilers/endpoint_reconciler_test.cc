@@ -98,5 +98,39 @@ TEST_F(EndpointReconcilerTest, OnceAskedToStopItBeginsNoFurtherWrite) {
   }
 }
 
+// Deleted ten minutes ago, with a pod that says that it may take years to stop.
+TEST_F(EndpointReconcilerTest, APodsOwnGracePeriodHoldsNoDeletionUp) {
+  json object = EndpointObject();
+  object["metadata"]["finalizers"] = json::array({kFinalizer});
+  object["metadata"]["deletionTimestamp"] = "2026-01-01T00:00:00Z";
+  json pod = OwnPod("a-1");
+  pod["spec"]["terminationGracePeriodSeconds"] = 1'000'000'000;
+  pods_.Put(pod);
+  ASSERT_TRUE(Reconcile(object));
+  ASSERT_FALSE(client_.writes.empty());
+  EXPECT_EQ(client_.writes.back(), "patch InferenceEndpoint/a");
+  EXPECT_EQ(client_.bodies.back()["metadata"]["finalizers"], json::array());
+}
+
+TEST_F(EndpointReconcilerTest, APodThatOnlyWearsTheLabelsHoldsNoDeletionUp) {
+  json object = EndpointObject();
+  object["metadata"]["finalizers"] = json::array({kFinalizer});
+  object["metadata"]["deletionTimestamp"] = "2026-01-01T00:09:59Z";
+  json pod = OwnPod("a-1");
+  pod["metadata"].erase("ownerReferences");
+  pods_.Put(pod);
+  ASSERT_TRUE(Reconcile(object));
+  EXPECT_THAT(client_.writes, ::testing::ElementsAre("patch InferenceEndpoint/a"));
+}
+
+TEST_F(EndpointReconcilerTest, AnOwnPodIsWaitedFor) {
+  json object = EndpointObject();
+  object["metadata"]["finalizers"] = json::array({kFinalizer});
+  object["metadata"]["deletionTimestamp"] = "2026-01-01T00:09:59Z";
+  pods_.Put(OwnPod("a-1"));
+  ASSERT_TRUE(Reconcile(object));
+  EXPECT_TRUE(client_.writes.empty());
+}
+
 }  // namespace
 }  // namespace quern::control

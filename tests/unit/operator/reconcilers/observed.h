@@ -27,6 +27,20 @@ inline json EndpointObject(const char* spec = R"({"model": {"uri": "file:///a.gg
           {"spec", json::parse(spec)}};
 }
 
+// A pod as the ReplicaSet of the endpoint's Deployment makes it.
+inline json OwnPod(const std::string& name) {
+  return {{"metadata",
+           {{"name", name},
+            {"namespace", "ns"},
+            {"uid", "uid-" + name},
+            {"labels", {{kEndpointLabel, "a"}, {kVariantLabel, "cpu"}}},
+            {"ownerReferences", json::array({{{"apiVersion", "apps/v1"},
+                                              {"kind", "ReplicaSet"},
+                                              {"name", "a-cpu-5d4f8c7b9"},
+                                              {"uid", "uid-of-ReplicaSet"},
+                                              {"controller", true}}})}}}};
+}
+
 // An endpoint whose objects do not exist yet.
 inline Observed NewlySeen(const char* spec = R"({"model": {"uri": "file:///a.gguf"}})") {
   Observed out;

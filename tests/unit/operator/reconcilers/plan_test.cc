@@ -103,6 +103,34 @@ TEST_F(ObserveTest, OnlyObjectsThatItControlsInItsNamespaceAreAnEndpointsOwn) {
   EXPECT_EQ(seen->children[1][0]["metadata"]["name"], "a");
 }
 
+TEST_F(ObserveTest, OnlyPodsThatItsReplicaSetsMadeAreAnEndpointsOwn) {
+  pods_.Put(OwnPod("own"));
+  json pod = OwnPod("of-a-variant-that-is-no-more");
+  pod["metadata"]["labels"][kVariantLabel] = "old-one";
+  pod["metadata"]["ownerReferences"][0]["name"] = "a-old-one-7c5b";
+  pods_.Put(pod);
+  pod = OwnPod("labels-only");
+  pod["metadata"].erase("ownerReferences");
+  pods_.Put(pod);
+  pod = OwnPod("of-another-endpoint");
+  pod["metadata"]["ownerReferences"][0]["name"] = "a-cpu-b-cpu-7c5b";
+  pods_.Put(pod);
+  pod = OwnPod("of-a-job");
+  pod["metadata"]["ownerReferences"][0]["kind"] = "Job";
+  pods_.Put(pod);
+  pod = OwnPod("of-two");
+  pod["metadata"]["ownerReferences"][0]["controller"] = false;
+  pods_.Put(pod);
+  pod = OwnPod("elsewhere");
+  pod["metadata"]["namespace"] = "elsewhere";
+  pods_.Put(pod);
+  const auto seen = Observe(EndpointObject(), stores_, board_, {});
+  ASSERT_TRUE(seen) << seen.error().message;
+  ASSERT_EQ(seen->pods.size(), 2u);
+  EXPECT_EQ(seen->pods[0]["metadata"]["name"], "of-a-variant-that-is-no-more");
+  EXPECT_EQ(seen->pods[1]["metadata"]["name"], "own");
+}
+
 TEST(PlanDeletion, TakesTheDeploymentFirstAndTheRestWhenNoPodIsLeft) {
   Observed seen = Made(NewlySeen(), 1, 1);
   seen.endpoint.deletion_timestamp = "2026-01-01T00:00:00Z";

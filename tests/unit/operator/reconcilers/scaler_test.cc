@@ -34,6 +34,7 @@ class ScalerTest : public ::testing::Test {
     pod["metadata"]["name"] = name;
     pod["metadata"]["labels"][kEndpointLabel] = endpoint;
     pod["metadata"]["uid"] = "uid-" + name;
+    pod.merge_patch(OwnPod(name));
     pod["status"]["conditions"][0]["status"] = ready ? "True" : "False";
     pods_.Put(pod);
   }
