@@ -4,6 +4,7 @@
 #include <cstdio>
 
 #include "operator/api/time.h"
+#include "operator/resources/image_policy.h"
 
 namespace quern::control {
 namespace {
@@ -14,7 +15,8 @@ constexpr char kDescription[] =
     "on the tokens asked of them.";
 
 constexpr char kFooter[] = R"(
-Every option can also be given in the environment: --serve-image is QUERN_SERVE_IMAGE, and so on.
+Every option can also be given in the environment: --serve-image is QUERN_SERVE_IMAGE, and so on; several values of
+one option with commas between them.
 
 Where the cluster is: --kubeconfig; without it the pod's own service account; outside a pod $KUBECONFIG.
 
@@ -38,6 +40,10 @@ std::string Finish(const std::string& ns, const std::string& volume, const std::
     auto parsed = ParseModelVolume(volume);
     if (!parsed) return "--allowed-model-volume: " + parsed.error().message;
     options.resources.model_volume = *parsed;
+  }
+  for (const std::string& prefix : options.resources.allowed_images) {
+    const Status checked = CheckImagePrefix(prefix);
+    if (!checked) return "--allowed-image: " + checked.error().message;
   }
   const auto duration = ParseDuration(interval);
   if (!duration || duration->count() < 1 || duration->count() > 60) {
@@ -83,6 +89,12 @@ CommandLine ParseCommandLine(int argc, const char* const* argv) {
       "QUERN_HEALTH_ADDRESS");
   add("--serve-image", options.resources.serve_image,
       "image of quern-serve for endpoints that name none", "QUERN_SERVE_IMAGE");
+  add("--allowed-image", options.resources.allowed_images,
+      "images that endpoints may name in spec.runtime.image, or what such begin with; can be given "
+      "several times; any image unless given",
+      "QUERN_ALLOWED_IMAGE")
+      ->allow_extra_args(false)
+      ->delimiter(',');
   add("--allowed-model-volume", volume,
       "where file:// models may come from: hostPath:/dir@/models or pvc:CLAIM@/models",
       "QUERN_ALLOWED_MODEL_VOLUME");

@@ -10,6 +10,7 @@
 #include "operator/api/quantity.h"
 #include "operator/reconcilers/resource_types.h"
 #include "operator/resources/children.h"
+#include "operator/resources/image_policy.h"
 
 namespace quern::control {
 namespace {
@@ -89,8 +90,13 @@ Result<Action> EndpointReconciler::Reconcile(const ObjectKey& key,
   QUERN_ASSIGN(Observed observed, Observe(*object, stores_, board_, context.clock.WallNow()));
   Writes writes(client_, context.stop);
   if (observed.endpoint.deleting()) return ReconcileDeletion(writes, observed);
+  if (!observed.spec_error) {
+    const Status allowed = CheckImage(observed.endpoint, options_);
+    if (!allowed) observed.spec_error = Problem{"ImageNotAllowed", allowed.error().message};
+  }
   if (observed.spec_error) {
-    spdlog::warn("endpoint={} cannot be read: {}", key.ToString(), observed.spec_error->message);
+    spdlog::warn("endpoint={} {}: {}", key.ToString(), observed.spec_error->reason,
+                 observed.spec_error->message);
     QUERN_TRY(WriteStatus(writes, observed, observed.endpoint.status.desired_replicas, {}));
     return Action::Await();
   }

@@ -40,7 +40,7 @@ Result<Observed> Observe(const json& object, const Stores& stores, const Scaling
   if (endpoint) {
     out.endpoint = std::move(*endpoint);
   } else {
-    out.spec_error = std::move(endpoint).error();
+    out.spec_error = Problem{"InvalidSpec", endpoint.error().message};
     QUERN_ASSIGN(out.endpoint, ParseEndpointMetadata(object));
   }
   for (const Store* store : stores.children) {

@@ -6,6 +6,7 @@
 
 #include "operator/api/endpoint.h"
 #include "operator/controller/store.h"
+#include "operator/reconcilers/diagnose.h"
 #include "operator/reconcilers/scaling_board.h"
 
 namespace quern::control {
@@ -22,8 +23,9 @@ struct Stores {
 // Everything that a reconcile decides on, read at one moment. No I/O behind it.
 struct Observed {
   InferenceEndpoint endpoint;
-  std::optional<Error>
-      spec_error;  // the spec cannot be read: endpoint has only metadata and status
+  // Why nothing is done for it. The spec cannot be read (InvalidSpec): endpoint has only metadata
+  // and status; or it asks for what the administrator does not allow.
+  std::optional<Problem> spec_error;
   json object;                              // the endpoint as it came, for events
   std::vector<std::vector<json>> children;  // owned objects, by kChildTypes
   std::vector<json> pods;

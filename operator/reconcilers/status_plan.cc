@@ -157,10 +157,10 @@ StatusPlan PlanStatus(const Observed& o, int64_t desired, const std::vector<Prob
   EndpointStatus& status = plan.status;
   status.observed_generation = e.generation;
   if (o.spec_error) {
-    // The schema lets no such spec in, but an older schema may have.
+    // Not readable (the schema lets no such spec in, but an older one may have), or not allowed.
     Conditions conditions(status, e.generation, o.now);
-    conditions.Set("Ready", false, "InvalidSpec", o.spec_error->message);
-    conditions.Set("Degraded", true, "InvalidSpec", o.spec_error->message);
+    conditions.Set("Ready", false, o.spec_error->reason, o.spec_error->message);
+    conditions.Set("Degraded", true, o.spec_error->reason, o.spec_error->message);
     PlanEvents(e.status, plan);
     return plan;
   }

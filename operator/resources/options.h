@@ -2,6 +2,7 @@
 
 #include <optional>
 #include <string>
+#include <vector>
 
 #include "runtime/base/result.h"
 
@@ -22,7 +23,8 @@ Result<AllowedModelVolume> ParseModelVolume(const std::string& text);
 
 // What the operator's configuration adds to every endpoint's objects.
 struct ResourceOptions {
-  std::string serve_image;  // for endpoints that name none
+  std::string serve_image;                  // for endpoints that name none
+  std::vector<std::string> allowed_images;  // what they may name (image_policy.h); empty: any image
   std::optional<AllowedModelVolume> model_volume;
   std::string operator_namespace = "quern";  // may scrape the pods' administrative port
   std::string cluster_domain = "cluster.local";

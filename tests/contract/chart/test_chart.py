@@ -107,6 +107,8 @@ def test_with_a_watched_namespace_nothing_is_cluster_wide(helm):
     ("models.volume.persistentVolumeClaim=weights", "--allowed-model-volume=pvc:weights@/models"),
     ("image.serve.tag=abc", "--serve-image=localhost/quern/serve:abc"),
     ("operator.logLevel=debug", "--log-level=debug"),
+    ("operator.allowedImages={r.example/a/,r.example/b}", "--allowed-image=r.example/a/"),
+    ("operator.allowedImages={r.example/a/,r.example/b}", "--allowed-image=r.example/b"),
 ])
 def test_a_value_becomes_the_operator_s_argument(helm, setting, argument):
     assert argument in helm.render(setting)[OPERATOR]["spec"]["template"]["spec"]["containers"][0]["args"]
@@ -127,6 +129,8 @@ def test_prometheus_finds_the_operator_by_its_annotations(helm):
     ("models.volume.hostPath=relative", "hostPath"),
     ("models.volume.hostPath=/a,models.volume.persistentVolumeClaim=b", "volume"),
     ("operator.securityContext.runAsUser=0", "runAsUser"),
+    ("operator.allowedImages=a", "allowedImages"),
+    ("operator.allowedImages={a b}", "allowedImages"),
     ("misspelt=1", "misspelt"),
     ("operator.replicas=2,operator.leaderElection=false", "leaderElection"),
 ])

@@ -1,4 +1,4 @@
-"""What others do to an endpoint's objects."""
+"""What others do to an endpoint's objects, and what an endpoint may not ask for."""
 
 from conftest import wait
 from test_operator import LOADING, made, metrics, serving
@@ -29,6 +29,26 @@ def test_a_pod_that_only_looks_like_the_endpoints_does_not_hold_its_deletion_up(
     world.create("a")
     made(world)
     world.pod("b-1", "a", LOADING, owned=False, grace=1_000_000_000)
+    world.delete("inferenceendpoints", "a")
+    wait(lambda: not world.endpoint("a"), "the endpoint to go")
+    assert world.children("a") == {}
+
+
+def test_an_image_that_is_not_allowed_gets_nothing_and_is_told_so(world, start):
+    start("--namespace", world.namespace, "--allowed-image", "registry.example/team/", "--allowed-image", "registry.example/b")
+    world.create("a", runtime={"image": "registry.example/b-evil:1"})
+    for kind in ("Ready", "Degraded"):
+        condition = wait(lambda: world.condition("a", kind), lambda: world.endpoint("a"))
+        assert condition["reason"] == "ImageNotAllowed"
+        for words in ("spec.runtime.image: 'registry.example/b-evil:1'", "registry.example/team/, registry.example/b"):
+            assert words in condition["message"]
+    assert world.children("a") == {}
+    world.patch("inferenceendpoints", "a", {"spec": {"runtime": {"image": "registry.example/b:1"}}})
+    serving(world)
+    world.patch("inferenceendpoints", "a", {"spec": {"runtime": {"image": "evil"}}})
+    wait(lambda: world.condition("a", "Ready").get("reason") == "ImageNotAllowed", lambda: world.endpoint("a"))
+    template = world.get("deployments", "a-cpu")["spec"]["template"]["spec"]
+    assert template["containers"][0]["image"] == "registry.example/b:1"
     world.delete("inferenceendpoints", "a")
     wait(lambda: not world.endpoint("a"), "the endpoint to go")
     assert world.children("a") == {}

@@ -131,6 +131,8 @@ def test_without_a_cluster_it_says_what_to_give(program):
 def test_mistakes_end_with_2_and_name_the_option(program):
     for arguments, words in ((["--nonsense"], "nonsense"), (["--serve-image", ""], "--serve-image"),
                              (["--serve-image", "x", "--allowed-model-volume", "/models"], "--allowed-model-volume"),
+                             (["--serve-image", "x", "--allowed-image", ""], "--allowed-image"),
+                             (["--serve-image", "x", "--allowed-image", "r/a", "--allowed-image", "r/b c"], "'r/b c'"),
                              (["--serve-image", "x", "--scrape-interval", "5"], "--scrape-interval"),
                              (["--serve-image", "x", "--kubeconfig", "/nowhere"], "/nowhere"),
                              (["--serve-image", "x", "--log-level", "loud"], "loud")):
@@ -151,3 +153,6 @@ def test_every_option_can_come_from_the_environment(program):
     done = run(program, QUERN_SERVE_IMAGE="x", QUERN_KUBECONFIG="/nowhere/env")
     assert done.returncode == 2
     assert "/nowhere/env" in done.stderr
+    done = run(program, QUERN_SERVE_IMAGE="x", QUERN_ALLOWED_IMAGE="registry.example/a,registry.example/b c")
+    assert done.returncode == 2
+    assert "--allowed-image: 'registry.example/b c'" in done.stderr

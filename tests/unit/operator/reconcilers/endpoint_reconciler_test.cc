@@ -98,6 +98,19 @@ TEST_F(EndpointReconcilerTest, OnceAskedToStopItBeginsNoFurtherWrite) {
   }
 }
 
+TEST_F(EndpointReconcilerTest, ForAnImageThatIsNotAllowedItMakesNothingAndSaysWhy) {
+  options_.allowed_images = {"r.example/team/"};
+  ASSERT_TRUE(
+      Reconcile(EndpointObject(R"({"model": {"uri": "file:///a"}, "runtime": {"image": "x:1"}})")));
+  ASSERT_THAT(client_.writes, ::testing::ElementsAre("status InferenceEndpoint/a"));
+  for (const json& condition : client_.bodies[0]["status"]["conditions"]) {
+    EXPECT_EQ(condition["reason"], "ImageNotAllowed");
+    EXPECT_THAT(condition["message"].get<std::string>(),
+                ::testing::AllOf(::testing::HasSubstr("spec.runtime.image: 'x:1'"),
+                                 ::testing::HasSubstr("r.example/team/")));
+  }
+}
+
 // Deleted ten minutes ago, with a pod that says that it may take years to stop.
 TEST_F(EndpointReconcilerTest, APodsOwnGracePeriodHoldsNoDeletionUp) {
   json object = EndpointObject();

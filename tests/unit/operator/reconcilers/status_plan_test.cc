@@ -137,7 +137,7 @@ TEST(PlanStatus, AnAutoscalerThatSeesNothingSaysSoAtOnce) {
 
 TEST(PlanStatus, ASpecThatCannotBeReadIsReported) {
   Observed seen = NewlySeen();
-  seen.spec_error = MakeError(ErrorCode::kInvalidArgument, "spec.model.uri: bad");
+  seen.spec_error = Problem{"InvalidSpec", "spec.model.uri: bad"};
   const StatusPlan plan = Plan(seen, 0);
   EXPECT_EQ(Of(plan.status, "Ready").reason, "InvalidSpec");
   EXPECT_EQ(Of(plan.status, "Degraded").message, "spec.model.uri: bad");
