@@ -104,8 +104,8 @@ Result<Action> EndpointReconciler::Reconcile(const ObjectKey& key,
 }
 
 Result<Action> EndpointReconciler::ReconcileLive(Writes& writes, Observed observed) {
+  QUERN_TRY(Prepare(writes, observed));
   const InferenceEndpoint& e = observed.endpoint;
-  if (!HasFinalizer(e)) QUERN_TRY(SetFinalizer(writes, e, true));
   const int64_t desired = DesiredReplicas(observed);
   // The decision is written before it is carried out: killed in between, the next process goes on
   // from it.
@@ -122,20 +122,38 @@ Result<Action> EndpointReconciler::ReconcileLive(Writes& writes, Observed observ
   return Action::RequeueAfter(refused.empty() ? kFigureInterval : 60s);
 }
 
-Status EndpointReconciler::SetFinalizer(Writes& writes, const InferenceEndpoint& e, bool wanted) {
+Status EndpointReconciler::Prepare(Writes& writes, Observed& observed) {
+  InferenceEndpoint& e = observed.endpoint;
+  json patch = json::object();
+  if (!HasFinalizer(e)) {
+    json finalizers = e.finalizers;
+    finalizers.push_back(kFinalizer);
+    patch["metadata"]["finalizers"] = std::move(finalizers);
+  }
+  if (e.scaling.mode == ScalingSpec::Mode::kExternal && !e.external_replicas) {
+    e.external_replicas = DesiredReplicas(observed);
+    patch["spec"]["replicas"] = *e.external_replicas;
+  }
+  if (patch.empty()) return {};
+  // With its version: a number that was written meanwhile stays.
+  patch["metadata"]["resourceVersion"] = e.resource_version;
+  patch["metadata"]["uid"] = e.uid;
+  QUERN_ASSIGN(json written, writes.MergePatch(kEndpointType, e.ns, e.name, patch));
+  e.generation = kube::ObjectGeneration(written);
+  Remember(e, std::move(written));
+  return {};
+}
+
+Status EndpointReconciler::DropFinalizer(Writes& writes, const InferenceEndpoint& e) {
   json finalizers = json::array();
   for (const std::string& name : e.finalizers) {
     if (name != kFinalizer) finalizers.push_back(name);
   }
-  if (wanted) finalizers.push_back(kFinalizer);
   const json patch = {
       {"metadata",
        {{"finalizers", finalizers}, {"resourceVersion", e.resource_version}, {"uid", e.uid}}}};
   auto patched = writes.MergePatch(kEndpointType, e.ns, e.name, patch);
-  if (!patched) {
-    if (!wanted && patched.error().code == ErrorCode::kNotFound) return {};
-    return std::move(patched).error();
-  }
+  if (!patched && patched.error().code != ErrorCode::kNotFound) return std::move(patched).error();
   return {};
 }
 
@@ -249,10 +267,14 @@ Status EndpointReconciler::WriteStatus(Writes& writes, Observed& observed, int64
     }
   }
   e.status = plan.status;
-  e.resource_version = kube::ObjectResourceVersion(*written);
-  std::lock_guard lock(mutex_);
-  written_[{e.ns, e.name}] = std::move(*written);
+  Remember(e, std::move(*written));
   return {};
+}
+
+void EndpointReconciler::Remember(InferenceEndpoint& e, json written) {
+  e.resource_version = kube::ObjectResourceVersion(written);
+  std::lock_guard lock(mutex_);
+  written_[{e.ns, e.name}] = std::move(written);
 }
 
 Result<Action> EndpointReconciler::ReconcileDeletion(Writes& writes, const Observed& observed) {
@@ -273,7 +295,7 @@ Result<Action> EndpointReconciler::ReconcileDeletion(Writes& writes, const Obser
             "{} pods are still there after their grace period; Kubernetes removes them when it can",
             observed.pods.size()));
   }
-  QUERN_TRY(SetFinalizer(writes, e, false));
+  QUERN_TRY(DropFinalizer(writes, e));
   spdlog::info("endpoint={} deleted", e.key());
   return Action::Await();
 }

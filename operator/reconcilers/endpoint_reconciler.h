@@ -29,14 +29,18 @@ class EndpointReconciler {
   // Errors are those of API calls; the runner tries again with back-off.
   Result<Action> Reconcile(const ObjectKey& key, const ReconcileContext& context);
 
-  // The endpoint as last known: the store's, or what our own last write to its status returned, if
-  // that is newer.
+  // The endpoint as last known: the store's, or what our own last write to it returned, if that is
+  // newer.
   std::optional<json> Latest(const ObjectKey& key);
 
  private:
   Result<Action> ReconcileLive(Writes& writes, Observed observed);
   Result<Action> ReconcileDeletion(Writes& writes, const Observed& observed);
-  Status SetFinalizer(Writes& writes, const InferenceEndpoint& endpoint, bool wanted);
+  // What an endpoint needs before anything is made for it: the finalizer, and in external mode a
+  // first number of replicas, without which the scale subresource cannot be read. One write at
+  // most; whoever scales it writes spec.replicas from then on.
+  Status Prepare(Writes& writes, Observed& observed);
+  Status DropFinalizer(Writes& writes, const InferenceEndpoint& endpoint);
   // Applies what is to be applied; what the API server refuses for good comes back as problems.
   Status ApplyChildren(Writes& writes, const Observed& observed, const ChildPlan& plan,
                        std::vector<Problem>& refused);
@@ -48,6 +52,8 @@ class EndpointReconciler {
   // Writes the status if it differs, tells the events, and makes `observed` know of it.
   Status WriteStatus(Writes& writes, Observed& observed, int64_t desired,
                      const std::vector<Problem>& refused);
+  // The API server's answer to a write of the endpoint, until the store has heard of it.
+  void Remember(InferenceEndpoint& endpoint, json written);
   void TellDrift(const Observed& observed, const std::string& kind, const std::string& name);
   void Report(const Observed& observed, int64_t desired);
 
@@ -58,7 +64,7 @@ class EndpointReconciler {
   OperatorMetrics& metrics_;
   const ResourceOptions options_;
   std::mutex mutex_;
-  std::map<ObjectKey, json> written_;  // what status writes returned, until the store has caught up
+  std::map<ObjectKey, json> written_;  // what Remember was given
 };
 
 }  // namespace quern::control

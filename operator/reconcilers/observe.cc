@@ -61,8 +61,9 @@ int64_t DesiredReplicas(const Observed& observed) {
   const auto limit = [&](int64_t replicas) {
     return std::clamp(replicas, e.scaling.min_replicas, e.scaling.max_replicas);
   };
-  if (e.scaling.mode == ScalingSpec::Mode::kExternal) return limit(e.external_replicas.value_or(0));
-  if (observed.scaling && observed.scaling->decision)
+  const bool external = e.scaling.mode == ScalingSpec::Mode::kExternal;
+  if (external && e.external_replicas) return limit(*e.external_replicas);
+  if (!external && observed.scaling && observed.scaling->decision)
     return limit(observed.scaling->decision->replicas);
   if (e.status.desired_replicas > 0) return limit(e.status.desired_replicas);
   for (const json& deployment : observed.deployments()) {

@@ -49,8 +49,8 @@ bool IsPodOf(const json& pod, const InferenceEndpoint& endpoint);
 Result<Observed> Observe(const json& object, const Stores& stores, const ScalingBoard& board,
                          WallTime now);
 
-// How many replicas to ask for: from outside in external mode, fixed when minReplicas =
-// maxReplicas, else the last decision; after a restart the one in the status, before any decision
+// How many replicas to ask for: in external mode what was written from outside, else the last
+// decision; after a restart, and before anybody has written, the one in the status, without that
 // what the Deployment has, and minReplicas at first. Always within the limits.
 int64_t DesiredReplicas(const Observed& observed);
 

@@ -265,13 +265,18 @@ def test_deletion_waits_for_the_pods_and_leaves_nothing_behind(world, operator):
 
 
 def test_external_mode_follows_the_scale_subresource(world, operator):
-    world.create("a", scaling={"mode": "external", "maxReplicas": 4})
+    world.create("a", scaling={"mode": "external", "minReplicas": 2, "maxReplicas": 4})
     made(world)
+    # An autoscaler reads before it writes; the API server answers only where spec.replicas is there.
+    path = world.path("inferenceendpoints", "a") + "/scale"
+    assert world.api.get(path)["spec"]["replicas"] == 2
+    assert world.get("deployments", "a-cpu")["spec"]["replicas"] == 2
     world.patch("inferenceendpoints", "a", {"spec": {"replicas": 3}}, "scale")
     wait(lambda: world.get("deployments", "a-cpu")["spec"]["replicas"] == 3, "3 replicas")
     world.deployment_status("a-cpu", 3, 2)
     scale = wait(lambda: (lambda s: s if s["status"]["replicas"] == 3 else None)(
-        world.api.get(world.path("inferenceendpoints", "a") + "/scale")), "the scale's status")
+        world.api.get(path)), "the scale's status")
+    assert scale["spec"]["replicas"] == 3  # the operator has left it alone
     assert scale["status"]["selector"] == "app.kubernetes.io/name=quern-serve,serving.quern.dev/endpoint=a"
     wait(lambda: world.condition("a", "ScalingActive").get("reason") == "External", "ScalingActive=External")
 

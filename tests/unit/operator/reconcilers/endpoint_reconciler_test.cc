@@ -111,6 +111,29 @@ TEST_F(EndpointReconcilerTest, ForAnImageThatIsNotAllowedItMakesNothingAndSaysWh
   }
 }
 
+TEST_F(EndpointReconcilerTest, InExternalModeItWritesTheFirstNumberOfReplicasAndNoOther) {
+  json object = EndpointObject(
+      R"({"model": {"uri": "file:///a"}, "scaling": {"mode": "external", "minReplicas": 2, "maxReplicas": 5}})");
+  ASSERT_TRUE(Reconcile(object));
+  EXPECT_EQ(client_.bodies[0]["spec"], json({{"replicas", 2}}));
+  EXPECT_EQ(client_.bodies[0]["metadata"]["resourceVersion"], "5");
+  EXPECT_EQ(client_.bodies[5]["spec"]["replicas"], 2);  // the Deployment's
+  client_.writes.clear();
+  object["metadata"]["finalizers"] = json::array({kFinalizer});
+  object["metadata"]["resourceVersion"] = "7";
+  object["spec"]["replicas"] = 4;
+  ASSERT_TRUE(Reconcile(object));
+  EXPECT_EQ(client_.writes[0], "apply ServiceAccount/a");
+}
+
+TEST_F(EndpointReconcilerTest, OneThatComesFromBuiltinModeKeepsItsReplicas) {
+  json object = EndpointObject(
+      R"({"model": {"uri": "file:///a"}, "scaling": {"mode": "external", "maxReplicas": 5}})");
+  object["status"]["desiredReplicas"] = 3;
+  ASSERT_TRUE(Reconcile(object));
+  EXPECT_EQ(client_.bodies[0]["spec"]["replicas"], 3);
+}
+
 // Deleted ten minutes ago, with a pod that says that it may take years to stop.
 TEST_F(EndpointReconcilerTest, APodsOwnGracePeriodHoldsNoDeletionUp) {
   json object = EndpointObject();

@@ -184,8 +184,14 @@ TEST(DesiredReplicas, InExternalModeIsWhatTheScaleSubresourceSays) {
   EXPECT_EQ(DesiredReplicas(seen), 3);
   seen.endpoint.external_replicas = 8;
   EXPECT_EQ(DesiredReplicas(seen), 4);
+  // Nobody has written yet: what there is, and not what was decided in the other mode.
   seen.endpoint.external_replicas.reset();
   EXPECT_EQ(DesiredReplicas(seen), 1);
+  seen.endpoint.status.desired_replicas = 3;
+  seen.scaling.emplace();
+  seen.scaling->decision.emplace();
+  seen.scaling->decision->replicas = 4;
+  EXPECT_EQ(DesiredReplicas(seen), 3);
 }
 
 }  // namespace
