@@ -6,6 +6,7 @@
 #include "operator/kube/object.h"
 #include "operator/reconcilers/resource_types.h"
 #include "operator/resources/children.h"
+#include "operator/resources/foreign.h"
 #include "operator/resources/spec_hash.h"
 
 namespace quern::control {
@@ -25,6 +26,25 @@ PlannedDelete DeleteOf(size_t type, const json& object) {
   return {type, kube::ObjectName(object), kube::ObjectUid(object)};
 }
 
+PlannedPatch PatchOf(size_t type, const json& object, json patch, PlannedPatch::Why why) {
+  patch["metadata"]["uid"] = kube::ObjectUid(object);
+  patch["metadata"]["resourceVersion"] = kube::ObjectResourceVersion(object);
+  return {type, kube::ObjectName(object), std::move(patch), why};
+}
+
+// An object that has been made, and has the hash of what is wanted: is it still like that?
+void PlanDrift(size_t type, const json& live, json wanted, ChildPlan& plan) {
+  const bool covered = Covers(live, wanted);
+  json patch = MergePatchBetween(live, WithoutForeign(live, wanted));
+  if (!patch.empty()) {
+    plan.patches.push_back(PatchOf(type, live, std::move(patch), PlannedPatch::Why::kDrift));
+  }
+  // Also where the patch alone would do: what it put back is the apply's to own.
+  if (!covered) {
+    plan.applies.push_back({type, std::move(wanted), PlannedApply::Why::kDrift});
+  }
+}
+
 }  // namespace
 
 ChildPlan PlanChildren(const Observed& o, int64_t desired, const ResourceOptions& options) {
@@ -40,8 +60,8 @@ ChildPlan PlanChildren(const Observed& o, int64_t desired, const ResourceOptions
       plan.applies.push_back({type, std::move(wanted), PlannedApply::Why::kCreate});
     } else if (SpecHashOf(*live) != SpecHashOf(wanted)) {
       plan.applies.push_back({type, std::move(wanted), PlannedApply::Why::kChange});
-    } else if (!Covers(*live, wanted)) {
-      plan.applies.push_back({type, std::move(wanted), PlannedApply::Why::kDrift});
+    } else {
+      PlanDrift(type, *live, std::move(wanted), plan);
     }
   }
   for (const json& deployment : o.deployments()) {

@@ -17,6 +17,16 @@ struct PlannedApply {
   Why why = Why::kCreate;
 };
 
+// A merge patch for what an apply cannot do: to take away what somebody added. It names the uid and the version that it is for,
+// so that it fails (kConflict) where the object has changed since.
+struct PlannedPatch {
+  enum class Why { kDrift, kReplaced };
+  size_t type = 0;
+  std::string name;
+  json patch;
+  Why why = Why::kDrift;
+};
+
 struct PlannedDelete {
   size_t type = 0;
   std::string name;
@@ -25,6 +35,7 @@ struct PlannedDelete {
 
 // What has to be done to the endpoint's objects. Pure.
 struct ChildPlan {
+  std::vector<PlannedPatch> patches;  // first
   std::vector<PlannedApply> applies;
   std::vector<PlannedDelete> deletes;  // Deployments of variants that are no more
 };

@@ -50,6 +50,13 @@ bool HasFinalizer(const InferenceEndpoint& e) {
   return std::find(e.finalizers.begin(), e.finalizers.end(), kFinalizer) != e.finalizers.end();
 }
 
+// Whether what follows the patch is a part of the same correction, and has been told of.
+bool IsPatched(const ChildPlan& plan, size_t type, const std::string& name) {
+  return std::any_of(plan.patches.begin(), plan.patches.end(), [&](const PlannedPatch& patch) {
+    return patch.type == type && patch.name == name && patch.why == PlannedPatch::Why::kDrift;
+  });
+}
+
 }  // namespace
 
 EndpointReconciler::EndpointReconciler(kube::Client& client, Stores stores, ScalingBoard& board,
@@ -114,6 +121,7 @@ Result<Action> EndpointReconciler::ReconcileLive(Writes& writes, Observed observ
   }
   const ChildPlan plan = PlanChildren(observed, desired, options_);
   std::vector<Problem> refused;
+  QUERN_TRY(PatchChildren(writes, observed, plan, refused));
   QUERN_TRY(ApplyChildren(writes, observed, plan, refused));
   for (const PlannedDelete& planned : plan.deletes) QUERN_TRY(Delete(writes, e, planned));
   QUERN_TRY(WriteStatus(writes, observed, desired, refused));
@@ -157,6 +165,30 @@ Status EndpointReconciler::DropFinalizer(Writes& writes, const InferenceEndpoint
   return {};
 }
 
+Status EndpointReconciler::PatchChildren(Writes& writes, const Observed& observed,
+                                         const ChildPlan& plan, std::vector<Problem>& refused) {
+  const InferenceEndpoint& e = observed.endpoint;
+  for (const PlannedPatch& planned : plan.patches) {
+    const kube::ResourceType& type = *kChildTypes[planned.type];
+    auto patched = writes.MergePatch(type, e.ns, planned.name, planned.patch);
+    if (!patched) {
+      if (!IsRefusal(patched.error().code)) return std::move(patched).error();
+      spdlog::warn("endpoint={} {}", e.key(), patched.error().message);
+      refused.push_back({"ApplyRefused", patched.error().message});
+      continue;
+    }
+    // An admission webhook may have put back what was taken away.
+    const json& version = planned.patch["metadata"]["resourceVersion"];
+    if (version == kube::ObjectResourceVersion(*patched)) continue;
+    const bool drift = planned.why == PlannedPatch::Why::kDrift;
+    metrics_.Applied(type.kind, drift ? "drift" : "changed");
+    spdlog::info("endpoint={} {} {} {}", e.key(), drift ? "drift" : "being replaced", type.kind,
+                 planned.name);
+    if (drift) TellDrift(observed, type.kind, planned.name);
+  }
+  return {};
+}
+
 Status EndpointReconciler::ApplyChildren(Writes& writes, const Observed& observed,
                                          const ChildPlan& plan, std::vector<Problem>& refused) {
   const InferenceEndpoint& e = observed.endpoint;
@@ -180,6 +212,7 @@ Status EndpointReconciler::ApplyChildren(Writes& writes, const Observed& observe
     if (before != nullptr &&
         kube::ObjectResourceVersion(*before) == kube::ObjectResourceVersion(*applied))
       continue;
+    if (planned.why == PlannedApply::Why::kDrift && IsPatched(plan, planned.type, name)) continue;
     metrics_.Applied(type.kind, WhyName(planned.why));
     spdlog::info("endpoint={} {} {} {}", e.key(), WhyName(planned.why), type.kind, name);
     if (planned.why == PlannedApply::Why::kDrift) {

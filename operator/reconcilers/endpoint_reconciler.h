@@ -44,6 +44,8 @@ class EndpointReconciler {
   // Applies what is to be applied; what the API server refuses for good comes back as problems.
   Status ApplyChildren(Writes& writes, const Observed& observed, const ChildPlan& plan,
                        std::vector<Problem>& refused);
+  Status PatchChildren(Writes& writes, const Observed& observed, const ChildPlan& plan,
+                       std::vector<Problem>& refused);
   // One apply. An object that is not known to be ours is only ever created, never taken over: where
   // another one has its name, the error is kAlreadyExists.
   Result<json> ApplyChild(Writes& writes, const InferenceEndpoint& endpoint,

@@ -1,7 +1,35 @@
 """What others do to an endpoint's objects, and what an endpoint may not ask for."""
 
+import json
+
 from conftest import wait
 from test_operator import LOADING, made, metrics, serving
+
+
+def test_what_somebody_added_is_taken_out_where_it_changes_what_runs_or_who_may_reach_it(world, operator):
+    world.create("a")
+    serving(world)
+    before = {k: c["spec"] for k, c in world.children("a").items() if "spec" in c}
+    world.patch("services", "a", {"spec": {"selector": {"x": "y"}, "ports": [{"name": "http", "port": 8080}]}})
+    world.patch("networkpolicies", "a", {"spec": {"podSelector": {"matchLabels": {"x": "y"}}, "egress": [{}]}})
+    pod = before["deployments/a-cpu"]["template"]["spec"]
+    serve = {**pod["containers"][0], "command": ["sh"], "env": [{"name": "A", "value": "b"}]}
+    world.patch("deployments", "a-cpu", {"spec": {"template": {
+        "metadata": {"annotations": {"kubectl.kubernetes.io/restartedAt": "now"}},
+        "spec": {"hostNetwork": True, "priorityClassName": "theirs",
+                 "containers": [serve, {"name": "other", "image": "other", "ports": [{"containerPort": 1, "hostPort": 1}]}],
+                 "initContainers": [{"name": "first", "image": "other"}]}}}})
+
+    def right():
+        now = {k: c["spec"] for k, c in world.children("a").items() if "spec" in c}
+        template = now["deployments/a-cpu"]["template"]
+        # What is theirs to add stays.
+        restarted = template["metadata"]["annotations"].pop("kubectl.kubernetes.io/restartedAt", None)
+        priority = template["spec"].pop("priorityClassName", None)
+        return now == before and (restarted, priority) == ("now", "theirs")
+    wait(right, lambda: json.dumps(world.children("a")))
+    wait(lambda: {note.split()[0] for _, reason, note in world.events("a") if reason == "DriftCorrected"} ==
+         {"Service", "NetworkPolicy", "Deployment"}, lambda: f"events: {world.events('a')}")
 
 
 def deployment_writes(operator) -> int:

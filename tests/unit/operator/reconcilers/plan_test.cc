@@ -47,6 +47,35 @@ TEST(PlanChildren, PutsAnEditedObjectRight) {
   ASSERT_EQ(plan.applies.size(), 1u);
   EXPECT_EQ(plan.applies[0].why, Why::kDrift);
   EXPECT_EQ(plan.applies[0].object["kind"], "Service");
+  // A port is known by its number: the apply alone would leave two of the same name.
+  ASSERT_EQ(plan.patches.size(), 1u);
+  EXPECT_EQ(plan.patches[0].patch["spec"]["ports"], plan.applies[0].object["spec"]["ports"]);
+}
+
+TEST(PlanChildren, TakesOutWhatSomebodyAdded) {
+  Observed seen = Made(NewlySeen(), 1, 1);
+  json& deployment = seen.children.back()[0];
+  deployment["metadata"]["resourceVersion"] = "9";
+  deployment["spec"]["template"]["spec"]["hostNetwork"] = true;
+  const ChildPlan plan = PlanChildren(seen, 1, TestOptions());
+  EXPECT_TRUE(plan.applies.empty());  // all that the operator sends is as it should be
+  ASSERT_EQ(plan.patches.size(), 1u);
+  EXPECT_EQ(plan.patches[0].name, "a-cpu");
+  EXPECT_EQ(plan.patches[0].why, PlannedPatch::Why::kDrift);
+  EXPECT_EQ(plan.patches[0].patch, json::parse(R"({
+      "metadata": {"uid": "uid-of-Deployment", "resourceVersion": "9"},
+      "spec": {"template": {"spec": {"hostNetwork": null}}}})"));
+}
+
+TEST(PlanChildren, ANewSpecIsAppliedBeforeItIsLookedAtForAdditions) {
+  // What the new spec leaves out is no addition of somebody else's: the apply takes it away.
+  Observed seen = Made(NewlySeen(), 1, 1);
+  seen.children.back()[0]["spec"]["template"]["spec"]["volumes"].push_back({{"name", "shm"}});
+  seen.children.back()[0]["metadata"]["annotations"].clear();
+  const ChildPlan plan = PlanChildren(seen, 1, TestOptions());
+  EXPECT_TRUE(plan.patches.empty());
+  ASSERT_EQ(plan.applies.size(), 1u);
+  EXPECT_EQ(plan.applies[0].why, Why::kChange);
 }
 
 TEST(PlanChildren, KeepsTheOldVariantUntilTheNewOneServes) {
