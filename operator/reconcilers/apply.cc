@@ -32,6 +32,10 @@ PlannedPatch PatchOf(size_t type, const json& object, json patch, PlannedPatch::
   return {type, kube::ObjectName(object), std::move(patch), why};
 }
 
+int64_t ReadyReplicas(const json& deployment) {
+  return IntAt(deployment, {"status", "readyReplicas"}).value_or(0);
+}
+
 // An object that has been made, and has the hash of what is wanted: is it still like that?
 void PlanDrift(size_t type, const json& live, json wanted, ChildPlan& plan) {
   const bool covered = Covers(live, wanted);
@@ -42,6 +46,32 @@ void PlanDrift(size_t type, const json& live, json wanted, ChildPlan& plan) {
   // Also where the patch alone would do: what it put back is the apply's to own.
   if (!covered) {
     plan.applies.push_back({type, std::move(wanted), PlannedApply::Why::kDrift});
+  }
+}
+
+// Deployments of variants that are no more.
+void PlanReplaced(const Observed& o, int64_t desired, ChildPlan& plan) {
+  const InferenceEndpoint& e = o.endpoint;
+  const json* successor = o.Child(kDeployments, DeploymentName(e, e.hardware[0]));
+  const int64_t ready = successor == nullptr ? 0 : ReadyReplicas(*successor);
+  if (ready == 0) return;  // nothing serves in their place yet
+  int64_t needed = std::max<int64_t>(desired - ready, 0);
+  for (const json& deployment : o.deployments()) {
+    const bool wanted =
+        std::any_of(e.hardware.begin(), e.hardware.end(), [&](const HardwareVariant& variant) {
+          return DeploymentName(e, variant) == kube::ObjectName(deployment);
+        });
+    if (wanted || kube::IsBeingDeleted(deployment)) continue;
+    const int64_t present = IntAt(deployment, {"spec", "replicas"}).value_or(1);
+    // One that serves nothing has nothing to give up; its pods would only take the new ones' room.
+    const int64_t kept = ReadyReplicas(deployment) == 0 ? 0 : std::min(present, needed);
+    needed -= kept;
+    if (kept == 0) {
+      plan.deletes.push_back(DeleteOf(kDeployments, deployment));
+    } else if (kept < present) {
+      plan.patches.push_back(PatchOf(kDeployments, deployment, {{"spec", {{"replicas", kept}}}},
+                                     PlannedPatch::Why::kReplaced));
+    }
   }
 }
 
@@ -64,17 +94,7 @@ ChildPlan PlanChildren(const Observed& o, int64_t desired, const ResourceOptions
       PlanDrift(type, *live, std::move(wanted), plan);
     }
   }
-  for (const json& deployment : o.deployments()) {
-    const bool wanted =
-        std::any_of(e.hardware.begin(), e.hardware.end(), [&](const HardwareVariant& variant) {
-          return DeploymentName(e, variant) == kube::ObjectName(deployment);
-        });
-    if (wanted) continue;
-    const json* successor = o.Child(kDeployments, DeploymentName(e, e.hardware[0]));
-    const bool serves =
-        successor != nullptr && IntAt(*successor, {"status", "readyReplicas"}).value_or(0) > 0;
-    if (serves) plan.deletes.push_back(DeleteOf(kDeployments, deployment));
-  }
+  PlanReplaced(o, desired, plan);
   return plan;
 }
 

@@ -17,7 +17,8 @@ struct PlannedApply {
   Why why = Why::kCreate;
 };
 
-// A merge patch for what an apply cannot do: to take away what somebody added. It names the uid and the version that it is for,
+// A merge patch for what an apply cannot do: to take away what somebody added, or to change one
+// field of an object that is not wanted any more. It names the uid and the version that it is for,
 // so that it fails (kConflict) where the object has changed since.
 struct PlannedPatch {
   enum class Why { kDrift, kReplaced };
@@ -40,8 +41,9 @@ struct ChildPlan {
   std::vector<PlannedDelete> deletes;  // Deployments of variants that are no more
 };
 
-// Objects that are as they should be are left alone. A Deployment of a variant that is no more goes
-// once the new one has a ready replica, so that the endpoint goes on answering.
+// Objects that are as they should be are left alone. A Deployment of a variant that is no more
+// gives up its replicas one by one as those of the new one become ready, and goes when none is
+// needed: so there are always as many as before, and it takes room for one more at least.
 ChildPlan PlanChildren(const Observed& observed, int64_t desired, const ResourceOptions& options);
 
 // What deletion still has to do. First the Deployments go, and with them the pods, which drain;

@@ -201,6 +201,19 @@ def test_a_renamed_variant_replaces_the_deployment_without_a_gap(world, operator
     wait(lambda: world.get("deployments", "a-cpu") is None, "the old one to go")
 
 
+def test_a_renamed_variant_takes_over_replica_by_replica(world, operator):
+    world.create("a", scaling={"minReplicas": 3, "maxReplicas": 3})
+    serving(world, replicas=3)
+    limits = {"resources": {"limits": {"cpu": "2", "memory": "2Gi"}}}
+    world.patch("inferenceendpoints", "a", {"spec": {"hardware": [{"name": "big", **limits}]}})
+    wait(lambda: world.get("deployments", "a-big"), "the new Deployment")
+    for ready in (1, 2):
+        world.deployment_status("a-big", 3, ready)
+        wait(lambda: world.get("deployments", "a-cpu")["spec"]["replicas"] == 3 - ready, f"the old one to give up {ready}")
+    world.deployment_status("a-big", 3, 3)
+    wait(lambda: world.get("deployments", "a-cpu") is None, "the old one to go")
+
+
 LOADING = {"phase": "Running", "conditions": [{"type": "PodScheduled", "status": "True"}]}
 
 

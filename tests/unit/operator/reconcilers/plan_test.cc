@@ -78,20 +78,51 @@ TEST(PlanChildren, ANewSpecIsAppliedBeforeItIsLookedAtForAdditions) {
   EXPECT_EQ(plan.applies[0].why, Why::kChange);
 }
 
-TEST(PlanChildren, KeepsTheOldVariantUntilTheNewOneServes) {
-  Observed seen = Made(NewlySeen(), 1, 1);
-  const json old = seen.children.back()[0];
-  seen.endpoint.hardware[0].name = "big";
-  seen.children.back() = {old};
-  EXPECT_TRUE(PlanChildren(seen, 1, TestOptions()).deletes.empty());
-  json fresh = old;
-  fresh["metadata"]["name"] = "a-big";
-  fresh["status"]["readyReplicas"] = 1;
-  seen.children.back() = {old, fresh};
-  const ChildPlan plan = PlanChildren(seen, 1, TestOptions());
+// An endpoint of 10 replicas whose variant "cpu" has been renamed to "big".
+class RenamedVariantTest : public ::testing::Test {
+ protected:
+  // The old Deployment with as many replicas, and the new one with as many ready.
+  ChildPlan Plan(int64_t old_replicas, int64_t old_ready, int64_t fresh_ready) {
+    Observed seen = Made(NewlySeen(), old_replicas, old_ready);
+    json old = seen.children.back()[0], fresh = old;
+    old["metadata"]["resourceVersion"] = "9";
+    fresh["metadata"]["name"] = "a-big";
+    fresh["spec"]["replicas"] = 10;
+    fresh["status"]["readyReplicas"] = fresh_ready;
+    seen.endpoint.hardware[0].name = "big";
+    seen.children.back() = {old, fresh};
+    return PlanChildren(seen, 10, TestOptions());
+  }
+};
+
+TEST_F(RenamedVariantTest, TheOldOneKeepsAllItsReplicasUntilANewOneIsReady) {
+  const ChildPlan plan = Plan(10, 10, 0);
+  EXPECT_TRUE(plan.patches.empty());
+  EXPECT_TRUE(plan.deletes.empty());
+}
+
+TEST_F(RenamedVariantTest, TheOldOneGivesUpAsManyAsAreReadyOfTheNew) {
+  const ChildPlan plan = Plan(10, 10, 3);
+  EXPECT_TRUE(plan.deletes.empty());
+  ASSERT_EQ(plan.patches.size(), 1u);
+  EXPECT_EQ(plan.patches[0].name, "a-cpu");
+  EXPECT_EQ(plan.patches[0].patch, json::parse(R"({
+      "metadata": {"uid": "uid-of-Deployment", "resourceVersion": "9"}, "spec": {"replicas": 7}})"));
+  EXPECT_TRUE(Plan(7, 7, 3).patches.empty());
+  EXPECT_TRUE(Plan(4, 4, 3).patches.empty());  // never more than it has
+}
+
+TEST_F(RenamedVariantTest, TheOldOneGoesWhenNoneOfItsReplicasIsNeeded) {
+  const ChildPlan plan = Plan(1, 1, 10);
+  EXPECT_TRUE(plan.patches.empty());
   ASSERT_EQ(plan.deletes.size(), 1u);
   EXPECT_EQ(plan.deletes[0].name, "a-cpu");
   EXPECT_EQ(plan.deletes[0].uid, "uid-of-Deployment");
+}
+
+TEST_F(RenamedVariantTest, AnOldOneThatServesNothingGoesWhenANewOneServes) {
+  EXPECT_EQ(Plan(10, 0, 1).deletes.size(), 1u);
+  EXPECT_TRUE(Plan(10, 0, 0).deletes.empty());
 }
 
 // Which of the objects in the stores an endpoint takes for its own.
