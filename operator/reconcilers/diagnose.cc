@@ -127,7 +127,7 @@ std::optional<Problem> DiagnosePod(const json& pod) {
   return DiagnoseEnded(name, *container);
 }
 
-std::vector<Problem> Diagnose(const std::vector<json>& pods, const std::vector<json>& deployments) {
+std::vector<Problem> Diagnose(const SharedObjects& pods, const SharedObjects& deployments) {
   std::vector<Problem> out;
   for (const json& deployment : deployments) {
     const json* failure = ConditionOf(deployment, "ReplicaFailure");

@@ -5,6 +5,8 @@
 #include <string>
 #include <vector>
 
+#include "operator/reconcilers/shared_objects.h"
+
 namespace quern::control {
 
 // Why an endpoint's pods do not do what they should. Ordered: the first listed is shown first.
@@ -23,8 +25,7 @@ std::optional<Problem> DiagnosePod(const nlohmann::json& pod);
 // (pods that may not even be created: quota, admission). Old pods of a rollout that still serve do
 // not hide those of the new ones.
 inline constexpr size_t kMaxProblems = 5;
-std::vector<Problem> Diagnose(const std::vector<nlohmann::json>& pods,
-                              const std::vector<nlohmann::json>& deployments);
+std::vector<Problem> Diagnose(const SharedObjects& pods, const SharedObjects& deployments);
 
 // The last line of a container's termination message that says something, without the log's time
 // stamp; cut at 1,000 bytes.

@@ -69,19 +69,19 @@ EndpointReconciler::EndpointReconciler(kube::Client& client, Stores stores, Scal
       metrics_(metrics),
       options_(std::move(options)) {}
 
-std::optional<json> EndpointReconciler::Latest(const ObjectKey& key) {
+ObjectPtr EndpointReconciler::Latest(const ObjectKey& key) {
   const auto stored = stores_.endpoints->Get(key);
   std::lock_guard lock(mutex_);
   const auto it = written_.find(key);
   if (!stored) {
     if (it != written_.end()) written_.erase(it);
-    return std::nullopt;
+    return nullptr;
   }
-  if (it == written_.end()) return *stored;
-  const bool same = kube::ObjectUid(it->second) == kube::ObjectUid(*stored);
-  if (!same || VersionOf(*stored) >= VersionOf(it->second)) {
+  if (it == written_.end()) return stored;
+  const bool same = kube::ObjectUid(*it->second) == kube::ObjectUid(*stored);
+  if (!same || VersionOf(*stored) >= VersionOf(*it->second)) {
     written_.erase(it);
-    return *stored;
+    return stored;
   }
   return it->second;
 }
@@ -307,7 +307,7 @@ Status EndpointReconciler::WriteStatus(Writes& writes, Observed& observed, int64
 void EndpointReconciler::Remember(InferenceEndpoint& e, json written) {
   e.resource_version = kube::ObjectResourceVersion(written);
   std::lock_guard lock(mutex_);
-  written_[{e.ns, e.name}] = std::move(written);
+  written_[{e.ns, e.name}] = std::make_shared<const json>(std::move(written));
 }
 
 Result<Action> EndpointReconciler::ReconcileDeletion(Writes& writes, const Observed& observed) {

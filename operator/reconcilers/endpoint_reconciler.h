@@ -31,7 +31,7 @@ class EndpointReconciler {
 
   // The endpoint as last known: the store's, or what our own last write to it returned, if that is
   // newer.
-  std::optional<json> Latest(const ObjectKey& key);
+  ObjectPtr Latest(const ObjectKey& key);
 
  private:
   Result<Action> ReconcileLive(Writes& writes, Observed observed);
@@ -66,7 +66,7 @@ class EndpointReconciler {
   OperatorMetrics& metrics_;
   const ResourceOptions options_;
   std::mutex mutex_;
-  std::map<ObjectKey, json> written_;  // what Remember was given
+  std::map<ObjectKey, ObjectPtr> written_;  // what Remember was given
 };
 
 }  // namespace quern::control

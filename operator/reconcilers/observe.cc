@@ -34,7 +34,9 @@ bool IsPodOf(const json& pod, const InferenceEndpoint& endpoint) {
 Result<Observed> Observe(const json& object, const Stores& stores, const ScalingBoard& board,
                          WallTime now) {
   Observed out;
-  out.object = object;
+  for (const char* key : {"apiVersion", "kind", "metadata"}) {
+    if (const json* value = Find(object, {key})) out.object[key] = *value;
+  }
   out.now = now;
   auto endpoint = ParseEndpoint(object);
   if (endpoint) {
@@ -44,13 +46,13 @@ Result<Observed> Observe(const json& object, const Stores& stores, const Scaling
     QUERN_ASSIGN(out.endpoint, ParseEndpointMetadata(object));
   }
   for (const Store* store : stores.children) {
-    std::vector<json>& children = out.children.emplace_back();
+    SharedObjects& children = out.children.emplace_back();
     for (const auto& child : store->ListByOwner(out.endpoint.uid)) {
-      if (IsControlledBy(*child, out.endpoint)) children.push_back(*child);
+      if (IsControlledBy(*child, out.endpoint)) children.push_back(child);
     }
   }
   for (const auto& pod : stores.pods->ListByLabel(kEndpointLabel, out.endpoint.name)) {
-    if (IsPodOf(*pod, out.endpoint)) out.pods.push_back(*pod);
+    if (IsPodOf(*pod, out.endpoint)) out.pods.push_back(pod);
   }
   out.scaling = board.Get({out.endpoint.ns, out.endpoint.name}, out.endpoint.uid);
   return out;

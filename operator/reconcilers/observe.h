@@ -8,6 +8,7 @@
 #include "operator/controller/store.h"
 #include "operator/reconcilers/diagnose.h"
 #include "operator/reconcilers/scaling_board.h"
+#include "operator/reconcilers/shared_objects.h"
 
 namespace quern::control {
 
@@ -26,13 +27,13 @@ struct Observed {
   // Why nothing is done for it. The spec cannot be read (InvalidSpec): endpoint has only metadata
   // and status; or it asks for what the administrator does not allow.
   std::optional<Problem> spec_error;
-  json object;                              // the endpoint as it came, for events
-  std::vector<std::vector<json>> children;  // owned objects, by kChildTypes
-  std::vector<json> pods;
+  json object;                          // the endpoint's apiVersion, kind and metadata, for events
+  std::vector<SharedObjects> children;  // owned objects, by kChildTypes
+  SharedObjects pods;
   std::optional<ScalingReport> scaling;
   WallTime now;
 
-  const std::vector<json>& deployments() const { return children.back(); }
+  const SharedObjects& deployments() const { return children.back(); }
   // The owned object of that kind and name, or nullptr.
   const json* Child(size_t type, const std::string& name) const;
 };

@@ -42,7 +42,9 @@ TEST(PlanChildren, AppliesTheDeploymentWhenReplicasChange) {
 
 TEST(PlanChildren, PutsAnEditedObjectRight) {
   Observed seen = Made(NewlySeen(), 1, 1);
-  seen.children[1][0]["spec"]["ports"][0]["port"] = 8080;
+  json service = seen.children[1][0];
+  service["spec"]["ports"][0]["port"] = 8080;
+  seen.children[1] = {service};
   const ChildPlan plan = PlanChildren(seen, 1, TestOptions());
   ASSERT_EQ(plan.applies.size(), 1u);
   EXPECT_EQ(plan.applies[0].why, Why::kDrift);
@@ -54,9 +56,10 @@ TEST(PlanChildren, PutsAnEditedObjectRight) {
 
 TEST(PlanChildren, TakesOutWhatSomebodyAdded) {
   Observed seen = Made(NewlySeen(), 1, 1);
-  json& deployment = seen.children.back()[0];
+  json deployment = seen.children.back()[0];
   deployment["metadata"]["resourceVersion"] = "9";
   deployment["spec"]["template"]["spec"]["hostNetwork"] = true;
+  seen.children.back() = {deployment};
   const ChildPlan plan = PlanChildren(seen, 1, TestOptions());
   EXPECT_TRUE(plan.applies.empty());  // all that the operator sends is as it should be
   ASSERT_EQ(plan.patches.size(), 1u);
@@ -70,8 +73,10 @@ TEST(PlanChildren, TakesOutWhatSomebodyAdded) {
 TEST(PlanChildren, ANewSpecIsAppliedBeforeItIsLookedAtForAdditions) {
   // What the new spec leaves out is no addition of somebody else's: the apply takes it away.
   Observed seen = Made(NewlySeen(), 1, 1);
-  seen.children.back()[0]["spec"]["template"]["spec"]["volumes"].push_back({{"name", "shm"}});
-  seen.children.back()[0]["metadata"]["annotations"].clear();
+  json deployment = seen.children.back()[0];
+  deployment["spec"]["template"]["spec"]["volumes"].push_back({{"name", "shm"}});
+  deployment["metadata"]["annotations"].clear();
+  seen.children.back() = {deployment};
   const ChildPlan plan = PlanChildren(seen, 1, TestOptions());
   EXPECT_TRUE(plan.patches.empty());
   ASSERT_EQ(plan.applies.size(), 1u);
