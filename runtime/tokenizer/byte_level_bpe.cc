@@ -1,7 +1,5 @@
 // Byte-level BPE as GPT-2 introduced it: https://github.com/openai/gpt-2/blob/master/src/encoder.py
 
-#include <spdlog/spdlog.h>
-
 #include <array>
 #include <bit>
 
@@ -162,7 +160,14 @@ class ByteLevelBpe final : public SubwordModel {
 };
 
 Result<std::unique_ptr<PreTokenizer>> FindPreTokenizer(const GgufFile& file) {
-  auto found = PreTokenizer::Find(file.FindString("tokenizer.ggml.pre").value_or("default"));
+  const auto name = file.FindString("tokenizer.ggml.pre");
+  if (!name || *name == "default") {
+    return MakeError(ErrorCode::kUnsupported,
+                     "{}: tokenizer.ggml.pre is {}, so how the model cuts text into words is not "
+                     "known: convert it again with a newer converter, which writes the name",
+                     file.path(), name ? "'default'" : "missing");
+  }
+  auto found = PreTokenizer::Find(*name);
   if (!found) return std::move(found).error().Within(file.path());
   return found;
 }
@@ -176,13 +181,6 @@ Result<bool> ByteLevelBpeAddsBos(const GgufFile& file) {
 
 Result<std::unique_ptr<SubwordModel>> MakeByteLevelBpe(const GgufFile& file,
                                                        const Vocabulary& vocabulary) {
-  if (!file.Has("tokenizer.ggml.pre")) {
-    spdlog::warn(
-        "{}: tokenizer.ggml.pre is missing: words are cut by the default rule, which may not be "
-        "the "
-        "model's; convert the model again with a newer converter",
-        file.path());
-  }
   QUERN_ASSIGN(auto pre_tokenizer, FindPreTokenizer(file));
   const auto merges = file.FindStringArray("tokenizer.ggml.merges");
   if (!merges || merges->size() > kMaxMerges) {

@@ -102,7 +102,7 @@ void Check(const quern::Tokenizer& tokenizer, std::string_view text) {
 extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   static const auto tokenizers = [] {
     std::vector<std::unique_ptr<quern::Tokenizer>> all;
-    for (const char* pre : {"smollm", "llama-bpe", "gpt-4o", "deepseek-v3"})
+    for (const char* pre : {"smollm", "llama-bpe", "gpt-4o", "tekken"})
       all.push_back(ByteLevel(pre));
     all.push_back(SentencePiece());
     return all;
