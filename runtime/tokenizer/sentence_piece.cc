@@ -55,6 +55,9 @@ class SentencePiece final : public SubwordModel {
     for (size_t at = 0; at < text.size();) {
       const std::string_view rest = std::string_view(text).substr(at);
       const size_t length = Utf8CharBytes(rest);
+      if (length == 0) {
+        return MakeError(ErrorCode::kInternal, "the text is not valid UTF-8 at byte {}", at);
+      }
       const uint32_t code_point = DecodeUtf8Char(rest, length);
       if (code_point == kSpaceMarkCodePoint && at > 0 && !JoinsSpaceMark(previous)) {
         EncodeWord(std::string_view(text).substr(word, at - word), symbols, ids);

@@ -37,11 +37,7 @@ SpecialSplitter::SpecialSplitter(const Vocabulary& vocabulary) {
   };
   std::vector<Entry> entries;
   for (TokenId id = 0; id < vocabulary.size(); ++id) {
-    const TokenKind kind = vocabulary.kind(id);
-    if (kind == TokenKind::kControl || kind == TokenKind::kUnknown ||
-        kind == TokenKind::kUserDefined) {
-      entries.push_back({vocabulary.text(id), id});
-    }
+    if (IsSpecial(vocabulary.kind(id))) entries.push_back({vocabulary.text(id), id});
   }
   std::sort(entries.begin(), entries.end(),
             [](const Entry& a, const Entry& b) { return a.text < b.text; });

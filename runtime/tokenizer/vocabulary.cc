@@ -5,6 +5,7 @@
 #include <functional>
 
 #include "runtime/formats/file_signature.h"
+#include "runtime/tokenizer/utf8.h"
 
 namespace quern {
 namespace {
@@ -140,6 +141,18 @@ Status Vocabulary::ReadKinds(const GgufFile& file) {
   for (size_t i = 0; i < kinds->size(); ++i) {
     const int64_t kind = (*kinds)[i];
     kinds_[i] = kind >= 0 && kind <= 6 ? static_cast<TokenKind>(kind) : TokenKind::kUndefined;
+  }
+  return CheckSpecialTexts(file);
+}
+
+// Text is cut around special tokens wherever their bytes are: one that is no whole character would
+// cut through a character, and what is left would be no text.
+Status Vocabulary::CheckSpecialTexts(const GgufFile& file) const {
+  for (TokenId id = 0; id < size(); ++id) {
+    if (!IsSpecial(kind(id)) || !FindInvalidUtf8(text(id))) continue;
+    return Bad(file, fmt::format("tokenizer.ggml.tokens[{}] is '{}', a special token whose text is "
+                                 "not valid UTF-8",
+                                 id, Printable(text(id))));
   }
   return {};
 }

@@ -23,6 +23,12 @@ enum class TokenKind : uint8_t {
   kByte = 6,
 };
 
+// Whether a token of this kind is looked for in a text before the text is cut into words.
+constexpr bool IsSpecial(TokenKind kind) {
+  return kind == TokenKind::kControl || kind == TokenKind::kUnknown ||
+         kind == TokenKind::kUserDefined;
+}
+
 // Different texts, numbered from 0 in the order they were added, and found again by a hash table
 // with open addressing: 8 bytes a slot, so that 262,144 tokens take 4 MB and a look-up mostly one
 // cache miss.
@@ -56,7 +62,8 @@ class TextTable {
 class Vocabulary {
  public:
   // Reads tokenizer.ggml.*. `default_bos` and the like hold where the file names none; out of
-  // range, they are nobody. Errors: kDataLoss (missing, contradictory or duplicate tokens).
+  // range, they are nobody. Errors: kDataLoss (missing, contradictory or duplicate tokens, special
+  // ones that are not valid UTF-8).
   struct Defaults {
     std::optional<TokenId> bos, eos, unknown;
     bool add_bos = false;
@@ -79,6 +86,7 @@ class Vocabulary {
   Vocabulary() = default;
   Status ReadTokens(const GgufFile& file);
   Status ReadKinds(const GgufFile& file);
+  Status CheckSpecialTexts(const GgufFile& file) const;
   Status ReadScores(const GgufFile& file);
   Status ReadRoles(const GgufFile& file, const Defaults& defaults);
   void FindEndsOfGeneration(const GgufFile& file);

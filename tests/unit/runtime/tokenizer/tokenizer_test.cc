@@ -18,12 +18,34 @@ Result<std::unique_ptr<Tokenizer>> Load(const GgufWriter& writer) {
   return Tokenizer::FromGguf(**file);
 }
 
+GgufWriter SentencePiece(const std::string& last_token, int32_t kind) {
+  GgufWriter writer;
+  writer.String("tokenizer.ggml.model", "llama")
+      .Strings("tokenizer.ggml.tokens", {"<unk>", "<s>", "</s>", "a", last_token})
+      .Ints("tokenizer.ggml.token_type", {2, 3, 3, 1, kind})
+      .Floats("tokenizer.ggml.scores", {0, 0, 0, -1, -2});
+  return writer;
+}
+
 GgufWriter ByteLevel() {
   GgufWriter writer;
   writer.String("tokenizer.ggml.model", "gpt2")
       .Strings("tokenizer.ggml.tokens", {"a", "b", "ab"})
       .Strings("tokenizer.ggml.merges", {"a b"});
   return writer;
+}
+
+// Half of an e with an acute accent: taken out of the text, it would leave the other half behind.
+TEST(Tokenizer, ASpecialTokenThatIsNoWholeCharacterIsRefused) {
+  for (const int32_t kind : {2, 3, 4}) {
+    const auto tokenizer = Load(SentencePiece("\xc3", kind));
+    ASSERT_FALSE(tokenizer) << kind;
+    EXPECT_EQ(tokenizer.error().code, ErrorCode::kDataLoss);
+    EXPECT_THAT(tokenizer.error().message,
+                HasSubstr("t.gguf: tokenizer.ggml.tokens[4] is '\\xc3'"));
+  }
+  EXPECT_TRUE(Load(SentencePiece("\xc3\xa9", 4)));
+  EXPECT_TRUE(Load(SentencePiece("\xc3", 1))) << "a piece of a character may be an ordinary token";
 }
 
 TEST(Tokenizer, AFileThatDoesNotSayHowItCutsWordsIsRefused) {
