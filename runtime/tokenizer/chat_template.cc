@@ -20,14 +20,14 @@ class JinjaChatTemplate final : public ChatTemplate {
       return MakeError(ErrorCode::kInvalidArgument, "the messages must be an array, not {}",
                        messages.type_name());
     }
-    // What Hugging Face's apply_chat_template gives a template, with no tools and no documents.
-    jinja::Dict globals = {{"messages", jinja::Value::FromJson(messages)},
-                           {"add_generation_prompt", jinja::Value::Bool(add_generation_prompt)},
-                           {"bos_token", jinja::Value::Text(bos_text_)},
-                           {"eos_token", jinja::Value::Text(eos_text_)},
-                           {"tools", jinja::Value::OfNone()},
-                           {"documents", jinja::Value::OfNone()}};
     try {
+      // What Hugging Face's apply_chat_template gives a template, with no tools and no documents.
+      jinja::Dict globals = {{"messages", jinja::Value::FromJson(messages)},
+                             {"add_generation_prompt", jinja::Value::Bool(add_generation_prompt)},
+                             {"bos_token", jinja::Value::Text(bos_text_)},
+                             {"eos_token", jinja::Value::Text(eos_text_)},
+                             {"tools", jinja::Value::OfNone()},
+                             {"documents", jinja::Value::OfNone()}};
       return jinja::Interpreter(std::move(globals), jinja::Limits()).Render(body_);
     } catch (jinja::TemplateError& failure) {
       return std::move(failure.error);

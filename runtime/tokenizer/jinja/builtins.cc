@@ -29,8 +29,10 @@ std::string ChangeCase(std::string text, const std::string& how) {
 // With each value's attribute by a dotted path, as map(attribute="a.b") does.
 Value AttributeOf(Interpreter& interpreter, const Value& value, const std::string& path, int line) {
   Value result = value;
+  interpreter.Charge(path.size(), line);
   size_t begin = 0;
   while (begin <= path.size()) {
+    interpreter.Step(line);
     const size_t end = std::min(path.find('.', begin), path.size());
     const std::string part = path.substr(begin, end - begin);
     const bool is_index = !part.empty() && part.size() < 10 &&
@@ -49,7 +51,8 @@ std::string AttributeName(const Arguments& arguments, const std::string& filter,
   return *name->text();
 }
 
-Arguments Rest(const Arguments& arguments, size_t skip) {
+Arguments Rest(Interpreter& interpreter, const Arguments& arguments, size_t skip, int line) {
+  interpreter.Charge(arguments.positional.size() * sizeof(Value), line);
   Arguments rest;
   for (size_t i = skip; i < arguments.positional.size(); ++i)
     rest.positional.push_back(arguments.positional[i]);
@@ -69,8 +72,8 @@ std::string Replace(Interpreter& interpreter, const std::string& text, const Arg
     given->AsInt(&limit);
   std::string out;
   size_t at = 0;
-  for (size_t found = text.find(*from->text()); found != std::string::npos && limit-- > 0;
-       found = text.find(*from->text(), at)) {
+  for (size_t found = FindText(text, *from->text()); found != std::string::npos && limit-- > 0;
+       found = FindText(text, *from->text(), at)) {
     interpreter.Charge(to->text()->size(), line);
     out.append(text, at, found - at).append(*to->text());
     at = found + from->text()->size();
@@ -112,7 +115,8 @@ Value SelectItems(Interpreter& interpreter, const std::string& name, const Value
     const Value value = by_attribute ? AttributeOf(interpreter, item, attribute, line) : item;
     const bool holds =
         test && test->text()
-            ? interpreter.ApplyTest(*test->text(), value, Rest(arguments, test_at + 1), line)
+            ? interpreter.ApplyTest(*test->text(), value,
+                                    Rest(interpreter, arguments, test_at + 1, line), line)
             : value.Truth();
     if (holds == keeps) kept.push_back(item);
   }
@@ -127,13 +131,15 @@ Value MapItems(Interpreter& interpreter, const Value& input, const Arguments& ar
   if (!attribute && !(filter && filter->text())) {
     Fail(ErrorCode::kInvalidArgument, line, "map needs a filter's name or attribute=");
   }
+  const std::string path = attribute ? interpreter.Text(*attribute, line) : std::string();
   for (const Value& item : interpreter.Iterate(input, line)) {
     interpreter.Step(line);
     if (attribute) {
-      Value value = AttributeOf(interpreter, item, attribute->ToString(), line);
+      Value value = AttributeOf(interpreter, item, path, line);
       mapped.push_back(value.is_undefined() && otherwise ? *otherwise : std::move(value));
     } else {
-      mapped.push_back(interpreter.ApplyFilter(*filter->text(), item, Rest(arguments, 1), line));
+      mapped.push_back(interpreter.ApplyFilter(*filter->text(), item,
+                                               Rest(interpreter, arguments, 1, line), line));
     }
   }
   return Value::Of(std::move(mapped));
@@ -144,9 +150,12 @@ Value SortItems(Interpreter& interpreter, const Value& input, const Arguments& a
   List items = interpreter.Iterate(input, line);
   const Value* reverse = arguments.Get(0, "reverse");
   const Value* attribute = arguments.Get(2, "attribute");
+  const std::string path = attribute ? interpreter.Text(*attribute, line) : std::string();
   const auto key = [&](const Value& item) {
-    Value value = attribute ? AttributeOf(interpreter, item, attribute->ToString(), line) : item;
-    return value.text() ? Value::Text(ChangeCase(*value.text(), "lower")) : value;
+    Value value = attribute ? AttributeOf(interpreter, item, path, line) : item;
+    if (!value.text()) return value;
+    interpreter.Charge(value.text()->size(), line);
+    return Value::Text(ChangeCase(*value.text(), "lower"));
   };
   // Insertion into a sorted list: stable, and an error in the order comes out before it can break
   // an algorithm.
@@ -168,16 +177,15 @@ Value SortItems(Interpreter& interpreter, const Value& input, const Arguments& a
 Value Join(Interpreter& interpreter, const Value& input, const Arguments& arguments, int line) {
   const Value* separator = arguments.Get(0, "d");
   const Value* attribute = arguments.Get(1, "attribute");
-  const std::string between = separator ? separator->ToString() : std::string();
+  const std::string between = separator ? interpreter.Text(*separator, line) : std::string();
+  const std::string path = attribute ? interpreter.Text(*attribute, line) : std::string();
   std::string out;
   bool first = true;
   for (const Value& item : interpreter.Iterate(input, line)) {
-    const std::string text =
-        (attribute ? AttributeOf(interpreter, item, attribute->ToString(), line) : item).ToString();
-    interpreter.Charge(text.size() + between.size(), line);
+    interpreter.Charge(between.size(), line);
     if (!first) out += between;
     first = false;
-    out += text;
+    out += interpreter.Text(attribute ? AttributeOf(interpreter, item, path, line) : item, line);
   }
   return Value::Text(std::move(out));
 }
@@ -185,7 +193,7 @@ Value Join(Interpreter& interpreter, const Value& input, const Arguments& argume
 Value Length(Interpreter& interpreter, const Value& input, int line) {
   if (input.list()) return Value::Int(static_cast<int64_t>(input.list()->size()));
   if (input.dict()) return Value::Int(static_cast<int64_t>(input.dict()->size()));
-  if (input.text()) return Value::Int(static_cast<int64_t>(Characters(*input.text()).size()));
+  if (input.text()) return Value::Int(static_cast<int64_t>(CountCharacters(*input.text())));
   return Value::Int(static_cast<int64_t>(interpreter.Iterate(input, line).size()));
 }
 
@@ -211,6 +219,7 @@ Value ToNumber(const Value& input, const Arguments& arguments, bool integer, int
 
 Value Interpreter::ApplyFilter(const std::string& name, const Value& input,
                                const Arguments& arguments, int line) {
+  const Depth depth(*this, line);  // map('map', 'map', ...)
   Step(line);
   if (input.text()) Charge(input.text()->size(), line);
   if (name == "default" || name == "d") {
@@ -222,24 +231,22 @@ Value Interpreter::ApplyFilter(const std::string& name, const Value& input,
   }
   if (name == "trim") {
     const Value* set = arguments.Get(0, "chars");
-    return Value::Text(Strip(input.ToString(), true, true, set ? set->text() : nullptr));
+    return Value::Text(Strip(Text(input, line), true, true, set ? set->text() : nullptr));
   }
   if (name == "upper" || name == "lower" || name == "title" || name == "capitalize") {
-    return Value::Text(ChangeCase(input.ToString(), name));
+    return Value::Text(ChangeCase(Text(input, line), name));
   }
   if (name == "length" || name == "count") return Length(*this, input, line);
   if (name == "join") return Join(*this, input, arguments, line);
   if (name == "tojson") {
     int64_t indent = -1;
     if (const Value* given = arguments.Get(0, "indent")) given->AsInt(&indent);
-    std::string text = input.ToJson(static_cast<int>(std::clamp<int64_t>(indent, -1, 16)));
-    Charge(text.size(), line);
-    return Value::Text(std::move(text));
+    return Value::Text(Json(input, static_cast<int>(std::clamp<int64_t>(indent, -1, 16)), line));
   }
-  if (name == "string") return Value::Text(input.ToString());
+  if (name == "string") return Value::Text(Text(input, line));
   if (name == "safe") return input;
-  if (name == "replace") return Value::Text(Replace(*this, input.ToString(), arguments, line));
-  if (name == "indent") return Value::Text(Indent(*this, input.ToString(), arguments, line));
+  if (name == "replace") return Value::Text(Replace(*this, Text(input, line), arguments, line));
+  if (name == "indent") return Value::Text(Indent(*this, Text(input, line), arguments, line));
   if (name == "int" || name == "float") return ToNumber(input, arguments, name == "int", line);
   if (name == "map") return MapItems(*this, input, arguments, line);
   if (name == "select" || name == "reject" || name == "selectattr" || name == "rejectattr") {
@@ -310,7 +317,7 @@ bool Interpreter::ApplyTest(const std::string& name, const Value& input, const A
     return input.list() || input.text() || input.dict() || input.is_undefined();
   if (name == "callable") return input.As<Callable>() != nullptr;
   if (name == "lower" || name == "upper") {
-    const std::string text = input.ToString();
+    const std::string text = Text(input, line);
     return std::any_of(text.begin(), text.end(), IsLetter) && ChangeCase(text, name) == text;
   }
   int64_t number;
@@ -324,8 +331,8 @@ bool Interpreter::ApplyTest(const std::string& name, const Value& input, const A
     }
     if (name == "in") return Contains(*other, input, line);
     if (name == "equalto" || name == "eq" || name == "==" || name == "sameas")
-      return Equal(input, *other);
-    if (name == "ne" || name == "!=") return !Equal(input, *other);
+      return Same(input, *other, line);
+    if (name == "ne" || name == "!=") return !Same(input, *other, line);
     if (name == "gt" || name == "greaterthan" || name == ">")
       return Compare(input, *other, line) > 0;
     if (name == "ge" || name == ">=") return Compare(input, *other, line) >= 0;

@@ -1,5 +1,6 @@
 #pragma once
 
+#include <memory>
 #include <string>
 #include <string_view>
 #include <unordered_map>
@@ -31,11 +32,20 @@ struct Arguments {
 class Interpreter {
  public:
   Interpreter(Dict globals, const Limits& limits);
+  ~Interpreter();
+  Interpreter(const Interpreter&) = delete;
+  Interpreter& operator=(const Interpreter&) = delete;
   std::string Render(const Body& body);
 
   // For the built-in functions: count what they use.
   void Charge(uint64_t bytes, int line);
   void Step(int line);
+  // Value's ToString, ToJson, Equal and FindKey, paid for.
+  std::string Text(const Value& value, int line);
+  std::string Json(const Value& value, int indent, int line);
+  bool Same(const Value& a, const Value& b, int line);
+  const Value* Find(const Dict& dict, std::string_view key, int line);
+  Value MakeNamespace(Dict attributes);
 
   // builtins.cc
   Value ApplyFilter(const std::string& name, const Value& input, const Arguments& arguments,
@@ -58,7 +68,23 @@ class Interpreter {
  private:
   enum class Flow { kNext, kBreak, kContinue };
   using Scope = std::unordered_map<std::string, Value>;
-  class Depth;
+  class Bill;
+
+  // Counts how deep evaluation is nested, macros within macros included.
+  class Depth {
+   public:
+    Depth(Interpreter& interpreter, int line) : interpreter_(interpreter) {
+      if (++interpreter_.depth_ > interpreter_.limits_.depth) {
+        --interpreter_.depth_;
+        Fail(ErrorCode::kResourceExhausted, line,
+             "nested too deep: a macro that calls itself without end?");
+      }
+    }
+    ~Depth() { --interpreter_.depth_; }
+
+   private:
+    Interpreter& interpreter_;
+  };
 
   Flow Execute(const Body& body, std::string& out);
   Flow ExecuteFor(const Statement& loop, std::string& out);
@@ -81,13 +107,19 @@ class Interpreter {
   size_t floor_ =
       1;  // below it (but for [0]) are the scopes of a macro's caller, which it does not see
   Limits limits_;
+  std::vector<std::shared_ptr<Namespace>> namespaces_;  // all that were made
   uint64_t steps_ = 0;
   uint64_t bytes_ = 0;
   int depth_ = 0;
 };
 
+// The undefined value that stands for something not there by this name.
+Value Missing(std::string_view name);
+// std::string::find, in time that is linear even for a part that almost fits everywhere.
+size_t FindText(std::string_view text, std::string_view part, size_t from = 0);
 // The characters of a text. What is not UTF-8 counts byte by byte.
 std::vector<std::string_view> Characters(std::string_view text);
+size_t CountCharacters(std::string_view text);
 // str.strip(), with `left` and `right` saying at which ends: white space as Python knows it, or the
 // characters in `set`.
 std::string Strip(std::string_view text, bool left, bool right, const std::string* set = nullptr);

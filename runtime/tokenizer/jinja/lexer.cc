@@ -10,6 +10,8 @@
 namespace quern::jinja {
 namespace {
 
+constexpr size_t kMaxNameBytes = 256;
+
 bool IsSpace(char c) { return c == ' ' || (c >= '\t' && c <= '\r'); }
 bool IsDigit(char c) { return c >= '0' && c <= '9'; }
 bool IsNameStart(char c) { return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || c == '_'; }
@@ -127,6 +129,11 @@ class Lexer {
       } else if (IsNameStart(c)) {
         const size_t begin = at_;
         while (at_ < source_.size() && (IsNameStart(source_[at_]) || IsDigit(source_[at_]))) ++at_;
+        // Names are copied and hashed at every use, which counts as one step.
+        if (at_ - begin > kMaxNameBytes) {
+          Fail(ErrorCode::kUnsupported, line_, "a name of {} bytes: at most {} are supported",
+               at_ - begin, kMaxNameBytes);
+        }
         Add(Token::Kind::kName, source_.substr(begin, at_ - begin));
       } else {
         ReadOperator(depth);

@@ -1,7 +1,7 @@
 // The methods of str and dict, and the functions, that chat templates call.
 
 #include <algorithm>
-#include <array>
+#include <unordered_set>
 
 #include "runtime/tokenizer/jinja/interpreter.h"
 #include "runtime/tokenizer/utf8.h"
@@ -38,14 +38,18 @@ const std::string& NeedText(const Arguments& arguments, size_t index, std::strin
   return *value->text();
 }
 
-bool StartsOrEnds(const std::string& text, const Value* part, bool starts, int line) {
-  if (part && part->list()) {
-    return std::any_of(part->list()->begin(), part->list()->end(),
-                       [&](const Value& one) { return StartsOrEnds(text, &one, starts, line); });
-  }
-  if (!part || !part->text())
-    Fail(ErrorCode::kInvalidArgument, line, "startswith and endswith need a string");
-  return starts ? text.starts_with(*part->text()) : text.ends_with(*part->text());
+// With one text, or any text of a list.
+bool StartsOrEnds(Interpreter& interpreter, const std::string& text, const Value* part, bool starts,
+                  int line) {
+  const auto fits = [&](const Value& one) {
+    interpreter.Step(line);
+    if (!one.text())
+      Fail(ErrorCode::kInvalidArgument, line, "startswith and endswith need a string");
+    interpreter.Charge(std::min(text.size(), one.text()->size()), line);
+    return starts ? text.starts_with(*one.text()) : text.ends_with(*one.text());
+  };
+  if (part && part->list()) return std::any_of(part->list()->begin(), part->list()->end(), fits);
+  return fits(part ? *part : Value());
 }
 
 std::vector<std::string> SplitSpaces(std::string_view text, int64_t limit) {
@@ -66,17 +70,26 @@ std::vector<std::string> SplitSpaces(std::string_view text, int64_t limit) {
   }
 }
 
-std::vector<std::string> SplitAt(std::string_view text, std::string_view separator, int64_t limit,
-                                 bool from_right) {
+std::string Reversed(std::string_view text) { return {text.rbegin(), text.rend()}; }
+
+std::vector<std::string> SplitAt(std::string_view text, std::string_view separator, int64_t limit) {
   std::vector<std::string> parts;
   while (limit < 0 || static_cast<int64_t>(parts.size()) < limit) {
-    const size_t found = from_right ? text.rfind(separator) : text.find(separator);
+    const size_t found = FindText(text, separator);
     if (found == std::string_view::npos) break;
-    parts.emplace_back(from_right ? text.substr(found + separator.size()) : text.substr(0, found));
-    text = from_right ? text.substr(0, found) : text.substr(found + separator.size());
+    parts.emplace_back(text.substr(0, found));
+    text = text.substr(found + separator.size());
   }
   parts.emplace_back(text);
-  if (from_right) std::reverse(parts.begin(), parts.end());
+  return parts;
+}
+
+// From the right, as from the left of what is written the other way round.
+std::vector<std::string> SplitAtFromRight(std::string_view text, std::string_view separator,
+                                          int64_t limit) {
+  std::vector<std::string> parts = SplitAt(Reversed(text), Reversed(separator), limit);
+  std::reverse(parts.begin(), parts.end());
+  for (std::string& part : parts) std::reverse(part.begin(), part.end());
   return parts;
 }
 
@@ -91,6 +104,15 @@ std::vector<std::string> SplitLines(std::string_view text) {
   return lines;
 }
 
+// The last byte where it ends no character.
+std::string_view LastCharacter(std::string_view text) {
+  for (size_t length = 1; length <= std::min<size_t>(text.size(), 4); ++length) {
+    const std::string_view end = text.substr(text.size() - length);
+    if (Utf8CharBytes(end) == length) return end;
+  }
+  return text.substr(text.size() - 1);
+}
+
 Value ListOf(std::vector<std::string> texts) {
   List list;
   for (std::string& text : texts) list.push_back(Value::Text(std::move(text)));
@@ -100,20 +122,24 @@ Value ListOf(std::vector<std::string> texts) {
 }  // namespace
 
 std::string Strip(std::string_view text, bool left, bool right, const std::string* set) {
-  const std::vector<std::string_view> characters = Characters(text);
-  const std::vector<std::string_view> wanted =
-      set ? Characters(*set) : std::vector<std::string_view>();
+  std::unordered_set<std::string_view> wanted;
+  if (set) {
+    for (const std::string_view character : Characters(*set)) wanted.insert(character);
+  }
   const auto drops = [&](std::string_view character) {
-    return set ? std::find(wanted.begin(), wanted.end(), character) != wanted.end()
-               : IsSpaceCharacter(character);
+    return set ? wanted.contains(character) : IsSpaceCharacter(character);
   };
-  size_t begin = 0;
-  size_t end = characters.size();
-  size_t from = 0;
-  size_t to = text.size();
-  while (left && begin < end && drops(characters[begin])) from += characters[begin++].size();
-  while (right && end > begin && drops(characters[end - 1])) to -= characters[--end].size();
-  return std::string(text.substr(from, to - from));
+  while (left && !text.empty()) {
+    const std::string_view first = text.substr(0, std::max<size_t>(Utf8CharBytes(text), 1));
+    if (!drops(first)) break;
+    text.remove_prefix(first.size());
+  }
+  while (right && !text.empty()) {
+    const std::string_view last = LastCharacter(text);
+    if (!drops(last)) break;
+    text.remove_suffix(last.size());
+  }
+  return std::string(text);
 }
 
 bool Interpreter::HasMethod(const Value& object, std::string_view name) {
@@ -132,12 +158,12 @@ Value Interpreter::CallMethod(const Value& object, const std::string& name,
     if (name == "keys") return Value::Of(Iterate(object, line));
     if (name == "get") {
       const std::string& key = NeedText(arguments, 0, "key", name, line);
-      if (const Value* value = FindKey(*object.dict(), key)) return *value;
+      if (const Value* value = Find(*object.dict(), key, line)) return *value;
       const Value* otherwise = arguments.Get(1, "default");
       return otherwise ? *otherwise : Value::OfNone();
     }
     List list;
-    Charge(object.dict()->size() * 3 * sizeof(Value), line);
+    Charge(DictBytes(*object.dict()) + object.dict()->size() * 3 * sizeof(Value), line);
     for (const auto& [key, value] : *object.dict()) {
       list.push_back(name == "values" ? value : Value::Of(List{Value::Text(key), value}));
     }
@@ -160,9 +186,9 @@ Value Interpreter::CallMethod(const Value& object, const std::string& name,
         Strip(text, name != "rstrip", name != "lstrip", set ? set->text() : nullptr));
   }
   if (name == "startswith")
-    return Value::Bool(StartsOrEnds(text, arguments.Get(0, "prefix"), true, line));
+    return Value::Bool(StartsOrEnds(*this, text, arguments.Get(0, "prefix"), true, line));
   if (name == "endswith")
-    return Value::Bool(StartsOrEnds(text, arguments.Get(0, "suffix"), false, line));
+    return Value::Bool(StartsOrEnds(*this, text, arguments.Get(0, "suffix"), false, line));
   if (name == "split" || name == "rsplit") {
     Charge(text.size() * (sizeof(Value) + sizeof(std::string)), line);  // at most
     const Value* separator = arguments.Get(0, "sep");
@@ -177,7 +203,8 @@ Value Interpreter::CallMethod(const Value& object, const std::string& name,
     }
     if (!separator->text() || separator->text()->empty())
       Fail(ErrorCode::kInvalidArgument, line, "split() needs a separator");
-    return ListOf(SplitAt(text, *separator->text(), limit, name == "rsplit"));
+    return ListOf(name == "split" ? SplitAt(text, *separator->text(), limit)
+                                  : SplitAtFromRight(text, *separator->text(), limit));
   }
   if (name == "splitlines") {
     Charge(text.size() * (sizeof(Value) + sizeof(std::string)), line);
@@ -186,17 +213,18 @@ Value Interpreter::CallMethod(const Value& object, const std::string& name,
   if (name == "find" || name == "rfind" || name == "count") {
     const std::string& part = NeedText(arguments, 0, "sub", name, line);
     if (name == "count") {
-      if (part.empty()) return Value::Int(static_cast<int64_t>(Characters(text).size()) + 1);
+      if (part.empty()) return Value::Int(static_cast<int64_t>(CountCharacters(text)) + 1);
       int64_t count = 0;
-      for (size_t at = text.find(part); at != std::string::npos;
-           at = text.find(part, at + part.size()))
+      for (size_t at = FindText(text, part); at != std::string::npos;
+           at = FindText(text, part, at + part.size()))
         ++count;
       return Value::Int(count);
     }
-    const size_t at = name == "find" ? text.find(part) : text.rfind(part);
+    size_t at =
+        FindText(name == "find" ? text : Reversed(text), name == "find" ? part : Reversed(part));
     if (at == std::string::npos) return Value::Int(-1);
-    return Value::Int(
-        static_cast<int64_t>(Characters(std::string_view(text).substr(0, at)).size()));
+    if (name == "rfind") at = text.size() - at - part.size();
+    return Value::Int(static_cast<int64_t>(CountCharacters(std::string_view(text).substr(0, at))));
   }
   if (name == "removeprefix" || name == "removesuffix") {
     const std::string& part = NeedText(arguments, 0, "prefix", name, line);
@@ -226,8 +254,8 @@ Value Interpreter::CallMethod(const Value& object, const std::string& name,
 Value Interpreter::CallFunction(const std::string& name, const Arguments& arguments, int line) {
   if (name == "raise_exception") {
     const Value* message = arguments.Get(0, "message");
-    throw TemplateError{
-        {ErrorCode::kInvalidArgument, message ? message->ToString() : "the chat template refused"}};
+    throw TemplateError{{ErrorCode::kInvalidArgument,
+                         message ? Text(*message, line) : "the chat template refused"}};
   }
   if (name == "namespace" || name == "dict") {
     Dict attributes;
@@ -237,9 +265,8 @@ Value Interpreter::CallFunction(const std::string& name, const Arguments& argume
       attributes.insert(attributes.end(), value.dict()->begin(), value.dict()->end());
     }
     attributes.insert(attributes.end(), arguments.named.begin(), arguments.named.end());
-    Charge(attributes.size() * sizeof(Dict::value_type), line);
-    if (name == "dict") return Value::Of(std::move(attributes));
-    return Value(Value::Data(std::make_shared<Namespace>(Namespace{std::move(attributes)})));
+    Charge(DictBytes(attributes), line);
+    return name == "dict" ? Value::Of(std::move(attributes)) : MakeNamespace(std::move(attributes));
   }
   // range(end), range(begin, end), range(begin, end, step)
   int64_t bounds[3] = {0, 0, 1};

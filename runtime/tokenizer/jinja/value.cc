@@ -1,5 +1,6 @@
 #include "runtime/tokenizer/jinja/value.h"
 
+#include <algorithm>
 #include <cmath>
 #include <iterator>
 
@@ -120,19 +121,38 @@ bool Value::Truth() const {
   return !is_undefined() && !is_none();
 }
 
-std::string Value::ToString() const {
-  if (text()) return *text();
-  if (is_undefined()) return {};
-  return Repr();
+void Value::SetDepth() {
+  int below = -1;
+  if (list()) {
+    below = 0;
+    for (const Value& item : *list()) below = std::max(below, item.depth_);
+  } else if (dict()) {
+    below = 0;
+    for (const auto& [key, item] : *dict()) below = std::max(below, item.depth_);
+  } else if (const auto* callable = As<Callable>(); callable && callable->object) {
+    below = callable->object->depth_;
+  }
+  depth_ = below + 1;
+  if (depth_ > kMaxDepth) {
+    throw TemplateError{
+        {ErrorCode::kResourceExhausted,
+         fmt::format("chat template: values are nested more than {} deep", kMaxDepth)}};
+  }
 }
 
-std::string Value::Repr() const {
+std::string Value::ToString(const Meter& meter) const {
+  if (is_undefined()) return {};
+  if (text()) {
+    meter.Pay(text()->size());
+    return *text();
+  }
   std::string out;
-  AppendRepr(out);
+  AppendRepr(meter, out);
   return out;
 }
 
-void Value::AppendRepr(std::string& out) const {
+void Value::AppendRepr(const Meter& meter, std::string& out) const {
+  meter.Pay(text() ? text()->size() : sizeof(Value));
   if (text()) return AppendQuoted(*text(), out);
   if (is_undefined()) {
     out += "Undefined";
@@ -148,16 +168,18 @@ void Value::AppendRepr(std::string& out) const {
     out += '[';
     for (size_t i = 0; i < list()->size(); ++i) {
       if (i > 0) out += ", ";
-      (*list())[i].AppendRepr(out);
+      (*list())[i].AppendRepr(meter, out);
     }
     out += ']';
   } else if (dict()) {
     out += '{';
     for (size_t i = 0; i < dict()->size(); ++i) {
+      const auto& [key, item] = (*dict())[i];
+      meter.Pay(key.size());
       if (i > 0) out += ", ";
-      AppendQuoted((*dict())[i].first, out);
+      AppendQuoted(key, out);
       out += ": ";
-      (*dict())[i].second.AppendRepr(out);
+      item.AppendRepr(meter, out);
     }
     out += '}';
   } else {
@@ -165,28 +187,33 @@ void Value::AppendRepr(std::string& out) const {
   }
 }
 
-std::string Value::ToJson(int indent) const {
+std::string Value::ToJson(int indent, const Meter& meter) const {
   std::string out;
-  AppendJson(indent, 1, out);
+  AppendJson(indent, 1, meter, out);
   return out;
 }
 
-void Value::AppendJson(int indent, int depth, std::string& out) const {
+void Value::AppendJson(int indent, int depth, const Meter& meter, std::string& out) const {
   const char* separator = indent < 0 ? ", " : ",";
+  const auto append_text = [&](const std::string& text) {
+    meter.Pay(text.size());
+    out += nlohmann::json(text).dump(-1, ' ', false, nlohmann::json::error_handler_t::replace);
+  };
+  meter.Pay(sizeof(Value) + static_cast<size_t>(std::max(indent, 0) * depth));
   if (text()) {
-    out += nlohmann::json(*text()).dump(-1, ' ', false, nlohmann::json::error_handler_t::replace);
+    append_text(*text());
   } else if (const auto* b = As<bool>()) {
     out += *b ? "true" : "false";
   } else if (is_none()) {
     out += "null";
   } else if (As<int64_t>() || As<double>()) {
-    out += Repr();
+    AppendRepr(meter, out);
   } else if (list()) {
     out += '[';
     for (size_t i = 0; i < list()->size(); ++i) {
       if (i > 0) out += separator;
       AppendIndent(indent, depth, out);
-      (*list())[i].AppendJson(indent, depth + 1, out);
+      (*list())[i].AppendJson(indent, depth + 1, meter, out);
     }
     if (!list()->empty()) AppendIndent(indent, depth - 1, out);
     out += ']';
@@ -195,9 +222,9 @@ void Value::AppendJson(int indent, int depth, std::string& out) const {
     for (size_t i = 0; i < dict()->size(); ++i) {
       if (i > 0) out += separator;
       AppendIndent(indent, depth, out);
-      Text((*dict())[i].first).AppendJson(indent, depth, out);
+      append_text((*dict())[i].first);
       out += ": ";
-      (*dict())[i].second.AppendJson(indent, depth + 1, out);
+      (*dict())[i].second.AppendJson(indent, depth + 1, meter, out);
     }
     if (!dict()->empty()) AppendIndent(indent, depth - 1, out);
     out += '}';
@@ -213,24 +240,30 @@ const char* Value::TypeName() const {
   return kNames[data_.index()];
 }
 
-bool Equal(const Value& a, const Value& b) {
+bool Equal(const Value& a, const Value& b, const Meter& meter) {
+  meter.Pay(0);
   int64_t ia, ib;
   if (a.AsInt(&ia) && b.AsInt(&ib)) return ia == ib;
   double da, db;
   if (a.AsNumber(&da) && b.AsNumber(&db)) return da == db;
-  if (a.text() && b.text()) return *a.text() == *b.text();
+  if (a.text() && b.text()) {
+    if (a.text()->size() != b.text()->size()) return false;
+    meter.Pay(a.text()->size());
+    return *a.text() == *b.text();
+  }
   if (a.list() && b.list()) {
     if (a.list()->size() != b.list()->size()) return false;
     for (size_t i = 0; i < a.list()->size(); ++i) {
-      if (!Equal((*a.list())[i], (*b.list())[i])) return false;
+      if (!Equal((*a.list())[i], (*b.list())[i], meter)) return false;
     }
     return true;
   }
   if (a.dict() && b.dict()) {
     if (a.dict()->size() != b.dict()->size()) return false;
     for (const auto& [key, value] : *a.dict()) {
+      meter.Pay(b.dict()->size());
       const Value* other = FindKey(*b.dict(), key);
-      if (!other || !Equal(value, *other)) return false;
+      if (!other || !Equal(value, *other, meter)) return false;
     }
     return true;
   }
@@ -244,12 +277,10 @@ const Value* FindKey(const Dict& dict, std::string_view key) {
   return nullptr;
 }
 
-size_t Weight(const Value& value) {
-  size_t weight = sizeof(Value);
-  if (value.text()) weight += value.text()->size();
-  if (value.list()) weight += value.list()->size() * sizeof(Value);
-  if (value.dict()) weight += value.dict()->size() * sizeof(Dict::value_type);
-  return weight;
+size_t DictBytes(const Dict& dict) {
+  size_t bytes = dict.size() * sizeof(Dict::value_type);
+  for (const auto& [key, value] : dict) bytes += key.size();
+  return bytes;
 }
 
 }  // namespace quern::jinja

@@ -29,6 +29,15 @@ template <typename... Args>
 struct Statement;
 class Value;
 
+// Pays for going through a value, which can be far larger than what was paid for making it: its
+// parts may be shared. Called for every value met, with the bytes that are written or compared
+// there; throws TemplateError when it is too much.
+class Meter {
+ public:
+  virtual ~Meter() = default;
+  virtual void Pay(size_t bytes) const = 0;
+};
+
 using List = std::vector<Value>;
 // In the order of insertion, as in Python. Keys are strings.
 using Dict = std::vector<std::pair<std::string, Value>>;
@@ -43,21 +52,25 @@ struct Callable {
   const Statement* macro = nullptr;
   std::shared_ptr<Value> object;
 };
-// namespace(...): the one value that a template may change from inside a loop.
+// namespace(...): the one value that a template may change from inside a loop. It may come to hold
+// itself: the interpreter keeps all of them and empties them in the end.
 struct Namespace {
   Dict attributes;
 };
 
 // A Python value as far as templates need it. Texts, lists and dicts are shared and never change,
-// so that copies are cheap.
+// so that copies are cheap. Lists, dicts and bound methods nest at most kMaxDepth deep (making one
+// throws), so that whatever goes through a value may recurse.
 class Value {
  public:
+  static constexpr int kMaxDepth = 100;
+
   using Data = std::variant<Undefined, None, bool, int64_t, double,
                             std::shared_ptr<const std::string>, std::shared_ptr<const List>,
                             std::shared_ptr<const Dict>, std::shared_ptr<Namespace>, Callable>;
 
   Value() : data_(Undefined{}) {}
-  Value(Data data) : data_(std::move(data)) {}  // NOLINT: implicit on purpose
+  Value(Data data) : data_(std::move(data)) { SetDepth(); }  // NOLINT: implicit on purpose
   static Value Text(std::string text) {
     return Value(Data(std::make_shared<const std::string>(std::move(text))));
   }
@@ -91,22 +104,23 @@ class Value {
   bool AsInt(int64_t* number) const;
 
   bool Truth() const;
-  std::string ToString() const;  // str(value)
-  std::string Repr() const;      // repr(value)
+  std::string ToString(const Meter& meter) const;  // str(value)
   // json.dumps(value, ensure_ascii=False, indent=indent); indent < 0: on one line.
-  std::string ToJson(int indent) const;
+  std::string ToJson(int indent, const Meter& meter) const;
   const char* TypeName() const;  // Python's
 
  private:
-  void AppendRepr(std::string& out) const;
-  void AppendJson(int indent, int depth, std::string& out) const;
+  void SetDepth();
+  void AppendRepr(const Meter& meter, std::string& out) const;
+  void AppendJson(int indent, int depth, const Meter& meter, std::string& out) const;
 
   Data data_;
+  int depth_ = 0;  // 1 for a list of texts
 };
 
-bool Equal(const Value& a, const Value& b);
+bool Equal(const Value& a, const Value& b, const Meter& meter);
 const Value* FindKey(const Dict& dict, std::string_view key);
-// Bytes of text and values that `value` holds, roughly: for limits.
-size_t Weight(const Value& value);
+// Bytes that a copy of the dict itself takes, its keys included, its values' own not.
+size_t DictBytes(const Dict& dict);
 
 }  // namespace quern::jinja

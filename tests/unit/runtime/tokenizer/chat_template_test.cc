@@ -105,6 +105,85 @@ TEST(ChatTemplate, NothingRunsOrGrowsWithoutEnd) {
   EXPECT_THAT(MustFail(blocks).message, HasSubstr("nested more than"));
 }
 
+// In each of these a small template makes a value that is far larger to go through than it was to
+// make, because its parts are shared, or far deeper than the stack.
+TEST(ChatTemplate, NestedAndSharedValuesAreBounded) {
+  const auto nest = [](const char* value, int times) {
+    return fmt::format(
+        "{{% set ns = namespace(x=1) %}}{{% for i in range({}) %}}{{% set ns.x = {} %}}{{% endfor "
+        "%}}",
+        times, value);
+  };
+  for (const char* deeper : {"[ns.x]", "{'a': ns.x}", "{'a': ns.x}.items"}) {
+    const Error error = MustFail(nest(deeper, 100000));
+    EXPECT_EQ(error.code, ErrorCode::kResourceExhausted) << deeper;
+  }
+  // 2^60 leaves.
+  const std::string shared = nest("[ns.x, ns.x]", 60);
+  for (const char* use :
+       {"{{ ns.x }}", "{{ ns.x == ns.x }}", "{{ ns.x | tojson }}", "{{ ns.x | string }}",
+        "{{ 'a' ~ ns.x }}", "{{ ns.x in [ns.x] }}", "{{ [ns.x, ns.x] | unique }}",
+        "{{ [ns.x] | join(',') }}", "{{ 'a'.startswith(ns.x) }}", "{{ ns.x is eq(ns.x) }}",
+        "{{ raise_exception(ns.x) }}"}) {
+    MustFail(shared + use);
+  }
+  EXPECT_TRUE(Render(nest("[ns.x]", 90) + "{{ ns.x }}").ok());
+}
+
+// Reference counts never free these.
+TEST(ChatTemplate, NamespacesThatHoldThemselvesOrLongChainsAreFreed) {
+  EXPECT_TRUE(
+      Render("{% set ns = namespace() %}{% set ns.m = messages %}{% set ns.self = [ns] %}").ok());
+  EXPECT_TRUE(Render("{% set ns = namespace(x=1) %}{% for i in range(50000) %}{% set ns.x = "
+                     "namespace(x=ns.x) %}{% endfor %}")
+                  .ok());
+}
+
+TEST(ChatTemplate, TextsOfAnySizeAreWorkThatCounts) {
+  // 200 kB each: a search or a strip that took their product would not come back.
+  const std::string texts = "{% set a = 'a' * 200000 %}{% set b = 'a' * 100000 ~ 'b' %}";
+  EXPECT_EQ(*Render(texts + "{{ a.find(b) }} {{ a.rfind(b) }} {{ a.count(b) }} {{ b in a }} "
+                            "{{ a.split(b) | length }} {{ a.rsplit(b) | length }} "
+                            "{{ a.strip(b) | length }} {{ a.replace(b, '') | length }}"),
+            "-1 -1 0 False 1 1 0 200000");
+  // Copies that are not kept count, too.
+  EXPECT_EQ(MustFail(texts + "{% for i in range(9999) %}{% set x = {a: 1} %}{% endfor %}").code,
+            ErrorCode::kResourceExhausted);
+  EXPECT_EQ(
+      MustFail(texts + "{% for i in range(9999) %}{% set x = a == b ~ '' %}{% endfor %}").code,
+      ErrorCode::kResourceExhausted);
+  EXPECT_EQ(
+      MustFail("{% set ns = namespace() %}{% set ns.self = ns %}{% set p = 'self.' * 9999 ~ "
+               "'self' %}{% set many = [ns, ns, ns, ns, ns, ns, ns, ns, ns, ns] %}"
+               "{% for i in range(99) %}{% set x = many | map(attribute=p) | list %}{% endfor %}")
+          .code,
+      ErrorCode::kResourceExhausted);
+  std::string maps = "{{ 'ab' | map('map'";
+  for (int i = 0; i < 50000; ++i) maps += ",'map'";
+  EXPECT_EQ(MustFail(maps + ") }}").code, ErrorCode::kResourceExhausted);
+  EXPECT_THAT(MustFail("{{ " + std::string(300, 'n') + " }}").message,
+              HasSubstr("a name of 300 bytes"));
+  // A chain inside the arguments of a chain, and so on.
+  std::string chains;
+  for (int i = 0; i < 60; ++i) {
+    chains += "f(1";
+    for (int j = 0; j < 150; ++j) chains += "+1";
+    chains += "+";
+  }
+  chains += "1" + std::string(60, ')');
+  EXPECT_THAT(MustFail("{{ " + chains + " }}").message, HasSubstr("nested more than"));
+}
+
+TEST(ChatTemplate, SplitsAndSearchesFromTheRight) {
+  EXPECT_EQ(
+      *Render("{{ 'aaaa'.rsplit('aa', 1) }}{{ 'a-b-c'.rsplit('-', 1) }}{{ 'a-b-c'.split('-', 1) "
+              "}}{{ 'a--b'.rfind('-') }}{{ '\u00e9x\u00e9x'.rfind('x') }}{{ 'ab'.rfind('') }}"),
+      "['aa', '']['a-b', 'c']['a', 'b-c']232");
+  EXPECT_EQ(*Render("{{ '\u3000 x\u3000'.strip() }}|{{ '\u00e9x\u00e9'.strip('\u00e9') }}|{{ "
+                    "'\u00e9x\u00e9'.rstrip('\u00e9') }}|{{ 'xax'.lstrip('x') }}"),
+            "x|x|\u00e9x|ax");
+}
+
 TEST(ChatTemplate, CopiesOfListsCountAndLookingIntoThemDoesNot) {
   // 50,000 items of at least 32 bytes, copied a thousand times.
   const std::string many = "{% set many = range(50000) %}{% for i in range(1000) %}";

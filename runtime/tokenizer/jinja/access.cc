@@ -1,0 +1,102 @@
+// What the interpreter does with values: items, attributes, order, membership.
+
+#include <algorithm>
+
+#include "runtime/tokenizer/jinja/interpreter.h"
+
+namespace quern::jinja {
+
+int Interpreter::Compare(const Value& a, const Value& b, int line) {
+  double da, db;
+  if (a.AsNumber(&da) && b.AsNumber(&db)) return da < db ? -1 : da > db;
+  if (a.text() && b.text()) {
+    Charge(std::min(a.text()->size(), b.text()->size()), line);
+    const int order = a.text()->compare(*b.text());
+    return order < 0 ? -1 : order > 0;
+  }
+  Fail(ErrorCode::kInvalidArgument, line, "{} and {} have no order", a.TypeName(), b.TypeName());
+}
+
+bool Interpreter::Contains(const Value& container, const Value& item, int line) {
+  if (container.text()) {
+    if (!item.text()) {
+      Fail(ErrorCode::kInvalidArgument, line, "'in' a string needs a string on its left, not {}",
+           item.TypeName());
+    }
+    Charge(container.text()->size(), line);
+    return FindText(*container.text(), *item.text()) != std::string::npos;
+  }
+  if (container.dict()) return item.text() && Find(*container.dict(), *item.text(), line);
+  const List items = container.list() ? List{} : Iterate(container, line);
+  for (const Value& one : container.list() ? *container.list() : items) {
+    if (Same(one, item, line)) return true;
+  }
+  return false;
+}
+
+List Interpreter::Iterate(const Value& value, int line) {
+  if (value.list()) {
+    Charge(value.list()->size() * sizeof(Value), line);
+    return *value.list();
+  }
+  if (value.is_undefined()) return {};
+  List items;
+  if (value.dict()) {
+    Charge(DictBytes(*value.dict()), line);
+    for (const auto& [key, item] : *value.dict()) items.push_back(Value::Text(key));
+    return items;
+  }
+  if (value.text()) {
+    Charge(value.text()->size() * (sizeof(Value) + sizeof(std::string)), line);
+    for (const std::string_view character : Characters(*value.text())) {
+      items.push_back(Value::Text(std::string(character)));
+    }
+    return items;
+  }
+  Fail(ErrorCode::kInvalidArgument, line, "a value of type {} cannot be gone through",
+       value.TypeName());
+}
+
+Value Interpreter::GetAttribute(const Value& object, const std::string& name, int line) {
+  if (const auto* undefined = object.As<Undefined>()) {
+    Fail(ErrorCode::kInvalidArgument, line, "'{}' is undefined, so it has no '{}'", undefined->name,
+         name);
+  }
+  if (const auto* space = object.As<std::shared_ptr<Namespace>>()) {
+    const Value* value = Find((*space)->attributes, name, line);
+    return value ? *value : Missing(name);
+  }
+  if (HasMethod(object, name)) {
+    return Value(Value::Data(Callable{name, nullptr, std::make_shared<Value>(object)}));
+  }
+  if (object.dict()) {
+    if (const Value* value = Find(*object.dict(), name, line)) return *value;
+  }
+  return Missing(name);
+}
+
+Value Interpreter::GetItem(const Value& object, const Value& key, int line) {
+  if (const auto* undefined = object.As<Undefined>()) {
+    Fail(ErrorCode::kInvalidArgument, line, "'{}' is undefined, so it has no items",
+         undefined->name);
+  }
+  int64_t index;
+  if (key.AsInt(&index) && (object.list() || object.text())) {
+    // A list's item is taken where it lies; a text's needs its characters, which are charged.
+    const List characters = object.list() ? List{} : Iterate(object, line);
+    const List& items = object.list() ? *object.list() : characters;
+    const auto size = static_cast<int64_t>(items.size());
+    const int64_t at = index < 0 ? index + size : index;
+    if (at < 0 || at >= size) return Missing(fmt::format("item {}", index));
+    return items[static_cast<size_t>(at)];
+  }
+  if (key.text()) {
+    if (object.dict()) {
+      if (const Value* value = Find(*object.dict(), *key.text(), line)) return *value;
+    }
+    return GetAttribute(object, *key.text(), line);
+  }
+  return Missing(Text(key, line));
+}
+
+}  // namespace quern::jinja
