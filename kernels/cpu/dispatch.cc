@@ -3,15 +3,30 @@
 #include "kernels/cpu/tables.h"
 #include "quern/kernels/cpu_kernels.h"
 
+#if defined(QUERN_X86)
+#include <cpuid.h>
+#endif
+
 namespace quern::kernels {
+
+#if defined(QUERN_X86)
+namespace {
+
+// Clang 16 has no __builtin_cpu_supports("f16c"). Its registers are AVX's.
+bool CpuHasF16c() {
+  unsigned int eax = 0, ebx = 0, ecx = 0, edx = 0;
+  return __get_cpuid(1, &eax, &ebx, &ecx, &edx) != 0 && (ecx & bit_F16C) != 0;
+}
+
+}  // namespace
+#endif
 
 bool CpuSupports(CpuIsa isa) {
   if (isa == CpuIsa::kScalar) return true;
 #if defined(QUERN_X86)
   // The compiler's own check looks at CPUID and at what state the operating system saves (XGETBV).
   __builtin_cpu_init();
-  const bool avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") &&
-                    __builtin_cpu_supports("f16c");
+  const bool avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && CpuHasF16c();
   if (isa == CpuIsa::kAvx2) return avx2;
   return avx2 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
          __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq") &&
