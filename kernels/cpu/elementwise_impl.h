@@ -148,11 +148,21 @@ void Rope(RopePairs pairs, const float* cosines, const float* sines, int dims, i
 }
 
 // One group of 32: q to `out`, its scale returned, the sum of q in *sum. Values all below 1e-30
-// count as zero: the inverse of their scale would overflow.
+// count as zero: the inverse of their scale would overflow. A group that holds an infinity or a
+// NaN, which integers cannot carry on, gets NaN as its scale, so that what is computed from it says
+// so.
 inline float QuantizeGroup(const float* x, int16_t* out, int32_t* sum) {
   Simd::F largest = Simd::Set(0);
+  Simd::F zero = Simd::Set(0);  // NaN where a value is no number
   for (int i = 0; i < 32; i += Simd::kLanes) {
-    largest = Simd::Max(largest, Simd::Abs(Simd::LoadF(x + i)));
+    const Simd::F v = Simd::LoadF(x + i);
+    largest = Simd::Max(largest, Simd::Abs(v));
+    zero = Simd::Fma(v, Simd::Set(0), zero);
+  }
+  if (Simd::Sum(zero) != 0) {
+    for (int i = 0; i < 32; ++i) out[i] = 0;
+    *sum = 0;
+    return NAN;
   }
   const float limit = Simd::MaxOf(largest);
   const float inverse = limit < 1e-30f ? 0.0f : 32767.0f / limit;

@@ -136,5 +136,24 @@ TEST_P(MatMulTest, ExtremesDoNotOverflow) {
   EXPECT_FLOAT_EQ(y[0], -128.0f * 32 * 1000);
 }
 
+// Integers cannot carry a NaN on: it would end as some number, and nobody would see that the model
+// broke.
+TEST_P(MatMulTest, ActivationsThatAreNoNumbersGiveNoNumbersInTheirRowAlone) {
+  std::mt19937 random(8);
+  for (WeightType type :
+       {WeightType::kF32, WeightType::kQ8_0, WeightType::kQ4_1, WeightType::kQ4_K}) {
+    const Packed weight = Pack(type, kernels().lanes, 5, 256, RandomWeights(random, type, 5, 256));
+    for (const float broken : {NAN, -NAN, INFINITY}) {
+      auto x = RandomFloats(random, 3 * 256);
+      x[256 + 77] = broken;
+      const auto y = Run(weight, x, 3);
+      for (size_t row = 0; row < 3; ++row) {
+        for (size_t c = 0; c < 5; ++c)
+          EXPECT_EQ(std::isfinite(y[row * 8 + c]), row != 1) << FindWeightTypeInfo(type)->name;
+      }
+    }
+  }
+}
+
 }  // namespace
 }  // namespace quern::kernels::testing
