@@ -182,6 +182,8 @@ int64_t MemoryLimitBytes() {
   return limits.memory_bytes ? std::min(machine, *limits.memory_bytes) : machine;
 }
 
+int64_t MemoryAvailableBytes() { return ReadKilobytes("/proc/meminfo", "MemAvailable:"); }
+
 MemoryUse ProcessMemoryUse() {
   return {ReadKilobytes("/proc/self/status", "VmRSS:"),
           ReadKilobytes("/proc/self/status", "VmHWM:")};

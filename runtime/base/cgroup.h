@@ -28,6 +28,9 @@ int DefaultThreads();
 // Bytes of memory that this process may use: the cgroup's limit, at most the machine's memory.
 int64_t MemoryLimitBytes();
 
+// Bytes that the machine could still give without swapping (MemAvailable); 0 where unknown.
+int64_t MemoryAvailableBytes();
+
 // Bytes that the kernel charges to this process now, and the most it ever did (VmRSS and VmHWM). 0
 // where unknown.
 struct MemoryUse {

@@ -9,7 +9,7 @@
 namespace quern {
 namespace {
 
-// About 30 microseconds: more than the serial work between two loops of a forward pass, less than
+// Some 20 to 30 microseconds: more than the serial work between two loops of a forward pass, less than
 // what would show as load when nothing is to be done.
 constexpr int kSpins = 1000;
 

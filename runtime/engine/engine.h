@@ -60,6 +60,10 @@ struct EngineStats {
   double tokens_per_second = 0;      // generated, over the last 10 s
   uint64_t prompt_tokens_total = 0;  // prefilled
   uint64_t generated_tokens_total = 0;
+  // Sequences that lost their place to earlier ones because the KV cache was full, and their tokens
+  // that were cached and must be computed again.
+  uint64_t preemptions_total = 0;
+  uint64_t preempted_tokens_total = 0;
 };
 
 // Told what happens, on the engine's thread; must return at once.
@@ -102,7 +106,6 @@ class EngineCore {
   virtual void Cancel(RequestId id) = 0;
 
   virtual EngineStats Stats() const = 0;
-  virtual const ModelInfo& model_info() const = 0;
   virtual int32_t max_context_tokens() const = 0;
 
   // No new requests; returns when all have finished (true) or the time is over (false; those left

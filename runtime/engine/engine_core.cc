@@ -56,7 +56,6 @@ class ThreadedEngine : public EngineCore {
   bool Drain(std::chrono::milliseconds timeout) override;
   Seconds StalledFor() const override;
 
-  const ModelInfo& model_info() const override { return model_->info(); }
   int32_t max_context_tokens() const override { return context_tokens_; }
 
  private:

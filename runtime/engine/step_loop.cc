@@ -47,6 +47,8 @@ void StepLoop::CancelAll() {
 void StepLoop::Step() {
   const SteadyTime start = clock_.Now();
   const SchedulerOutput step = Schedule(state_, limits_);
+  preemptions_total_ += static_cast<uint64_t>(step.num_preempted);
+  preempted_tokens_total_ += static_cast<uint64_t>(step.preempted_tokens);
   if (step.sequences.empty()) {
     FailAll();
     return;
@@ -187,7 +189,9 @@ EngineStats StepLoop::Stats() const {
           .kv_blocks_total = state_.pool.num_blocks(),
           .kv_block_tokens = state_.block_tokens,
           .prompt_tokens_total = prompt_tokens_total_,
-          .generated_tokens_total = generated_tokens_total_};
+          .generated_tokens_total = generated_tokens_total_,
+          .preemptions_total = preemptions_total_,
+          .preempted_tokens_total = preempted_tokens_total_};
 }
 
 GenerationDelta StepLoop::EmptyDelta(const ActiveRequest& request) const {

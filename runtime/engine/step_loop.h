@@ -78,6 +78,8 @@ class StepLoop {
 
   uint64_t prompt_tokens_total_ = 0;
   uint64_t generated_tokens_total_ = 0;
+  uint64_t preemptions_total_ = 0;
+  uint64_t preempted_tokens_total_ = 0;
 };
 
 }  // namespace quern

@@ -5,13 +5,13 @@
 #include <prometheus/histogram.h>
 #include <prometheus/registry.h>
 #include <prometheus/text_serializer.h>
-#include <unistd.h>
 
 #include <algorithm>
 #include <cassert>
-#include <fstream>
 #include <map>
 #include <mutex>
+
+#include "runtime/base/cgroup.h"
 
 namespace quern {
 namespace {
@@ -83,6 +83,12 @@ struct RuntimeMetrics::Families {
       Counter("quern_admitted_requests_total", "Requests that were handed to the engine.");
   prometheus::Counter& admitted_prompt_tokens = Counter(
       "quern_admitted_prompt_tokens_total", "Prompt tokens of the requests handed to the engine.");
+  prometheus::Counter& preemptions =
+      Counter("quern_preemptions_total",
+              "Sequences that lost their place to earlier ones because the KV cache was full.");
+  prometheus::Counter& preempted_tokens =
+      Counter("quern_preempted_tokens_total",
+              "Tokens that preempted sequences had in the KV cache and that are computed again.");
   std::array<prometheus::Counter*, 4> finished{};
   std::map<std::string, prometheus::Counter*, std::less<>> rejected;
   prometheus::Family<prometheus::Counter>& http_requests = Counters(
@@ -108,9 +114,18 @@ struct RuntimeMetrics::Families {
       Histogram("quern_step_batch_tokens",
                 "Tokens in one engine step, prefilled and decoded ones together.", kBatchTokens);
 
-  std::mutex render_mutex;  // totals_seen
-  uint64_t prompt_tokens_seen = 0;
-  uint64_t generation_tokens_seen = 0;
+  // Counters that follow totals of the snapshot: a total that went down changes nothing.
+  struct Following {
+    prometheus::Counter& counter;
+    uint64_t MetricsSnapshot::*total;
+    uint64_t seen = 0;
+  };
+  std::mutex render_mutex;  // of what `following` has seen
+  std::array<Following, 4> following{
+      {{prompt_tokens, &MetricsSnapshot::prompt_tokens_total},
+       {generation_tokens, &MetricsSnapshot::generation_tokens_total},
+       {preemptions, &MetricsSnapshot::preemptions_total},
+       {preempted_tokens, &MetricsSnapshot::preempted_tokens_total}}};
 };
 
 RuntimeMetrics::RuntimeMetrics(const std::string& model)
@@ -183,24 +198,14 @@ std::string RuntimeMetrics::Render(const MetricsSnapshot& now) {
                      : 0.0);
   f.kv_capacity.Set(static_cast<double>(now.kv_tokens_capacity));
   f.token_rate.Set(now.tokens_per_second);
-  f.resident.Set(static_cast<double>(ResidentMemoryBytes()));
-  if (now.prompt_tokens_total > f.prompt_tokens_seen) {
-    f.prompt_tokens.Increment(static_cast<double>(now.prompt_tokens_total - f.prompt_tokens_seen));
-    f.prompt_tokens_seen = now.prompt_tokens_total;
-  }
-  if (now.generation_tokens_total > f.generation_tokens_seen) {
-    f.generation_tokens.Increment(
-        static_cast<double>(now.generation_tokens_total - f.generation_tokens_seen));
-    f.generation_tokens_seen = now.generation_tokens_total;
+  f.resident.Set(static_cast<double>(ProcessMemoryUse().resident_bytes));
+  for (Families::Following& following : f.following) {
+    const uint64_t total = now.*following.total;
+    if (total <= following.seen) continue;
+    following.counter.Increment(static_cast<double>(total - following.seen));
+    following.seen = total;
   }
   return prometheus::TextSerializer().Serialize(f.registry.Collect());
-}
-
-int64_t ResidentMemoryBytes() {
-  std::ifstream statm("/proc/self/statm");
-  int64_t size = 0, resident = 0;
-  if (!(statm >> size >> resident)) return 0;
-  return resident * sysconf(_SC_PAGESIZE);
 }
 
 }  // namespace quern

@@ -17,13 +17,15 @@ struct MetricsSnapshot {
   double tokens_per_second = 0;
   uint64_t prompt_tokens_total = 0;
   uint64_t generation_tokens_total = 0;
+  uint64_t preemptions_total = 0;
+  uint64_t preempted_tokens_total = 0;
 };
 
 enum class FinishedAs { kStop, kLength, kCancelled, kError };
 
 // The runtime's Prometheus metrics: every name, type and label that /metrics of quern-serve shows.
 // They are a contract with the operator and with dashboards, pinned by
-// tests/contract/runtime_metrics.golden. All carry the label `model`. Thread-safe.
+// tests/contract/runtime/metrics.golden. All carry the label `model`. Thread-safe.
 class RuntimeMetrics {
  public:
   // Why a request or a connection was turned away or cut, each a value of the label `reason`. The
@@ -59,8 +61,5 @@ class RuntimeMetrics {
   struct Families;
   std::unique_ptr<Families> families_;
 };
-
-// Resident bytes of this process, from /proc/self/statm; 0 where there is none.
-int64_t ResidentMemoryBytes();
 
 }  // namespace quern

@@ -228,6 +228,8 @@ void Api::Metrics(http::Responder& responder) {
     now.tokens_per_second = stats.tokens_per_second;
     now.prompt_tokens_total = stats.prompt_tokens_total;
     now.generation_tokens_total = stats.generated_tokens_total;
+    now.preemptions_total = stats.preemptions_total;
+    now.preempted_tokens_total = stats.preempted_tokens_total;
   }
   Response response;
   response.content_type = "text/plain; version=0.0.4; charset=utf-8";

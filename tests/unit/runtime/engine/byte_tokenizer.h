@@ -34,7 +34,6 @@ class ByteTokenizer : public Tokenizer {
   }
   int vocab_size() const override { return kVocabSize; }
   std::optional<TokenId> bos() const override { return std::nullopt; }
-  std::optional<TokenId> eos() const override { return kEnd; }
   bool adds_bos() const override { return false; }
   bool IsEndOfGeneration(TokenId id) const override { return id == kEnd; }
   bool IsControl(TokenId id) const override { return id == kEnd; }

@@ -33,7 +33,6 @@ HashModel::HashModel(Next next) : next_(std::move(next)) {
            .quantization = "F32",
            .vocab_size = kVocabSize,
            .context_tokens = kContext,
-           .num_layers = 1,
            .parameters = 1,
            .weight_bytes = 4,
            .kv_bytes_per_token = kKvBytesPerToken};

@@ -39,7 +39,6 @@ class HashModel : public Model {
   float confidence = 4.0f;
 
   int64_t forwards() const { return forwards_; }
-  const KvLayout& layout() const { return layout_; }
 
  private:
   void CheckBatch(const ForwardBatch& batch) const;
@@ -55,8 +54,11 @@ class HashModel : public Model {
 // Holds threads at a point until it is opened.
 class Gate {
  public:
-  void Open() { Set(true); }
-  void Close() { Set(false); }
+  void Open() {
+    const std::lock_guard lock(mutex_);
+    open_ = true;
+    changed_.notify_all();
+  }
   void Pass() {  // waits until open
     std::unique_lock lock(mutex_);
     ++waiting_;
@@ -71,11 +73,6 @@ class Gate {
   }
 
  private:
-  void Set(bool open) {
-    const std::lock_guard lock(mutex_);
-    open_ = open;
-    changed_.notify_all();
-  }
   std::mutex mutex_;
   std::condition_variable changed_;
   bool open_ = false;

@@ -276,6 +276,13 @@ TEST_F(StepLoopTest, PreemptedRequestsGoOnWhereTheyWere) {
     EXPECT_EQ(heard_[ids[i]].tokens, Expected(prompts[i], 18));
   EXPECT_EQ(loop_->Stats().prompt_tokens_total, 9u)
       << "recomputed prompt tokens are not counted again";
+  // Every token that ran more than once was counted as preempted.
+  int64_t ran = 0, needed = 0;
+  for (const auto& step : observer_.steps) ran += step.prefill_tokens + step.decode_tokens;
+  for (size_t i = 0; i < ids.size(); ++i)
+    needed += static_cast<int64_t>(prompts[i].size() + heard_[ids[i]].tokens.size()) - 1;
+  EXPECT_GT(loop_->Stats().preemptions_total, 0u);
+  EXPECT_EQ(loop_->Stats().preempted_tokens_total, static_cast<uint64_t>(ran - needed));
 }
 
 TEST_F(StepLoopTest, TellsTheObserverTimesAsTheClockHasThem) {

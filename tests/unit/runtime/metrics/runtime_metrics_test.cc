@@ -25,7 +25,7 @@ TEST(RuntimeMetrics, GaugesShowTheSnapshot) {
   EXPECT_TRUE(Has(text, R"(quern_kv_cache_usage_ratio{model="m"} 0.25)"));
   EXPECT_TRUE(Has(text, R"(quern_kv_cache_tokens_capacity{model="m"} 200)"));
   EXPECT_TRUE(Has(text, R"(quern_tokens_per_second{model="m"} 12.5)"));
-  EXPECT_GT(ResidentMemoryBytes(), 0);
+  EXPECT_FALSE(Has(text, R"(quern_process_resident_memory_bytes{model="m"} 0)"));
 }
 
 TEST(RuntimeMetrics, UsageOfACacheThatIsNotThereYetIsZero) {
@@ -38,12 +38,16 @@ TEST(RuntimeMetrics, TotalsFollowTheSnapshotAndNeverGoDown) {
   MetricsSnapshot now;
   now.prompt_tokens_total = 7;
   now.generation_tokens_total = 5;
+  now.preemptions_total = 2;
+  now.preempted_tokens_total = 300;
   metrics.Render(now);
   now.generation_tokens_total = 9;
   now.prompt_tokens_total = 3;
   const std::string text = metrics.Render(now);
   EXPECT_TRUE(Has(text, R"(quern_generation_tokens_total{model="m"} 9)"));
   EXPECT_TRUE(Has(text, R"(quern_prompt_tokens_total{model="m"} 7)"));
+  EXPECT_TRUE(Has(text, R"(quern_preemptions_total{model="m"} 2)"));
+  EXPECT_TRUE(Has(text, R"(quern_preempted_tokens_total{model="m"} 300)"));
 }
 
 TEST(RuntimeMetrics, EveryReasonExistsFromTheStart) {

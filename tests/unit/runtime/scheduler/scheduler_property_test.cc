@@ -20,6 +20,7 @@ struct Load {
   SchedulerLimits limits;
   double arrivals_per_step;
   double cancel_rate;
+  int32_t longest = 0;  // tokens of a sequence; 0: up to the whole cache
 };
 
 class History {
@@ -63,7 +64,8 @@ class History {
     for (double expected = load_.arrivals_per_step; Uniform() < expected; expected -= 1) {
       const int32_t capacity = load_.num_blocks * load_.block_tokens;
       // Mostly short, now and then one that needs the whole cache.
-      const int32_t total = Uniform() < 0.05 ? capacity : Between(2, std::max(2, capacity / 3));
+      const int32_t most = load_.longest > 0 ? load_.longest : capacity;
+      const int32_t total = Uniform() < 0.05 ? most : Between(2, std::max(2, most / 3));
       auto request = std::make_unique<Request>();
       request->max_total = total;
       request->sequence.arrival = next_arrival_++;
@@ -218,14 +220,24 @@ TEST(SchedulerProperties, HoldWithOneSequenceAtATimeAndWithBlocksOfOneToken) {
   }
 }
 
-TEST(SchedulerProperties, HoldWithPlentyOfBlocks) {
-  History history({.num_blocks = 4096,
-                   .block_tokens = 16,
-                   .limits = {.max_sequences = 32, .max_batch_tokens = 512},
-                   .arrivals_per_step = 0.02,
-                   .cancel_rate = 0.001},
-                  9);
-  history.Run(300);
+// Blocks for every place in the batch at its longest: nothing may be preempted, however many wait.
+TEST(SchedulerProperties, NothingIsPreemptedWithPlentyOfBlocks) {
+  int64_t finished = 0;
+  for (uint32_t seed = 300; seed < 320; ++seed) {
+    SCOPED_TRACE(seed);
+    History history({.num_blocks = 4096,
+                     .block_tokens = 16,
+                     .limits = {.max_sequences = 32, .max_batch_tokens = 512},
+                     .arrivals_per_step = 0.5,
+                     .cancel_rate = 0.01,
+                     .longest = 16 * 4096 / 32 - 32},
+                    seed);
+    history.Run(300);
+    if (HasFatalFailure()) return;
+    finished += history.finished();
+    EXPECT_EQ(history.preempted(), 0);
+  }
+  EXPECT_GT(finished, 2000);
 }
 
 }  // namespace

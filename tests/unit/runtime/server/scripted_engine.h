@@ -38,7 +38,6 @@ class ByteTokenizer : public Tokenizer {
   }
   int vocab_size() const override { return 257; }
   std::optional<TokenId> bos() const override { return 256; }
-  std::optional<TokenId> eos() const override { return std::nullopt; }
   bool adds_bos() const override { return true; }
   bool IsEndOfGeneration(TokenId) const override { return false; }
   bool IsControl(TokenId id) const override { return id == 256; }
@@ -92,7 +91,6 @@ class ScriptedEngine : public EngineCore {
     stats.kv_block_tokens = 16;
     return stats;
   }
-  const ModelInfo& model_info() const override { return info_; }
   int32_t max_context_tokens() const override { return 1000; }
   bool Drain(std::chrono::milliseconds) override { return true; }
   Seconds StalledFor() const override {
@@ -139,7 +137,6 @@ class ScriptedEngine : public EngineCore {
   }
 
  private:
-  ModelInfo info_;
   mutable std::mutex mutex_;
   std::condition_variable changed_;
   std::map<RequestId, GenerationRequest> requests_;
