@@ -1,6 +1,8 @@
 #include "runtime/sampling/logit_scan.h"
 
 #include <cassert>
+#include <cstdlib>
+#include <string_view>
 
 #include "runtime/sampling/logit_scan_kernels.h"
 
@@ -16,10 +18,22 @@ bool SupportsScanIsa(ScanIsa isa) {
   return isa == ScanIsa::kGeneric;
 }
 
-ScanIsa BestScanIsa() {
-  if (SupportsScanIsa(ScanIsa::kAvx512)) return ScanIsa::kAvx512;
-  if (SupportsScanIsa(ScanIsa::kAvx2)) return ScanIsa::kAvx2;
-  return ScanIsa::kGeneric;
+ScanIsa SelectScanIsa() {
+  struct Choice {
+    const char* name;
+    ScanIsa isa;
+  };
+  constexpr Choice kBestFirst[] = {
+      {"avx512", ScanIsa::kAvx512}, {"avx2", ScanIsa::kAvx2}, {"scalar", ScanIsa::kGeneric}};
+  const char* variable = std::getenv("QUERN_CPU_ISA");
+  const std::string_view wanted = variable != nullptr ? variable : "";
+  ScanIsa best = ScanIsa::kGeneric;
+  for (const Choice& choice : kBestFirst) {
+    if (!SupportsScanIsa(choice.isa)) continue;
+    if (wanted == choice.name) return choice.isa;
+    if (best == ScanIsa::kGeneric) best = choice.isa;
+  }
+  return best;
 }
 
 LogitScan::LogitScan(ScanIsa isa) : isa_(isa) { assert(SupportsScanIsa(isa)); }

@@ -16,13 +16,14 @@ constexpr size_t NumScanChunks(size_t n) { return (n + kScanChunk - 1) / kScanCh
 // other widths; on one machine they are always the same.
 enum class ScanIsa { kGeneric, kAvx2, kAvx512 };
 
-// What this CPU is best at.
-ScanIsa BestScanIsa();
 bool SupportsScanIsa(ScanIsa isa);
+// What this CPU is best at, or what QUERN_CPU_ISA asks for (scalar, avx2, avx512), as for the
+// kernels. A value that the kernels would refuse changes nothing here.
+ScanIsa SelectScanIsa();
 
 class LogitScan {
  public:
-  explicit LogitScan(ScanIsa isa = BestScanIsa());
+  explicit LogitScan(ScanIsa isa = SelectScanIsa());
 
   // The maximum of each chunk into `chunk_max` [NumScanChunks(n)]. False when any logit is NaN or
   // infinite; the maxima then mean nothing.

@@ -19,7 +19,7 @@ class Sampler {
   // Temperatures below this are greedy: the quotient by them would leave float's range.
   static constexpr float kGreedyBelow = 1e-5f;
 
-  explicit Sampler(ScanIsa isa = BestScanIsa()) : scan_(isa) {}
+  explicit Sampler(ScanIsa isa = SelectScanIsa()) : scan_(isa) {}
 
   // The id of the next token. `logits` [vocab_size], at least one; `params` valid. The draw depends
   // on `seed` and on `position`, the token's place in its sequence, alone. Greedy takes the lowest

@@ -4,8 +4,10 @@
 
 #include <algorithm>
 #include <cmath>
+#include <cstdlib>
 #include <limits>
 #include <random>
+#include <string>
 #include <vector>
 
 namespace quern {
@@ -125,6 +127,21 @@ std::string IsaName(const testing::TestParamInfo<ScanIsa>& info) {
 INSTANTIATE_TEST_SUITE_P(EveryInstructionSet, LogitScanTest,
                          testing::Values(ScanIsa::kGeneric, ScanIsa::kAvx2, ScanIsa::kAvx512),
                          IsaName);
+
+TEST(SelectScanIsa, FollowsTheVariableThatSteersTheKernels) {
+  const char* before = std::getenv("QUERN_CPU_ISA");
+  const std::string kept = before != nullptr ? before : "";
+  setenv("QUERN_CPU_ISA", "scalar", 1);
+  EXPECT_EQ(SelectScanIsa(), ScanIsa::kGeneric);
+  if (SupportsScanIsa(ScanIsa::kAvx2)) {
+    setenv("QUERN_CPU_ISA", "avx2", 1);
+    EXPECT_EQ(SelectScanIsa(), ScanIsa::kAvx2);
+    unsetenv("QUERN_CPU_ISA");
+    EXPECT_NE(SelectScanIsa(), ScanIsa::kGeneric);
+  }
+  unsetenv("QUERN_CPU_ISA");
+  if (!kept.empty()) setenv("QUERN_CPU_ISA", kept.c_str(), 1);
+}
 
 }  // namespace
 }  // namespace quern
