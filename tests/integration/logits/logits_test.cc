@@ -10,7 +10,9 @@
 #include "tests/support/models.h"
 
 // The forward pass against the float32 logits of the dequantised weights, with llama.cpp's distance
-// from them as the bar. What is compared, and how: tests/recordings/logits/make.py.
+// from them as one bar and twenty times our own as the other: a thousand times nearer than
+// llama.cpp, we would not notice through the first that a thousandfold had been lost. What is
+// compared, and how: tests/recordings/logits/make.py.
 namespace quern {
 namespace {
 
@@ -48,7 +50,14 @@ Comparison Compare(Model& model, const KvLayout& layout, const Recording& record
   return result;
 }
 
-void ExpectNoFurtherThanLlamaCpp(const std::string& file, const std::string& recording_file) {
+// KL divergence from the reference.
+struct Distance {
+  double mean;
+  double p99;
+};
+
+void ExpectNearReference(const std::string& file, const std::string& recording_file,
+                         const Distance& usual) {
   QUERN_NEED_MODEL(file);
   const Recording recording =
       ReadRecording(std::string(QUERN_TESTS_DIR) + "/recordings/logits/" + recording_file);
@@ -80,16 +89,22 @@ void ExpectNoFurtherThanLlamaCpp(const std::string& file, const std::string& rec
       recording.header["llama_cpp_top1_differs"].get<int>());
   EXPECT_LE(mean, bar["mean"].get<double>());
   EXPECT_LE(p99, bar["p99"].get<double>());
+  // Room for another instruction set's order of sums, not for fewer bits somewhere.
+  constexpr double kRoom = 20;
+  EXPECT_LE(mean, kRoom * usual.mean);
+  EXPECT_LE(p99, kRoom * usual.p99);
   EXPECT_EQ(result.top1_differs, 0);
 }
 
-TEST(Logits, Smollm2IsNoFurtherFromTheReferenceThanLlamaCpp) {
-  ExpectNoFurtherThanLlamaCpp("SmolLM2-135M-Instruct.Q4_1.gguf",
-                              "SmolLM2-135M-Instruct.Q4_1.logits");
+// The usual distances are docs/correctness.md's.
+TEST(Logits, Smollm2IsAsNearTheReferenceAsItWasAndNoFurtherThanLlamaCpp) {
+  ExpectNearReference("SmolLM2-135M-Instruct.Q4_1.gguf", "SmolLM2-135M-Instruct.Q4_1.logits",
+                      {.mean = 7.4e-7, .p99 = 5.3e-6});
 }
 
-TEST(Logits, Gemma3IsNoFurtherFromTheReferenceThanLlamaCpp) {
-  ExpectNoFurtherThanLlamaCpp("gemma-3-270m.Q4_K_M.gguf", "gemma-3-270m.Q4_K_M.logits");
+TEST(Logits, Gemma3IsAsNearTheReferenceAsItWasAndNoFurtherThanLlamaCpp) {
+  ExpectNearReference("gemma-3-270m.Q4_K_M.gguf", "gemma-3-270m.Q4_K_M.logits",
+                      {.mean = 4.3e-7, .p99 = 4.7e-6});
 }
 
 }  // namespace
