@@ -8,7 +8,9 @@
 #include <cmath>
 #include <cstdio>
 #include <ctime>
+#include <exception>
 #include <fstream>
+#include <new>
 #include <nlohmann/json.hpp>
 #include <numeric>
 #include <random>
@@ -320,12 +322,14 @@ Status RunBench(const CommonOptions& common, const BenchOptions& options) {
     const json report = {{"model", loaded.model->info().name},
                          {"quantization", loaded.model->info().quantization},
                          {"weight_bytes", loaded.model->info().weight_bytes},
+                         {"compute", loaded.model->info().compute},
                          {"load_seconds", load_seconds},
                          {"peak_resident_bytes", memory.peak_resident_bytes},
                          {"results", results}};
     std::printf("%s\n", report.dump().c_str());
   } else {
-    std::printf("loaded in %.2f s; weights %.1f MiB, peak resident %.1f MiB\n", load_seconds,
+    std::printf("%s; loaded in %.2f s; weights %.1f MiB, peak resident %.1f MiB\n",
+                loaded.model->info().compute.c_str(), load_seconds,
                 static_cast<double>(loaded.model->info().weight_bytes) / 1048576.0,
                 static_cast<double>(memory.peak_resident_bytes) / 1048576.0);
   }
@@ -403,4 +407,13 @@ int Main(int argc, char** argv) {
 }  // namespace
 }  // namespace quern
 
-int main(int argc, char** argv) { return quern::Main(argc, argv); }
+int main(int argc, char** argv) {
+  try {
+    return quern::Main(argc, argv);
+  } catch (const std::bad_alloc&) {
+    std::fprintf(stderr, "quern-eval: not enough memory\n");
+  } catch (const std::exception& error) {
+    std::fprintf(stderr, "quern-eval: %s\n", error.what());
+  }
+  return quern::kExitBadInput;
+}

@@ -118,9 +118,9 @@ Result<std::unique_ptr<LoadedModel>> Load(const ServeOptions& options, ServingSt
   model_options.threads = options.threads;
   QUERN_ASSIGN(auto model, Model::Load(std::move(file), model_options));
   const ModelInfo info = model->info();
-  spdlog::info("weights ready: {} {}, {:.0f} M parameters, {} ({:.1f} s)", info.architecture,
+  spdlog::info("weights ready: {} {}, {:.0f} M parameters, {}; {} ({:.1f} s)", info.architecture,
                info.quantization, info.parameters / 1e6, server::ShowBytes(info.weight_bytes),
-               SecondsSince(start));
+               info.compute, SecondsSince(start));
 
   state.SetLoading("KV cache");
   EngineOptions engine_options;

@@ -25,7 +25,6 @@ struct Simd {
     std::memcpy(&value, p, sizeof(value));
     return _mm256_set1_epi32(value);
   }
-  static I Set32(int32_t value) { return _mm256_set1_epi32(value); }
   static I Zero() { return _mm256_setzero_si256(); }
   template <int kBits>
   static I ShiftRight16(I a) {

@@ -1,13 +1,6 @@
 #pragma once
 
-#if defined(QUERN_SIMDE)
-// The same code over SIMDe's portable intrinsics: runs the AVX-512 kernels on a processor without
-// AVX-512, in tests.
-#define SIMDE_ENABLE_NATIVE_ALIASES
-#include <simde/x86/avx512.h>
-#else
 #include <immintrin.h>
-#endif
 
 #include <cstdint>
 #include <cstring>
@@ -32,7 +25,6 @@ struct Simd {
     std::memcpy(&value, p, sizeof(value));
     return _mm512_set1_epi32(value);
   }
-  static I Set32(int32_t value) { return _mm512_set1_epi32(value); }
   static I Zero() { return _mm512_setzero_si512(); }
   template <int kBits>
   static I ShiftRight16(I a) {

@@ -6,6 +6,7 @@
 #include <initializer_list>
 #include <memory>
 #include <span>
+#include <string>
 #include <vector>
 
 #include "quern/kernels/gated_activation.h"
@@ -67,7 +68,8 @@ struct Projection {
 class Backend {
  public:
   virtual ~Backend() = default;
-  virtual const char* name() const = 0;
+  // What computes, for the log: "avx2, 2 threads".
+  virtual std::string Describe() const = 0;
 
   // Takes `data`, [rows, cols] in GGUF's layout, into the backend's own memory. `taken` is called
   // with each part of `data` that is no longer needed, so that a large matrix is never wholly in

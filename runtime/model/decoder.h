@@ -11,8 +11,8 @@
 
 namespace quern {
 
-// What the families have in common: sizes, backend, and the KV cache's shape. Each family's file
-// has its weights and its forward pass.
+// What the families have in common: sizes, backend, the KV cache's shape, the embedding and the
+// head. Each family's file has its layers and what it does with them.
 class Decoder : public Model {
  public:
   Decoder(Hyperparameters hyperparameters, std::unique_ptr<Backend> backend)
@@ -22,20 +22,39 @@ class Decoder : public Model {
   Status AllocateKv(const KvLayout& layout) override {
     return backend_->AllocateKv({h_.layers, h_.kv_heads, h_.head_dim}, layout);
   }
+  // x = embedding_scale() times the rows of the batch's tokens; RunLayers; logits of x.
+  Status Forward(const ForwardBatch& batch, std::span<float> logits) override;
 
   // Takes the weights; once, before anything else.
-  virtual Status LoadWeights(WeightLoader& loader) = 0;
+  Status LoadWeights(WeightLoader& loader);
   void set_info(ModelInfo info) { info_ = std::move(info); }
-  Backend& backend() { return *backend_; }
 
  protected:
+  // Makes the RoPE tables and, for each layer, reads its weights, called "blk.<i>.<name>".
+  virtual Status LoadLayers(WeightLoader& loader) = 0;
+  // The residual stream x_ through all layers.
+  virtual void RunLayers(Backend& b) = 0;
+  virtual float embedding_scale() const { return 1; }
+
   int query_width() const { return h_.heads * h_.head_dim; }
   int kv_width() const { return h_.kv_heads * h_.head_dim; }
 
   Hyperparameters h_;
   std::unique_ptr<Backend> backend_;
+  // Activations of a step, [rows, ...]
+  Tensor* x_ = nullptr;         // [width]: the residual stream
+  Tensor* normed_ = nullptr;    // [width]
+  Tensor* q_ = nullptr;         // [heads * head_dim]
+  Tensor* k_ = nullptr;         // [kv_heads * head_dim]
+  Tensor* v_ = nullptr;         // [kv_heads * head_dim]
+  Tensor* attended_ = nullptr;  // [heads * head_dim]
+  Tensor* gate_ = nullptr;      // [ffn_width]
+  Tensor* up_ = nullptr;        // [ffn_width]
 
  private:
+  std::unique_ptr<Matrix> embedding_;  // [vocab, width]
+  std::vector<float> output_norm_;     // [width]
+  std::unique_ptr<Matrix> output_;     // [vocab, width]; null: tied to the embedding
   ModelInfo info_;
 };
 

@@ -31,16 +31,14 @@ class Gemma3 : public Decoder {
  public:
   using Decoder::Decoder;
 
-  Status LoadWeights(WeightLoader& loader) override {
+ protected:
+  float embedding_scale() const override { return std::sqrt(static_cast<float>(h_.width)); }
+
+  Status LoadLayers(WeightLoader& loader) override {
     if (h_.window == 0) {
       return MakeError(ErrorCode::kDataLoss,
                        "metadata gemma3.attention.sliding_window is missing: expected the tokens "
                        "that a local layer sees");
-    }
-    QUERN_ASSIGN(embedding_, loader.LoadMatrix("token_embd.weight", h_.vocab_size, h_.width));
-    QUERN_ASSIGN(output_norm_, loader.LoadVector("output_norm.weight", h_.width));
-    if (loader.Has("output.weight")) {
-      QUERN_ASSIGN(output_, loader.LoadMatrix("output.weight", h_.vocab_size, h_.width));
     }
     global_rope_ =
         backend_->AddRope({kernels::RopePairs::kHalves,
@@ -51,14 +49,10 @@ class Gemma3 : public Decoder {
     for (int i = 0; i < h_.layers; ++i) {
       QUERN_TRY(LoadLayer(loader, fmt::format("blk.{}.", i), &layers_[static_cast<size_t>(i)]));
     }
-    MakeTensors();
     return {};
   }
 
-  Status Forward(const ForwardBatch& batch, std::span<float> logits) override {
-    Backend& b = *backend_;
-    QUERN_TRY(b.BeginStep(batch));
-    b.Embed(*embedding_, std::sqrt(static_cast<float>(h_.width)), x_);
+  void RunLayers(Backend& b) override {
     const float scale = 1.0f / std::sqrt(static_cast<float>(QueryScaleDim()));
     for (int i = 0; i < h_.layers; ++i) {
       const Layer& layer = layers_[static_cast<size_t>(i)];
@@ -84,10 +78,6 @@ class Gemma3 : public Decoder {
       b.RmsNorm(*normed_, layer.post_ffn_norm, h_.epsilon, normed_);
       b.Add(*normed_, x_);
     }
-    b.SelectLogitRows(*x_, normed_);
-    b.RmsNorm(*normed_, output_norm_, h_.epsilon, normed_);
-    b.Logits(*normed_, output_ ? *output_ : *embedding_, h_.logit_softcap, logits);
-    return {};
   }
 
  private:
@@ -116,25 +106,9 @@ class Gemma3 : public Decoder {
     return {};
   }
 
-  void MakeTensors() {
-    x_ = backend_->NewTensor(h_.width);
-    normed_ = backend_->NewTensor(h_.width);
-    q_ = backend_->NewTensor(query_width());
-    k_ = backend_->NewTensor(kv_width());
-    v_ = backend_->NewTensor(kv_width());
-    attended_ = backend_->NewTensor(query_width());
-    gate_ = backend_->NewTensor(h_.ffn_width);
-    up_ = backend_->NewTensor(h_.ffn_width);
-  }
-
-  std::unique_ptr<Matrix> embedding_;  // [vocab, width]
-  std::vector<float> output_norm_;     // [width]
-  std::unique_ptr<Matrix> output_;     // [vocab, width]; null: tied to the embedding
   std::vector<Layer> layers_;
   int global_rope_ = 0;
   int local_rope_ = 0;
-  // Activations of a step, [rows, ...]
-  Tensor *x_, *normed_, *q_, *k_, *v_, *attended_, *gate_, *up_;
 };
 
 }  // namespace

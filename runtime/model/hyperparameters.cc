@@ -10,6 +10,7 @@ namespace {
 
 // Beyond any model there is; keeps products of sizes far from overflow.
 constexpr uint64_t kLargest = 1 << 24;
+constexpr double kLargestNumber = 1e30;
 
 class Reader {
  public:
@@ -43,9 +44,9 @@ class Reader {
   Result<double> NumberOr(std::string_view name, double fallback) const {
     if (!file_.Has(Key(name))) return fallback;
     QUERN_ASSIGN(const double value, file_.RequireFloat(Key(name)));
-    if (!std::isfinite(value) || value < 0) {
-      return MakeError(ErrorCode::kDataLoss, "metadata {} is {}: expected a number of at least 0",
-                       Key(name), value);
+    if (!(value >= 0 && value <= kLargestNumber)) {
+      return MakeError(ErrorCode::kDataLoss, "metadata {} is {}: expected a number from 0 to {:g}",
+                       Key(name), value, kLargestNumber);
     }
     return value;
   }

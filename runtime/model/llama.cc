@@ -23,15 +23,18 @@ class Llama : public Decoder {
  public:
   using Decoder::Decoder;
 
-  Status LoadWeights(WeightLoader& loader) override {
-    QUERN_ASSIGN(embedding_, loader.LoadMatrix("token_embd.weight", h_.vocab_size, h_.width));
-    QUERN_ASSIGN(output_norm_, loader.LoadVector("output_norm.weight", h_.width));
-    if (loader.Has("output.weight")) {
-      QUERN_ASSIGN(output_, loader.LoadMatrix("output.weight", h_.vocab_size, h_.width));
-    }
+ protected:
+  Status LoadLayers(WeightLoader& loader) override {
     std::vector<float> factors;  // Llama 3.1's stretched frequencies
     if (loader.Has("rope_freqs.weight")) {
       QUERN_ASSIGN(factors, loader.LoadVector("rope_freqs.weight", h_.rope_dims / 2));
+    }
+    for (const float factor : factors) {
+      if (factor > 0 && std::isfinite(factor)) continue;
+      return MakeError(ErrorCode::kDataLoss,
+                       "tensor rope_freqs.weight holds {}: frequencies are divided by it, so a "
+                       "number above 0 is expected",
+                       factor);
     }
     rope_ = backend_->AddRope(
         {kernels::RopePairs::kAdjacent,
@@ -40,14 +43,10 @@ class Llama : public Decoder {
     for (int i = 0; i < h_.layers; ++i) {
       QUERN_TRY(LoadLayer(loader, fmt::format("blk.{}.", i), &layers_[static_cast<size_t>(i)]));
     }
-    MakeTensors();
     return {};
   }
 
-  Status Forward(const ForwardBatch& batch, std::span<float> logits) override {
-    Backend& b = *backend_;
-    QUERN_TRY(b.BeginStep(batch));
-    b.Embed(*embedding_, 1.0f, x_);
+  void RunLayers(Backend& b) override {
     AttentionSpec attention{0, h_.heads, 1.0f / std::sqrt(static_cast<float>(h_.head_dim)), 0, 0};
     for (const Layer& layer : layers_) {
       // Attention: x += attn_out * attend(rope(q), rope(k), v)
@@ -66,10 +65,6 @@ class Llama : public Decoder {
       b.Add(*normed_, x_);
       ++attention.layer;
     }
-    b.SelectLogitRows(*x_, normed_);
-    b.RmsNorm(*normed_, output_norm_, h_.epsilon, normed_);
-    b.Logits(*normed_, output_ ? *output_ : *embedding_, h_.logit_softcap, logits);
-    return {};
   }
 
  private:
@@ -89,24 +84,8 @@ class Llama : public Decoder {
     return {};
   }
 
-  void MakeTensors() {
-    x_ = backend_->NewTensor(h_.width);
-    normed_ = backend_->NewTensor(h_.width);
-    q_ = backend_->NewTensor(query_width());
-    k_ = backend_->NewTensor(kv_width());
-    v_ = backend_->NewTensor(kv_width());
-    attended_ = backend_->NewTensor(query_width());
-    gate_ = backend_->NewTensor(h_.ffn_width);
-    up_ = backend_->NewTensor(h_.ffn_width);
-  }
-
-  std::unique_ptr<Matrix> embedding_;  // [vocab, width]
-  std::vector<float> output_norm_;     // [width]
-  std::unique_ptr<Matrix> output_;     // [vocab, width]; null: tied to the embedding
   std::vector<Layer> layers_;
   int rope_ = 0;
-  // Activations of a step, [rows, ...]
-  Tensor *x_, *normed_, *q_, *k_, *v_, *attended_, *gate_, *up_;
 };
 
 }  // namespace

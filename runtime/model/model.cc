@@ -46,7 +46,8 @@ std::string MainType(const GgufFile& file) {
   return name;
 }
 
-ModelInfo Describe(const GgufFile& file, const Hyperparameters& h, int64_t weight_bytes) {
+ModelInfo Describe(const GgufFile& file, const Hyperparameters& h, int64_t weight_bytes,
+                   std::string compute) {
   ModelInfo info;
   info.architecture = h.architecture;
   const size_t slash = file.path().find_last_of('/');
@@ -55,13 +56,13 @@ ModelInfo Describe(const GgufFile& file, const Hyperparameters& h, int64_t weigh
   info.quantization = MainType(file);
   info.vocab_size = h.vocab_size;
   info.context_tokens = h.context_tokens;
-  info.num_layers = h.layers;
   for (const GgufTensor& tensor : file.tensors()) {
     int64_t elements = 1;
     for (uint64_t dim : tensor.dims) elements *= static_cast<int64_t>(dim);
     info.parameters += elements;
   }
   info.weight_bytes = weight_bytes;
+  info.compute = std::move(compute);
   // K and V, two bytes each.
   info.kv_bytes_per_token = int64_t{4} * h.layers * h.kv_heads * h.head_dim;
   return info;
@@ -73,10 +74,11 @@ Result<std::unique_ptr<Model>> LoadDecoder(const GgufFile& file, const ModelOpti
   QUERN_ASSIGN(Hyperparameters h, ReadHyperparameters(file));
   QUERN_ASSIGN(std::unique_ptr<Backend> backend, MakeCpuBackend(options.threads));
   WeightLoader loader(file, backend.get());
+  std::string compute = backend->Describe();
   std::unique_ptr<Decoder> decoder = family->make(h, std::move(backend));
   QUERN_TRY(decoder->LoadWeights(loader));
   QUERN_TRY(loader.CheckAllUsed());
-  decoder->set_info(Describe(file, h, loader.resident_bytes()));
+  decoder->set_info(Describe(file, h, loader.resident_bytes(), std::move(compute)));
   return std::unique_ptr<Model>(std::move(decoder));
 }
 

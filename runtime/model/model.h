@@ -17,10 +17,10 @@ struct ModelInfo {
   std::string quantization;  // what most weight bytes are stored as: "Q4_1", "Q8_0"
   int32_t vocab_size = 0;
   int32_t context_tokens = 0;  // trained context length
-  int32_t num_layers = 0;
   int64_t parameters = 0;
   int64_t weight_bytes = 0;        // resident bytes of the weights, repacked ones counted once
   int64_t kv_bytes_per_token = 0;  // over all layers, in the KV format chosen
+  std::string compute;             // instruction set and threads, for the log: "avx2, 2 threads"
 };
 
 struct ModelOptions {

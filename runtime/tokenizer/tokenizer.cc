@@ -86,7 +86,6 @@ class ModelTokenizer final : public Tokenizer {
 
   int vocab_size() const override { return vocabulary_.size(); }
   std::optional<TokenId> bos() const override { return vocabulary_.bos; }
-  std::optional<TokenId> eos() const override { return vocabulary_.eos; }
   bool adds_bos() const override { return vocabulary_.add_bos; }
   bool IsEndOfGeneration(TokenId id) const override {
     return vocabulary_.Contains(id) && vocabulary_.ends_generation[id];

@@ -43,7 +43,6 @@ class Tokenizer {
 
   virtual int vocab_size() const = 0;
   virtual std::optional<TokenId> bos() const = 0;
-  virtual std::optional<TokenId> eos() const = 0;
   virtual bool adds_bos() const = 0;
   // EOS, EOT and the like: a sequence ends when one of them is sampled.
   virtual bool IsEndOfGeneration(TokenId id) const = 0;

@@ -27,7 +27,13 @@ Result<std::unique_ptr<Backend>> MakeCpuBackend(int threads) {
   const kernels::CpuKernels* kernels = kernels::SelectCpuKernels(&error);
   if (kernels == nullptr) return MakeError(ErrorCode::kInvalidArgument, "{}", error);
   return std::unique_ptr<Backend>(
-      std::make_unique<CpuBackend>(*kernels, threads > 0 ? threads : DefaultThreads()));
+      std::make_unique<CpuBackend>(*kernels, threads > 0 ? threads : DefaultThreads(),
+                                   MemoryLimitBytes() - ProcessMemoryUse().resident_bytes));
+}
+
+std::string CpuBackend::Describe() const {
+  return fmt::format("{}, {} thread{}", kernels_.name, pool_.threads(),
+                     pool_.threads() == 1 ? "" : "s");
 }
 
 template <typename Body>
@@ -44,12 +50,18 @@ Result<std::unique_ptr<Matrix>> CpuBackend::LoadMatrix(kernels::WeightType type,
                                                        const PartTaken& taken) {
   const kernels::PackedMatrix shape{type, kernels_.lanes, rows, cols, nullptr};
   const int64_t bytes = kernels::PackedBytes(shape);
-  AlignedMemory memory(static_cast<size_t>(bytes));
+  // The system would give the memory now and kill the process when it is touched. A matrix of few
+  // rows is padded to whole tiles, so that a file's size alone does not tell.
+  AlignedMemory memory;
+  if (bytes <= memory_left_) memory = AlignedMemory(static_cast<size_t>(bytes));
   if (memory.data() == nullptr) {
     return MakeError(ErrorCode::kResourceExhausted,
-                     "no memory for a weight matrix of {:.1f} MiB: give the container more",
-                     static_cast<double>(bytes) / kMiB);
+                     "a weight matrix needs {:.1f} MiB, but {:.1f} MiB are left of this process's "
+                     "memory limit: raise the limit, or take a model with smaller weights",
+                     static_cast<double>(bytes) / kMiB,
+                     static_cast<double>(std::max<int64_t>(memory_left_, 0)) / kMiB);
   }
+  memory_left_ -= bytes;
   const int64_t row_bytes = static_cast<int64_t>(data.size()) / rows;
   const int64_t part = std::max<int64_t>(1, kPartBytes / (row_bytes * shape.lanes));
   for (int64_t first = 0; first < shape.tiles(); first += part) {

@@ -14,10 +14,11 @@ namespace quern {
 
 class CpuBackend : public Backend {
  public:
-  CpuBackend(const kernels::CpuKernels& kernels, int threads) : kernels_(kernels), pool_(threads) {}
+  // `memory_bytes` is what all matrices together may take.
+  CpuBackend(const kernels::CpuKernels& kernels, int threads, int64_t memory_bytes)
+      : kernels_(kernels), pool_(threads), memory_left_(memory_bytes) {}
 
-  const char* name() const override { return kernels_.name; }
-  int threads() const { return pool_.threads(); }
+  std::string Describe() const override;
 
   Result<std::unique_ptr<Matrix>> LoadMatrix(kernels::WeightType type,
                                              std::span<const std::byte> data, int64_t rows,
@@ -80,6 +81,7 @@ class CpuBackend : public Backend {
 
   const kernels::CpuKernels& kernels_;
   ThreadPool pool_;
+  int64_t memory_left_;              // for matrices
   std::deque<OwnedTensor> tensors_;  // a deque: NewTensor's pointers stay
   std::vector<RopeTable> ropes_;
   ActivationBuffer quantized_;

@@ -1,7 +1,11 @@
 #include <gtest/gtest.h>
 
+#include <algorithm>
+#include <cmath>
 #include <cstring>
+#include <functional>
 #include <numeric>
+#include <tuple>
 
 #include "tests/unit/runtime/model/tiny_model.h"
 
@@ -38,12 +42,40 @@ std::vector<float> Step(Model& model, const std::vector<Request*>& requests,
   return logits;
 }
 
-class ForwardTest : public ::testing::TestWithParam<const char*> {
+// What the matrices are stored as: one type, or, as quantisers do it, several in one model.
+struct Stored {
+  const char* name;
+  uint32_t width;  // whole blocks of the type
+  std::function<GgmlType(const std::string& tensor)> type;
+};
+
+GgmlType MixedType(const std::string& tensor) {
+  if (tensor.ends_with("attn_v.weight")) return GgmlType::kQ8_0;
+  if (tensor.ends_with("ffn_down.weight")) return GgmlType::kF16;
+  return GgmlType::kQ4_K;
+}
+
+const Stored kStored[] = {
+    {"F32", 64, [](const std::string&) { return GgmlType::kF32; }},
+    {"Q8_0", 64, [](const std::string&) { return GgmlType::kQ8_0; }},
+    {"Q4_K", 256, [](const std::string&) { return GgmlType::kQ4_K; }},
+    {"Mixed", 256, MixedType},
+};
+
+class ForwardTest : public ::testing::TestWithParam<std::tuple<const char*, Stored>> {
  protected:
   std::unique_ptr<Model> Load(int threads = 1) const {
+    const Stored& stored = std::get<1>(GetParam());
     TinyModel tiny;
-    tiny.architecture = GetParam();
+    tiny.architecture = std::get<0>(GetParam());
     tiny.layers = 7;  // gemma3: with a global layer
+    tiny.width = stored.width;
+    tiny.head_dim = stored.width / tiny.heads;
+    if (stored.width == 256) tiny.ffn_width = 256;
+    tiny.edit = [&](const std::string& name, std::vector<uint64_t>* dims, uint32_t* type) {
+      if (dims->size() == 2) *type = static_cast<uint32_t>(stored.type(name));
+      return true;
+    };
     auto model = tiny.Load(threads);
     EXPECT_TRUE(model) << model.error().message;
     EXPECT_TRUE((*model)->AllocateKv({kBlock, 32}));
@@ -55,8 +87,23 @@ class ForwardTest : public ::testing::TestWithParam<const char*> {
     return tokens;
   }
 };
-INSTANTIATE_TEST_SUITE_P(Families, ForwardTest, ::testing::Values("llama", "gemma3"),
-                         [](const auto& info) { return std::string(info.param); });
+INSTANTIATE_TEST_SUITE_P(Families, ForwardTest,
+                         ::testing::Combine(::testing::Values("llama", "gemma3"),
+                                            ::testing::ValuesIn(kStored)),
+                         [](const auto& info) {
+                           return fmt::format("{}_{}", std::get<0>(info.param),
+                                              std::get<1>(info.param).name);
+                         });
+
+// Equal bits of NaN would prove nothing.
+TEST_P(ForwardTest, LogitsAreFiniteAndTellTokensApart) {
+  Request request{Tokens(25, 1), {0, 1, 2, 3, 4, 5, 6}};
+  const auto logits = Step(*Load(), {&request}, {25});
+  for (float logit : logits) ASSERT_TRUE(std::isfinite(logit));
+  EXPECT_GT(*std::max_element(logits.begin(), logits.end()) -
+                *std::min_element(logits.begin(), logits.end()),
+            0.01f);
+}
 
 TEST_P(ForwardTest, ChunksOfAPromptGiveTheSameBitsAsTheWhole) {
   const auto model = Load();

@@ -1,6 +1,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include "runtime/backend/cpu/cpu_backend.h"
 #include "tests/unit/runtime/model/tiny_model.h"
 
 namespace quern::testing {
@@ -17,7 +18,7 @@ TEST(ModelLoad, DescribesWhatItLoaded) {
   EXPECT_EQ(info.quantization, "F32");
   EXPECT_EQ(info.vocab_size, 50);
   EXPECT_EQ(info.context_tokens, 128);
-  EXPECT_EQ(info.num_layers, 2);
+  EXPECT_THAT(info.compute, ::testing::EndsWith(", 1 thread"));
   EXPECT_EQ(info.kv_bytes_per_token,
             2 * 2 * 2 * 2 * 16);  // K and V, bytes, layers, KV heads, elements
   // The vocabulary's 50 rows are padded to whole tiles; everything else is as large as it is in the
@@ -102,6 +103,29 @@ TEST(ModelLoad, MetadataThatMakesNoSenseIsNamed) {
   EXPECT_THAT(model.error().message, HasSubstr("RoPE of 15 dimensions"));
 }
 
+TEST(ModelLoad, NumbersThatMakeNoSenseAreNamed) {
+  TinyModel tiny;
+  tiny.metadata = [](GgufWriter& writer) { writer.Float("llama.final_logit_softcapping", -1); };
+  auto model = tiny.Load();
+  ASSERT_FALSE(model);
+  EXPECT_THAT(model.error().message,
+              HasSubstr("llama.final_logit_softcapping is -1: expected a number from 0 to 1e+30"));
+  tiny.metadata = [](GgufWriter& writer) {
+    writer.Scalar("llama.attn_logit_softcapping", GgufValueType::kFloat64, 1e300);
+  };
+  EXPECT_FALSE(tiny.Load());
+
+  // Llama 3.1's factors: zeros, as a tensor of a truncated download has.
+  tiny = TinyModel();
+  tiny.rope_factors = 0;
+  model = tiny.Load();
+  ASSERT_FALSE(model);
+  EXPECT_EQ(model.error().code, ErrorCode::kDataLoss);
+  EXPECT_THAT(model.error().message, HasSubstr("tensor rope_freqs.weight holds 0"));
+  tiny.rope_factors = 8;
+  EXPECT_TRUE(tiny.Load());
+}
+
 // 1048577 heads of 4096 elements are 2^32 + 4096: with 32 bits they would look like one head.
 TEST(ModelLoad, HeadsWhoseProductWouldWrapAroundAreRefused) {
   TinyModel tiny;
@@ -145,6 +169,20 @@ TEST(ModelLoad, TextOfTheFileIsShownOnOneLineAndShortened) {
   ASSERT_FALSE(model);
   EXPECT_THAT(model.error().message, HasSubstr("architecture 'mam\\x0a\\x1bbbb"));
   EXPECT_LT(model.error().message.size(), 400u);
+}
+
+TEST(CpuBackend, WeightsBeyondTheMemoryLimitAreRefusedWithFiguresAndNotTouched) {
+  CpuBackend backend(kernels::CpuKernelsFor(kernels::CpuIsa::kScalar), 1, 3 << 20);
+  const std::vector<std::byte> weights(1 << 20);  // 512 x 512 float32
+  const auto load = [&] {
+    return backend.LoadMatrix(kernels::WeightType::kF32, weights, 512, 512,
+                              [](std::span<const std::byte>) {});
+  };
+  for (int i = 0; i < 3; ++i) EXPECT_TRUE(load());
+  const auto refused = load();
+  ASSERT_FALSE(refused);
+  EXPECT_EQ(refused.error().code, ErrorCode::kResourceExhausted);
+  EXPECT_THAT(refused.error().message, HasSubstr("needs 1.0 MiB, but 0.0 MiB are left"));
 }
 
 TEST(ModelLoad, AKvCacheBeyondTheMemoryLimitIsRefusedWithFigures) {

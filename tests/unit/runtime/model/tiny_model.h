@@ -2,17 +2,53 @@
 
 #include <functional>
 #include <memory>
+#include <optional>
 #include <random>
 #include <string>
 #include <vector>
 
+#include "quern/kernels/numeric_types.h"
 #include "runtime/model/model.h"
 #include "tests/unit/runtime/formats/gguf_writer.h"
 
 namespace quern::testing {
 
-// A transformer small enough for unit tests, with random float32 weights, as the bytes of a GGUF
-// file.
+// `count` random weights stored as `type`, around zero (matrices) or one (norms), as a model's are.
+// Types without a case here get float32's bytes.
+inline std::vector<uint8_t> RandomWeights(std::mt19937& random, GgmlType type, uint64_t count,
+                                          bool is_norm) {
+  std::normal_distribution<float> normal(is_norm ? 1.0f : 0.0f, 0.1f);
+  std::vector<uint8_t> data;
+  const auto append_half = [&](float value) {
+    GgufWriter::Append(data, kernels::FloatToHalf(value));
+  };
+  const auto append_random = [&](int bytes) {
+    for (int i = 0; i < bytes; ++i) data.push_back(static_cast<uint8_t>(random()));
+  };
+  switch (type) {
+    case GgmlType::kF16:
+      for (uint64_t i = 0; i < count; ++i) append_half(normal(random));
+      break;
+    case GgmlType::kQ8_0:
+      for (uint64_t i = 0; i < count; i += 32) {
+        append_half(0.0015f + 0.0001f * normal(random));
+        append_random(32);
+      }
+      break;
+    case GgmlType::kQ4_K:  // the second scale, of the offsets, balances the first
+      for (uint64_t i = 0; i < count; i += 256) {
+        append_half(5e-4f);
+        append_half(5e-4f * 7.5f);
+        append_random(12 + 128);
+      }
+      break;
+    default:
+      for (uint64_t i = 0; i < count; ++i) GgufWriter::Append(data, normal(random));
+  }
+  return data;
+}
+
+// A transformer small enough for unit tests, with random weights, as the bytes of a GGUF file.
 struct TinyModel {
   std::string architecture = "llama";
   uint32_t layers = 2;
@@ -22,24 +58,26 @@ struct TinyModel {
   uint32_t kv_heads = 2;
   uint32_t head_dim = 16;
   uint32_t vocab = 50;
-  uint32_t window = 6;          // gemma3
-  uint32_t claimed_layers = 0;  // block_count where it is not to be `layers`
-  uint32_t split_count = 0;     // of files, where the model is to look like one of several
+  uint32_t window = 6;             // gemma3
+  uint32_t claimed_layers = 0;     // block_count where it is not to be `layers`
+  uint32_t split_count = 0;        // of files, where the model is to look like one of several
+  GgmlType type = GgmlType::kF32;  // of the matrices; norms are float32
   // Leaves tensors out, or changes what is written for them.
   std::function<bool(const std::string& name, std::vector<uint64_t>* dims, uint32_t* type)> edit;
 
-  std::string extra_tensor;  // of [width], beyond the architecture's
+  std::optional<float> rope_factors;                 // llama: all of rope_freqs.weight
+  std::string extra_tensor;                          // of [width], beyond the architecture's
+  std::function<void(GgufWriter& writer)> metadata;  // more of it: a tokenizer, odd values
 
   void Add(GgufWriter& writer, std::mt19937& random, const std::string& name,
            std::vector<uint64_t> dims) const {
-    uint32_t type = 0;
-    if (edit && !edit(name, &dims, &type)) return;
+    const bool is_norm = dims.size() == 1;
+    auto stored = static_cast<uint32_t>(is_norm ? GgmlType::kF32 : type);
+    if (edit && !edit(name, &dims, &stored)) return;
     uint64_t count = 1;
     for (uint64_t dim : dims) count *= dim;
-    std::normal_distribution<float> normal(dims.size() == 1 ? 1.0f : 0.0f, 0.1f);
-    std::vector<uint8_t> data;
-    for (uint64_t i = 0; i < count; ++i) GgufWriter::Append(data, normal(random));
-    writer.Tensor(name, dims, type, data);
+    writer.Tensor(name, dims, stored,
+                  RandomWeights(random, static_cast<GgmlType>(stored), count, is_norm));
   }
 
   std::vector<uint8_t> Bytes() const {
@@ -59,10 +97,16 @@ struct TinyModel {
         .Float(a + "attention.layer_norm_rms_epsilon", 1e-5f)
         .Float(a + "rope.freq_base", 10000);
     if (split_count > 0) writer.Uint("split.count", split_count).Uint("split.no", 0);
+    if (metadata) metadata(writer);
     const bool gemma = architecture == "gemma3";
     if (gemma) writer.Uint(a + "attention.sliding_window", window);
     Add(writer, random, "token_embd.weight", {width, vocab});
     Add(writer, random, "output_norm.weight", {width});
+    if (rope_factors) {
+      std::vector<uint8_t> factors;
+      for (uint32_t i = 0; i < head_dim / 2; ++i) GgufWriter::Append(factors, *rope_factors);
+      writer.Tensor("rope_freqs.weight", {head_dim / 2}, 0, factors);
+    }
     for (uint32_t i = 0; i < layers; ++i) {
       const std::string p = "blk." + std::to_string(i) + ".";
       Add(writer, random, p + "attn_norm.weight", {width});
