@@ -115,7 +115,6 @@ RunnerOptions MakeRunnerOptions(const OperatorOptions& options, OperatorMetrics&
   runner.name = "inferenceendpoint";
   runner.workers = options.workers;
   runner.resync_period = 10min;  // a safety net: every endpoint is looked at again
-  runner.queue_hooks.on_depth = [&metrics](size_t depth) { metrics.QueueDepth(depth); };
   runner.queue_hooks.on_add = [&metrics] { metrics.QueueAdded(); };
   runner.queue_hooks.on_retry = [&metrics] { metrics.QueueRetried(); };
   runner.queue_hooks.on_full = [&metrics] { metrics.QueueFull(); };
@@ -130,6 +129,7 @@ StatusServer::Pages MetricsPages(OperatorMetrics& metrics, const Runner& runner,
                                  const LeaderElector& elector, bool leader_elect) {
   return {{"/metrics", [&metrics, &runner, &elector, leader_elect] {
              metrics.Leader(!leader_elect || elector.IsLeader());
+             metrics.QueueDepth(runner.queue().depth());
              for (const InformerHealth& informer : runner.Health()) {
                metrics.InformerObjects(informer.resource, informer.objects);
              }

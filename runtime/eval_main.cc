@@ -95,9 +95,10 @@ Result<LoadedModel> LoadModel(const CommonOptions& options, bool with_tokenizer)
 Result<std::string> ReadWholeFile(const std::string& path) {
   std::ifstream file(path, std::ios::binary);
   std::stringstream content;
-  if (!file || !(content << file.rdbuf())) {
-    return MakeError(ErrorCode::kNotFound, "{} cannot be read: expected a file with some content",
-                     path);
+  content << file.rdbuf();  // sets failbit when there is nothing to copy: an empty file is its
+                            // user's to judge
+  if (!file.is_open() || file.bad()) {
+    return MakeError(ErrorCode::kNotFound, "{} cannot be read: expected a file", path);
   }
   return content.str();
 }
@@ -112,9 +113,9 @@ Result<std::vector<int32_t>> ReadTokens(const std::string& path) {
   for (int32_t token; stream >> token;) tokens.push_back(token);
   if (!stream.eof() || tokens.empty()) {
     return MakeError(ErrorCode::kInvalidArgument,
-                     "{}: expected token ids separated by spaces, commas or newlines, found "
-                     "something else after {} of them",
-                     path, tokens.size());
+                     "{}: expected token ids separated by spaces, commas or newlines, found {} "
+                     "after {} of them",
+                     path, stream.eof() ? "the end of the file" : "something else", tokens.size());
   }
   return tokens;
 }

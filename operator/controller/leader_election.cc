@@ -204,7 +204,11 @@ Status LeaderElector::Run(std::stop_token stop, const std::function<void(std::st
                      options_.ns, options_.name);
   }
   if (!options_.release_on_exit) return {};
-  if (const Status released = Release(); !released) {  // it runs out by itself
+  Status released = Release();
+  for (int again = 0; again < 2 && !released && released.error().code == ErrorCode::kUnavailable;
+       ++again)
+    released = Release();  // a new connection may do
+  if (!released) {         // it runs out by itself
     spdlog::warn("leader election: not released: {}", released.error().message);
   }
   return {};

@@ -93,6 +93,7 @@ class Runner {
   void StartInformers(std::stop_token stop);
 
   WorkQueue& queue() { return *queue_; }
+  const WorkQueue& queue() const { return *queue_; }
   bool HasSynced() const;
   std::vector<InformerHealth> Health() const;
 

@@ -13,7 +13,6 @@ WorkQueue::WorkQueue(WorkQueueOptions options, const Clock& clock, WorkQueueHook
       tokens_at_(clock.Now()) {}
 
 bool WorkQueue::Add(const ObjectKey& key) {
-  size_t depth = 0;
   bool full = false;
   bool news = false;
   {
@@ -22,7 +21,6 @@ bool WorkQueue::Add(const ObjectKey& key) {
     news = !dirty_.contains(key);
     full = news && dirty_.size() + due_.size() >= options_.max_keys;
     if (!full) AddLocked(key);
-    depth = ready_.size();
   }
   if (full) {
     if (hooks_.on_full) hooks_.on_full();
@@ -30,7 +28,6 @@ bool WorkQueue::Add(const ObjectKey& key) {
   }
   changed_.notify_one();
   if (news && hooks_.on_add) hooks_.on_add();
-  if (hooks_.on_depth) hooks_.on_depth(depth);
   return true;
 }
 
@@ -169,10 +166,8 @@ std::optional<ObjectKey> WorkQueue::Get(std::stop_token stop) {
                             [&] { return wake() || delayed_.empty() || delayed_.top().due < due; });
       }
     }
-    depth = ready_.size();
   }
   if (hooks_.on_start) hooks_.on_start(waited);
-  if (hooks_.on_depth) hooks_.on_depth(depth);
   return key;
 }
 

@@ -23,7 +23,6 @@ using kube::ObjectKey;
 
 // What a queue tells a metrics room. Called with no lock held; any may be empty.
 struct WorkQueueHooks {
-  std::function<void(size_t depth)> on_depth;
   std::function<void()> on_add;
   std::function<void()> on_retry;
   std::function<void(Seconds)> on_start;  // how long the key waited

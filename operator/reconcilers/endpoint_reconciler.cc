@@ -104,7 +104,8 @@ Result<Action> EndpointReconciler::Reconcile(const ObjectKey& key,
   if (observed.spec_error) {
     spdlog::warn("endpoint={} {}: {}", key.ToString(), observed.spec_error->reason,
                  observed.spec_error->message);
-    QUERN_TRY(WriteStatus(writes, observed, observed.endpoint.status.desired_replicas, {}));
+    const int64_t desired = observed.endpoint.status.desired_replicas;
+    QUERN_TRY(WriteStatus(writes, observed, PlanStatus(observed, desired, {}, options_)));
     return Action::Await();
   }
   return ReconcileLive(writes, std::move(observed));
@@ -115,16 +116,16 @@ Result<Action> EndpointReconciler::ReconcileLive(Writes& writes, Observed observ
   const InferenceEndpoint& e = observed.endpoint;
   const int64_t desired = DesiredReplicas(observed);
   // The decision is written before it is carried out: killed in between, the next process goes on
-  // from it.
+  // from it. Conditions wait until it is known what the API server refuses.
   if (e.status.desired_replicas > 0 && e.status.desired_replicas != desired) {
-    QUERN_TRY(WriteStatus(writes, observed, desired, {}));
+    QUERN_TRY(WriteStatus(writes, observed, PlanDecision(observed, desired)));
   }
   const ChildPlan plan = PlanChildren(observed, desired, options_);
   std::vector<Problem> refused;
   QUERN_TRY(PatchChildren(writes, observed, plan, refused));
   QUERN_TRY(ApplyChildren(writes, observed, plan, refused));
   for (const PlannedDelete& planned : plan.deletes) QUERN_TRY(Delete(writes, e, planned));
-  QUERN_TRY(WriteStatus(writes, observed, desired, refused));
+  QUERN_TRY(WriteStatus(writes, observed, PlanStatus(observed, desired, refused, options_)));
   Report(observed, desired);
   // What was refused may be allowed later (a quota, an admission policy), and nobody would tell.
   return Action::RequeueAfter(refused.empty() ? kFigureInterval : 60s);
@@ -276,10 +277,8 @@ Status EndpointReconciler::Delete(Writes& writes, const InferenceEndpoint& e,
   return {};
 }
 
-Status EndpointReconciler::WriteStatus(Writes& writes, Observed& observed, int64_t desired,
-                                       const std::vector<Problem>& refused) {
+Status EndpointReconciler::WriteStatus(Writes& writes, Observed& observed, const StatusPlan& plan) {
   InferenceEndpoint& e = observed.endpoint;
-  const StatusPlan plan = PlanStatus(observed, desired, refused, options_);
   if (plan.status == e.status) return {};
   const json object = {{"apiVersion", kApiVersion},
                        {"kind", kKind},

@@ -52,8 +52,7 @@ class EndpointReconciler {
                           const PlannedApply& planned);
   Status Delete(Writes& writes, const InferenceEndpoint& endpoint, const PlannedDelete& planned);
   // Writes the status if it differs, tells the events, and makes `observed` know of it.
-  Status WriteStatus(Writes& writes, Observed& observed, int64_t desired,
-                     const std::vector<Problem>& refused);
+  Status WriteStatus(Writes& writes, Observed& observed, const StatusPlan& plan);
   // The API server's answer to a write of the endpoint, until the store has heard of it.
   void Remember(InferenceEndpoint& endpoint, json written);
   void TellDrift(const Observed& observed, const std::string& kind, const std::string& name);

@@ -90,6 +90,24 @@ ScalingInputs ToStatus(const ScalingExplanation& why, const ScalingObservation& 
           seen.expected_pods};
 }
 
+// Why nothing is decided here in external mode, and what limits the number from outside.
+void SetExternal(const InferenceEndpoint& e, Condition& active) {
+  const ScalingSpec& scaling = e.scaling;
+  const int64_t asked = e.external_replicas.value_or(scaling.min_replicas);
+  if (asked < scaling.min_replicas || asked > scaling.max_replicas) {
+    active.reason = "ExternalLimited";
+    active.message = fmt::format(
+        "spec.replicas is {}, outside of minReplicas {} and maxReplicas {} in spec.scaling, which "
+        "limit it: there "
+        "are {} replicas; give the autoscaler the same limits",
+        asked, scaling.min_replicas, scaling.max_replicas,
+        std::clamp(asked, scaling.min_replicas, scaling.max_replicas));
+    return;
+  }
+  active.reason = "External";
+  active.message = "spec.replicas decides, written from outside through the scale subresource";
+}
+
 }  // namespace
 
 struct Scaler::Work {
@@ -291,9 +309,7 @@ void Scaler::Decide(Work& work, Millis now) {
   const ScalingObservation seen =
       endpoint.collector.Observe(work.scraped, current, work.ready_seconds, now, stale);
   if (e.scaling.mode == ScalingSpec::Mode::kExternal) {
-    report.active.reason = "External";
-    report.active.message =
-        "spec.replicas decides, written from outside through the scale subresource";
+    SetExternal(e, report.active);
     return Publish(work, endpoint, std::move(report));
   }
   if (endpoint.policy.min_replicas == endpoint.policy.max_replicas) {

@@ -192,4 +192,12 @@ StatusPlan PlanStatus(const Observed& o, int64_t desired, const std::vector<Prob
   return plan;
 }
 
+StatusPlan PlanDecision(const Observed& o, int64_t desired) {
+  StatusPlan plan;
+  plan.status = o.endpoint.status;
+  plan.status.desired_replicas = desired;
+  PlanScaling(o, desired, plan);
+  return plan;
+}
+
 }  // namespace quern::control

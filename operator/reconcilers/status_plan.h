@@ -32,4 +32,7 @@ struct StatusPlan {
 StatusPlan PlanStatus(const Observed& observed, int64_t desired,
                       const std::vector<Problem>& failures, const ResourceOptions& options);
 
+// Only the decision of that status: the number of replicas, how it came about, and its event. Pure.
+StatusPlan PlanDecision(const Observed& observed, int64_t desired);
+
 }  // namespace quern::control

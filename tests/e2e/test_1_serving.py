@@ -146,7 +146,7 @@ def test_the_gemma_example_serves(world):
         world.wait_ready("gemma")
         with world.client("gemma") as client:
             assert [model.id for model in client.models.list()] == ["gemma-3-270m"]
-            answer = client.completions.create(model="gemma-3-270m", prompt="The capital of France is", max_tokens=4, temperature=0)
+            answer = client.completions.create(model="gemma-3-270m", prompt="The capital of France is the city of", max_tokens=4, temperature=0)
             assert "Paris" in answer.choices[0].text
     finally:
         world.delete("gemma")

@@ -2,6 +2,7 @@
 
 import http.server
 import json
+import re
 import threading
 import time
 import urllib.request
@@ -292,6 +293,9 @@ def test_external_mode_follows_the_scale_subresource(world, operator):
     assert scale["spec"]["replicas"] == 3  # the operator has left it alone
     assert scale["status"]["selector"] == "app.kubernetes.io/name=quern-serve,serving.quern.dev/endpoint=a"
     wait(lambda: world.condition("a", "ScalingActive").get("reason") == "External", "ScalingActive=External")
+    world.patch("inferenceendpoints", "a", {"spec": {"replicas": 9}}, "scale")
+    wait(lambda: world.get("deployments", "a-cpu")["spec"]["replicas"] == 4, "no more than maxReplicas")
+    wait(lambda: "spec.replicas is 9" in world.condition("a", "ScalingActive").get("message", ""), "what limits it")
 
 
 class FakeRuntime:
@@ -349,12 +353,14 @@ def test_tokens_scale_up_and_down_and_missing_metrics_hold(world, start):
         assert status["scaling"]["history"][0]["from"] == 1
         assert "tokens/s" in status["scaling"]["history"][0]["message"]
         assert world.condition("a", "ScalingActive")["status"] == "True"
-        assert any(e[1] == "ScaledUp" and "tokens/s" in e[2] for e in wait(lambda: world.events("a"), "events"))
+        wait(lambda: any(e[1] == "ScaledUp" and "tokens/s" in e[2] for e in world.events("a")), lambda: world.events("a"))
         # Killed and started again, it goes on from the decision in the status.
         replicas = world.get("deployments", "a-cpu")["spec"]["replicas"]
         operator.kill()
         operator = start("--namespace", world.namespace)
-        wait(lambda: "quern_operator_scrapes_total" in metrics(operator), "its metrics")
+        for counted in ("quern_operator_scrapes_total", "quern_operator_reconcile_total"):
+            wait(lambda counted=counted: re.search(counted + r'\{result="success"\} [1-9]', metrics(operator)),
+                 f"{counted} of the operator that was started again")
         assert world.get("deployments", "a-cpu")["spec"]["replicas"] >= replicas
         # No tokens any more: down to one again.
         runtime.started, runtime.rate = time.monotonic(), 0

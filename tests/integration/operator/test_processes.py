@@ -34,10 +34,14 @@ def test_killed_at_any_moment_the_end_is_the_same(world, start):
     start("--namespace", world.namespace, "--workers", "1").kill()  # at once
     for name in names:
         world.create(name)
+    killed_at = []
     for step in (1, 9, 23, 41):
         operator = start("--namespace", world.namespace, "--workers", "1")
-        wait(lambda: sum(len(world.children(n)) for n in names) >= step, f"{step} objects")
+        wait(lambda step=step: world.count_children() >= step, f"{step} objects")
         operator.kill()
+        killed_at.append(world.count_children())
+    print("killed when there were", killed_at, "of", 5 * len(names), "objects")
+    assert killed_at[0] < 5 * len(names)  # or nothing was left to go on with
     start("--namespace", world.namespace)
     wait(lambda: all(len(world.children(n)) == 5 for n in names), "all objects", 60)
     wait(lambda: all(world.condition(n, "Ready") for n in names), "all statuses")

@@ -70,7 +70,7 @@ def spoil_offset(layout):
 @pytest.mark.parametrize("spoil,says", [
     (spoil_architecture, ["mamba", "llama, gemma3"]),
     (spoil_type, ["99", "at byte"]),
-    (spoil_offset, ["overlap", "at byte"]),
+    (spoil_offset, ["overlap", "from byte"]),
 ], ids=["unsupported architecture", "unknown tensor type", "overlapping tensors"])
 def test_model_with_one_wrong_field_is_one_clear_line_and_exit_code_2(tmp_path, spoil, says):
     path = tmp_path / "spoilt.gguf"

@@ -1,5 +1,6 @@
 """What loading and serving a model costs, as its cgroup is charged: a container's limit counts the page cache as well."""
 
+import contextlib
 import os
 import re
 import uuid
@@ -32,7 +33,11 @@ class MemoryCgroup:
         return int((self.path / self._peak).read_text())
 
     def remove(self):
-        self.path.rmdir()
+        def removed():
+            with contextlib.suppress(OSError):  # busy for a moment after its last process has gone
+                self.path.rmdir()
+            return not self.path.exists()
+        quern_serve.wait_for(removed, f"{self.path} to be empty")
 
 
 @pytest.fixture
@@ -49,8 +54,10 @@ def forget(path: str):
         os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
 
 
-@pytest.mark.parametrize("name", [quern_serve.SMOLLM2, quern_serve.GEMMA])
-def test_one_copy_of_the_weights_is_all_that_the_cgroup_is_charged_for(cgroup, name):
+# Room for the program, its buffers, the tokenizer (Gemma's has 262,144 tokens) and the KV blocks in use, in MiB: it takes about
+# 40 and 55, and a second copy of the weights would take 92 and 236 more.
+@pytest.mark.parametrize(("name", "room"), [(quern_serve.SMOLLM2, 80), (quern_serve.GEMMA, 150)])
+def test_one_copy_of_the_weights_is_all_that_the_cgroup_is_charged_for(cgroup, name, room):
     path = quern_serve.model(name)
     forget(path)
     with quern_serve.Server(path, "--threads", "2", "--kv-memory", "64MiB", before_start=cgroup.enter) as server:
@@ -60,7 +67,7 @@ def test_one_copy_of_the_weights_is_all_that_the_cgroup_is_charged_for(cgroup, n
         line = next(line for line in server.log if re.search(r"weights [\d.]+ MiB", line))
         weights = float(re.search(r"weights ([\d.]+) MiB", line).group(1)) * MIB
         peak = cgroup.peak()
-    print(f"{name}: weights {weights / MIB:.0f} MiB, peak of the cgroup {peak / MIB:.0f} MiB")
-    assert peak > weights  # or something is not counted
-    # The program, its buffers, the tokenizer and the KV blocks in use; a second copy of the weights would not fit.
-    assert peak < weights + 80 * MIB
+    figures = f"{name}: weights {weights / MIB:.0f} MiB, peak of the cgroup {peak / MIB:.0f} MiB"
+    print(figures)
+    assert peak > weights, figures  # or something is not counted
+    assert peak < weights + room * MIB, figures

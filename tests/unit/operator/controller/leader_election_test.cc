@@ -137,9 +137,17 @@ LeaderElectionOptions Quick(const std::string& identity) {
   return options;
 }
 
+// Renews as often, but a machine that stands still for a while does not cost it the lead.
+LeaderElectionOptions Patient(const std::string& identity) {
+  LeaderElectionOptions options = Quick(identity);
+  options.lease_duration = seconds(120);
+  options.renew_deadline = seconds(60);
+  return options;
+}
+
 TEST(LeaderElectionRun, LeadsUntilStoppedAndReleases) {
   FakeClient client;
-  LeaderElector elector(client, Quick("a"));
+  LeaderElector elector(client, Patient("a"));
   std::stop_source stop;
   std::promise<void> leading;
   auto run = std::async(std::launch::async, [&] {
@@ -159,6 +167,28 @@ TEST(LeaderElectionRun, LeadsUntilStoppedAndReleases) {
   stop.request_stop();
   EXPECT_TRUE(run.get());
   EXPECT_FALSE(elector.IsLeader());
+  EXPECT_EQ(client.Find("quern", "lock")["spec"]["holderIdentity"], "");
+}
+
+TEST(LeaderElectionRun, AReleaseThatFailsIsTriedAgain) {
+  FakeClient client;
+  std::atomic<int> failures{0};
+  client.intercept = [&](const std::string&, const json&) -> Status {
+    if (failures > 0 && failures-- > 0) return MakeError(ErrorCode::kUnavailable, "reset");
+    return {};
+  };
+  LeaderElectionOptions options = Patient("a");
+  options.retry_period = seconds(30);  // no renewal takes the failures
+  LeaderElector elector(client, options);
+  std::stop_source stop;
+  EXPECT_TRUE(elector
+                  .Run(stop.get_token(),
+                       [&](std::stop_token) {
+                         failures = 2;
+                         stop.request_stop();
+                       })
+                  .ok());
+  EXPECT_EQ(failures, 0);
   EXPECT_EQ(client.Find("quern", "lock")["spec"]["holderIdentity"], "");
 }
 

@@ -201,6 +201,27 @@ TEST_F(ScalerTest, AFixedEndpointIsScrapedForItsFiguresButNotDecidedOn) {
   EXPECT_GT(scraped_, 0u);
 }
 
+TEST_F(ScalerTest, InExternalModeItSaysWhoDecidesAndWhatLimitsThem) {
+  json object = EndpointObject();
+  object["spec"]["scaling"] = {{"mode", "external"}, {"minReplicas", 2}, {"maxReplicas", 4}};
+  struct Case {
+    int replicas;
+    const char* reason;
+    const char* says;
+  };
+  for (const Case& c : {Case{3, "External", "spec.replicas decides"},
+                        Case{1, "ExternalLimited", "spec.replicas is 1"},
+                        Case{5, "ExternalLimited", "there are 4 replicas"}}) {
+    object["spec"]["replicas"] = c.replicas;
+    endpoints_.Put(object);
+    Rounds(1, 0);
+    EXPECT_FALSE(Report().decision);
+    EXPECT_EQ(Report().active.status, "False");
+    EXPECT_EQ(Report().active.reason, c.reason);
+    EXPECT_THAT(Report().active.message, ::testing::HasSubstr(c.says));
+  }
+}
+
 TEST_F(ScalerTest, AnotherEndpointOfTheSameNameStartsAfresh) {
   PutPod("a-1");
   Rounds(20, 200);

@@ -102,6 +102,21 @@ TEST(PlanStatus, AScaleChangeIsWrittenAtOnceWithItsHistoryAndEvent) {
   EXPECT_THAT(plan.events[0].note, HasSubstr("tokens/s"));
 }
 
+TEST(PlanDecision, ChangesNoConditionThatDependsOnWhatTheServerRefuses) {
+  Observed seen = Made(NewlySeen(), 1, 1);
+  seen.scaling = Report(1, "steady");
+  seen.endpoint.status = Plan(seen, 1, {{"ApplyRefused", "an admission policy"}}).status;
+  ASSERT_EQ(Of(seen.endpoint.status, "Degraded").status, "True");
+  seen.now += std::chrono::seconds(2);
+  seen.scaling = Report(2);
+  const StatusPlan plan = PlanDecision(seen, 2);
+  EXPECT_EQ(plan.status.desired_replicas, 2);
+  EXPECT_EQ(plan.status.last_decision->replicas, 2);
+  EXPECT_EQ(Of(plan.status, "Degraded"), Of(seen.endpoint.status, "Degraded"));
+  ASSERT_EQ(plan.events.size(), 1u);  // no "Recovered"
+  EXPECT_EQ(plan.events[0].reason, "ScaledUp");
+}
+
 TEST(PlanStatus, HistoryIsShortAndNewestFirst) {
   Observed seen = Made(NewlySeen(), 1, 1);
   for (int i = 0; i < 30; ++i) {
