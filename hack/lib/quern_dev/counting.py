@@ -5,12 +5,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 
+_WHY_CHARACTERS = 300
+
+
 @dataclass
 class Counts:
     passed: int = 0
     failed: int = 0
     skipped: int = 0
-    failures: list = field(default_factory=list)  # names
+    failures: list = field(default_factory=list)  # names, with why where that is known
 
     def __add__(self, other):
         return Counts(self.passed + other.passed, self.failed + other.failed, self.skipped + other.skipped,
@@ -27,8 +30,10 @@ def _pytest_counts(path: Path, entry: str) -> Counts:
     counts = Counts()
     for case in ElementTree.parse(path).getroot().iter("testcase"):
         name = f"{entry}: {case.get('classname', '').split('.')[-1]}.{case.get('name')}"
-        if case.find("failure") is not None or case.find("error") is not None:
-            counts += Counts(failed=1, failures=[name])
+        found = [reason for kind in ("failure", "error") if (reason := case.find(kind)) is not None]
+        if found:
+            why = " ".join(found[0].get("message", "").split())[:_WHY_CHARACTERS]
+            counts += Counts(failed=1, failures=[f"{name}: {why}" if why else name])
         elif case.find("skipped") is not None:
             counts += Counts(skipped=1)
         else:

@@ -35,10 +35,11 @@ class Counting(unittest.TestCase):
     def test_pytest_entries_count_as_the_tests_inside(self):
         (self.root / "e2e.xml").write_text(
             "<testsuites><testsuite><testcase classname='a.T' name='one'/><testcase classname='a.T' name='two'>"
-            "<failure/></testcase><testcase classname='a.T' name='three'><skipped/></testcase></testsuite></testsuites>")
+            "<failure/></testcase><testcase classname='a.T' name='three'><skipped/></testcase><testcase classname='a.T' "
+            "name='four'><failure message='AssertionError: 3&#10;  is not 4'/></testcase></testsuite></testsuites>")
         counts = self.count(case("pytest.e2e", "fail"))
-        self.assertEqual(str(counts), "1 passed, 1 failed, 1 skipped")
-        self.assertEqual(counts.failures, ["pytest.e2e: T.two"])
+        self.assertEqual(str(counts), "1 passed, 2 failed, 1 skipped")
+        self.assertEqual(counts.failures, ["pytest.e2e: T.two", "pytest.e2e: T.four: AssertionError: 3 is not 4"])
 
     def test_an_entry_that_crashed_after_its_tests_passed_is_a_failure(self):
         (self.root / "e2e.xml").write_text("<testsuite><testcase classname='a' name='one'/></testsuite>")
