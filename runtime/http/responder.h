@@ -12,7 +12,8 @@ namespace quern::http {
 // The way to answer one request: either one Send, or BeginStream, any number of Write, and Finish.
 // Everything but Post must be called on the session's strand: in the route's handler, in a callback
 // given here, or in a function given to Post. After the client has gone all calls do nothing.
-// A Responder that is let go of without an answer answers 500.
+// A Responder that is let go of without an answer answers 500. All must have been let go of before
+// the HttpServer is destroyed (Stop need not wait for that): threads that hold some end before it.
 class Responder {
  public:
   virtual ~Responder() = default;

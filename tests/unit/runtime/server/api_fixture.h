@@ -2,6 +2,7 @@
 
 #include <gtest/gtest.h>
 
+#include <chrono>
 #include <functional>
 #include <nlohmann/json.hpp>
 #include <string>
@@ -21,7 +22,9 @@ using nlohmann::json;
 // The API over real sockets, with an engine whose every token the test sends by hand.
 class ApiTest : public testing::Test {
  protected:
-  ~ApiTest() override { server.reset(); }
+  ~ApiTest() override {
+    if (server) server->Stop(std::chrono::milliseconds(0));  // its threads use the others
+  }
 
   void StartServer(bool load = true) {
     api = std::make_unique<Api>(state, metrics, options);
@@ -98,10 +101,10 @@ class ApiTest : public testing::Test {
   ApiOptions options;
   RuntimeMetrics metrics{"m"};
   MetricsHttpObserver observer{metrics};
+  std::unique_ptr<http::HttpServer> server;  // before what holds responders: see Responder
   ScriptedEngine* engine = nullptr;
   ServingState state;
   std::unique_ptr<Api> api;
-  std::unique_ptr<http::HttpServer> server;
   uint16_t port = 0, admin_port = 0;
 };
 
