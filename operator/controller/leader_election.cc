@@ -34,8 +34,17 @@ int64_t IntegerAt(const json& object, const char* field) {
 
 }  // namespace
 
+namespace {
+
+// A call over a new connection may do better.
+bool IsConnectionLost(ErrorCode code) {
+  return code == ErrorCode::kUnavailable || code == ErrorCode::kDeadlineExceeded;
+}
+
+}  // namespace
+
 std::chrono::milliseconds LeaseCallTimeout(const LeaderElectionOptions& options) {
-  return options.renew_deadline / 3;
+  return options.renew_deadline / 4;
 }
 
 LeaderElector::LeaderElector(kube::Client& client, LeaderElectionOptions options,
@@ -205,10 +214,9 @@ Status LeaderElector::Run(std::stop_token stop, const std::function<void(std::st
   }
   if (!options_.release_on_exit) return {};
   Status released = Release();
-  for (int again = 0; again < 2 && !released && released.error().code == ErrorCode::kUnavailable;
-       ++again)
-    released = Release();  // a new connection may do
-  if (!released) {         // it runs out by itself
+  for (int again = 0; again < 2 && !released && IsConnectionLost(released.error().code); ++again)
+    released = Release();
+  if (!released) {  // it runs out by itself
     spdlog::warn("leader election: not released: {}", released.error().message);
   }
   return {};

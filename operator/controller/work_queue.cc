@@ -146,7 +146,6 @@ std::optional<ObjectKey> WorkQueue::TakeLocked(Seconds* waited) {
 
 std::optional<ObjectKey> WorkQueue::Get(std::stop_token stop) {
   Seconds waited{0};
-  size_t depth = 0;
   std::optional<ObjectKey> key;
   {
     std::unique_lock lock(mutex_);

@@ -8,16 +8,22 @@
 
 namespace quern::control::kube {
 
-// What a client keeps of objects' own metadata. Kubernetes limits the size of a single label but
-// not how many there are, nor owners and finalizers: whoever may create one object could fill its
-// megabyte with them, and each label costs ten times its bytes once it is JSON in memory. What is
-// not kept is left out while it is parsed, so it never takes any. Of `metadata` itself
-// managedFields, generateName and whatever else no reader in this program asks for are never kept.
+// What a client keeps of objects, and of their own metadata above all. Kubernetes limits the size
+// of a single label but not how many there are, nor owners and finalizers: whoever may create one
+// object could fill its megabyte with them, and each label costs ten times its bytes once it is
+// JSON in memory. What is not kept is left out while it is parsed, so it never takes any. Of
+// `metadata` itself managedFields, generateName and whatever else no reader in this program asks
+// for are never kept.
 struct KeptMetadata {
   std::set<std::string, std::less<>> labels;
   std::set<std::string, std::less<>> annotations;
   size_t list_entries = 65;    // of ownerReferences and of finalizers, the first
   size_t string_bytes = 1024;  // longer strings become ""
+  // Of the rest of an object: what comes beyond is left out. Anybody may put our label on an object
+  // with a megabyte of empty rules, which take a hundred times that as JSON; ours are a tenth of
+  // these limits, and one of ours that somebody filled up is put right like any other change.
+  size_t object_values = 5000;
+  size_t object_bytes = 256 * 1024;  // of strings and keys
 };
 
 // Where in a text the objects stand.

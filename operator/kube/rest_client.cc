@@ -218,9 +218,10 @@ class RestClient : public Client {
     return ParseKept(body, name == "list" ? JsonShape::kList : JsonShape::kObject, *options_.keep);
   }
 
-  // How long a page of a list may be. A single object is taken whatever page it makes.
+  // How long a page of a list may be. A single object is taken whatever page it makes, and so is
+  // the whole list where it must come in one piece (0).
   size_t PageBytes(int limit) const {
-    return limit == 1 ? options_.max_body_bytes
+    return limit <= 1 ? options_.max_body_bytes
                       : std::min(options_.max_body_bytes, options_.max_page_bytes);
   }
 

@@ -143,6 +143,10 @@ Status EndpointReconciler::Prepare(Writes& writes, Observed& observed) {
     e.external_replicas = DesiredReplicas(observed);
     patch["spec"]["replicas"] = *e.external_replicas;
   }
+  if (e.scaling.mode == ScalingSpec::Mode::kBuiltin && e.external_replicas) {
+    e.external_replicas.reset();  // left over from external mode: no apply would take it out
+    patch["spec"]["replicas"] = nullptr;
+  }
   if (patch.empty()) return {};
   // With its version: a number that was written meanwhile stays.
   patch["metadata"]["resourceVersion"] = e.resource_version;
@@ -314,9 +318,15 @@ Result<Action> EndpointReconciler::ReconcileDeletion(Writes& writes, const Obser
   board_.Forget({e.ns, e.name});
   metrics_.ForgetEndpoint(e.ns, e.name);
   if (!HasFinalizer(e)) return Action::Await();
-  // The grace period that the pods were made with, as the spec has it: theirs can be anybody's.
-  const std::chrono::seconds grace =
+  // The longest grace period: the spec's, or that which a pod of an earlier spec still has. A pod's
+  // own can be anybody's, so it counts up to what a spec may ask for.
+  std::chrono::seconds grace =
       GracePeriod(observed.spec_error ? kMaxDrainTimeout : e.drain_timeout);
+  for (const json& pod : observed.pods) {
+    const std::chrono::seconds own(
+        IntAt(pod, {"spec", "terminationGracePeriodSeconds"}).value_or(0));
+    grace = std::max(grace, std::min(own, GracePeriod(kMaxDrainTimeout)));
+  }
   const DeletionPlan plan = PlanDeletion(observed, grace + kDeletionSlack);
   for (const PlannedDelete& planned : plan.deletes) QUERN_TRY(Delete(writes, e, planned));
   if (!plan.done) return Action::RequeueAfter(5s);

@@ -16,6 +16,8 @@ struct ForbiddenFields {
 };
 const ForbiddenFields kForbidden[] = {
     {"NetworkPolicy/spec", {"egress"}},
+    {"Service/spec", {"externalIPs", "publishNotReadyAddresses"}},
+    {"Deployment/spec", {"paused"}},  // nothing that the endpoint says would be rolled out
     {"Deployment/spec/template/spec",
      {"initContainers", "hostNetwork", "hostPID", "hostIPC", "shareProcessNamespace"}},
     {"Deployment/spec/template/spec/containers", {"command", "env", "envFrom", "volumeDevices"}},

@@ -67,11 +67,12 @@ def ready(pod):
 
 
 def rollout_is_under_way(world, name, generation, old_pod):
-    """The Deployment has changed, and the new pod does not serve yet."""
+    """The Deployment has changed, there is a new pod, and it does not serve yet or the old one has not gone yet."""
     if deployment_of(world, name)["metadata"]["generation"] <= generation:
         return False
-    new = [pod for pod in pods_of(world, name) if pod["metadata"]["uid"] != old_pod]
-    return len(new) == 1 and not ready(new[0])
+    pods = pods_of(world, name)
+    new = [pod for pod in pods if pod["metadata"]["uid"] != old_pod]
+    return len(new) == 1 and (len(pods) > 1 or not ready(new[0]))
 
 
 @pytest.mark.parametrize("moment", ["as the spec changes", "while the new pod starts"])

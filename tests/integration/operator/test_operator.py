@@ -297,6 +297,13 @@ def test_external_mode_follows_the_scale_subresource(world, operator):
     wait(lambda: world.get("deployments", "a-cpu")["spec"]["replicas"] == 4, "no more than maxReplicas")
     wait(lambda: "spec.replicas is 9" in world.condition("a", "ScalingActive").get("message", ""), "what limits it")
 
+    # Back to builtin by changing the mode alone, as an apply does that never heard of spec.replicas.
+    world.patch("inferenceendpoints", "a", {"spec": {"scaling": {"mode": "builtin", "maxReplicas": 2}}})
+    wait(lambda: "replicas" not in world.endpoint("a")["spec"], "spec.replicas to be taken out")
+    wait(lambda: world.get("deployments", "a-cpu")["spec"]["replicas"] == 2, "minReplicas")
+    with pytest.raises(kube_api.ApiError, match="spec.replicas"):  # and with builtin nobody writes it again
+        world.patch("inferenceendpoints", "a", {"spec": {"replicas": 3}}, "scale")
+
 
 class FakeRuntime:
     """/metrics of a runtime under a constant load, at an address of its own."""

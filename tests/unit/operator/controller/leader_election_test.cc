@@ -251,8 +251,8 @@ TEST(LeaderElectionRun, OptionsThatCannotWorkAreRefused) {
 TEST(LeaseCallTimeout, LeavesTimeForAnotherAttemptWhenACallHangs) {
   const LeaderElectionOptions options = Options("a");
   const auto call = LeaseCallTimeout(options);
-  EXPECT_LE(call, options.renew_deadline / 3);
-  EXPECT_LT(call + options.retry_period + call, options.renew_deadline);
+  // The pause before, a slow read, a write that hangs, and the pause before the next attempt.
+  EXPECT_LT(2 * options.retry_period + 2 * call, options.renew_deadline);
 }
 
 }  // namespace

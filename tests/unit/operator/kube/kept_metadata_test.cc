@@ -77,6 +77,50 @@ TEST(KeptMetadata, SoItIsWithinAnEvent) {
   EXPECT_EQ(seen, Lean());
 }
 
+// What anybody may put into an object that wears our label: each `{}` takes 80 bytes once parsed.
+json Hostile(const json& element, int count) {
+  json object = {{"kind", "Thing"}, {"metadata", {{"name", "a"}}}, {"spec", {{"first", 1}}}};
+  object["spec"]["rules"] = json(static_cast<size_t>(count), element);
+  object["status"] = {{"later", "x"}};
+  return object;
+}
+
+TEST(KeptMetadata, OfTheRestOfAnObjectOnlySoMuchIsKept) {
+  KeptMetadata keep = Keep();
+  keep.object_values = 100;
+  for (const json& element : {json::object(), json::array(), json(1), json{{"k", {1, 2}}}}) {
+    const json kept = ParseKept(Hostile(element, 200'000).dump(), JsonShape::kObject, keep);
+    ASSERT_FALSE(kept.is_discarded());
+    EXPECT_EQ(kept["spec"]["first"], 1);
+    EXPECT_LE(kept["spec"]["rules"].size(), 98u);
+    EXPECT_GE(kept["spec"]["rules"].size(), 24u);
+    EXPECT_EQ(kept["metadata"]["name"], "a");
+    EXPECT_EQ(kept["status"], json::object());
+    EXPECT_EQ(kept.dump().find("discarded"), std::string::npos);
+  }
+  json map = Hostile(1, 1);
+  for (int i = 0; i < 10'000; ++i) map["spec"]["map"]["k" + std::to_string(i)] = {{"a", {i}}};
+  EXPECT_LT(ParseKept(map.dump(), JsonShape::kObject, keep).dump().size(), 2000u);
+}
+
+TEST(KeptMetadata, AndOnlySoManyBytesOfText) {
+  KeptMetadata keep = Keep();
+  keep.object_bytes = 1000;
+  const json kept =
+      ParseKept(Hostile(std::string(300, 's'), 1000).dump(), JsonShape::kObject, keep);
+  EXPECT_EQ(kept["spec"]["rules"][2], std::string(300, 's'));
+  EXPECT_LT(kept.dump().size(), 5000u);
+}
+
+TEST(KeptMetadata, EveryObjectOfAListHasItsOwnLimit) {
+  KeptMetadata keep = Keep();
+  keep.object_values = 20;
+  const json list = {{"items", {Hostile(json::object(), 50), Hostile(1, 5)}}};
+  const json kept = ParseKept(list.dump(), JsonShape::kList, keep);
+  EXPECT_LE(kept["items"][0]["spec"]["rules"].size(), 18u);
+  EXPECT_EQ(kept["items"][1], Hostile(1, 5));
+}
+
 TEST(KeptMetadata, TextOfAnyOtherShapeIsReadAsItIs) {
   for (const char* text :
        {"3", "[]", R"({"metadata":3})", R"({"metadata":{"labels":[1,"a"],"finalizers":{"a":1}}})",

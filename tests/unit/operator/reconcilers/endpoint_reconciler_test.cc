@@ -134,11 +134,31 @@ TEST_F(EndpointReconcilerTest, OneThatComesFromBuiltinModeKeepsItsReplicas) {
   EXPECT_EQ(client_.bodies[0]["spec"]["replicas"], 3);
 }
 
-// Deleted ten minutes ago, with a pod that says that it may take years to stop.
-TEST_F(EndpointReconcilerTest, APodsOwnGracePeriodHoldsNoDeletionUp) {
+TEST_F(EndpointReconcilerTest, WhatIsLeftOfExternalModeIsTakenOut) {
+  json object = EndpointObject(R"({"model": {"uri": "file:///a"}, "replicas": 4})");
+  object["metadata"]["finalizers"] = json::array({kFinalizer});
+  ASSERT_TRUE(Reconcile(object));
+  EXPECT_EQ(client_.writes[0], "patch InferenceEndpoint/a");
+  EXPECT_EQ(client_.bodies[0]["spec"], json({{"replicas", nullptr}}));
+}
+
+// Made by an earlier spec, with an hour to finish its requests: its NetworkPolicy stays as long.
+TEST_F(EndpointReconcilerTest, APodOfAnEarlierSpecIsWaitedForAsLongAsThatSaid) {
   json object = EndpointObject();
   object["metadata"]["finalizers"] = json::array({kFinalizer});
   object["metadata"]["deletionTimestamp"] = "2026-01-01T00:00:00Z";
+  json pod = OwnPod("a-1");
+  pod["spec"]["terminationGracePeriodSeconds"] = 3600;
+  pods_.Put(pod);
+  ASSERT_TRUE(Reconcile(object));
+  EXPECT_TRUE(client_.writes.empty());
+}
+
+// Deleted two hours ago, with a pod that says that it may take years to stop.
+TEST_F(EndpointReconcilerTest, APodsOwnGracePeriodHoldsADeletionUpNoLongerThanASpecCould) {
+  json object = EndpointObject();
+  object["metadata"]["finalizers"] = json::array({kFinalizer});
+  object["metadata"]["deletionTimestamp"] = "2025-12-31T22:10:00Z";
   json pod = OwnPod("a-1");
   pod["spec"]["terminationGracePeriodSeconds"] = 1'000'000'000;
   pods_.Put(pod);

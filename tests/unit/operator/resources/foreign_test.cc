@@ -66,6 +66,16 @@ TEST_F(ForeignTest, WhatChangesWhatRunsInAPodGoes) {
   EXPECT_EQ(Patched(live, deployment_), clean);
 }
 
+TEST_F(ForeignTest, AServiceGetsNoOtherAddressesAndARolloutIsNotPaused) {
+  json live = service_;
+  live["spec"]["externalIPs"] = json::array({"192.0.2.1"});
+  live["spec"]["publishNotReadyAddresses"] = true;
+  EXPECT_EQ(Patched(live, service_), service_);
+  live = deployment_;
+  live["spec"]["paused"] = true;
+  EXPECT_EQ(Patched(live, deployment_), deployment_);
+}
+
 TEST_F(ForeignTest, AListThatWouldBeLeftEmptyGetsItsOwnElementInTheSameStep) {
   json live = service_;
   live["spec"]["clusterIP"] = "10.0.0.1";
