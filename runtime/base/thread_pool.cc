@@ -9,8 +9,8 @@
 namespace quern {
 namespace {
 
-// Some 20 to 30 microseconds: more than the serial work between two loops of a forward pass, less than
-// what would show as load when nothing is to be done.
+// Some 20 to 30 microseconds: more than the serial work between two loops of a forward pass, less
+// than what would show as load when nothing is to be done.
 constexpr int kSpins = 1000;
 
 void Relax() {
