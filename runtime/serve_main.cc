@@ -14,6 +14,7 @@
 #include <optional>
 #include <thread>
 
+#include "runtime/base/cgroup.h"
 #include "runtime/base/log.h"
 #include "runtime/engine/engine.h"
 #include "runtime/formats/gguf.h"
@@ -154,6 +155,14 @@ int ExitCode(const Error& error) {
   }
 }
 
+// What may be held for all clients together, of each kind: bodies that arrive, bodies that are
+// being encoded, answers that wait. A part of the memory, so that all of it stays within what the
+// KV cache leaves (memory_plan.cc).
+size_t HeldBytes() {
+  constexpr int64_t kMebibyte = 1 << 20;
+  return static_cast<size_t>(std::clamp(MemoryLimitBytes() / 32, 8 * kMebibyte, 64 * kMebibyte));
+}
+
 // Both ports, listening. Returns "host:port" of the API for the log.
 Result<std::string> OpenPorts(const ServeOptions& options, http::HttpObserver& observer,
                               server::Api& api, http::HttpServer& http) {
@@ -163,6 +172,7 @@ Result<std::string> OpenPorts(const ServeOptions& options, http::HttpObserver& o
   listen.observer = &observer;
   listen.limits.max_connections = options.max_connections;
   listen.limits.max_body_bytes = static_cast<size_t>(options.max_body_bytes);
+  listen.limits.max_held_body_bytes = listen.limits.max_held_response_bytes = HeldBytes();
   listen.limits.header_timeout = options.header_timeout;
   listen.limits.body_timeout = options.body_timeout;
   listen.limits.write_timeout = options.write_timeout;
@@ -226,6 +236,8 @@ int Serve(const ServeOptions& options) {
   ServingState state;
   server::ApiOptions api_options;
   api_options.stall_timeout = options.stall_timeout;
+  api_options.max_preparing_bytes =
+      std::max(HeldBytes(), static_cast<size_t>(options.max_body_bytes));
   server::Api api(state, metrics, api_options);
 
   auto opened = OpenPorts(options, http_observer, api, http);

@@ -110,7 +110,7 @@ function(quern_fuzzer name)
   target_link_options(${name} PRIVATE -fsanitize=fuzzer)
   file(MAKE_DIRECTORY ${CMAKE_BINARY_DIR}/corpus/${name})
   math(EXPR timeout "${QUERN_FUZZ_SECONDS} + 120")
-  add_test(NAME ${name} COMMAND ${name} -runs=${A_RUNS} -max_total_time=${QUERN_FUZZ_SECONDS} -rss_limit_mb=2048
+  add_test(NAME ${name} COMMAND ${name} -runs=${A_RUNS} -max_total_time=${QUERN_FUZZ_SECONDS} -timeout=60 -rss_limit_mb=2048
            ${CMAKE_BINARY_DIR}/corpus/${name} ${CMAKE_CURRENT_SOURCE_DIR}/${A_CORPUS})
   set_tests_properties(${name} PROPERTIES LABELS fuzz TIMEOUT ${timeout})
   _quern_member(fuzzers ${name})

@@ -239,8 +239,8 @@ void Session::Close() {
   write_timer_.Cancel();
   on_writable_ = nullptr;
   const auto gone = std::exchange(on_gone_, nullptr);
+  if (gone) gone();  // before it is counted, so that who reads the count knows that it was called
   if (unanswered && context_->observer) context_->observer->OnRequest(handler_name_, 499);
-  if (gone) gone();
   context_->connections.fetch_sub(1);
   if (on_closed_) on_closed_(this);
 }

@@ -1,6 +1,9 @@
 #include "runtime/server/generation_job.h"
 
+#include <spdlog/spdlog.h>
+
 #include <algorithm>
+#include <exception>
 #include <utility>
 
 namespace quern::server {
@@ -79,12 +82,20 @@ void GenerationJob::Pump() {
     pump_posted_ = false;
   }
   if (ended_) return;
-  for (auto& [choice, delta] : deltas) Take(choice, std::move(delta));
-  if (failure_) return Fail();
-  if (stream_) {
-    SendEvents();
-  } else if (std::all_of(choices_.begin(), choices_.end(), [](auto& c) { return c.finish; })) {
-    SendWhole();
+  try {
+    for (auto& [choice, delta] : deltas) Take(choice, std::move(delta));
+    if (failure_) return Fail();
+    if (stream_) {
+      SendEvents();
+    } else if (std::all_of(choices_.begin(), choices_.end(), [](auto& c) { return c.finish; })) {
+      SendWhole();
+    }
+  } catch (const std::exception& error) {
+    // These deltas are lost, so no later one may make an answer that lacks them.
+    spdlog::error("an answer could not be made: {}", error.what());
+    failure_ =
+        ApiError{500, "the server failed to make the answer", "server_error", "", "internal_error"};
+    if (!ended_) Fail();
   }
 }
 

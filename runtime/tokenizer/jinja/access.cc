@@ -48,9 +48,8 @@ List Interpreter::Iterate(const Value& value, int line) {
   }
   if (value.text()) {
     Charge(value.text()->size() * (sizeof(Value) + sizeof(std::string)), line);
-    for (const std::string_view character : Characters(*value.text())) {
-      items.push_back(Value::Text(std::string(character)));
-    }
+    for (std::string_view rest = *value.text(); !rest.empty();)
+      items.push_back(Value::Text(std::string(TakeCharacter(&rest))));
     return items;
   }
   Fail(ErrorCode::kInvalidArgument, line, "a value of type {} cannot be gone through",

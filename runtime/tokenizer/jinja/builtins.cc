@@ -52,7 +52,8 @@ std::string AttributeName(const Arguments& arguments, const std::string& filter,
 }
 
 Arguments Rest(Interpreter& interpreter, const Arguments& arguments, size_t skip, int line) {
-  interpreter.Charge(arguments.positional.size() * sizeof(Value), line);
+  interpreter.Charge(arguments.positional.size() * sizeof(Value) + DictBytes(arguments.named),
+                     line);
   Arguments rest;
   for (size_t i = skip; i < arguments.positional.size(); ++i)
     rest.positional.push_back(arguments.positional[i]);
@@ -271,9 +272,12 @@ Value Interpreter::ApplyFilter(const std::string& name, const Value& input,
     return SortItems(*this, items, by_key, line);
   }
   if (name == "reverse" && input.text()) {
-    auto characters = Characters(*input.text());
-    std::string out;
-    for (auto it = characters.rbegin(); it != characters.rend(); ++it) out += *it;
+    std::string out(input.text()->size(), '\0');
+    for (std::string_view rest = *input.text(); !rest.empty();) {
+      const std::string_view character = TakeCharacter(&rest);
+      std::copy(character.begin(), character.end(),
+                out.begin() + static_cast<std::ptrdiff_t>(rest.size()));
+    }
     return Value::Text(std::move(out));
   }
   if (name == "first" || name == "last" || name == "list" || name == "reverse" ||
@@ -285,7 +289,10 @@ Value Interpreter::ApplyFilter(const std::string& name, const Value& input,
     if (name == "unique") {
       List once;
       for (const Value& item : items) {
-        if (!Contains(Value::Of(once), item, line)) once.push_back(item);
+        if (std::none_of(once.begin(), once.end(),
+                         [&](const Value& known) { return Same(known, item, line); })) {
+          once.push_back(item);
+        }
       }
       items = std::move(once);
     }

@@ -28,19 +28,15 @@ size_t FindText(std::string_view text, std::string_view part, size_t from) {
                : std::string_view::npos;
 }
 
-std::vector<std::string_view> Characters(std::string_view text) {
-  std::vector<std::string_view> characters;
-  while (!text.empty()) {
-    const size_t length = std::max<size_t>(Utf8CharBytes(text), 1);
-    characters.push_back(text.substr(0, length));
-    text.remove_prefix(length);
-  }
-  return characters;
+std::string_view TakeCharacter(std::string_view* text) {
+  const std::string_view character = text->substr(0, std::max<size_t>(Utf8CharBytes(*text), 1));
+  text->remove_prefix(character.size());
+  return character;
 }
 
 size_t CountCharacters(std::string_view text) {
   size_t count = 0;
-  for (; !text.empty(); ++count) text.remove_prefix(std::max<size_t>(Utf8CharBytes(text), 1));
+  for (; !text.empty(); ++count) TakeCharacter(&text);
   return count;
 }
 

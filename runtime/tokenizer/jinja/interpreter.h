@@ -117,8 +117,8 @@ class Interpreter {
 Value Missing(std::string_view name);
 // std::string::find, in time that is linear even for a part that almost fits everywhere.
 size_t FindText(std::string_view text, std::string_view part, size_t from = 0);
-// The characters of a text. What is not UTF-8 counts byte by byte.
-std::vector<std::string_view> Characters(std::string_view text);
+// Takes the first character of a text, which is not empty. What is not UTF-8 counts byte by byte.
+std::string_view TakeCharacter(std::string_view* text);
 size_t CountCharacters(std::string_view text);
 // str.strip(), with `left` and `right` saying at which ends: white space as Python knows it, or the
 // characters in `set`.

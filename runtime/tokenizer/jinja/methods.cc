@@ -54,19 +54,19 @@ bool StartsOrEnds(Interpreter& interpreter, const std::string& text, const Value
 
 std::vector<std::string> SplitSpaces(std::string_view text, int64_t limit) {
   std::vector<std::string> parts;
-  const std::vector<std::string_view> characters = Characters(text);
-  size_t i = 0;
   while (true) {
-    while (i < characters.size() && IsSpaceCharacter(characters[i])) ++i;
-    if (i == characters.size()) return parts;
-    std::string part;
+    std::string_view rest = text;
+    while (!rest.empty() && IsSpaceCharacter(TakeCharacter(&rest))) text = rest;
+    if (text.empty()) return parts;
     if (limit >= 0 && static_cast<int64_t>(parts.size()) == limit) {
-      for (; i < characters.size(); ++i) part += characters[i];
-      parts.push_back(Strip(part, false, true));
+      parts.push_back(Strip(text, false, true));
       return parts;
     }
-    for (; i < characters.size() && !IsSpaceCharacter(characters[i]); ++i) part += characters[i];
-    parts.push_back(std::move(part));
+    size_t length = 0;  // of what comes before the next space
+    for (rest = text; !rest.empty() && !IsSpaceCharacter(TakeCharacter(&rest));)
+      length = text.size() - rest.size();
+    parts.emplace_back(text.substr(0, length));
+    text.remove_prefix(length);
   }
 }
 
@@ -124,7 +124,7 @@ Value ListOf(std::vector<std::string> texts) {
 std::string Strip(std::string_view text, bool left, bool right, const std::string* set) {
   std::unordered_set<std::string_view> wanted;
   if (set) {
-    for (const std::string_view character : Characters(*set)) wanted.insert(character);
+    for (std::string_view rest = *set; !rest.empty();) wanted.insert(TakeCharacter(&rest));
   }
   const auto drops = [&](std::string_view character) {
     return set ? wanted.contains(character) : IsSpaceCharacter(character);
@@ -241,12 +241,12 @@ Value Interpreter::CallMethod(const Value& object, const std::string& name,
     return ApplyFilter("join", *items, separator, line);
   }
   if (name == "isdigit" || name == "isspace") {
-    const auto characters = Characters(text);
-    const bool digits = name == "isdigit";
-    return Value::Bool(!text.empty() &&
-                       std::all_of(characters.begin(), characters.end(), [&](std::string_view c) {
-                         return digits ? c[0] >= '0' && c[0] <= '9' : IsSpaceCharacter(c);
-                       }));
+    bool all = !text.empty();
+    for (std::string_view rest = text; all && !rest.empty();) {
+      const std::string_view c = TakeCharacter(&rest);
+      all = name == "isdigit" ? c[0] >= '0' && c[0] <= '9' : IsSpaceCharacter(c);
+    }
+    return Value::Bool(all);
   }
   return ApplyFilter(name, object, arguments, line);  // upper, lower, title, capitalize, replace
 }
@@ -262,6 +262,7 @@ Value Interpreter::CallFunction(const std::string& name, const Arguments& argume
     for (const Value& value : arguments.positional) {
       if (!value.dict())
         Fail(ErrorCode::kInvalidArgument, line, "{}() takes dicts and named values", name);
+      Charge(DictBytes(*value.dict()), line);
       attributes.insert(attributes.end(), value.dict()->begin(), value.dict()->end());
     }
     attributes.insert(attributes.end(), arguments.named.begin(), arguments.named.end());

@@ -233,9 +233,11 @@ TEST_F(EngineCoreTest, DrainCancelsWhatIsLeftWhenTimeIsOver) {
 }
 
 TEST_F(EngineCoreTest, DestructionCancelsWhatIsLeft) {
-  // The first step lasts until the engine has been told to stop, which Submit then says.
+  // The first step begins when all have been submitted, and lasts until the engine has been told to
+  // stop, which Submit then says.
   EngineCore* engine = nullptr;
-  model_->on_forward = [&engine](const ForwardBatch&) -> Status {
+  model_->on_forward = [this, &engine](const ForwardBatch&) -> Status {
+    gate_.Pass();
     EXPECT_TRUE(Eventually([&] {
       const auto refused = engine->Submit(Endless(1), [](GenerationDelta) {});
       return !refused.ok() && refused.error().code == ErrorCode::kUnavailable;
@@ -246,8 +248,9 @@ TEST_F(EngineCoreTest, DestructionCancelsWhatIsLeft) {
   engine = engine_.get();
   std::vector<Inbox> inboxes(5);
   for (TokenId i = 0; i < 5; ++i) {
-    ASSERT_TRUE(engine_->Submit(Endless(i), inboxes[static_cast<size_t>(i)].Sink()).ok());
+    EXPECT_TRUE(engine_->Submit(Endless(i), inboxes[static_cast<size_t>(i)].Sink()).ok());
   }
+  gate_.Open();
   engine_.reset();
   for (Inbox& inbox : inboxes) EXPECT_EQ(inbox.finish(), FinishReason::kCancelled);
 }

@@ -49,6 +49,7 @@ TEST_F(ServerTest, ConnectionOverTheLimitIsTurnedAwayWith503) {
 
 TEST_F(ServerTest, ClientThatIsTurnedAwayWhileItStillSendsReadsTheAnswer) {
   limits.max_connections = 1;
+  limits.linger_timeout = RawClient::kPatience;
   StartServer();
   RawClient first(port);
   ASSERT_TRUE(first.Send(kGet));

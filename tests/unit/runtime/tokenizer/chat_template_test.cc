@@ -194,6 +194,22 @@ TEST(ChatTemplate, CopiesOfListsCountAndLookingIntoThemDoesNot) {
   EXPECT_EQ(*text, "49999");
 }
 
+TEST(ChatTemplate, ArgumentsAndCharactersCountAsWhatTheyTake) {
+  // dict() of dicts, each doubled twenty times; named arguments, copied for every item.
+  std::string doubled = "{% set ns = namespace(d=dict(a='x')) %}";
+  for (int i = 0; i < 30; ++i) doubled += "{% set ns.d = dict(ns.d, ns.d) %}";
+  EXPECT_EQ(MustFail(doubled).code, ErrorCode::kResourceExhausted);
+  std::string named = "{{ range(100000) | map('string'";
+  for (int i = 0; i < 2000; ++i) named += ", a" + std::to_string(i) + "=1";
+  EXPECT_EQ(MustFail(named + ") | list | length }}").code, ErrorCode::kResourceExhausted);
+  EXPECT_EQ(*Render("{{ 'a\u00e9\u4e16' | reverse }}|{{ '12'.isdigit() }}{{ '1a'.isdigit() }}"
+                    "{{ ''.isspace() }}{{ '\u3000 '.isspace() }}"),
+            "\u4e16\u00e9a|TrueFalseFalseTrue");
+  EXPECT_EQ(*Render("{{ ' a\u3000b  c d '.split() }}{{ ' a b  c '.split(none, 1) }}"
+                    "{{ [1, 2, 1, '1', 2] | unique | list }}"),
+            "['a', 'b', 'c', 'd']['a', 'b  c'][1, 2, '1']");
+}
+
 TEST(ChatTemplate, TheMessagesCannotBeChangedAndMustBeAList) {
   EXPECT_FALSE(Render("{{ messages.append(1) }}").ok());
   EXPECT_FALSE(Render("{{ messages[0].update({'role': 'x'}) }}").ok());
