@@ -184,7 +184,7 @@ TEST_F(RunnerTest, NothingIsReconciledBeforeEveryInformerHasItsList) {
   client_.OnList([&](const kube::ListOptions&) -> Result<kube::ObjectList> {
     second_list.get_future().wait();
     listed = true;
-    return kube::ObjectList{{}, "10"};
+    return kube::ObjectList{{Object("a", "1")}, "10"};  // either may be the one that is watched
   });
   Watched();
   runner_->Cache(kThings, {});
