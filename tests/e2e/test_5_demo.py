@@ -48,7 +48,7 @@ def test_what_it_prints_at_the_end_works(world, first):
     kubeconfig = re.search(r"export KUBECONFIG=(\S+)", first).group(1)
     programs = re.search(r"export PATH=\$PATH:(\S+)", first).group(1)
     shown = subprocess.run(["kubectl", "get", "ie"], capture_output=True, text=True, check=True, timeout=30,
-                           env={"KUBECONFIG": kubeconfig, "PATH": f"{os.environ['PATH']}:{programs}"})
+                           env={**os.environ, "KUBECONFIG": kubeconfig, "PATH": f"{os.environ['PATH']}:{programs}"})
     assert "smollm2" in shown.stdout
 
 
@@ -82,6 +82,10 @@ def test_on_a_named_cluster_it_asks_and_takes_its_things_away(world, first, name
     values.write_text(yaml.safe_dump(stack.local_values()))
     said = demo(world, *options, "--values", str(values), "--no-load", "--port", "0", **environment)
     assert re.search(r"\(\d+ tokens in", said)
+    world.apply_endpoint("theirs", model={"uri": "file:///models/not-there.gguf"})
+    stays = demo(world, "--down", *options, fails=True, **environment)
+    assert f"{NAMESPACE}/theirs" in stays  # which nobody could delete without the operator
+    world.delete("theirs")
     demo(world, "--down", *options, **environment)
     assert world.endpoint("smollm2") is None
     assert not world.kubectl.list("deployments", stack.NAMESPACE)
@@ -93,7 +97,20 @@ def test_a_context_that_is_not_there_is_one_clear_error(world, first, named):
     assert "nowhere" in said
 
 
+def test_of_a_base_model_it_shows_the_continuation_and_how_to_stop_it(world, first):
+    example = str(REPO / "examples" / "gemma.yaml")
+    said = demo(world, "--example", example, "--no-load")
+    assert re.search(r"\n  gemma: .*\(\d+ tokens in", said, re.S)
+    assert 'model "gemma-3-270m"' in said and f"hack/demo --down --example {example}" in said
+
+
+def test_an_example_that_is_not_there_is_said_at_once(world):
+    done = subprocess.run([REPO / "hack" / "demo", "--example", "nowhere.yaml"], capture_output=True, text=True, timeout=60,
+                          check=False)
+    assert done.returncode == 2 and "nowhere.yaml: no such file" in done.stderr
+
+
 def test_down_stops_the_cluster(world, first):
-    demo(world, "--down")
+    demo(world, "--down", "--example", str(REPO / "examples" / "gemma.yaml"))
     assert world.cluster.namespaces() is None
     assert "down already" in demo(world, "--down")

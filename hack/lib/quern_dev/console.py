@@ -12,6 +12,7 @@ from pathlib import Path
 _TTY = sys.stdout.isatty()
 _HEARTBEAT_SECONDS = 2.0 if _TTY else 10.0
 _SLOW_HEARTBEAT_SECONDS = 2.0 if _TTY else 30.0  # in a log, after the first minute
+_PATIENCE_SECONDS = 60.0  # for a command that was asked to stop: apt-get ends the package that it has in work
 _lock = threading.Lock()
 
 
@@ -81,6 +82,19 @@ def _last_line(log: Path) -> str:
         return ""
 
 
+def run_patiently(command, **options) -> int:
+    """Runs a command; its exit code. Ctrl-C or SIGTERM to us reaches it as SIGTERM, and it gets time to put things back."""
+    with subprocess.Popen([str(part) for part in command], stdin=subprocess.DEVNULL, **options) as child:
+        try:
+            return child.wait()
+        except KeyboardInterrupt:
+            child.terminate()
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                child.wait(timeout=_PATIENCE_SECONDS)
+            child.kill()
+            raise
+
+
 def run_logged(name: str, command, log: Path, *, env=None, cwd=None, attempts: int = 1, quiet_below: float = 0.0):
     """Runs a command with its output in `log`, under a stage that shows the log's last line.
 
@@ -91,9 +105,7 @@ def run_logged(name: str, command, log: Path, *, env=None, cwd=None, attempts: i
     with stage(name, detail=lambda: _last_line(log), quiet_below=quiet_below):
         for attempt in range(1, attempts + 1):
             with log.open("wb") as out:
-                code = subprocess.run(
-                    [str(part) for part in command], stdout=out, stderr=subprocess.STDOUT,
-                    stdin=subprocess.DEVNULL, env=env, cwd=cwd, check=False).returncode
+                code = run_patiently(command, stdout=out, stderr=subprocess.STDOUT, env=env, cwd=cwd)
             if code == 0:
                 return
             if attempt < attempts:

@@ -78,6 +78,8 @@ def ensure(sections: list[str]) -> None:
     # `--error-on=any` is not given: another, unreachable source on the machine must not stop us.
     console.run_logged("refresh Debian's package lists", ["apt-get", *wait, "update"], log, env=env, attempts=3)
     with _services_stay_off():
+        if subprocess.run(["dpkg", "--audit"], capture_output=True, check=False).stdout:
+            console.run_logged("finish an installation that was interrupted", ["dpkg", "--configure", "-a"], log, env=env)
         console.run_logged(f"install {len(wanted)} Debian packages",
                            ["apt-get", *wait, "install", "-y", "--no-install-recommends", *wanted],
                            log, env=env, attempts=3)

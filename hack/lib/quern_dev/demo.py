@@ -20,6 +20,7 @@ _NAMESPACE = "default"
 _READY_SECONDS = 300
 _SCALE_SECONDS = 180
 _MARK = "hack-demo"  # what the demo installed is known by it
+_EXAMPLE = paths.REPO / "examples" / "smollm2.yaml"
 
 
 def run(args) -> int:
@@ -40,7 +41,9 @@ def run(args) -> int:
 
 
 def _down_command(args) -> str:
-    return f"hack/demo --down{f' --context {args.context}' if args.context else ''}"
+    context = f" --context {args.context}" if args.context else ""
+    example = f" --example {args.example}" if args.example.resolve() != _EXAMPLE.resolve() else ""
+    return f"hack/demo --down{context}{example}"
 
 
 def down(args) -> int:
@@ -52,7 +55,7 @@ def down(args) -> int:
     kube = Kubectl(None, args.context, _their_kubectl()) if args.context else stack.local_kubectl(cluster)
     try:
         _remove(kube, args.example)
-    except kubectl.CommandError as error:
+    except console.Failure as error:
         if args.context:
             raise  # without the operator nobody would end what is left of the endpoint
         console.say(f"    {error}\n    The cluster is stopped all the same; to have its data removed too: hack/cluster down --wipe")
@@ -66,6 +69,11 @@ def _remove(kube: Kubectl, example: Path) -> None:
     with console.stage("delete the endpoint"):
         kube.run("-n", _NAMESPACE, "delete", "--ignore-not-found", "-f", example, "--timeout=60s", timeout=90)
     if stack.has_release(kube, mark=_MARK):
+        left = [f"{one['metadata']['namespace']}/{one['metadata']['name']}" for one in kube.list("inferenceendpoints", None)]
+        if left:
+            raise console.Failure(f"the operator stays, because it still has these endpoints to look after: {', '.join(left)}. "
+                                  "Without it they could not be deleted any more. Delete them first (kubectl delete ie NAME, or "
+                                  "hack/demo --down --example FILE)")
         with console.stage("uninstall the chart"):
             stack.uninstall_chart(kube)
     elif stack.has_release(kube):
@@ -89,7 +97,7 @@ def _on_our_cluster(args) -> None:
     prometheus = f"http://127.0.0.1:{cluster.layout.port('prometheus')}"
     console.say(f"""
 It is still running:
-  API           {url}   (OpenAI's; model "{name}")
+  API           {url}   (OpenAI's; model "{_served_name(url)}")
   metrics       {prometheus}
   dashboard     charts/quern/dashboards/quern-endpoints.json, for your Grafana
 
@@ -98,7 +106,7 @@ It is still running:
   kubectl get ie -w
 
 Stop it:
-  hack/demo --down""")
+  {_down_command(args)}""")
 
 
 def _on_their_cluster(args) -> None:
@@ -138,11 +146,13 @@ def _their_images(kube: Kubectl, args) -> dict:
         return {name: stack.image_values(image.reference) for name, image in built.items()}
     archives = " ".join(str(archive) for archive in lacking)
     nodes = ", ".join(sorted({node for names in lacking.values() for node in names}))
+    operator, serve = built["operator"].reference, built["serve"].reference
     raise console.Failure(f"""the nodes of {args.context} do not have Quern's images yet ({nodes}). They are built; load them, for example with
   kind:       for f in {archives}; do kind load image-archive $f; done
   minikube:   for f in {archives}; do minikube image load $f; done
   k3s:        for f in {archives}; do k3s ctr images import $f; done
-and run this again; or push them to a registry and give --operator-image and --serve-image.""")
+and run this again; or push them to a registry and give --operator-image and --serve-image. A node names no more than 50 of its
+images, so where it holds more, say that they are there: --operator-image {operator} --serve-image {serve}""")
 
 
 def _their_kubectl() -> Path | str:
@@ -228,21 +238,39 @@ def _ask(name: str, url: str, question: str) -> None:
     console.say(f"\n  you:   {question}")
     print(f"  {name}: ", end="", flush=True)
     start, first, usage = time.monotonic(), None, None
-    with openai.OpenAI(base_url=url, api_key="none", timeout=120) as client:
-        for chunk in client.chat.completions.create(
-                model=model, messages=[{"role": "user", "content": question}], max_tokens=96, temperature=0.7, seed=1,
-                stream=True, stream_options={"include_usage": True}):
-            if chunk.choices and chunk.choices[0].delta.content:
-                first = first or time.monotonic() - start
-                print(chunk.choices[0].delta.content.replace("\n", "\n         "), end="", flush=True)
-            usage = chunk.usage or usage
+    try:
+        with openai.OpenAI(base_url=url, api_key="none", timeout=120) as client:
+            for chunk in _answer(client, model, question):
+                choice = chunk.choices[0] if chunk.choices else None
+                text = choice and (choice.text if hasattr(choice, "text") else choice.delta.content)
+                if text:
+                    first = first or time.monotonic() - start
+                    print(text.replace("\n", "\n         "), end="", flush=True)
+                usage = chunk.usage or usage
+    except openai.OpenAIError as error:
+        raise console.Failure(f"{name} did not answer at {url}: {error}") from error
     seconds = time.monotonic() - start
     console.say(f"\n         ({usage.completion_tokens} tokens in {seconds:.1f} s, the first after {first or 0:.2f} s)\n")
 
 
+def _answer(client: openai.OpenAI, model: str, question: str):
+    """The answer as a stream; of a base model, which has no chat template, the question's continuation."""
+    common = {"model": model, "max_tokens": 96, "temperature": 0.7, "seed": 1, "stream": True,
+              "stream_options": {"include_usage": True}}
+    try:
+        return client.chat.completions.create(messages=[{"role": "user", "content": question}], **common)
+    except openai.BadRequestError as error:
+        if error.code != "no_chat_template":
+            raise
+        return client.completions.create(prompt=question, **common)
+
+
 def _served_name(url: str) -> str:
-    with openai.OpenAI(base_url=url, api_key="none", timeout=30) as client:
-        return client.models.list().data[0].id
+    try:
+        with openai.OpenAI(base_url=url, api_key="none", timeout=30) as client:
+            return client.models.list().data[0].id
+    except openai.OpenAIError as error:
+        raise console.Failure(f"{url}/models did not answer: {error}") from error
 
 
 def _load_until_scaled(kube: Kubectl, name: str, url: str, clients: int) -> None:
@@ -250,7 +278,8 @@ def _load_until_scaled(kube: Kubectl, name: str, url: str, clients: int) -> None
         return (kube.get("inferenceendpoint", name, _NAMESPACE) or {}).get("status") or {}
 
     before = status().get("replicas", 0)
-    maximum = kube.get("inferenceendpoint", name, _NAMESPACE)["spec"]["scaling"]["maxReplicas"]
+    scaling = kube.get("inferenceendpoint", name, _NAMESPACE)["spec"].get("scaling", {})
+    maximum = scaling.get("maxReplicas", 1)
     if maximum <= 1:
         console.say(f"  {name} may have one replica only (spec.scaling.maxReplicas): no load is put on it")
         return

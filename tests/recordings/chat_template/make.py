@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
 """Records what Jinja makes of chat templates, in the environment that transformers renders them in.
 
-    pip install jinja2==3.1.6
-    tests/recordings/chat_template/make.py
+    python3 -m venv /tmp/jinja && /tmp/jinja/bin/pip install jinja2==3.1.6
+    /tmp/jinja/bin/python tests/recordings/chat_template/make.py
 
 Writes recordings.json: [{"name", "template", "cases": [{"messages", "add_generation_prompt", "output" or "error"}]}].
 The templates are written here in the manner of the model families they are named after, one feature or more each.

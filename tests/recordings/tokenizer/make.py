@@ -1,11 +1,11 @@
 #!/usr/bin/env python3
 """Records what llama.cpp's tokenizer makes of the corpus, for tests/unit/runtime/tokenizer.
 
-    pip install llama-cpp-python==0.3.36 tokenizers gguf
-    tests/recordings/tokenizer/make.py ~/.cache/quern/models
+    hack/setup --recordings
+    $(hack/setup --print recordings) tests/recordings/tokenizer/make.py ~/.cache/quern/models
 
 Writes smollm2.json and gemma3.json here: {"texts": [[name, text, [ids], [ids with special text parsed]], ...], ...}.
-With --compare it also rebuilds Hugging Face tokenizers from the files' own vocabularies and says where they differ.
+With --compare (which needs tokenizers in that environment, too) it also rebuilds Hugging Face tokenizers from the files' own vocabularies and says where they differ.
 """
 
 import argparse
