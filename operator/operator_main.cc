@@ -1,9 +1,9 @@
 // Wires the operator: options -> client -> informers and queue -> lead -> reconciler and scaler.
 
-#include <signal.h>
 #include <spdlog/spdlog.h>
 #include <unistd.h>
 
+#include <csignal>
 #include <cstdlib>
 #include <random>
 #include <thread>

@@ -120,7 +120,7 @@ void PackQuantizedTile(const PackedMatrix& matrix, const uint8_t* source, int64_
 
 int64_t PackedTileBytes(WeightType type, int lanes, int64_t cols) {
   if (IsFloatType(type)) return cols * lanes * FindWeightTypeInfo(type)->block_bytes;
-  return cols / (32 * LayoutOf(type).groups) * BlockBytes(type) * lanes;
+  return cols / (32 * LayoutOf(type).groups) * BlockBytes(type) * lanes;  // NOLINT: at least 1
 }
 
 void PackTiles(const PackedMatrix& matrix, const void* source, int64_t tile_begin, int64_t tile_end,

@@ -43,7 +43,8 @@ struct WorkQueueOptions {
 // queue.) Thread-safe.
 class WorkQueue {
  public:
-  WorkQueue(WorkQueueOptions options, const Clock& clock = RealClock(), WorkQueueHooks hooks = {});
+  explicit WorkQueue(WorkQueueOptions options, const Clock& clock = RealClock(),
+                     WorkQueueHooks hooks = {});
   ~WorkQueue() { ShutDown(); }
 
   // False when the queue is full or shut down.

@@ -32,7 +32,7 @@ const char* ErrorCodeName(ErrorCode code);
 
 // An error that a person can act on: the message says what was wrong, where, and what would be
 // right.
-struct Error {
+struct Error {  // NOLINT(clang-analyzer-core.uninitialized.Assign): a variant's other member
   ErrorCode code = ErrorCode::kInternal;
   std::string message;
 
@@ -53,8 +53,8 @@ Error MakeError(ErrorCode code, fmt::format_string<Args...> format, Args&&... ar
 template <typename T>
 class [[nodiscard]] Result {
  public:
-  Result(T value)
-      : state_(std::in_place_index<0>, std::move(value)) {}  // NOLINT: implicit on purpose
+  Result(T value)  // NOLINT(google-explicit-constructor): implicit on purpose
+      : state_(std::in_place_index<0>, std::move(value)) {}
   Result(Error error) : state_(std::in_place_index<1>, std::move(error)) {}  // NOLINT
 
   bool ok() const { return state_.index() == 0; }
