@@ -3,6 +3,7 @@
 #include <spdlog/spdlog.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <csignal>
 #include <cstdlib>
 #include <random>
@@ -195,6 +196,9 @@ Status Run(const OperatorOptions& options, StopOnSignal& signals) {
   LeaderElectionOptions election;
   election.ns = options.lease_namespace;
   election.name = options.lease_name;
+  election.lease_duration = options.lease_duration;
+  election.renew_deadline = options.lease_duration * 2 / 3;
+  election.retry_period = std::min(election.retry_period, options.lease_duration * 2 / 15);
   election.identity = event_options.instance;
   kube::RestClientOptions lease_rest = rest;
   lease_rest.call_timeout = lease_rest.idle_timeout = LeaseCallTimeout(election);

@@ -1,12 +1,16 @@
 #include "operator/operator_options.h"
 
+#include <fmt/format.h>
+
 #include <CLI/CLI.hpp>
+#include <chrono>
 #include <cstdio>
 
 #include "operator/api/time.h"
 #include "operator/resources/image_policy.h"
 
 namespace quern::control {
+using namespace std::chrono_literals;  // NOLINT: 5s reads better
 namespace {
 
 constexpr char kDescription[] =
@@ -33,8 +37,18 @@ Exit codes: 0 stopped by SIGTERM or SIGINT (the lease is given up), 2 a mistake 
 1 anything else (the lead was lost, the API server refused).)";
 
 // Reads the texts that CLI11 has no type for; "" or what is wrong.
-std::string Finish(const std::string& ns, const std::string& volume, const std::string& interval,
-                   OperatorOptions& options) {
+// A duration between the two, into `out`; or what is wrong with it.
+std::string ReadDuration(const char* option, const std::string& text, std::chrono::seconds least,
+                         std::chrono::seconds most, std::chrono::milliseconds* out) {
+  const auto duration = ParseDuration(text);
+  if (!duration || *duration < least || *duration > most) {
+    return fmt::format("{}: '{}' must be {}s to {}s", option, text, least.count(), most.count());
+  }
+  *out = *duration;
+  return "";
+}
+
+std::string Finish(const std::string& ns, const std::string& volume, OperatorOptions& options) {
   options.ns = ns == "all" ? "" : ns;
   if (!volume.empty()) {
     auto parsed = ParseModelVolume(volume);
@@ -45,11 +59,6 @@ std::string Finish(const std::string& ns, const std::string& volume, const std::
     const Status checked = CheckImagePrefix(prefix);
     if (!checked) return "--allowed-image: " + checked.error().message;
   }
-  const auto duration = ParseDuration(interval);
-  if (!duration || duration->count() < 1 || duration->count() > 60) {
-    return "--scrape-interval: '" + interval + "' must be 1s to 60s";
-  }
-  options.scrape_interval = *duration;
   if (options.resources.serve_image.empty()) {
     return "--serve-image: is missing; name the image of quern-serve that endpoints run by "
            "default, for example "
@@ -67,7 +76,7 @@ std::string Finish(const std::string& ns, const std::string& volume, const std::
 
 CommandLine ParseCommandLine(int argc, const char* const* argv) {
   OperatorOptions options;
-  std::string ns = "all", volume, interval = "2s";
+  std::string ns = "all", volume, interval = "2s", lease = "15s";
   CLI::App app(kDescription, "quern-operator");
   app.footer(kFooter);
   app.get_formatter()->column_width(34);
@@ -83,6 +92,10 @@ CommandLine ParseCommandLine(int argc, const char* const* argv) {
   add("--lease-namespace", options.lease_namespace, "namespace of the lease, and of the operator",
       "QUERN_LEASE_NAMESPACE");
   add("--lease-name", options.lease_name, "name of the lease", "QUERN_LEASE_NAME");
+  add("--lease-duration", lease,
+      "how long a lead lasts that nobody renews; two thirds of it after the last renewal, the lead "
+      "is given up",
+      "QUERN_LEASE_DURATION");
   add("--metrics-address", options.metrics_address, "where to serve /metrics",
       "QUERN_METRICS_ADDRESS");
   add("--health-address", options.health_address, "where to serve /health/live and /health/ready",
@@ -119,7 +132,12 @@ CommandLine ParseCommandLine(int argc, const char* const* argv) {
     std::printf("quern-operator %s\n", QUERN_VERSION);
     return {};
   }
-  if (const std::string wrong = Finish(ns, volume, interval, options); !wrong.empty()) {
+  std::string wrong =
+      ReadDuration("--scrape-interval", interval, 1s, 60s, &options.scrape_interval);
+  if (wrong.empty())
+    wrong = ReadDuration("--lease-duration", lease, 5s, 300s, &options.lease_duration);
+  if (wrong.empty()) wrong = Finish(ns, volume, options);
+  if (!wrong.empty()) {
     std::fprintf(stderr, "quern-operator: %s\n(quern-operator --help tells more)\n", wrong.c_str());
     return {std::nullopt, 2};
   }

@@ -15,6 +15,7 @@ struct OperatorOptions {
   bool leader_elect = false;
   std::string lease_namespace = "quern";
   std::string lease_name = "quern-operator";
+  std::chrono::milliseconds lease_duration{15'000};
   std::string metrics_address = "0.0.0.0:8080";
   std::string health_address = "0.0.0.0:8081";
   int workers = 2;

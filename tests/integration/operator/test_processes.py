@@ -101,7 +101,7 @@ def test_one_of_two_leads_and_the_other_takes_over(world, start):
 
 def test_a_connection_that_falls_silent_does_not_cost_the_lead(world, start, relay):
     operator = start("--namespace", world.namespace, "--leader-elect", "--lease-name", world.namespace,
-                     kubeconfig=relay.kubeconfig)
+                     "--lease-duration", "45s", kubeconfig=relay.kubeconfig)  # room for three attempts
     wait(lambda: "\nquern_operator_leader 1" in metrics(operator), "the lead")
 
     relay.fall_silent()
@@ -111,7 +111,7 @@ def test_a_connection_that_falls_silent_does_not_cost_the_lead(world, start, rel
         lease = world.api.get(f"/apis/coordination.k8s.io/v1/namespaces/default/leases/{world.namespace}")
         renewals.add(lease["spec"]["renewTime"])
         return len(renewals) >= 4
-    wait(lambda: renewed() or operator.process.poll() is not None, lambda: f"renewals: {renewals}")
+    wait(lambda: renewed() or operator.process.poll() is not None, lambda: f"renewals: {renewals}", 90)
     assert operator.process.poll() is None, operator.text()[-2000:]
     assert "\nquern_operator_leader 1" in metrics(operator)
     assert operator.stop() == 0
@@ -149,6 +149,7 @@ def test_mistakes_end_with_2_and_name_the_option(program):
                              (["--serve-image", "x", "--allowed-image", ""], "--allowed-image"),
                              (["--serve-image", "x", "--allowed-image", "r/a", "--allowed-image", "r/b c"], "'r/b c'"),
                              (["--serve-image", "x", "--scrape-interval", "5"], "--scrape-interval"),
+                             (["--serve-image", "x", "--lease-duration", "1s"], "--lease-duration: '1s' must be 5s to 300s"),
                              (["--serve-image", "x", "--kubeconfig", "/nowhere"], "/nowhere"),
                              (["--serve-image", "x", "--log-level", "loud"], "loud")):
         done = run(program, *arguments)
