@@ -27,9 +27,9 @@ struct LeaderElectionOptions {
   bool release_on_exit = true;
 };
 
-// How long one call for the lease may take at most: a quarter of the renew deadline, so that one that
-// hangs (a connection that is half dead) leaves time for another attempt. The client that is given
-// to LeaderElector should be made with it, and be its own: others' calls may be slow for good
+// How long one call for the lease may take at most: a quarter of the renew deadline, so that one
+// that hangs (a connection that is half dead) leaves time for another attempt. The client that is
+// given to LeaderElector should be made with it, and be its own: others' calls may be slow for good
 // reasons.
 std::chrono::milliseconds LeaseCallTimeout(const LeaderElectionOptions& options);
 
