@@ -1,6 +1,6 @@
 // quern-serve: opens its ports at once, loads the model behind them, serves until SIGTERM, drains.
 #include <pthread.h>
-#include <signal.h>
+#include <signal.h>  // NOLINT(modernize-deprecated-headers): sigwait
 #include <unistd.h>
 
 #include <algorithm>

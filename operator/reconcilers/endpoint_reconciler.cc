@@ -70,7 +70,7 @@ EndpointReconciler::EndpointReconciler(kube::Client& client, Stores stores, Scal
       options_(std::move(options)) {}
 
 ObjectPtr EndpointReconciler::Latest(const ObjectKey& key) {
-  const auto stored = stores_.endpoints->Get(key);
+  auto stored = stores_.endpoints->Get(key);
   std::lock_guard lock(mutex_);
   const auto it = written_.find(key);
   if (!stored) {

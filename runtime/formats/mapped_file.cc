@@ -90,7 +90,7 @@ void MappedFile::ReleasePages(std::span<const std::byte> part) const {
   const uintptr_t last =
       end == base + bytes_.size() ? (end + page - 1) / page * page : end / page * page;
   if (first >= last) return;
-  ::madvise(reinterpret_cast<void*>(first), last - first, MADV_DONTNEED);
+  ::madvise(reinterpret_cast<void*>(first), last - first, MADV_DONTNEED);  // NOLINT: whole pages
   // The page cache is charged to the cgroup too. Pages that another process maps stay.
   ::posix_fadvise(fd_, static_cast<off_t>(first - base), static_cast<off_t>(last - first),
                   POSIX_FADV_DONTNEED);

@@ -134,7 +134,7 @@ json ParseJsonObject(std::string_view body) {
 std::string Shown(const json& value) {
   const char* type = value.type_name();
   if (value.is_null()) return "null";
-  if (value.is_structured()) return fmt::format("{} {}", value.is_array() ? "an" : "an", type);
+  if (value.is_structured()) return fmt::format("an {}", type);  // array, object
   const std::string text = value.dump(-1, ' ', false, json::error_handler_t::replace);
   if (text.size() > 60) return fmt::format("a {} of {} bytes", type, text.size());
   return fmt::format("the {} {}", type, text);
