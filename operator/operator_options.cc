@@ -36,7 +36,6 @@ Ports: metrics at http://ADDRESS:8080/metrics, health at http://ADDRESS:8081/hea
 Exit codes: 0 stopped by SIGTERM or SIGINT (the lease is given up), 2 a mistake in the options or the configuration,
 1 anything else (the lead was lost, the API server refused).)";
 
-// Reads the texts that CLI11 has no type for; "" or what is wrong.
 // A duration between the two, into `out`; or what is wrong with it.
 std::string ReadDuration(const char* option, const std::string& text, std::chrono::seconds least,
                          std::chrono::seconds most, std::chrono::milliseconds* out) {
@@ -48,6 +47,7 @@ std::string ReadDuration(const char* option, const std::string& text, std::chron
   return "";
 }
 
+// Reads the other texts that CLI11 has no type for; "" or what is wrong.
 std::string Finish(const std::string& ns, const std::string& volume, OperatorOptions& options) {
   options.ns = ns == "all" ? "" : ns;
   if (!volume.empty()) {

@@ -32,10 +32,6 @@ int64_t IntegerAt(const json& object, const char* field) {
              : 0;
 }
 
-}  // namespace
-
-namespace {
-
 // A call over a new connection may do better.
 bool IsConnectionLost(ErrorCode code) {
   return code == ErrorCode::kUnavailable || code == ErrorCode::kDeadlineExceeded;

@@ -20,7 +20,7 @@ struct KeptMetadata {
   size_t list_entries = 65;    // of ownerReferences and of finalizers, the first
   size_t string_bytes = 1024;  // longer strings become ""
   // Of the rest of an object: what comes beyond is left out. Anybody may put our label on an object
-  // with a megabyte of empty rules, which take a hundred times that as JSON; ours are a tenth of
+  // with a megabyte of empty rules, which take some thirty times that as JSON; ours are far below
   // these limits, and one of ours that somebody filled up is put right like any other change.
   size_t object_values = 5000;
   size_t object_bytes = 256 * 1024;  // of strings and keys
