@@ -17,14 +17,16 @@ class MappedFile {
   // Errors: kNotFound, kPermissionDenied, kInvalidArgument (a directory, a pipe, an empty file),
   // kUnavailable.
   static Result<std::unique_ptr<MappedFile>> Open(const std::string& path);
+  // Releases all pages, also those that were read ahead and never asked for.
   ~MappedFile();
   MappedFile(const MappedFile&) = delete;
   MappedFile& operator=(const MappedFile&) = delete;
 
   std::span<const std::byte> bytes() const { return bytes_; }
 
-  // Drops the whole pages inside `part` from this process and from the page cache. Reading them
-  // again is allowed and reads the file. `part` outside the mapping is ignored.
+  // Drops the whole pages inside `part` from this process and from the page cache, and from that
+  // also what lies up to 2 MiB before it. Reading them again is allowed and reads the file. `part`
+  // outside the mapping is ignored.
   void ReleasePages(std::span<const std::byte> part) const;
 
  private:
