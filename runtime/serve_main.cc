@@ -117,6 +117,7 @@ Result<std::unique_ptr<LoadedModel>> Load(const ServeOptions& options, ServingSt
   state.SetLoading("weights");
   ModelOptions model_options;
   model_options.threads = options.threads;
+  model_options.kv_dtype = options.kv_dtype;
   QUERN_ASSIGN(auto model, Model::Load(std::move(file), model_options));
   const ModelInfo info = model->info();
   spdlog::info("weights ready: {} {}, {:.0f} M parameters, {}; {} ({:.1f} s)", info.architecture,

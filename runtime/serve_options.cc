@@ -64,16 +64,21 @@ CLI::Option* AddBytes(CLI::App& app, const std::string& flag, int64_t& target, b
       ->type_name("SIZE");
 }
 
+// What `parse` makes of the text, or its error.
+template <typename T>
+CLI::Option* AddParsed(CLI::App& app, const std::string& flag, T& target,
+                       Result<T> (*parse)(std::string_view), const std::string& help) {
+  const auto read = [&target, parse](const std::string& text) {
+    auto value = parse(text);
+    if (!value) throw CLI::ValidationError(value.error().message);
+    target = *value;
+  };
+  return app.add_option_function<std::string>(flag, read, help)->envname(EnvName(flag));
+}
+
 CLI::Option* AddDuration(CLI::App& app, const std::string& flag, std::chrono::milliseconds& target,
                          const std::string& help) {
-  const auto read = [&target](const std::string& text) {
-    auto duration = server::ParseDuration(text);
-    if (!duration) throw CLI::ValidationError(duration.error().message);
-    target = *duration;
-  };
-  return app.add_option_function<std::string>(flag, read, help)
-      ->envname(EnvName(flag))
-      ->type_name("DURATION");
+  return AddParsed(app, flag, target, server::ParseDuration, help)->type_name("DURATION");
 }
 
 void AddServing(CLI::App& app, ServeOptions& options) {
@@ -117,6 +122,9 @@ void AddEngine(CLI::App& app, ServeOptions& options) {
       ->type_name("N");
   AddBytes(app, "--kv-memory", options.kv_memory_bytes, /*can_be_auto=*/true,
            "Memory of the KV cache, or auto: a part of what is free [auto]");
+  AddParsed(app, "--kv-dtype", options.kv_dtype, ParseKvDtype,
+            "What the KV cache stores: f16, or f32, exact at twice the memory [f16]")
+      ->type_name("DTYPE");
 }
 
 void AddLimits(CLI::App& app, ServeOptions& options) {

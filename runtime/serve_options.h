@@ -5,6 +5,7 @@
 #include <string>
 
 #include "runtime/base/result.h"
+#include "runtime/model/model.h"
 
 namespace quern {
 
@@ -22,6 +23,7 @@ struct ServeOptions {
   int32_t max_batch_tokens = 0;    // 0: 512, at least max_sequences; set by parsing
   int32_t max_context_tokens = 0;  // 0: the model's
   int64_t kv_memory_bytes = 0;     // 0: from free memory
+  KvDtype kv_dtype = KvDtype::kF16;
   int32_t max_connections = 1024;
   int64_t max_body_bytes = 4 << 20;
   std::chrono::milliseconds header_timeout{10'000};

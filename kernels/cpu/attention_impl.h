@@ -16,6 +16,14 @@ inline void HalvesToFloats(const uint16_t* x, int64_t n, float* y) {
   for (; i < n; ++i) y[i] = HalfToFloat(x[i]);
 }
 
+// `n` elements of the cache from `offset` on as floats: in place, or converted into `scratch`.
+inline const float* KvFloats(KvDtype dtype, const void* cache, int64_t offset, int64_t n,
+                             float* scratch) {
+  if (dtype == KvDtype::kF32) return static_cast<const float*>(cache) + offset;
+  HalvesToFloats(static_cast<const uint16_t*>(cache) + offset, n, scratch);
+  return scratch;
+}
+
 // scores[t] = q . k[t] of `count` keys, four at a time so that their sums hide each other's
 // latency.
 inline void ScoreKeys(const float* q, const float* k, int dim, int count, float* scores) {
@@ -126,8 +134,6 @@ void Attention(const AttentionArgs& args, const AttentionQuery* queries, int cou
     first = first_seen(queries[i]) < first ? first_seen(queries[i]) : first;
     last = queries[i].position > last ? queries[i].position : last;
   }
-  float* keys = scratch;
-  float* values = scratch + static_cast<int64_t>(kAttentionSlots) * dim;
   // From a block's start, so that a query's tokens are always cut into the same runs, whoever
   // shares the call: the same sums in the same order give the same bits.
   for (int32_t token = first - first % kv.block_tokens; token <= last;) {
@@ -137,8 +143,10 @@ void Attention(const AttentionArgs& args, const AttentionQuery* queries, int cou
     if (run > kAttentionSlots) run = kAttentionSlots;
     if (run > last - token + 1) run = last - token + 1;
     const int64_t offset = kv.Offset(args.blocks[token / kv.block_tokens], args.kv_head, slot);
-    HalvesToFloats(kv.k + offset, static_cast<int64_t>(run) * dim, keys);
-    HalvesToFloats(kv.v + offset, static_cast<int64_t>(run) * dim, values);
+    const int64_t elements = static_cast<int64_t>(run) * dim;
+    const float* keys = KvFloats(kv.dtype, kv.k, offset, elements, scratch);
+    const float* values =
+        KvFloats(kv.dtype, kv.v, offset, elements, scratch + int64_t{kAttentionSlots} * dim);
     for (int i = 0; i < count; ++i) {
       const int32_t begin = first_seen(queries[i]) > token ? first_seen(queries[i]) - token : 0;
       const int32_t end =
@@ -168,11 +176,20 @@ inline void FloatsToHalves(const float* x, int64_t n, uint16_t* y) {
   }
 }
 
+inline void StoreKv(KvDtype dtype, const float* x, int64_t n, void* cache, int64_t offset) {
+  if (dtype == KvDtype::kF32) {
+    float* y = static_cast<float*>(cache) + offset;
+    for (int64_t i = 0; i < n; ++i) y[i] = x[i];
+    return;
+  }
+  FloatsToHalves(x, n, static_cast<uint16_t*>(cache) + offset);
+}
+
 void AppendKv(const PagedKv& kv, int32_t block, int kv_head, int slot, const float* k,
               const float* v) {
   const int64_t offset = kv.Offset(block, kv_head, slot);
-  FloatsToHalves(k, kv.head_dim, kv.k + offset);
-  FloatsToHalves(v, kv.head_dim, kv.v + offset);
+  StoreKv(kv.dtype, k, kv.head_dim, kv.k, offset);
+  StoreKv(kv.dtype, v, kv.head_dim, kv.v, offset);
 }
 
 }  // namespace

@@ -9,6 +9,7 @@
 #include <string>
 #include <vector>
 
+#include "quern/kernels/attention.h"
 #include "quern/kernels/gated_activation.h"
 #include "quern/kernels/rope.h"
 #include "quern/kernels/weight_types.h"
@@ -40,7 +41,13 @@ struct KvShape {
   int layers = 0;
   int kv_heads = 0;
   int head_dim = 0;
+  KvDtype dtype = KvDtype::kF16;
 };
+
+// K and V of one token, over all layers.
+constexpr int64_t KvBytesPerToken(const KvShape& shape) {
+  return 2 * kernels::KvElementBytes(shape.dtype) * shape.layers * shape.kv_heads * shape.head_dim;
+}
 
 // Rotary embedding of one kind of layer: radians a token for each pair of a head's first 2 *
 // frequencies.size() elements.

@@ -3,6 +3,8 @@
 #include <cstdint>
 #include <span>
 
+#include "quern/kernels/attention.h"
+
 namespace quern {
 
 // One step of the engine, as a backend sees it: the new tokens of every sequence that takes part,
@@ -24,6 +26,9 @@ struct ForwardBatch {
   // ascending.
   std::span<const int32_t> logit_rows;
 };
+
+// What the KV cache stores.
+using kernels::KvDtype;
 
 // Size of the paged KV cache. Fixed when it is allocated.
 struct KvLayout {

@@ -20,7 +20,7 @@ class Decoder : public Model {
 
   const ModelInfo& info() const override { return info_; }
   Status AllocateKv(const KvLayout& layout) override {
-    return backend_->AllocateKv({h_.layers, h_.kv_heads, h_.head_dim}, layout);
+    return backend_->AllocateKv(kv_shape_, layout);
   }
   // x = embedding_scale() times the rows of the batch's tokens; RunLayers; logits of x.
   Status Forward(const ForwardBatch& batch, std::span<float> logits) override;
@@ -28,6 +28,7 @@ class Decoder : public Model {
   // Takes the weights; once, before anything else.
   Status LoadWeights(WeightLoader& loader);
   void set_info(ModelInfo info) { info_ = std::move(info); }
+  void set_kv_shape(const KvShape& shape) { kv_shape_ = shape; }
 
  protected:
   // Makes the RoPE tables and, for each layer, reads its weights, called "blk.<i>.<name>".
@@ -56,6 +57,7 @@ class Decoder : public Model {
   std::vector<float> output_norm_;     // [width]
   std::unique_ptr<Matrix> output_;     // [vocab, width]; null: tied to the embedding
   ModelInfo info_;
+  KvShape kv_shape_;
 };
 
 std::unique_ptr<Decoder> MakeLlama(Hyperparameters h, std::unique_ptr<Backend> backend);

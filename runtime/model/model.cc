@@ -46,8 +46,8 @@ std::string MainType(const GgufFile& file) {
   return name;
 }
 
-ModelInfo Describe(const GgufFile& file, const Hyperparameters& h, int64_t weight_bytes,
-                   std::string compute) {
+ModelInfo Describe(const GgufFile& file, const Hyperparameters& h, const KvShape& kv,
+                   int64_t weight_bytes, std::string compute) {
   ModelInfo info;
   info.architecture = h.architecture;
   const size_t slash = file.path().find_last_of('/');
@@ -63,8 +63,7 @@ ModelInfo Describe(const GgufFile& file, const Hyperparameters& h, int64_t weigh
   }
   info.weight_bytes = weight_bytes;
   info.compute = std::move(compute);
-  // K and V, two bytes each.
-  info.kv_bytes_per_token = int64_t{4} * h.layers * h.kv_heads * h.head_dim;
+  info.kv_bytes_per_token = KvBytesPerToken(kv);
   return info;
 }
 
@@ -73,16 +72,25 @@ Result<std::unique_ptr<Model>> LoadDecoder(const GgufFile& file, const ModelOpti
   QUERN_ASSIGN(const Family* family, FindFamily(file));
   QUERN_ASSIGN(Hyperparameters h, ReadHyperparameters(file));
   QUERN_ASSIGN(std::unique_ptr<Backend> backend, MakeCpuBackend(options.threads));
-  WeightLoader loader(file, backend.get());
+  WeightLoader loader(file, backend.get(), options.float32_weights);
   std::string compute = backend->Describe();
+  const KvShape kv{h.layers, h.kv_heads, h.head_dim, options.kv_dtype};
   std::unique_ptr<Decoder> decoder = family->make(h, std::move(backend));
   QUERN_TRY(decoder->LoadWeights(loader));
   QUERN_TRY(loader.CheckAllUsed());
-  decoder->set_info(Describe(file, h, loader.resident_bytes(), std::move(compute)));
+  decoder->set_info(Describe(file, h, kv, loader.resident_bytes(), std::move(compute)));
+  decoder->set_kv_shape(kv);
   return std::unique_ptr<Model>(std::move(decoder));
 }
 
 }  // namespace
+
+Result<KvDtype> ParseKvDtype(std::string_view name) {
+  if (name == "f16") return KvDtype::kF16;
+  if (name == "f32") return KvDtype::kF32;
+  return MakeError(ErrorCode::kInvalidArgument, "'{}' is no dtype of a KV cache: use f16 or f32",
+                   Printable(name));
+}
 
 Status RequireWholeModel(const GgufFile& file) {
   const uint64_t count = file.FindUint("split.count").value_or(1);

@@ -4,6 +4,7 @@
 #include <memory>
 #include <span>
 #include <string>
+#include <string_view>
 
 #include "runtime/backend/forward_batch.h"
 #include "runtime/base/result.h"
@@ -19,12 +20,19 @@ struct ModelInfo {
   int32_t context_tokens = 0;  // trained context length
   int64_t parameters = 0;
   int64_t weight_bytes = 0;        // resident bytes of the weights, repacked ones counted once
-  int64_t kv_bytes_per_token = 0;  // over all layers, in the KV format chosen
+  int64_t kv_bytes_per_token = 0;  // over all layers, in the cache's dtype
   std::string compute;             // instruction set and threads, for the log: "avx2, 2 threads"
 };
 
+// "f16" or "f32", as options spell them. kInvalidArgument says which there are.
+Result<KvDtype> ParseKvDtype(std::string_view name);
+
 struct ModelOptions {
   int threads = 0;  // 0: the cgroup's CPU quota, at most the machine's cores
+  KvDtype kv_dtype = KvDtype::kF16;
+  // Expands quantised weights to float32, which leaves the activations in float32, too: eight times
+  // the memory, and slow. For telling the formats' errors from mistakes.
+  bool float32_weights = false;
 };
 
 // kUnsupported when the file holds only a part of a model (metadata split.count over 1), with how

@@ -60,13 +60,24 @@ Result<const GgufTensor*> WeightLoader::Find(const std::string& name, std::vecto
   return tensor;
 }
 
+Result<std::unique_ptr<Matrix>> WeightLoader::Take(const GgufTensor& tensor, int64_t rows,
+                                                   int64_t cols) {
+  const kernels::WeightType type = KernelType(tensor.type);
+  if (float32_ && !kernels::IsFloatType(type)) {
+    const std::vector<float> expanded = backend_->LoadVector(type, tensor.data, rows * cols);
+    return backend_->LoadMatrix(kernels::WeightType::kF32, std::as_bytes(std::span(expanded)), rows,
+                                cols, [](std::span<const std::byte>) {});
+  }
+  return backend_->LoadMatrix(
+      type, tensor.data, rows, cols,
+      [this](std::span<const std::byte> part) { file_.ReleasePages(part); });
+}
+
 Result<std::unique_ptr<Matrix>> WeightLoader::LoadMatrix(const std::string& name, int64_t rows,
                                                          int64_t cols) {
   QUERN_ASSIGN(const GgufTensor* tensor,
                Find(name, {static_cast<uint64_t>(cols), static_cast<uint64_t>(rows)}));
-  auto matrix =
-      backend_->LoadMatrix(KernelType(tensor->type), tensor->data, rows, cols,
-                           [this](std::span<const std::byte> part) { file_.ReleasePages(part); });
+  auto matrix = Take(*tensor, rows, cols);
   if (!matrix) return std::move(matrix).error().Within("tensor " + name);
   file_.ReleasePages(tensor->data);
   resident_bytes_ += (*matrix)->bytes();

@@ -17,7 +17,9 @@ namespace quern {
 // kDataLoss (missing, misshapen), kUnsupported (type; lists those that are).
 class WeightLoader {
  public:
-  WeightLoader(const GgufFile& file, Backend* backend) : file_(file), backend_(backend) {}
+  // `float32`: quantised matrices are expanded to float32.
+  WeightLoader(const GgufFile& file, Backend* backend, bool float32)
+      : file_(file), backend_(backend), float32_(float32) {}
 
   bool Has(const std::string& name) const { return file_.FindTensor(name) != nullptr; }
   Result<std::unique_ptr<Matrix>> LoadMatrix(const std::string& name, int64_t rows, int64_t cols);
@@ -31,10 +33,12 @@ class WeightLoader {
   int64_t resident_bytes() const { return resident_bytes_; }
 
  private:
+  Result<std::unique_ptr<Matrix>> Take(const GgufTensor& tensor, int64_t rows, int64_t cols);
   Result<const GgufTensor*> Find(const std::string& name, std::vector<uint64_t> dims);
 
   const GgufFile& file_;
   Backend* backend_;
+  bool float32_;
   std::set<std::string, std::less<>> used_;
   int64_t resident_bytes_ = 0;
 };

@@ -7,10 +7,11 @@
 namespace quern {
 
 kernels::PagedKv CpuBackend::LayerKv(int layer) const {
-  const int64_t elements = static_cast<int64_t>(kv_layout_.num_blocks) * kv_layout_.block_tokens *
-                           kv_shape_.kv_heads * kv_shape_.head_dim;
-  uint16_t* base = kv_.as<uint16_t>() + 2 * layer * elements;
-  return {base, base + elements, kv_layout_.block_tokens, kv_shape_.kv_heads, kv_shape_.head_dim};
+  const int64_t bytes = kernels::KvElementBytes(kv_shape_.dtype) * kv_layout_.num_blocks *
+                        kv_layout_.block_tokens * kv_shape_.kv_heads * kv_shape_.head_dim;
+  uint8_t* base = kv_.as<uint8_t>() + 2 * layer * bytes;
+  return {kv_shape_.dtype,   base, base + bytes, kv_layout_.block_tokens, kv_shape_.kv_heads,
+          kv_shape_.head_dim};
 }
 
 void CpuBackend::AppendKv(int layer, const Tensor& k, const Tensor& v) {

@@ -85,9 +85,8 @@ std::vector<float> CpuBackend::LoadVector(kernels::WeightType type, std::span<co
 }
 
 Status CpuBackend::AllocateKv(const KvShape& shape, const KvLayout& layout) {
-  const double token_bytes =
-      2.0 * sizeof(uint16_t) * shape.layers * shape.kv_heads * shape.head_dim;
-  const double bytes = token_bytes * layout.block_tokens * layout.num_blocks;
+  const double bytes = static_cast<double>(KvBytesPerToken(shape)) * layout.block_tokens *
+                       static_cast<double>(layout.num_blocks);
   const double left = static_cast<double>(MemoryLimitBytes() - ProcessMemoryUse().resident_bytes);
   if (layout.block_tokens < 1 || layout.num_blocks < 1) {
     return MakeError(ErrorCode::kInvalidArgument,

@@ -53,6 +53,20 @@ def test_logits_are_the_references(model, tmp_path):
             assert logit - ours["logsumexp"] == pytest.approx(known[token], abs=0.05), (position, token)
 
 
+@pytest.mark.parametrize("model", MODELS)
+def test_what_is_kept_in_float32_is_nearer_still(model, tmp_path):
+    tokens, expected = recorded(model, "python")
+    (tmp_path / "ids.json").write_text(json.dumps(tokens))
+
+    def error(*options):
+        done = run("logits", quern_serve.model(model), "--tokens", tmp_path / "ids.json", "--top", 5, "--json", *options)
+        assert done.returncode == 0, done.stderr
+        said = json.loads(done.stdout)["positions"]
+        return sum(abs(logit - said[position]["logsumexp"] - dict(reference)[token])
+                   for position, reference in expected.items() for token, logit in said[position]["top"])
+    assert error("--float32") < error("--kv-dtype", "f32") < error()
+
+
 def test_only_the_positions_asked_for(tmp_path):
     (tmp_path / "ids.txt").write_text("1, 2 3\n4")
     done = run("logits", quern_serve.model(MODELS[0]), "--tokens", tmp_path / "ids.txt", "--positions", "1,3", "--json")

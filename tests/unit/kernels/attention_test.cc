@@ -11,6 +11,8 @@ namespace {
 class AttentionTest : public IsaTest {};
 QUERN_FOR_EACH_ISA(AttentionTest);
 
+constexpr KvDtype kDtypes[] = {KvDtype::kF16, KvDtype::kF32};
+
 struct Shape {
   int head_dim;
   int block_tokens;
@@ -24,11 +26,19 @@ constexpr Shape kShapes[] = {
     {80, 33, 90, 0, 20}, {8, 1, 19, 3, 0},    {128, 64, 130, 64, 50}, {7, 16, 40, 0, 0},
 };
 
+std::vector<std::pair<Shape, KvDtype>> ShapesAndDtypes() {
+  std::vector<std::pair<Shape, KvDtype>> all;
+  for (const Shape& shape : kShapes) {
+    for (const KvDtype dtype : kDtypes) all.emplace_back(shape, dtype);
+  }
+  return all;
+}
+
 // One sequence's K and V in blocks that lie anywhere in the cache; every slot that it does not own
 // is NaN, so that reading one shows.
 class Cache {
  public:
-  Cache(std::mt19937& random, const Shape& shape, int kv_heads) : shape_(shape) {
+  Cache(std::mt19937& random, const Shape& shape, int kv_heads, KvDtype dtype) : shape_(shape) {
     const int used = (shape.tokens + shape.block_tokens - 1) / shape.block_tokens;
     const int blocks = used + 3;
     blocks_.resize(static_cast<size_t>(blocks));
@@ -36,9 +46,9 @@ class Cache {
     std::shuffle(blocks_.begin(), blocks_.end(), random);
     const auto size = static_cast<size_t>(blocks) *
                       static_cast<size_t>(shape.block_tokens * kv_heads * shape.head_dim);
-    k_.assign(size, 0x7e00);
-    v_.assign(size, 0x7e00);
-    kv_ = {k_.data(), v_.data(), shape.block_tokens, kv_heads, shape.head_dim};
+    k_.assign(size * static_cast<size_t>(KvElementBytes(dtype)), 0xff);
+    v_ = k_;
+    kv_ = {dtype, k_.data(), v_.data(), shape.block_tokens, kv_heads, shape.head_dim};
     for (int token = 0; token < shape.tokens; ++token) {
       for (int head = 0; head < kv_heads; ++head) {
         const auto k = RandomFloats(random, static_cast<size_t>(shape.head_dim));
@@ -61,7 +71,7 @@ class Cache {
  private:
   Shape shape_;
   std::vector<int32_t> blocks_;
-  std::vector<uint16_t> k_, v_;
+  std::vector<uint8_t> k_, v_;  // 0xff throughout is a NaN of either dtype
   PagedKv kv_;
 };
 
@@ -80,8 +90,8 @@ struct Queries {
 
 TEST_P(AttentionTest, AgreesWithTheReferenceOverPagedCaches) {
   std::mt19937 random(1);
-  for (const Shape& shape : kShapes) {
-    const Cache cache(random, shape, 2);
+  for (const auto& [shape, dtype] : ShapesAndDtypes()) {
+    const Cache cache(random, shape, 2, dtype);
     std::vector<int32_t> positions;
     for (int i = std::max(0, shape.tokens - 20); i < shape.tokens; ++i) {
       positions.insert(positions.end(), {i, i});  // two heads of a group
@@ -99,7 +109,8 @@ TEST_P(AttentionTest, AgreesWithTheReferenceOverPagedCaches) {
       // |v| < 5.
       const double score_error = 0x1p-24 * (shape.head_dim / 8.0 + 8) * 4;
       ASSERT_NEAR(queries.out[i], expected[i], 5 * (2 * score_error + 0x1p-24 * shape.tokens))
-          << "head_dim " << shape.head_dim << ", tokens " << shape.tokens;
+          << "head_dim " << shape.head_dim << ", tokens " << shape.tokens << ", "
+          << KvElementBytes(dtype) << " bytes an element";
     }
   }
 }
@@ -107,8 +118,8 @@ TEST_P(AttentionTest, AgreesWithTheReferenceOverPagedCaches) {
 // Whoever shares a call, and wherever a prompt was cut into chunks, the bits are the same.
 TEST_P(AttentionTest, AQueryHasTheSameBitsAloneAndTogether) {
   std::mt19937 random(2);
-  for (const Shape& shape : kShapes) {
-    const Cache cache(random, shape, 1);
+  for (const auto& [shape, dtype] : ShapesAndDtypes()) {
+    const Cache cache(random, shape, 1, dtype);
     std::vector<int32_t> positions;
     for (int i = 0; i < shape.tokens; i += 3) positions.push_back(i);
     Queries queries(random, shape.head_dim, positions);
@@ -127,7 +138,7 @@ TEST_P(AttentionTest, AQueryHasTheSameBitsAloneAndTogether) {
 TEST_P(AttentionTest, LargeScoresDoNotOverflow) {
   std::mt19937 random(3);
   const Shape shape{64, 16, 20, 0, 0};
-  const Cache cache(random, shape, 1);
+  const Cache cache(random, shape, 1, KvDtype::kF16);
   Queries queries(random, 64, {19});
   for (float& value : queries.q) value *= 1e4f;
   std::vector<float> scratch(static_cast<size_t>(AttentionScratchFloats(64)));
@@ -146,13 +157,32 @@ TEST_P(AttentionTest, AppendRoundsToNearestAndSaturates) {
     std::vector<uint16_t> cache(static_cast<size_t>(2 * 3 * 4 * head_dim), 0);
     auto expected = cache;
     const auto half = static_cast<size_t>(3 * 4 * head_dim);
-    ref::AppendKv({expected.data(), expected.data() + half, 4, 1, head_dim}, 2, 0, 3, k.data(),
-                  v.data());
-    kernels().append_kv({cache.data(), cache.data() + half, 4, 1, head_dim}, 2, 0, 3, k.data(),
-                        v.data());
+    const auto kv = [&](std::vector<uint16_t>& memory) {
+      return PagedKv{KvDtype::kF16, memory.data(), memory.data() + half, 4, 1, head_dim};
+    };
+    ref::AppendKv(kv(expected), 2, 0, 3, k.data(), v.data());
+    kernels().append_kv(kv(cache), 2, 0, 3, k.data(), v.data());
     EXPECT_EQ(cache, expected);
     EXPECT_EQ(HalfToFloat(cache[static_cast<size_t>(11 * head_dim)]), 65504.0f);
   }
+}
+
+TEST_P(AttentionTest, AppendKeepsFloatsAsTheyAre) {
+  constexpr int kDim = 20;
+  std::mt19937 random(5);
+  auto k = RandomFloats(random, kDim);
+  const auto v = RandomFloats(random, kDim, 1e-30f);
+  k[0] = 1e9f;
+  std::vector<float> cache(2 * 2 * 4 * kDim, NAN);
+  float* values = cache.data() + 2 * 4 * kDim;
+  kernels().append_kv({KvDtype::kF32, cache.data(), values, 4, 1, kDim}, 1, 0, 2, k.data(),
+                      v.data());
+  constexpr int kAt = (4 + 2) * kDim;
+  EXPECT_TRUE(std::equal(k.begin(), k.end(), cache.data() + kAt));
+  EXPECT_TRUE(std::equal(v.begin(), v.end(), values + kAt));
+  const auto written =
+      std::count_if(cache.begin(), cache.end(), [](float x) { return !std::isnan(x); });
+  EXPECT_EQ(written, 2 * kDim);
 }
 
 }  // namespace

@@ -4,15 +4,25 @@
 
 namespace quern::kernels {
 
-// A layer's KV cache: [block][kv_head][slot][head_dim] of binary16, K and V apart. Token i of a
+// What K and V are stored as.
+enum class KvDtype {
+  kF16,  // IEEE binary16; values beyond +-65504 saturate rather than becoming infinite
+  kF32,  // exact, at twice the memory: to tell the cache's rounding from other errors
+};
+
+constexpr int64_t KvElementBytes(KvDtype dtype) { return dtype == KvDtype::kF32 ? 4 : 2; }
+
+// A layer's KV cache: [block][kv_head][slot][head_dim] of `dtype`, K and V apart. Token i of a
 // sequence lives in blocks[i / block_tokens], slot i % block_tokens.
 struct PagedKv {
-  uint16_t* k;
-  uint16_t* v;
+  KvDtype dtype;
+  void* k;
+  void* v;
   int block_tokens;
   int kv_heads;
   int head_dim;
 
+  // In elements.
   int64_t Offset(int32_t block, int kv_head, int slot) const {
     return ((static_cast<int64_t>(block) * kv_heads + kv_head) * block_tokens + slot) * head_dim;
   }
@@ -48,8 +58,7 @@ constexpr int64_t AttentionScratchFloats(int head_dim) {
 using AttentionFn = void (*)(const AttentionArgs& args, const AttentionQuery* queries, int count,
                              float* scratch);
 
-// Writes one token's K and V of one head [head_dim] into the cache, rounded to binary16 (values
-// beyond +-65504 saturate rather than becoming infinite).
+// Writes one token's K and V of one head [head_dim] into the cache, rounded to its dtype.
 using AppendKvFn = void (*)(const PagedKv& kv, int32_t block, int kv_head, int slot, const float* k,
                             const float* v);
 

@@ -64,7 +64,7 @@ const Stored kStored[] = {
 
 class ForwardTest : public ::testing::TestWithParam<std::tuple<const char*, Stored>> {
  protected:
-  std::unique_ptr<Model> Load(int threads = 1) const {
+  std::unique_ptr<Model> Load(int threads = 1, KvDtype kv_dtype = KvDtype::kF16) const {
     const Stored& stored = std::get<1>(GetParam());
     TinyModel tiny;
     tiny.architecture = std::get<0>(GetParam());
@@ -76,7 +76,7 @@ class ForwardTest : public ::testing::TestWithParam<std::tuple<const char*, Stor
       if (dims->size() == 2) *type = static_cast<uint32_t>(stored.type(name));
       return true;
     };
-    auto model = tiny.Load(threads);
+    auto model = tiny.Load(threads, kv_dtype);
     EXPECT_TRUE(model) << model.error().message;
     EXPECT_TRUE((*model)->AllocateKv({kBlock, 32}));
     return std::move(model).value();
@@ -103,6 +103,23 @@ TEST_P(ForwardTest, LogitsAreFiniteAndTellTokensApart) {
   EXPECT_GT(*std::max_element(logits.begin(), logits.end()) -
                 *std::min_element(logits.begin(), logits.end()),
             0.01f);
+}
+
+// Binary16 keeps 11 bits of K and V; random weights make more of the difference from layer to
+// layer.
+TEST_P(ForwardTest, AFloat32CacheChangesLogitsByTheRoundingOfABinary16One) {
+  Request request{Tokens(25, 1), {0, 1, 2, 3, 4, 5, 6}};
+  const auto half = Step(*Load(), {&request}, {25});
+  request = {Tokens(25, 1), {0, 1, 2, 3, 4, 5, 6}};
+  const auto full = Step(*Load(1, KvDtype::kF32), {&request}, {25});
+  float largest = 0;
+  float difference = 0;
+  for (size_t i = 0; i < full.size(); ++i) {
+    largest = std::max(largest, std::abs(full[i]));
+    difference = std::max(difference, std::abs(full[i] - half[i]));
+  }
+  EXPECT_GT(difference, 0);
+  EXPECT_LT(difference, largest / 16);
 }
 
 TEST_P(ForwardTest, ChunksOfAPromptGiveTheSameBitsAsTheWhole) {

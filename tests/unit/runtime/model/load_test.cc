@@ -21,6 +21,8 @@ TEST(ModelLoad, DescribesWhatItLoaded) {
   EXPECT_THAT(info.compute, ::testing::EndsWith(", 1 thread"));
   EXPECT_EQ(info.kv_bytes_per_token,
             2 * 2 * 2 * 2 * 16);  // K and V, bytes, layers, KV heads, elements
+  EXPECT_EQ((*TinyModel().Load(1, KvDtype::kF32))->info().kv_bytes_per_token,
+            2 * info.kv_bytes_per_token);
   // The vocabulary's 50 rows are padded to whole tiles; everything else is as large as it is in the
   // file.
   EXPECT_GE(info.weight_bytes, info.parameters * 4);

@@ -128,10 +128,10 @@ struct TinyModel {
     return writer.Bytes();
   }
 
-  Result<std::unique_ptr<Model>> Load(int threads = 1) const {
+  Result<std::unique_ptr<Model>> Load(int threads = 1, KvDtype kv_dtype = KvDtype::kF16) const {
     const std::vector<uint8_t> bytes = Bytes();  // a loaded model keeps none of it
     QUERN_ASSIGN(auto file, GgufFile::Parse(AsBytes(bytes), "tiny.gguf"));
-    return Model::Load(std::move(file), {threads});
+    return Model::Load(std::move(file), {threads, kv_dtype});
   }
 };
 

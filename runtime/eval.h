@@ -1,0 +1,48 @@
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "runtime/base/result.h"
+#include "runtime/model/model.h"
+#include "runtime/tokenizer/tokenizer.h"
+
+// The commands of quern-eval. Each prints its result to stdout; an error is bad input.
+namespace quern {
+
+struct CommonOptions {
+  std::string model;
+  ModelOptions load;
+  bool as_json = false;
+};
+
+struct LogitsOptions {
+  std::string tokens_file;
+  size_t top = 10;
+  std::vector<int32_t> positions;
+};
+
+struct BenchOptions {
+  std::vector<int> batches = {1, 8};
+  int prompt = 128;
+  int generate = 64;
+};
+
+struct LoadedModel {
+  std::unique_ptr<Model> model;
+  std::unique_ptr<Tokenizer> tokenizer;  // where asked for
+};
+
+Result<LoadedModel> LoadModel(const CommonOptions& options, bool with_tokenizer);
+
+// The most likely next tokens at each position of a file of token ids.
+Status RunLogits(const CommonOptions& common, const LogitsOptions& options);
+// Perplexity of a text, as llama.cpp's program computes it.
+Status RunPerplexity(const CommonOptions& common, const std::string& text_file);
+// Tokens per second of prefill and decode.
+Status RunBench(const CommonOptions& common, const BenchOptions& options);
+
+}  // namespace quern
