@@ -34,17 +34,20 @@ void AddCommon(CLI::App* command, CommonOptions* common) {
     if (!dtype) throw CLI::ValidationError(dtype.error().message);
     common->load.kv_dtype = *dtype;
   };
-  command
-      ->add_option_function<std::string>("--kv-dtype", read_dtype,
-                                         "what the KV cache stores: f16, or f32 (exact) [f16]")
-      ->type_name("DTYPE");
+  CLI::Option* dtype =
+      command
+          ->add_option_function<std::string>("--kv-dtype", read_dtype,
+                                             "what the KV cache stores: f16, or f32 (exact) [f16]")
+          ->type_name("DTYPE");
   const auto all_float32 = [common] {
     common->load.float32_weights = true;
     common->load.kv_dtype = KvDtype::kF32;
   };
-  command->add_flag_callback("--float32", all_float32,
-                             "everything in float32, weights expanded: slow, eight times the "
-                             "memory; to tell the formats' errors from mistakes");
+  command
+      ->add_flag_callback("--float32", all_float32,
+                          "everything in float32, weights expanded to four bytes each: slow; to "
+                          "tell the formats' errors from mistakes")
+      ->excludes(dtype);
   command->add_flag("--json", common->as_json, "print JSON on one line");
 }
 

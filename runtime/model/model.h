@@ -30,8 +30,8 @@ Result<KvDtype> ParseKvDtype(std::string_view name);
 struct ModelOptions {
   int threads = 0;  // 0: the cgroup's CPU quota, at most the machine's cores
   KvDtype kv_dtype = KvDtype::kF16;
-  // Expands quantised weights to float32, which leaves the activations in float32, too: eight times
-  // the memory, and slow. For telling the formats' errors from mistakes.
+  // Expands quantised weights to float32, which leaves the activations in float32, too: four
+  // bytes a weight, and slow. For telling the formats' errors from mistakes.
   bool float32_weights = false;
 };
 

@@ -1,5 +1,8 @@
 #include "runtime/model/weight_loader.h"
 
+#include <algorithm>
+
+#include "runtime/base/cgroup.h"
 #include "runtime/formats/file_signature.h"
 
 namespace quern {
@@ -23,6 +26,19 @@ std::string DimsText(const std::vector<uint64_t>& dims) {
   std::string text;
   for (uint64_t dim : dims) text += (text.empty() ? "" : " x ") + std::to_string(dim);
   return text;
+}
+
+// The system would give the memory now and kill the process when it is used.
+Status CheckRoomToExpand(int64_t elements) {
+  constexpr double kMiB = 1024.0 * 1024.0;
+  const double wanted = 2.0 * sizeof(float) * static_cast<double>(elements);
+  const double left = static_cast<double>(MemoryLimitBytes() - ProcessMemoryUse().resident_bytes);
+  if (wanted <= left) return {};
+  return MakeError(
+      ErrorCode::kResourceExhausted,
+      "expanding to float32 takes {:.1f} MiB, half of them for a while only, but {:.1f} "
+      "MiB are left of this process's memory limit: raise the limit",
+      wanted / kMiB, std::max(0.0, left) / kMiB);
 }
 
 }  // namespace
@@ -64,6 +80,7 @@ Result<std::unique_ptr<Matrix>> WeightLoader::Take(const GgufTensor& tensor, int
                                                    int64_t cols) {
   const kernels::WeightType type = KernelType(tensor.type);
   if (float32_ && !kernels::IsFloatType(type)) {
+    QUERN_TRY(CheckRoomToExpand(rows * cols));
     const std::vector<float> expanded = backend_->LoadVector(type, tensor.data, rows * cols);
     return backend_->LoadMatrix(kernels::WeightType::kF32, std::as_bytes(std::span(expanded)), rows,
                                 cols, [](std::span<const std::byte>) {});

@@ -103,6 +103,15 @@ def test_wrong_tokens_are_one_clear_line_and_exit_code_2(tmp_path, content, more
     assert says in done.stderr and len(done.stderr.strip().splitlines()) == 1, done.stderr
 
 
+@pytest.mark.parametrize("options,says", [
+    (["--kv-dtype", "q8"], "use f16 or f32"),
+    (["--float32", "--kv-dtype", "f16"], "--kv-dtype excludes --float32"),
+])
+def test_a_wrong_option_is_told_and_exit_code_2(options, says):
+    done = run("perplexity", quern_serve.model(MODELS[0]), "text.txt", *options)
+    assert done.returncode == 2 and says in done.stderr, done.stderr
+
+
 def test_a_text_that_is_too_short_is_refused(tmp_path):
     (tmp_path / "text.txt").write_text("Too short.")
     done = run("perplexity", quern_serve.model(MODELS[0]), tmp_path / "text.txt")
