@@ -138,5 +138,35 @@ TEST_F(MappedFileTest, ReleasedPagesLeaveMemoryAndCanBeReadAgain) {
   EXPECT_EQ(ResidentPages(bytes, page), 64u);
 }
 
+// The page cache is kept in folios that do not end where parts of a file do.
+TEST_F(MappedFileTest, NothingStaysInThePageCacheOfAFileReleasedPartByPart) {
+  const size_t page = static_cast<size_t>(::sysconf(_SC_PAGESIZE));
+  constexpr size_t kSize = 24 << 20;
+  const std::string path = Write("parts.bin", std::vector<uint8_t>(kSize, 7));
+  const int fd = ::open(path.c_str(), O_RDONLY);
+  ::fsync(fd);
+  struct statfs system {};
+  ASSERT_EQ(::fstatfs(fd, &system), 0);
+  ::posix_fadvise(fd, 0, 0, POSIX_FADV_DONTNEED);  // to be read as a new file is: ahead
+  ::close(fd);
+  if (system.f_type == TMPFS_MAGIC) GTEST_SKIP() << "the page cache is all that tmpfs has";
+  auto mapped = MappedFile::Open(path);
+  ASSERT_TRUE(mapped.ok());
+  const auto bytes = (*mapped)->bytes();
+  constexpr size_t kPart = (1 << 20) + 12345;
+  size_t at = 0;
+  for (; at + kPart <= kSize; at += kPart) {
+    const auto part = bytes.subspan(at, kPart);
+    for (size_t i = 0; i < part.size(); i += page) ASSERT_EQ(part[i], std::byte{7});
+    (*mapped)->ReleasePages(part);
+    // What is behind has gone, but for the folio in which the part ended.
+    EXPECT_LE(CachedPages(bytes.first(at - at % page), page) * page, size_t{2} << 20);
+  }
+  mapped->reset();  // with what was read ahead
+  auto again = MappedFile::Open(path);
+  ASSERT_TRUE(again.ok());
+  EXPECT_EQ(CachedPages((*again)->bytes(), page), 0u);
+}
+
 }  // namespace
 }  // namespace quern
