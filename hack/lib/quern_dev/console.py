@@ -27,6 +27,12 @@ def say(text: str) -> None:
         print(text, flush=True)
 
 
+def note(text: str) -> None:
+    """For a person, where stdout carries the answer to a program."""
+    with _lock:
+        print(text, file=sys.stderr, flush=True)
+
+
 def _tick(text: str) -> None:
     with _lock:
         if _TTY:
