@@ -68,6 +68,17 @@ class Processes(unittest.TestCase):
         self.assertTrue(wait_until(lambda: self.registry.pid("sleeper") is None, 20))
         self.assertFalse(self.registry.is_current("sleeper", "x"))
 
+    def test_a_process_lives_until_its_last_thread_has_ended(self):
+        """Until then its ports and locks are taken: what is started in its place would find them so, and end."""
+        program = ("import ctypes, threading, time; threading.Thread(target=time.sleep, args=(1000,)).start(); "
+                   "ctypes.CDLL(None).pthread_exit(None)")
+        pid = self.registry.start("headless", [sys.executable, "-c", program])
+        stat = Path(f"/proc/{pid}/stat")
+        self.assertTrue(wait_until(lambda: stat.read_text().rpartition(")")[2].split()[0] == "Z", 20))
+        self.assertEqual(self.registry.pid("headless"), pid)
+        self.registry.stop(["headless"], 5)
+        self.assertIsNone(processes.start_time(pid))
+
     def test_a_listening_socket_is_handed_over_as_descriptor_three(self):
         with (self.registry.run.parent / "file").open("w") as file:
             self.registry.start("writer", ["sh", "-c", "echo here >&3"], pass_fd=file.fileno())

@@ -25,6 +25,7 @@ class Cluster:
     def __init__(self, root: Path | None = None):
         self.layout = Layout(root)
         self.registry = Registry(self.layout.run, self.layout.logs)
+        self._ensured: set[str] = set()  # the parts that this `up` has started or found running
 
     # ---- what is there -------------------------------------------------------------------------
 
@@ -61,6 +62,7 @@ class Cluster:
             start = time.monotonic()
             self.layout.make()
             before = self._pids()
+            self._ensured.clear()
             if self.namespaces() is None:
                 self._start_anew()
             self._start_storage()
@@ -82,6 +84,7 @@ class Cluster:
 
     def _ensure(self, part: parts.Part) -> bool:
         """True if it had to be started."""
+        self._ensured.add(part.name)
         if self.registry.is_current(part.name, part.fingerprint):
             return False
         if self.registry.pid(part.name):
@@ -113,6 +116,7 @@ class Cluster:
 
     def _ensure_relay(self, name: str, target: str) -> None:
         part = parts.relay(name, target)
+        self._ensured.add(part.name)
         if self.registry.is_current(part.name, part.fingerprint):
             return
         self.registry.stop([part.name], 5)
@@ -143,13 +147,17 @@ class Cluster:
         return node.run_inside(self.require_up(), lambda: _http_ok(host, port, path))
 
     def _wait(self, name: str, condition, seconds: float) -> None:
-        """Waits for a part, and says at once, with the end of its log, when it has died instead."""
-        done = wait_until(lambda: condition() or self.registry.pid(name) is None, seconds, interval=0.1)
-        if done and self.registry.pid(name) is not None:
+        """Waits for a part, and says at once, with the end of its log, when it or another part has died instead."""
+        def ended() -> str | None:
+            return next((part for part in sorted(self._ensured) if self.registry.pid(part) is None), None)
+
+        done = wait_until(lambda: condition() or ended(), seconds, interval=0.1)
+        dead = ended()
+        if done and not dead:
             return
-        how = f"did not become ready in {seconds:.0f} s" if self.registry.pid(name) else "has ended"
-        raise console.Failure(f"{name} {how}. The end of its log ({self.layout.logs}/{name}.log):\n"
-                              f"{self.registry.log_tail(name)}")
+        part, how = (dead, "has ended") if dead else (name, f"did not become ready in {seconds:.0f} s")
+        raise console.Failure(f"{part} {how}. The end of its log ({self.layout.logs}/{part}.log):\n"
+                              f"{self.registry.log_tail(part)}")
 
     # ---- images --------------------------------------------------------------------------------
 
