@@ -61,16 +61,21 @@ function(quern_program name)
   target_link_libraries(${name} PRIVATE ${deps})
 endfunction()
 
-# quern_test(unit_formats SOURCES a_test.cc DEPS formats LABELS unit [threaded])
+# quern_test(unit_formats SOURCES a_test.cc DEPS formats LABELS unit [threaded] [OPTIMISED])
 # One binary per folder; every TEST is a ctest entry of its own. "threaded" ones also run under TSan: their ctest label
 # is threaded alone, as gtest_discover_tests turns a list of labels into one label and a stray property.
 # Tests run in the root of the checkout, where QUERN_TESTS_DIR ("tests") leads: an absolute path in the compiler's
 # arguments would keep ccache from finding, in a fresh clone, what another one compiled.
+# With sanitizers the tests' own files are not optimised, which halves their compile time; OPTIMISED ones, which compute a
+# lot themselves, are.
 # `ninja tests_unit` (tests_threaded, tests_contract, ...) builds all tests with that label.
 function(quern_test name)
-  cmake_parse_arguments(A "" "TIMEOUT" "SOURCES;DEPS;LABELS" ${ARGN})
+  cmake_parse_arguments(A "OPTIMISED" "TIMEOUT" "SOURCES;DEPS;LABELS" ${ARGN})
   _quern_names(deps ${A_DEPS})
   add_executable(${name} ${A_SOURCES})
+  if(QUERN_SANITIZE AND NOT A_OPTIMISED)
+    target_compile_options(${name} PRIVATE -O0)
+  endif()
   target_include_directories(${name} PRIVATE ${CMAKE_SOURCE_DIR})
   target_compile_definitions(${name} PRIVATE QUERN_TESTS_DIR="tests")
   target_link_libraries(${name} PRIVATE ${deps} GTest::gtest GTest::gmock GTest::gtest_main)
