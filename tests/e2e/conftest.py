@@ -5,6 +5,7 @@ With QUERN_E2E_KEEP=1 it is kept, to look at and to run the tests again sooner; 
   QUERN_STATE=~/.cache/quern/cluster-e2e hack/cluster down --wipe
 """
 
+import http.client
 import json
 import os
 import signal
@@ -106,8 +107,11 @@ class World:
         """The base URL of the endpoint's API: a loopback port that leads, through kube-proxy, to its Service by name."""
         host = urllib.parse.urlsplit(self.endpoint(name)["status"]["url"]).hostname
         forward, port = self.cluster.forward(f"{host}.:80", 0)
+        url = f"http://127.0.0.1:{port}/v1"
         try:
-            yield f"http://127.0.0.1:{port}/v1"
+            # Ready is what the kubelet says of the pods; kube-proxy hears of them a moment later.
+            kube.wait(lambda: _answers(f"{url}/models"), 30, f"an answer of {name} through its Service")
+            yield url
         finally:
             self.cluster.registry.stop([forward], 5)
 
@@ -126,6 +130,14 @@ class World:
         if answer["data"]["resultType"] == "scalar":
             return [({}, float(result[1]))]
         return [(one["metric"], float(one["value"][1])) for one in result]
+
+
+def _answers(url):
+    try:
+        with urllib.request.urlopen(url, timeout=10) as response:
+            return response.status == 200
+    except (OSError, http.client.HTTPException):
+        return False
 
 
 def _diagnose(world):

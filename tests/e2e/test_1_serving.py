@@ -98,8 +98,8 @@ def test_load_brings_more_replicas_because_of_tokens(world):
     assert demand > float(SCALING["targetTokensPerSecond"]) * float(SCALING["targetUtilization"]), step
     inputs = scaling_status(world)["lastDecision"]["inputs"]
     assert float(inputs["tokensPerSecondPerReplica"]) > 0
-    scaled = [event for event in world.events(NAME) if "replica" in event[2] and "token" in event[2]]
-    assert scaled, world.events(NAME)
+    kube.wait(lambda: any("replica" in message and "token" in message for _, _, message in world.events(NAME)), 30,
+              lambda: f"an event that says why among {world.events(NAME)}")
 
 
 def test_idle_brings_it_back_to_one(world):

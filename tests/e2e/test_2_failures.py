@@ -43,8 +43,8 @@ def test_a_missing_model_file_shows_in_conditions_and_events(world, endpoint):
     ready = kube.condition(world.endpoint(endpoint), "Ready")
     assert ready["status"] == "False"
     assert ready["reason"]
-    warnings = [event for event in world.events(endpoint) if event[0] == "Warning"]
-    assert any("not-there.gguf" in message for _, _, message in warnings), world.events(endpoint)
+    kube.wait(lambda: any(kind == "Warning" and "not-there.gguf" in message for kind, _, message in world.events(endpoint)), 30,
+              lambda: f"a warning that names the file among {world.events(endpoint)}")
 
 
 def test_a_spec_mended_after_a_failure_becomes_ready(world, endpoint):

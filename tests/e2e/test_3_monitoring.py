@@ -57,9 +57,18 @@ def test_the_dashboards_variables_have_values(world, used_endpoint):
         if variable["type"] != "query":
             continue
         selector, label = re.fullmatch(r"label_values\((.+), (\w+)\)", variable["query"]["query"]).groups()
-        assert wanted[variable["name"]] in {labels.get(label) for labels, _ in world.prometheus(fill_in(selector))}
+        def values():
+            return {labels.get(label) for labels, _ in world.prometheus(fill_in(selector))}
+        kube.wait(lambda: wanted[variable["name"]] in values(), 45, lambda: f"{wanted[variable['name']]} among {values()}", every=1.0)
 
 
 def test_prometheus_scrapes_the_operator_and_the_serving_pods(world, used_endpoint):
-    up = {labels.get("app"): value for labels, value in world.prometheus("up")}
-    assert up.get("quern-operator") == 1 and up.get("quern-serve") == 1, up
+    def samples():
+        # Of these alone: the pods of an endpoint that has just been deleted are targets still, and down.
+        return world.prometheus(f'up{{endpoint="{NAME}"}}') + world.prometheus('up{app="quern-operator"}')
+
+    def all_up():
+        found = samples()
+        return ({labels["app"] for labels, _ in found} == {"quern-operator", "quern-serve"}
+                and all(value == 1 for _, value in found))
+    kube.wait(all_up, 45, lambda: f"every target to be up: {samples()}", every=1.0)

@@ -267,7 +267,8 @@ def _answer(client: openai.OpenAI, model: str, question: str):
 
 def _served_name(url: str) -> str:
     try:
-        with openai.OpenAI(base_url=url, api_key="none", timeout=30) as client:
+        # Ready is what the kubelet says of the pods; the nodes hear a moment later where the Service leads.
+        with openai.OpenAI(base_url=url, api_key="none", timeout=30, max_retries=6) as client:
             return client.models.list().data[0].id
     except openai.OpenAIError as error:
         raise console.Failure(f"{url}/models did not answer: {error}") from error
