@@ -66,8 +66,8 @@ endfunction()
 # is threaded alone, as gtest_discover_tests turns a list of labels into one label and a stray property.
 # Tests run in the root of the checkout, where QUERN_TESTS_DIR ("tests") leads: an absolute path in the compiler's
 # arguments would keep ccache from finding, in a fresh clone, what another one compiled.
-# With sanitizers the tests' own files are not optimised, which halves their compile time; OPTIMISED ones, which compute a
-# lot themselves, are.
+# With sanitizers the tests' own files are not optimised, which halves their compile time; OPTIMISED ones are: those that
+# compute a lot themselves, or whose subject lies in header templates, of which the linker keeps the test's copy.
 # `ninja tests_unit` (tests_threaded, tests_contract, ...) builds all tests with that label.
 function(quern_test name)
   cmake_parse_arguments(A "OPTIMISED" "TIMEOUT" "SOURCES;DEPS;LABELS" ${ARGN})

@@ -10,6 +10,7 @@ import json
 import os
 import signal
 import sys
+import urllib.error
 import urllib.parse
 import urllib.request
 from contextlib import contextmanager
@@ -35,6 +36,7 @@ class World:
     def __init__(self, cluster: Cluster):
         self.cluster = cluster
         self.kubectl = stack.local_kubectl(cluster)
+        self.operator_logs = []  # of the operators that were killed
 
     # ---- endpoints
 
@@ -70,10 +72,10 @@ class World:
                          "--timeout=90s", timeout=100)
 
     def events(self, name):
-        """(type, reason, message) of the events about the endpoint, oldest first."""
-        listed = self.kubectl.list("events", NAMESPACE, fields=f"involvedObject.name={name}")
-        return [(e["type"], e["reason"], e.get("message", "")) for e in listed
-                if e["involvedObject"]["kind"] == "InferenceEndpoint"]
+        """(type, reason, message) of the events about the endpoint as it is now, oldest first."""
+        uid = self.endpoint(name)["metadata"]["uid"]  # earlier ones of the name have left events, too
+        listed = self.kubectl.list("events", NAMESPACE, fields=f"involvedObject.uid={uid}")
+        return [(e["type"], e["reason"], e.get("message", "")) for e in listed]
 
     def operator_pods(self):
         return [p for p in self.kubectl.list("pods", stack.NAMESPACE, "app.kubernetes.io/name=quern-operator")
@@ -82,6 +84,7 @@ class World:
     def sigkill_operator(self):
         """SIGKILL to the operator's process itself; nothing of Kubernetes' own ways of ending a pod, which ask first."""
         (pod,) = [p for p in self.operator_pods() if p["status"].get("phase") == "Running"]
+        self.operator_logs.append(self.operator_log())
         uid = pod["metadata"]["uid"]
         found = []
         for entry in Path("/proc").iterdir():
@@ -94,6 +97,10 @@ class World:
         assert len(found) == 1, f"processes of pod {uid}: {found}"
         os.kill(found[0], signal.SIGKILL)
         return pod["metadata"]["name"]
+
+    def operator_log(self):
+        """All that the running operator has said."""
+        return self.kubectl.run("-n", stack.NAMESPACE, "logs", "deployment/quern-operator", "--tail=-1")
 
     def operator_restarts(self, name):
         """(restarts, how the last one ended) of an operator pod's container."""
@@ -110,7 +117,8 @@ class World:
         url = f"http://127.0.0.1:{port}/v1"
         try:
             # Ready is what the kubelet says of the pods; kube-proxy hears of them a moment later.
-            kube.wait(lambda: _answers(f"{url}/models"), 30, f"an answer of {name} through its Service")
+            kube.wait(lambda: answers(f"{url}/models"), 30, lambda: (
+                f"an answer of {name} through its Service. The forward says:\n{self.cluster.registry.log_tail(forward)}"))
             yield url
         finally:
             self.cluster.registry.stop([forward], 5)
@@ -132,12 +140,15 @@ class World:
         return [(one["metric"], float(one["value"][1])) for one in result]
 
 
-def _answers(url):
+def answers(url):
+    """What is said there, once a connection leads to it. An error that is an answer is the test's, and raised."""
     try:
         with urllib.request.urlopen(url, timeout=10) as response:
-            return response.status == 200
+            return response.read()
+    except urllib.error.HTTPError as error:
+        pytest.fail(f"{url}: {error.code} {error.read()[:500]}")
     except (OSError, http.client.HTTPException):
-        return False
+        return None
 
 
 def _diagnose(world):

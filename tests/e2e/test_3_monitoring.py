@@ -27,7 +27,7 @@ def queries() -> list:
 def used_endpoint(world):
     world.apply_endpoint(NAME, scaling={"minReplicas": 1, "maxReplicas": 1})
     world.wait_ready(NAME)
-    with world.through_service(NAME) as url, Load(url, NAME, clients=2, max_tokens=24, limit_seconds=300) as load:
+    with world.through_service(NAME) as url, Load(url, NAME, clients=2, max_tokens=24, limit_seconds=900) as load:
         # Rates need two scrapes of a counter that has moved.
         kube.wait(lambda: any(v > 0 for _, v in world.prometheus(f'rate(quern_generation_tokens_total{{model="{NAME}"}}[1m])')),
                   90, lambda: f"Prometheus to see tokens; load {load.totals}")

@@ -268,7 +268,8 @@ def _answer(client: openai.OpenAI, model: str, question: str):
 def _served_name(url: str) -> str:
     try:
         # Ready is what the kubelet says of the pods; the nodes hear a moment later where the Service leads.
-        with openai.OpenAI(base_url=url, api_key="none", timeout=30, max_retries=6) as client:
+        with console.stage(f"ask {url} what it serves", quiet_below=2), \
+                openai.OpenAI(base_url=url, api_key="none", timeout=10, max_retries=6) as client:
             return client.models.list().data[0].id
     except openai.OpenAIError as error:
         raise console.Failure(f"{url}/models did not answer: {error}") from error
@@ -289,7 +290,7 @@ def _load_until_scaled(kube: Kubectl, name: str, url: str, clients: int) -> None
         def figures() -> str:
             now = status()
             return (f"{load.totals.requests} answers, {load.totals.output_tokens} tokens; replicas decided "
-                    f"{now.get('replicas', '?')}, ready {now.get('readyReplicas', '?')}")
+                    f"{now.get('desiredReplicas', '?')}, ready {now.get('readyReplicas', '?')}")
 
         if at_top:
             console.say(f"  {name} has its maximum of {maximum} replicas already; it gives them back when it is idle")

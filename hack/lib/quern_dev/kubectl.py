@@ -10,6 +10,8 @@ import yaml
 
 from . import console, golang
 
+_TOLERATED_SECONDS = 15
+
 
 class CommandError(console.Failure):
     """A command that failed; str() is what it said on stderr."""
@@ -85,12 +87,21 @@ def is_ready(endpoint: dict | None) -> bool:
 
 
 def wait(check, seconds: float, what: str, every: float = 0.5):
-    """Returns the first true value of check(); Failure with `what` (a text, or a function of none) after `seconds`."""
-    deadline = time.monotonic() + seconds
+    """Returns the first true value of check(); Failure with `what` (a text, or a function of none) after `seconds`.
+
+    A check that fails with CommandError or OSError has not come true yet: an API server on a busy machine now and
+    then gives no answer in time. Failing for _TOLERATED_SECONDS without a break, its error comes out.
+    """
+    deadline, failing_since = time.monotonic() + seconds, None
     while True:
-        value = check()
-        if value:
-            return value
+        try:
+            value, failing_since = check(), None
+            if value:
+                return value
+        except (CommandError, OSError):
+            failing_since = failing_since or time.monotonic()
+            if time.monotonic() > min(deadline, failing_since + _TOLERATED_SECONDS):
+                raise
         if time.monotonic() > deadline:
             raise console.Failure(f"after {seconds:.0f} s still waiting for {what() if callable(what) else what}")
         time.sleep(every)

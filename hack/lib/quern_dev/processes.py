@@ -21,18 +21,26 @@ _libc = ctypes.CDLL(None, use_errno=True)
 _CLONE_NEWNS, _CLONE_NEWNET, _CLONE_NEWPID = 0x00020000, 0x40000000, 0x20000000
 
 
+def _stat(pid: int) -> tuple[str, int, int] | None:
+    """(state, threads, start in clock ticks since boot); None if there is no such process."""
+    try:
+        # After the name in brackets, which may itself hold spaces and brackets.
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return None
+    return fields[0], int(fields[17]), int(fields[19])
+
+
 def start_time(pid: int) -> int | None:
     """The process's start in clock ticks since boot; None if there is no such (living) process.
 
     A process whose first thread has ended (state Z) lives as long as another of its threads does: that one
     still holds its files, its ports among them, and after SIGKILL on a busy machine that is for tens of ms.
     """
-    try:
-        # After the name in brackets, which may itself hold spaces and brackets.
-        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    except OSError:
+    stat = _stat(pid)
+    if stat is None:
         return None
-    state, threads, start = fields[0], int(fields[17]), int(fields[19])
+    state, threads, start = stat
     return None if state in "ZX" and threads <= 1 else start
 
 
@@ -88,9 +96,12 @@ class Registry:
         return record["started_at"] if record else 0.0
 
     def is_current(self, name: str, fingerprint: str) -> bool:
-        """True if it runs, and was started from these arguments and settings."""
-        record = self.read(name)
-        return self.pid(name) is not None and record["fingerprint"] == fingerprint
+        """True if it runs, is not about to end, and was started from these arguments and settings."""
+        pid, record = self.pid(name), self.read(name)
+        if pid is None or record["fingerprint"] != fingerprint:
+            return False
+        stat = _stat(pid)
+        return stat is not None and stat[0] not in "ZX"  # with its first thread gone the others follow
 
     def start(self, name: str, argv, *, fingerprint: str = "", namespaces: Namespaces | None = None, env=None,
               pass_fd: int | None = None, extra: dict | None = None, isolate: bool = False) -> int:

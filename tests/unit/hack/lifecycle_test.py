@@ -11,6 +11,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[3] / "hack" / "lib"))
 from quern_dev import console  # noqa: E402
 from quern_dev.cluster.lifecycle import Cluster  # noqa: E402
 from quern_dev.cluster.parts import Part  # noqa: E402
+from quern_dev.processes import wait_until  # noqa: E402
 
 
 class Waiting(unittest.TestCase):
@@ -28,6 +29,13 @@ class Waiting(unittest.TestCase):
         with self.assertRaisesRegex(console.Failure, r"etcd has ended(.|\n)*address already in use"):
             self.cluster._wait("kubelet", lambda: False, 60)
         self.assertLess(time.monotonic() - start, 30)
+
+    def test_of_several_the_one_that_the_others_hang_on_is_named(self):
+        for name in ("prometheus", "etcd"):
+            self.cluster._ensure(Part(name, ["false"]))
+        self.assertTrue(wait_until(lambda: not any(map(self.cluster.registry.pid, ("prometheus", "etcd"))), 20))
+        with self.assertRaisesRegex(console.Failure, "prometheus has ended"):
+            self.cluster._wait("kubelet", lambda: self.fail("asked of a cluster that has ended"), 60)
 
     def test_a_part_that_is_not_ready_in_time_is_named_with_the_end_of_its_log(self):
         self.cluster._ensure(Part("kubelet", ["sh", "-c", "echo waiting; sleep 1000"]))

@@ -76,6 +76,7 @@ class Processes(unittest.TestCase):
         stat = Path(f"/proc/{pid}/stat")
         self.assertTrue(wait_until(lambda: stat.read_text().rpartition(")")[2].split()[0] == "Z", 20))
         self.assertEqual(self.registry.pid("headless"), pid)
+        self.assertFalse(self.registry.is_current("headless", ""), "who starts what is missing must not count on it")
         self.registry.stop(["headless"], 5)
         self.assertIsNone(processes.start_time(pid))
 

@@ -25,7 +25,8 @@ class Cluster:
     def __init__(self, root: Path | None = None):
         self.layout = Layout(root)
         self.registry = Registry(self.layout.run, self.layout.logs)
-        self._ensured: set[str] = set()  # the parts that this `up` has started or found running
+        # The parts that this `up` has started or found running, in that order: what ended first is named first.
+        self._ensured: list[str] = []
 
     # ---- what is there -------------------------------------------------------------------------
 
@@ -65,6 +66,7 @@ class Cluster:
             self._ensured.clear()
             if self.namespaces() is None:
                 self._start_anew()
+            self._ensured.append(node.HOLDER)
             self._start_storage()
             self._start_api()
             self._start_rest()
@@ -84,7 +86,7 @@ class Cluster:
 
     def _ensure(self, part: parts.Part) -> bool:
         """True if it had to be started."""
-        self._ensured.add(part.name)
+        self._ensured.append(part.name)
         if self.registry.is_current(part.name, part.fingerprint):
             return False
         if self.registry.pid(part.name):
@@ -116,7 +118,7 @@ class Cluster:
 
     def _ensure_relay(self, name: str, target: str) -> None:
         part = parts.relay(name, target)
-        self._ensured.add(part.name)
+        self._ensured.append(part.name)
         if self.registry.is_current(part.name, part.fingerprint):
             return
         self.registry.stop([part.name], 5)
@@ -149,9 +151,9 @@ class Cluster:
     def _wait(self, name: str, condition, seconds: float) -> None:
         """Waits for a part, and says at once, with the end of its log, when it or another part has died instead."""
         def ended() -> str | None:
-            return next((part for part in sorted(self._ensured) if self.registry.pid(part) is None), None)
+            return next((part for part in self._ensured if self.registry.pid(part) is None), None)
 
-        done = wait_until(lambda: condition() or ended(), seconds, interval=0.1)
+        done = wait_until(lambda: ended() or condition(), seconds, interval=0.1)
         dead = ended()
         if done and not dead:
             return
