@@ -14,6 +14,9 @@ using boost::system::error_code;
 
 namespace {
 
+// A body in chunks ends with these at least: "0\r\n\r\n".
+constexpr size_t kLeastOfChunkedBody = 5;
+
 std::string ToString(boost::beast::string_view text) { return {text.data(), text.size()}; }
 
 bool MoreThan(const bhttp::fields& fields, size_t count) {
@@ -56,6 +59,9 @@ void RequestReader::Discard() {
 size_t RequestReader::body_bytes() const { return parser_->get().body().size(); }
 
 RequestReader::Event RequestReader::Read() {
+  // Beast expects to be called with no less: once it has seen the last chunk's line it asserts five
+  // bytes, which are four if one byte came after a first chunk that is the last.
+  if (header_done_ && parser_->chunked() && bytes_.size() < kLeastOfChunkedBody) return Wanting{};
   error_code error;
 #ifndef __clang_analyzer__  // it takes the copy that Beast makes of its input for uninitialised
   bytes_.consume(parser_->put(bytes_.data(), error));

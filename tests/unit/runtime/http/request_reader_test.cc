@@ -47,6 +47,34 @@ TEST_F(RequestReaderTest, PartsOfARequestAreToldAsTheyComplete) {
   EXPECT_EQ(reader.buffered(), 0u);
 }
 
+TEST_F(RequestReaderTest, ChunksMayComeByteByByteWhateverTheyAre) {
+  const std::string head = "POST /echo HTTP/1.1\r\nHost: t\r\nTransfer-Encoding: chunked\r\n\r\n";
+  struct Case {
+    const char* body;
+    const char* read;  // null: never complete
+  };
+  for (const Case& c : {Case{"0\r\n\r\n", ""}, Case{"0\r\n{}\r\n0\r\n\r\n", nullptr},
+                        Case{"2\r\nhi\r\n0\r\n\r\n", "hi"}, Case{"0\r\nA: b\r\n\r\n", ""},
+                        Case{"2;x=y\r\nhi\r\n1\r\n!\r\n000\r\n\r\n", "hi!"}}) {
+    RequestReader reader(limits);
+    reader.Append(head);
+    reader.Read();
+    RequestReader::Event event;
+    for (const char* byte = c.body; *byte != '\0'; ++byte) {
+      ASSERT_TRUE(std::holds_alternative<RequestReader::Wanting>(event)) << c.body;
+      reader.Append(std::string_view(byte, 1));
+      event = reader.Read();
+      if (std::holds_alternative<Unreadable>(event)) break;
+    }
+    if (c.read == nullptr) {
+      EXPECT_FALSE(std::holds_alternative<ReceivedRequest>(event)) << c.body;
+    } else {
+      ASSERT_TRUE(std::holds_alternative<ReceivedRequest>(event)) << c.body;
+      EXPECT_EQ(std::get<ReceivedRequest>(event).request.body, c.read);
+    }
+  }
+}
+
 TEST_F(RequestReaderTest, BodyWhoseEndIsADoubtfulThingIsRefused) {
   const std::string head = "POST /echo HTTP/1.1\r\nHost: t\r\n";
   EXPECT_EQ(Refused(head + "Transfer-Encoding: xchunked\r\n\r\n"), 400);
