@@ -84,7 +84,6 @@ class World:
     def sigkill_operator(self):
         """SIGKILL to the operator's process itself; nothing of Kubernetes' own ways of ending a pod, which ask first."""
         (pod,) = [p for p in self.operator_pods() if p["status"].get("phase") == "Running"]
-        self.operator_logs.append(self.operator_log())
         uid = pod["metadata"]["uid"]
         found = []
         for entry in Path("/proc").iterdir():
@@ -98,9 +97,9 @@ class World:
         os.kill(found[0], signal.SIGKILL)
         return pod["metadata"]["name"]
 
-    def operator_log(self):
-        """All that the running operator has said."""
-        return self.kubectl.run("-n", stack.NAMESPACE, "logs", "deployment/quern-operator", "--tail=-1")
+    def operator_log(self, *options):
+        """All that the operator has said; with --previous, the container before."""
+        return self.kubectl.run("-n", stack.NAMESPACE, "logs", "deployment/quern-operator", "--tail=-1", *options)
 
     def operator_restarts(self, name):
         """(restarts, how the last one ended) of an operator pod's container."""

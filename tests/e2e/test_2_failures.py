@@ -95,6 +95,7 @@ def test_the_operator_killed_in_mid_rollout_comes_to_the_same_result(world, endp
     world.sigkill_operator()
     kube.wait(lambda: world.operator_restarts(operator)[0] > restarts, 60, "the operator's container to start again")
     assert world.operator_restarts(operator)[1] == 137  # SIGKILL, so nothing was put in order before the end
+    world.operator_logs.append(world.operator_log("--previous"))
 
     def rolled_out():
         now, pods = deployment_of(world, endpoint), pods_of(world, endpoint)

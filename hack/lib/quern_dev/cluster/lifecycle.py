@@ -25,7 +25,8 @@ class Cluster:
     def __init__(self, root: Path | None = None):
         self.layout = Layout(root)
         self.registry = Registry(self.layout.run, self.layout.logs)
-        # The parts that this `up` has started or found running, in that order: what ended first is named first.
+        # The parts that this `up` has started or found running, in that order: of several that have ended, the first
+        # is named, for the later ones hang on it.
         self._ensured: list[str] = []
 
     # ---- what is there -------------------------------------------------------------------------

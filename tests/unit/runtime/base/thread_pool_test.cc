@@ -3,6 +3,7 @@
 #include <gtest/gtest.h>
 #include <sys/resource.h>
 
+#include <atomic>
 #include <chrono>
 #include <condition_variable>
 #include <mutex>
@@ -98,8 +99,14 @@ TEST(ThreadPool, IdleThreadsSleep) {
 
 TEST(ThreadPool, IsDestroyedWhileItsThreadsSleep) {
   for (int i = 0; i < 20; ++i) {
-    ThreadPool pool(3);
-    if (i % 2 == 0) pool.ParallelFor(10, 1, [](int64_t, int64_t, int) {});
+    std::atomic<int64_t> done{0};
+    {
+      ThreadPool pool(3);
+      if (i % 2 == 0) {
+        pool.ParallelFor(10, 1, [&](int64_t begin, int64_t end, int) { done += end - begin; });
+      }
+    }
+    EXPECT_EQ(done.load(), i % 2 == 0 ? 10 : 0);
   }
 }
 

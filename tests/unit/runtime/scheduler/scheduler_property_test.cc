@@ -185,6 +185,7 @@ TEST(SchedulerProperties, HoldOverRandomHistoriesWithFewBlocks) {
 }
 
 TEST(SchedulerProperties, HoldWhenTheBudgetLeavesNoMoreThanOneTokenToPrefill) {
+  int64_t finished = 0, chunked = 0;
   for (uint32_t seed = 100; seed < 130; ++seed) {
     SCOPED_TRACE(seed);
     History history({.num_blocks = 24,
@@ -195,10 +196,15 @@ TEST(SchedulerProperties, HoldWhenTheBudgetLeavesNoMoreThanOneTokenToPrefill) {
                     seed);
     history.Run(200);
     if (HasFatalFailure()) return;
+    finished += history.finished();
+    chunked += history.chunked();
   }
+  EXPECT_GT(finished, 0);
+  EXPECT_GT(chunked, 0);
 }
 
 TEST(SchedulerProperties, HoldWithOneSequenceAtATimeAndWithBlocksOfOneToken) {
+  int64_t finished_one = 0, finished_fine = 0, preempted = 0;
   for (uint32_t seed = 200; seed < 220; ++seed) {
     SCOPED_TRACE(seed);
     History one({.num_blocks = 8,
@@ -217,7 +223,13 @@ TEST(SchedulerProperties, HoldWithOneSequenceAtATimeAndWithBlocksOfOneToken) {
                  seed);
     fine.Run(200);
     if (HasFatalFailure()) return;
+    finished_one += one.finished();
+    finished_fine += fine.finished();
+    preempted += fine.preempted();
   }
+  EXPECT_GT(finished_one, 0);
+  EXPECT_GT(finished_fine, 0);
+  EXPECT_GT(preempted, 0);
 }
 
 // Blocks for every place in the batch at its longest: nothing may be preempted, however many wait.
