@@ -27,8 +27,9 @@ bool Interpreter::Contains(const Value& container, const Value& item, int line) 
     return FindText(*container.text(), *item.text()) != std::string::npos;
   }
   if (container.dict()) return item.text() && Find(*container.dict(), *item.text(), line);
-  const List items = container.list() ? List{} : Iterate(container, line);
-  for (const Value& one : container.list() ? *container.list() : items) {
+  const List* list = container.list();
+  const List items = list ? List{} : Iterate(container, line);
+  for (const Value& one : list ? *list : items) {
     if (Same(one, item, line)) return true;
   }
   return false;
@@ -80,10 +81,11 @@ Value Interpreter::GetItem(const Value& object, const Value& key, int line) {
          undefined->name);
   }
   int64_t index;
-  if (key.AsInt(&index) && (object.list() || object.text())) {
+  const List* list = object.list();
+  if (key.AsInt(&index) && (list || object.text())) {
     // A list's item is taken where it lies; a text's needs its characters, which are charged.
-    const List characters = object.list() ? List{} : Iterate(object, line);
-    const List& items = object.list() ? *object.list() : characters;
+    const List characters = list ? List{} : Iterate(object, line);
+    const List& items = list ? *list : characters;
     const auto size = static_cast<int64_t>(items.size());
     const int64_t at = index < 0 ? index + size : index;
     if (at < 0 || at >= size) return Missing(fmt::format("item {}", index));

@@ -137,7 +137,8 @@ Value MapItems(Interpreter& interpreter, const Value& input, const Arguments& ar
     interpreter.Step(line);
     if (attribute) {
       Value value = AttributeOf(interpreter, item, path, line);
-      mapped.push_back(value.is_undefined() && otherwise ? *otherwise : std::move(value));
+      if (value.is_undefined() && otherwise) value = *otherwise;
+      mapped.push_back(std::move(value));
     } else {
       mapped.push_back(interpreter.ApplyFilter(*filter->text(), item,
                                                Rest(interpreter, arguments, 1, line), line));

@@ -54,8 +54,8 @@ class Interpreter::Bill final : public Meter {
   const int line_;
 };
 
-Interpreter::Interpreter(Dict globals, const Limits& limits) : scopes_(1), limits_(limits) {
-  for (auto& [name, value] : globals) scopes_[0][name] = std::move(value);
+Interpreter::Interpreter(const Dict& globals, const Limits& limits) : scopes_(1), limits_(limits) {
+  for (const auto& [name, value] : globals) scopes_[0][name] = value;
 }
 
 // Namespaces may hold each other, and themselves, in chains of any length: while all of them are

@@ -31,7 +31,7 @@ struct Arguments {
 // changed.
 class Interpreter {
  public:
-  Interpreter(Dict globals, const Limits& limits);
+  Interpreter(const Dict& globals, const Limits& limits);
   ~Interpreter();
   Interpreter(const Interpreter&) = delete;
   Interpreter& operator=(const Interpreter&) = delete;
