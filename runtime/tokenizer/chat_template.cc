@@ -28,7 +28,7 @@ class JinjaChatTemplate final : public ChatTemplate {
                              {"eos_token", jinja::Value::Text(eos_text_)},
                              {"tools", jinja::Value::OfNone()},
                              {"documents", jinja::Value::OfNone()}};
-      return jinja::Interpreter(std::move(globals), jinja::Limits()).Render(body_);
+      return jinja::Interpreter(globals, jinja::Limits()).Render(body_);
     } catch (jinja::TemplateError& failure) {
       return std::move(failure.error);
     }
