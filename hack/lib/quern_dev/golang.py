@@ -108,6 +108,8 @@ def _environment() -> dict:
     keep.update(GOROOT=str(go_root()), GOTOOLCHAIN="local", GOFLAGS="-mod=readonly -trimpath -buildvcs=false",
                 CGO_ENABLED="0", GOWORK="off", GOPATH=str(paths.cache_dir() / "gopath"),
                 PATH=f"{go_root() / 'bin'}:{os.environ.get('PATH', '/usr/bin:/bin')}")
+    # The compiler's processes are short and many: collecting their garbage costs more than it saves, below a bound.
+    keep.update(GOGC="off", GOMEMLIMIT="3GiB")
     keep.setdefault("GOCACHE", str(paths.cache_dir() / "go-build"))
     keep.setdefault("GOMODCACHE", str(paths.cache_dir() / "gopath" / "pkg" / "mod"))
     return keep
@@ -153,7 +155,8 @@ def ensure_part(name: str, python: Path) -> Path:
             scratch = Path(scratch_name) / "out"
             scratch.mkdir()
             for program_name, package in part.programs.items():
-                command = [go, "build", "-v", f"-ldflags=-s -w {part.ldflags}", "-o", scratch / program_name]
+                # Without debug information, which -s and -w drop in the end, compiling takes a seventh less.
+                command = [go, "build", "-v", "-gcflags=all=-dwarf=false", f"-ldflags=-s -w {part.ldflags}", "-o", scratch / program_name]
                 if part.tags:
                     command.append(f"-tags={part.tags}")
                 hint = f" ({part.minutes} when nothing is cached)" if part.minutes else ""
