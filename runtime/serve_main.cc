@@ -129,6 +129,7 @@ Result<std::unique_ptr<LoadedModel>> Load(const ServeOptions& options, ServingSt
   engine_options.max_sequences = options.max_sequences;
   engine_options.max_waiting = options.max_waiting;
   engine_options.max_batch_tokens = options.max_batch_tokens;
+  engine_options.max_decode_slowdown = options.max_decode_slowdown;
   engine_options.max_context_tokens = options.max_context_tokens;
   engine_options.kv_memory_bytes = options.kv_memory_bytes;
   QUERN_ASSIGN(loaded->engine,

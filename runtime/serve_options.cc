@@ -112,10 +112,22 @@ void AddEngine(CLI::App& app, ServeOptions& options) {
       ->check(CLI::Range(0, 1'000'000))
       ->type_name("N");
   Add(app, "--max-batch-tokens", options.max_batch_tokens,
-      "Tokens of one step; less keeps streams smoother while long prompts are read; 0: 512, or "
+      "Tokens of one step at most; 0: 512, or "
       "--max-sequences where that is more [0]")
       ->check(CLI::Range(0, 65536))
       ->type_name("N");
+  Add(app, "--max-decode-slowdown", options.max_decode_slowdown,
+      "How many times as long a step with streams may take for the sake of prompts that are read "
+      "beside them; more only where more requests wait than stream; 0: no bound [2]")
+      ->check([](const std::string& text) -> std::string {
+        double value = -1;
+        if (CLI::detail::lexical_cast(text, value) &&
+            (value == 0 || (value >= 1.1 && value <= 1000))) {
+          return "";
+        }
+        return "'" + text + "' must be 0 (no bound) or a number from 1.1 to 1000";
+      })
+      ->type_name("X");
   Add(app, "--max-context-tokens", options.max_context_tokens,
       "Longest prompt and answer together; 0: what the model was trained for [0]")
       ->check(CLI::Range(0, 100'000'000))

@@ -21,6 +21,7 @@ struct ServeOptions {
   int32_t max_sequences = 32;
   int32_t max_waiting = 256;
   int32_t max_batch_tokens = 0;    // 0: 512, at least max_sequences; set by parsing
+  double max_decode_slowdown = 2;  // 0: no bound
   int32_t max_context_tokens = 0;  // 0: the model's
   int64_t kv_memory_bytes = 0;     // 0: from free memory
   KvDtype kv_dtype = KvDtype::kF16;

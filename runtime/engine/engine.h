@@ -12,6 +12,7 @@
 #include "runtime/base/result.h"
 #include "runtime/model/model.h"
 #include "runtime/sampling/sampling_params.h"
+#include "runtime/scheduler/step_time.h"
 #include "runtime/tokenizer/tokenizer.h"
 
 namespace quern {
@@ -64,6 +65,8 @@ struct EngineStats {
   // that were cached and must be computed again.
   uint64_t preemptions_total = 0;
   uint64_t preempted_tokens_total = 0;
+  StepTimeCoefficients step_times;   // as fitted to the steps so far
+  double step_time_error_ratio = 0;  // of their predictions
 };
 
 // Told what happens, on the engine's thread; must return at once.
@@ -81,6 +84,9 @@ struct EngineOptions {
   int32_t max_sequences = 32;      // running at once
   int32_t max_waiting = 256;       // beyond that Submit refuses
   int32_t max_batch_tokens = 512;  // tokens of one step, decodes first, then prefill chunks
+  // While sequences stream, a step takes at most so many times as long for the sake of prompts as
+  // without them, or more where more requests wait for their prompts than stream; 0: no bound.
+  double max_decode_slowdown = 2;
   int32_t max_context_tokens = 0;  // 0: the model's, at most what the KV cache holds
   int64_t kv_memory_bytes = 0;     // 0: chosen from free memory (cgroup limit), said in the log
   int32_t kv_block_tokens = 16;

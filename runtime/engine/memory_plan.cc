@@ -45,6 +45,12 @@ Status CheckOptions(const ModelInfo& model, const EngineOptions& options) {
                        std::numeric_limits<int32_t>::max() - kMaxSequences));
   QUERN_TRY(CheckRange("max_batch_tokens", options.max_batch_tokens, options.max_sequences,
                        kMaxBatchTokens));
+  if (!(options.max_decode_slowdown == 0 ||
+        (options.max_decode_slowdown >= 1.1 && options.max_decode_slowdown <= 1000))) {
+    return MakeError(ErrorCode::kInvalidArgument,
+                     "max_decode_slowdown is {}; it must be 0 (no bound) or from 1.1 to 1000",
+                     options.max_decode_slowdown);
+  }
   QUERN_TRY(CheckRange("kv_block_tokens", options.kv_block_tokens, 1, kMaxBlockTokens));
   QUERN_TRY(CheckRange("kv_memory_bytes", options.kv_memory_bytes, 0,
                        std::numeric_limits<int64_t>::max()));

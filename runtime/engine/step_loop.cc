@@ -8,12 +8,29 @@
 #include <utility>
 
 namespace quern {
+namespace {
+
+// A prompt advances by at least so many tokens a step, whatever that costs those that stream.
+constexpr int32_t kLeastPrefillTokens = 8;
+
+StepShape ShapeOf(const SchedulerOutput& step) {
+  StepShape shape = {.decode_sequences = step.num_decodes,
+                     .prefill_tokens = step.num_tokens - step.num_decodes};
+  for (const ScheduledSequence& scheduled : step.sequences) {
+    const int64_t tokens = scheduled.num_tokens;
+    shape.attended_tokens += tokens * scheduled.sequence->cached_tokens + tokens * (tokens + 1) / 2;
+  }
+  return shape;
+}
+
+}  // namespace
 
 StepLoop::StepLoop(Model& model, const Tokenizer& tokenizer, const EngineOptions& options,
                    const KvLayout& layout, EngineObserver* observer, const Clock& clock)
     : model_(model),
       tokenizer_(tokenizer),
       limits_{.max_sequences = options.max_sequences, .max_batch_tokens = options.max_batch_tokens},
+      max_decode_slowdown_(options.max_decode_slowdown),
       observer_(observer),
       clock_(clock),
       state_(layout.num_blocks, layout.block_tokens),
@@ -44,9 +61,19 @@ void StepLoop::CancelAll() {
   while (!requests_.empty()) Cancel(requests_.begin()->first);
 }
 
+SchedulerLimits StepLoop::LimitsNow() const {
+  SchedulerLimits limits = limits_;
+  if (max_decode_slowdown_ <= 0 || !step_times_.ready()) return limits;
+  limits.max_prefill_tokens = PrefillBudget(
+      step_times_.fit(), PressureOf(state_, limits_), max_decode_slowdown_,
+      std::min(kLeastPrefillTokens, limits_.max_batch_tokens), limits_.max_batch_tokens);
+  return limits;
+}
+
 void StepLoop::Step() {
   const SteadyTime start = clock_.Now();
-  const SchedulerOutput step = Schedule(state_, limits_);
+  const SchedulerOutput step = Schedule(state_, LimitsNow());
+  const StepShape shape = ShapeOf(step);
   preemptions_total_ += static_cast<uint64_t>(step.num_preempted);
   preempted_tokens_total_ += static_cast<uint64_t>(step.preempted_tokens);
   if (step.sequences.empty()) {
@@ -61,6 +88,7 @@ void StepLoop::Step() {
   }
   if (const Status status = RunForward(step); status.ok()) {
     SampleStep(step);
+    step_times_.Observe(shape, Seconds(clock_.Now() - start).count());
   } else {
     spdlog::error("a forward pass over {} sequences failed: {}", step.sequences.size(),
                   status.error().message);
@@ -191,7 +219,9 @@ EngineStats StepLoop::Stats() const {
           .prompt_tokens_total = prompt_tokens_total_,
           .generated_tokens_total = generated_tokens_total_,
           .preemptions_total = preemptions_total_,
-          .preempted_tokens_total = preempted_tokens_total_};
+          .preempted_tokens_total = preempted_tokens_total_,
+          .step_times = step_times_.fit(),
+          .step_time_error_ratio = step_times_.error_ratio()};
 }
 
 GenerationDelta StepLoop::EmptyDelta(const ActiveRequest& request) const {

@@ -12,6 +12,7 @@
 #include "runtime/engine/engine.h"
 #include "runtime/sampling/sampler.h"
 #include "runtime/scheduler/scheduler.h"
+#include "runtime/scheduler/step_time.h"
 
 namespace quern {
 
@@ -48,6 +49,7 @@ class StepLoop {
     GenerationDelta delta;
   };
 
+  SchedulerLimits LimitsNow() const;
   Status RunForward(const SchedulerOutput& step);
   void SampleStep(const SchedulerOutput& step);
   void Accept(ActiveRequest& request, TokenId token, SteadyTime now);
@@ -63,10 +65,12 @@ class StepLoop {
   Model& model_;
   const Tokenizer& tokenizer_;
   const SchedulerLimits limits_;
+  const double max_decode_slowdown_;
   EngineObserver* const observer_;
   const Clock& clock_;
 
   SchedulerState state_;
+  StepTimeModel step_times_;
   BatchBuilder batch_builder_;
   Sampler sampler_;
   std::vector<float> logits_;  // [max_sequences, vocab_size]

@@ -34,6 +34,8 @@ const Buckets kBatchSequences = {1, 2, 4, 8, 12, 16, 24, 32, 48, 64, 96, 128, 19
 const Buckets kBatchTokens = {1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 2048, 4096, 8192};
 
 constexpr std::array<std::string_view, 4> kFinishReasons = {"stop", "length", "cancelled", "error"};
+constexpr std::array<const char*, 4> kStepTerms = {"step", "decode_sequence", "prefill_token",
+                                                   "attended_token"};
 
 }  // namespace
 
@@ -68,6 +70,10 @@ struct RuntimeMetrics::Families {
       "quern_tokens_per_second", "Tokens generated per second, mean over the last 10 seconds.");
   prometheus::Gauge& resident = Gauge("quern_process_resident_memory_bytes",
                                       "Resident memory of the process, weights and KV included.");
+  std::array<prometheus::Gauge*, kStepTerms.size()> step_times{};
+  prometheus::Gauge& step_time_error =
+      Gauge("quern_step_time_error_ratio",
+            "How far predictions from quern_step_time_fit_seconds are off, mean of recent steps.");
   prometheus::Family<prometheus::Gauge>& model_info =
       prometheus::BuildGauge()
           .Name("quern_model_info")
@@ -136,6 +142,17 @@ RuntimeMetrics::RuntimeMetrics(const std::string& model)
   for (size_t i = 0; i < kFinishReasons.size(); ++i) {
     families_->finished[i] = &finished.Add({{"reason", std::string(kFinishReasons[i])}});
   }
+  auto& step_times =
+      prometheus::BuildGauge()
+          .Name("quern_step_time_fit_seconds")
+          .Help(
+              "What a step's time is made of, as fitted: a step itself, each sequence that "
+              "decodes, each prompt token, each token that attention looks back at.")
+          .Labels(families_->model)
+          .Register(families_->registry);
+  for (size_t i = 0; i < kStepTerms.size(); ++i) {
+    families_->step_times[i] = &step_times.Add({{"term", kStepTerms[i]}});
+  }
   auto& rejected = families_->Counters(
       "quern_requests_rejected_total",
       "Requests and connections turned away or cut because a limit was met, by limit.");
@@ -198,6 +215,8 @@ std::string RuntimeMetrics::Render(const MetricsSnapshot& now) {
                      : 0.0);
   f.kv_capacity.Set(static_cast<double>(now.kv_tokens_capacity));
   f.token_rate.Set(now.tokens_per_second);
+  for (size_t i = 0; i < kStepTerms.size(); ++i) f.step_times[i]->Set(now.step_times[i]);
+  f.step_time_error.Set(now.step_time_error_ratio);
   f.resident.Set(static_cast<double>(ProcessMemoryUse().resident_bytes));
   for (Families::Following& following : f.following) {
     const uint64_t total = now.*following.total;

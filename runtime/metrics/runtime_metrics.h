@@ -19,6 +19,10 @@ struct MetricsSnapshot {
   uint64_t generation_tokens_total = 0;
   uint64_t preemptions_total = 0;
   uint64_t preempted_tokens_total = 0;
+  // Seconds of a step for each: the step itself, a sequence that decodes, a prompt token, a token
+  // looked back at.
+  std::array<double, 4> step_times{};
+  double step_time_error_ratio = 0;
 };
 
 enum class FinishedAs { kStop, kLength, kCancelled, kError };

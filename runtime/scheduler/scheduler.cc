@@ -114,7 +114,13 @@ class Planner {
     ++output_.num_preempted;
   }
 
-  int32_t budget() const { return limits_.max_batch_tokens - output_.num_tokens; }
+  // Prompt tokens that the step has room for.
+  int32_t budget() const {
+    const int32_t room = limits_.max_batch_tokens - output_.num_tokens;
+    if (output_.num_decodes == 0) return room;
+    const int32_t prefill_tokens = output_.num_tokens - output_.num_decodes;
+    return std::min(room, limits_.max_prefill_tokens - prefill_tokens);
+  }
 
   SchedulerState& state_;
   const SchedulerLimits& limits_;
@@ -125,6 +131,7 @@ class Planner {
 
 SchedulerOutput Schedule(SchedulerState& state, const SchedulerLimits& limits) {
   assert(limits.max_sequences >= 1 && limits.max_batch_tokens >= limits.max_sequences);
+  assert(limits.max_prefill_tokens >= 1);
   return Planner(state, limits).Run();
 }
 

@@ -1,6 +1,7 @@
 #pragma once
 
 #include <cstdint>
+#include <limits>
 #include <vector>
 
 #include "runtime/scheduler/scheduler_state.h"
@@ -12,6 +13,8 @@ struct SchedulerLimits {
   int32_t max_sequences = 32;  // running at once
   int32_t max_batch_tokens =
       512;  // tokens of one step; at least max_sequences, so that every decode has room
+  // Of them, prompt tokens where a sequence decodes in the same step (PrefillBudget); at least 1.
+  int32_t max_prefill_tokens = std::numeric_limits<int32_t>::max();
 };
 
 // One sequence's part of a step.
@@ -35,11 +38,11 @@ struct SchedulerOutput {
 // moves only `state`, and the same state gives the same step.
 //
 // Continuous batching (Orca, Yu et al. 2022) with chunked prefill (Sarathi-Serve, Agrawal et al.
-// 2024): every decoding sequence runs its one token; what is left of the token budget goes to
-// prefill chunks, first come first served, and to sequences admitted from the waiting queue. When a
-// sequence finds no block free, the latest arrival loses its blocks and is recomputed later
-// (itself, if it is the latest and decodes; a prefilling one waits instead, as nothing later than
-// it can be in its way).
+// 2024): every decoding sequence runs its one token; what is left of the token budget, or as much
+// as the decodes can bear beside them, goes to prefill chunks, first come first served, and to
+// sequences admitted from the waiting queue. When a sequence finds no block free, the latest
+// arrival loses its blocks and is recomputed later (itself, if it is the latest and decodes; a
+// prefilling one waits instead, as nothing later than it can be in its way).
 //
 // Never empty-handed: with a sequence in either queue the output holds at least one token, because
 // the earliest arrival can take every other's blocks and fits alone (SchedulerState::FitsAlone).

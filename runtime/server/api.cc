@@ -230,6 +230,10 @@ void Api::Metrics(http::Responder& responder) {
     now.generation_tokens_total = stats.generated_tokens_total;
     now.preemptions_total = stats.preemptions_total;
     now.preempted_tokens_total = stats.preempted_tokens_total;
+    const StepTimeCoefficients& times = stats.step_times;
+    now.step_times = {times.base, times.per_decode_sequence, times.per_prefill_token,
+                      times.per_attended_token};
+    now.step_time_error_ratio = stats.step_time_error_ratio;
   }
   Response response;
   response.content_type = "text/plain; version=0.0.4; charset=utf-8";

@@ -5,6 +5,8 @@
 #include <memory>
 #include <vector>
 
+#include "runtime/scheduler/step_time.h"
+
 namespace quern {
 namespace {
 
@@ -67,6 +69,32 @@ TEST_F(SchedulerTest, AShortPromptIsPrefilledInOneStepAndThenDecoded) {
   ASSERT_EQ(step.sequences.size(), 1u);
   EXPECT_EQ(step.sequences[0].num_tokens, 1);
   EXPECT_EQ(step.num_decodes, 1);
+}
+
+TEST_F(SchedulerTest, PromptTokensAreBoundedBesideDecodesAndOnlyThere) {
+  Open(64, {.max_sequences = 3, .max_batch_tokens = 32, .max_prefill_tokens = 5});
+  Add(20);
+  EXPECT_EQ(Step().num_tokens, 20);  // nothing streams yet
+  Add(12);
+  Add(12);
+  const SchedulerOutput step = Step();
+  EXPECT_EQ(step.num_decodes, 1);
+  EXPECT_EQ(step.num_tokens, 1 + 5);  // one chunk: the second prompt finds nothing left
+  EXPECT_EQ(Step().num_tokens, 1 + 5);
+}
+
+TEST_F(SchedulerTest, PressureCountsStreamsAndThePromptsThatThereArePlacesFor) {
+  Open(64, {.max_sequences = 4, .max_batch_tokens = 8});
+  Add(6);
+  Step();
+  Add(20);
+  Step();  // one decodes, 7 tokens of the other are cached
+  for (int i = 0; i < 5; ++i) Add(3);
+  const PrefillPressure pressure = PressureOf(*state_, limits_);
+  EXPECT_EQ(pressure.decoding, 1);
+  EXPECT_EQ(pressure.decode_context, 8);
+  EXPECT_EQ(pressure.prefilling, 3);  // itself and two of five: there are four places
+  EXPECT_EQ(pressure.prefill_context, 7);
 }
 
 TEST_F(SchedulerTest, ALongPromptIsCutIntoChunksAndSamplesOnlyAfterItsLast) {

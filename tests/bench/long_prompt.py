@@ -1,0 +1,133 @@
+#!/usr/bin/env python3
+"""What a long prompt costs those that stream beside it, and what they cost it.
+
+    $(hack/setup --print python) tests/bench/long_prompt.py [--server URL --model NAME] [--streams 8] [--prompt 8000]
+
+Starts build/release/bin/quern-serve with the small chat model, or asks another server with OpenAI's API at --server (llama.cpp's,
+vLLM's; it must take token ids as prompts and `ignore_eos`). Three times: the prompt alone; then streams, and after their ITL has
+been taken for a while the same length of prompt among them. Prints both ratios as medians, with what each run had:
+
+  ITL   95th percentile of the time between two tokens of a stream while the prompt is read, over that before it came
+  TTFT  time to the prompt's first token with the streams, over that alone
+"""
+
+import argparse
+import json
+import random
+import statistics
+import sys
+import threading
+import time
+from pathlib import Path
+
+import requests
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "support"))
+import quern_serve  # noqa: E402
+
+
+class Stream(threading.Thread):
+    """One streamed completion; `times` grows with each event that carries text or a token."""
+
+    def __init__(self, args, prompt, max_tokens):
+        super().__init__(daemon=True)
+        self.args, self.prompt, self.max_tokens = args, prompt, max_tokens
+        self.times, self.error = [], None
+        self.stop = threading.Event()
+        self.begun = time.monotonic()
+        self.start()
+
+    def run(self):
+        body = {"model": self.args.model, "prompt": self.prompt, "max_tokens": self.max_tokens, "stream": True,
+                "temperature": 0, "ignore_eos": True}
+        try:
+            with requests.post(self.args.server + "/v1/completions", json=body, stream=True, timeout=600) as answer:
+                answer.raise_for_status()
+                for line in answer.iter_lines(chunk_size=1):
+                    if self.stop.is_set():
+                        return
+                    if line.startswith(b"data: {"):
+                        self.times.append(time.monotonic())
+        except requests.RequestException as error:
+            self.error = error
+
+    def wait_for(self, tokens):
+        while len(self.times) < tokens:
+            if self.error or not self.is_alive():
+                sys.exit(f"a stream ended early: {self.error or 'no more events'}")
+            time.sleep(0.005)
+
+
+def p95(values):
+    return statistics.quantiles(values, n=20)[-1]
+
+
+def gaps(streams, begin, end):
+    return [b - a for s in streams for a, b in zip(s.times, s.times[1:]) if begin <= a and b <= end]
+
+
+def once(args, rng):
+    def prompt(n):
+        return [rng.randrange(1000, 30000) for _ in range(n)]
+
+    alone = Stream(args, prompt(args.prompt), 1)
+    alone.wait_for(1)
+    alone_ttft = alone.times[0] - alone.begun
+    alone.join()
+    streams = [Stream(args, prompt(32), args.stream_tokens) for _ in range(args.streams)]
+    for stream in streams:
+        stream.wait_for(8)
+    begin = time.monotonic()
+    for stream in streams:
+        stream.wait_for(len(stream.times) + args.before)
+    long = Stream(args, prompt(args.prompt), 1)
+    long.wait_for(1)
+    for stream in streams:
+        stream.stop.set()
+    first = long.times[0]
+    before, during = gaps(streams, begin, long.begun), gaps(streams, long.begun, first)
+    if not during or any(not s.is_alive() and not s.error and len(s.times) >= args.stream_tokens for s in streams):
+        sys.exit("the streams ended before the prompt was read: give more --stream-tokens")
+    for stream in streams:
+        stream.join(timeout=30)
+    return {"itl_before": p95(before), "itl_during": p95(during), "itl_ratio": p95(during) / p95(before),
+            "itl_median_ratio": statistics.median(during) / statistics.median(before),
+            "ttft_alone": alone_ttft, "ttft_with": first - long.begun, "ttft_ratio": (first - long.begun) / alone_ttft}
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--server", help="URL of a server that runs, without /v1")
+    parser.add_argument("--model", help="the model's name there")
+    parser.add_argument("--streams", type=int, default=8)
+    parser.add_argument("--prompt", type=int, default=8000, help="tokens of the long prompt")
+    parser.add_argument("--before", type=int, default=64, help="tokens of each stream before it comes")
+    parser.add_argument("--stream-tokens", type=int, default=4000)
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--json", action="store_true")
+    args, options = parser.parse_known_args()  # the rest goes to quern-serve
+    server = None
+    if not args.server:
+        server = quern_serve.Server(quern_serve.model(quern_serve.SMOLLM2), "--threads", "2", "--kv-memory", "1GiB", *options)
+        args.server, args.model = server.url, server.name
+    elif options:
+        parser.error(f"unknown arguments: {' '.join(options)}")
+    try:
+        rng, runs = random.Random(1), []
+        for i in range(args.repeats):
+            runs.append(once(args, rng))
+            print(f"run {i + 1} of {args.repeats}: " + ", ".join(f"{k} {v:.3f}" for k, v in runs[-1].items()), file=sys.stderr)
+    finally:
+        if server:
+            server.signal()
+            server.wait()
+    median = {key: statistics.median(run[key] for run in runs) for key in runs[0]}
+    if args.json:
+        print(json.dumps({"median": median, "runs": runs, "streams": args.streams, "prompt": args.prompt, "model": args.model}))
+    else:
+        print(f"ITL p95 {median['itl_ratio']:.2f} times, median {median['itl_median_ratio']:.2f} times; "
+              f"TTFT {median['ttft_ratio']:.2f} times what it is alone")
+
+
+if __name__ == "__main__":
+    main()
