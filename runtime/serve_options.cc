@@ -99,6 +99,13 @@ void AddServing(CLI::App& app, ServeOptions& options) {
       ->type_name("PORT");
 }
 
+void AddAccess(CLI::App& app, ServeOptions& options) {
+  Add(app, "--tenants", options.tenants,
+      "JSON file of tenants and their API keys, which requests then need; read again when it "
+      "changes [none: any key is taken]")
+      ->type_name("FILE");
+}
+
 void AddEngine(CLI::App& app, ServeOptions& options) {
   Add(app, "--threads", options.threads,
       "Threads of the forward pass; 0: the cgroup's CPU quota [0]")
@@ -177,6 +184,7 @@ ParsedCommandLine ParseCommandLine(int argc, char** argv) {
   app.set_version_flag("--version", "quern-serve " QUERN_VERSION);
   app.get_formatter()->column_width(38);
   AddServing(app, parsed.options);
+  AddAccess(app, parsed.options);
   AddEngine(app, parsed.options);
   AddLimits(app, parsed.options);
   try {

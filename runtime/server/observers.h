@@ -23,7 +23,6 @@ class MetricsEngineObserver : public EngineObserver {
     metrics_.CountFinished(As(reason), since_submit.count());
   }
 
- private:
   static FinishedAs As(FinishReason reason) {
     switch (reason) {
       case FinishReason::kStop:
@@ -37,6 +36,8 @@ class MetricsEngineObserver : public EngineObserver {
     }
     return FinishedAs::kError;
   }
+
+ private:
   RuntimeMetrics& metrics_;
 };
 

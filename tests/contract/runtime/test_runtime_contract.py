@@ -23,11 +23,14 @@ def check_golden(name: str, actual: str):
 
 
 @pytest.fixture(scope="module")
-def exposition():
+def exposition(tmp_path_factory):
+    tenants = tmp_path_factory.mktemp("tenants") / "tenants.json"
+    tenants.write_text('{"tenants": [{"name": "a", "keys": ["sk-aaaaaaaaaaaaaaaa"]}]}')
     with quern_serve.Server(quern_serve.model(quern_serve.SMOLLM2), "--served-name", "smollm2", "--kv-memory", "64MiB",
-                            "--max-context-tokens", "1024") as server:
+                            "--max-context-tokens", "1024", "--tenants", str(tenants)) as server:
         body = {"model": "smollm2", "prompt": "One, two,", "max_tokens": 3}
-        assert server.post("/v1/completions", body).status_code == 200
+        key = {"Authorization": "Bearer sk-aaaaaaaaaaaaaaaa"}
+        assert server.post("/v1/completions", body, headers=key).status_code == 200
         yield server.get("/metrics", admin=True).text
 
 
