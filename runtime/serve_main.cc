@@ -233,7 +233,7 @@ int Serve(const ServeOptions& options) {
   WatchSignals(wakeup);
   // Destroyed from the last to the first: the engine (in `state`) still posts to `http`'s loop
   // while it ends, so the loop goes after it; its threads have been joined by then.
-  RuntimeMetrics metrics(options.served_name);
+  RuntimeMetrics metrics(options.served_name, options.metrics_compat);
   server::MetricsEngineObserver engine_observer(metrics);
   server::MetricsHttpObserver http_observer(metrics);
   http::HttpServer http(/*io_threads=*/1);

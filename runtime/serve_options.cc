@@ -134,6 +134,12 @@ void AddEngine(CLI::App& app, ServeOptions& options) {
       ->type_name("DTYPE");
 }
 
+Result<MetricsCompat> ParseMetricsCompat(std::string_view text) {
+  if (text == "none") return MetricsCompat::kNone;
+  if (text == "vllm") return MetricsCompat::kVllm;
+  return MakeError(ErrorCode::kInvalidArgument, "'{}' names no metrics; use none or vllm", text);
+}
+
 void AddLimits(CLI::App& app, ServeOptions& options) {
   Add(app, "--max-connections", options.max_connections,
       "Connections at once; more get status 503 [1024]")
@@ -152,6 +158,9 @@ void AddLimits(CLI::App& app, ServeOptions& options) {
   AddDuration(app, "--stall-timeout", options.stall_timeout,
               "/health/live fails when work waits so long without a token, /health/ready after a "
               "quarter of it; 0: never [120s]");
+  AddParsed(app, "--metrics-compat", options.metrics_compat, ParseMetricsCompat,
+            "none, or vllm: /metrics shows the figures under vLLM's names too [none]")
+      ->type_name("NAMES");
   Add(app, "--log-level", options.log_level, "trace, debug, info, warn or error [info]")
       ->type_name("LEVEL");
   Add(app, "--log-format", options.log_format, "text or json [text]")->type_name("FORMAT");

@@ -5,6 +5,7 @@
 #include <string>
 
 #include "runtime/base/result.h"
+#include "runtime/metrics/runtime_metrics.h"
 #include "runtime/model/model.h"
 
 namespace quern {
@@ -32,6 +33,7 @@ struct ServeOptions {
   std::chrono::milliseconds write_timeout{30'000};
   std::chrono::milliseconds drain_timeout{30'000};
   std::chrono::milliseconds stall_timeout{120'000};
+  MetricsCompat metrics_compat = MetricsCompat::kNone;
   std::string log_level = "info";
   std::string log_format = "text";
 };

@@ -13,6 +13,7 @@
 #include <optional>
 
 #include "runtime/base/cgroup.h"
+#include "runtime/metrics/vllm_metrics.h"
 
 namespace quern {
 namespace {
@@ -195,6 +196,7 @@ struct RuntimeMetrics::Families {
       Histogram("quern_step_batch_tokens",
                 "Tokens in one engine step, prefilled and decoded ones together.", kBatchTokens);
 
+  std::optional<VllmMetrics> vllm;        // where its names are wanted
   std::optional<TenantFamilies> tenants;  // set once, before the first request
 
   // Counters that follow totals of the snapshot: a total that went down changes nothing.
@@ -211,8 +213,9 @@ struct RuntimeMetrics::Families {
        {preempted_tokens, &MetricsSnapshot::preempted_tokens_total}}};
 };
 
-RuntimeMetrics::RuntimeMetrics(const std::string& model)
+RuntimeMetrics::RuntimeMetrics(const std::string& model, MetricsCompat compat)
     : families_(std::make_unique<Families>(model)) {
+  if (compat == MetricsCompat::kVllm) families_->vllm.emplace(families_->registry, model);
   // Every series with a fixed label exists from the start, as 0: rate() needs the first step too.
   auto& finished =
       families_->Counters("quern_requests_finished_total", "Requests that ended, by reason.");
@@ -240,18 +243,27 @@ void RuntimeMetrics::ObserveStep(double seconds, int32_t sequences, int32_t toke
   families_->step.Observe(seconds);
   families_->batch_sequences.Observe(sequences);
   families_->batch_tokens.Observe(tokens);
+  if (families_->vllm) families_->vllm->ObserveStep(tokens);
 }
 
 void RuntimeMetrics::ObserveFirstToken(double since_submit, double queued) {
   families_->first_token.Observe(since_submit);
   families_->queue.Observe(queued);
+  if (families_->vllm) families_->vllm->ObserveFirstToken(since_submit, queued);
 }
 
-void RuntimeMetrics::ObserveInterToken(double gap) { families_->inter_token.Observe(gap); }
+void RuntimeMetrics::ObserveInterToken(double gap) {
+  families_->inter_token.Observe(gap);
+  if (families_->vllm) families_->vllm->ObserveInterToken(gap);
+}
 
-void RuntimeMetrics::CountFinished(FinishedAs how, double since_submit) {
+void RuntimeMetrics::CountFinished(FinishedAs how, double since_submit, int32_t prompt_tokens,
+                                   int32_t generation_tokens) {
   families_->finished[static_cast<size_t>(how)]->Increment();
   families_->duration.Observe(since_submit);
+  if (families_->vllm) {
+    families_->vllm->CountFinished(how, since_submit, prompt_tokens, generation_tokens);
+  }
 }
 
 void RuntimeMetrics::CountAdmitted(int32_t prompt_tokens) {
@@ -305,6 +317,7 @@ std::string RuntimeMetrics::Render(const MetricsSnapshot& now) {
     following.counter.Increment(static_cast<double>(total - following.seen));
     following.seen = total;
   }
+  if (f.vllm) f.vllm->Set(now);
   return prometheus::TextSerializer().Serialize(f.registry.Collect());
 }
 

@@ -22,11 +22,15 @@ struct MetricsSnapshot {
   uint64_t preempted_tokens_total = 0;
 };
 
+// Under which names the figures are shown besides quern_*.
+enum class MetricsCompat { kNone, kVllm };
+
 enum class FinishedAs { kStop, kLength, kCancelled, kError };
 
 // The runtime's Prometheus metrics: every name, type and label that /metrics of quern-serve shows.
 // They are a contract with the operator and with dashboards, pinned by
-// tests/contract/runtime/metrics.golden. All carry the label `model`. Thread-safe.
+// tests/contract/runtime/metrics.golden. All carry the label `model`, but for those of
+// MetricsCompat, which have the labels of their origin. Thread-safe.
 class RuntimeMetrics {
  public:
   // Why a request or a connection was turned away or cut, each a value of the label `reason`. The
@@ -37,7 +41,7 @@ class RuntimeMetrics {
       "body_timeout", "idle_timeout",   "write_timeout", "stream_buffer",  "pipelined_bytes",
       "held_bodies",  "held_responses"};
 
-  explicit RuntimeMetrics(const std::string& model);
+  explicit RuntimeMetrics(const std::string& model, MetricsCompat compat = MetricsCompat::kNone);
   ~RuntimeMetrics();
   RuntimeMetrics(const RuntimeMetrics&) = delete;
   RuntimeMetrics& operator=(const RuntimeMetrics&) = delete;
@@ -50,7 +54,8 @@ class RuntimeMetrics {
   void ObserveStep(double seconds, int32_t sequences, int32_t tokens);
   void ObserveFirstToken(double since_submit, double queued);
   void ObserveInterToken(double gap);
-  void CountFinished(FinishedAs how, double since_submit);
+  void CountFinished(FinishedAs how, double since_submit, int32_t prompt_tokens,
+                     int32_t generation_tokens);
   void CountAdmitted(int32_t prompt_tokens);
   void CountRejected(std::string_view reason);  // one of kRejectReasons
   void CountHttpRequest(std::string_view handler, int status);

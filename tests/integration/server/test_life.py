@@ -92,6 +92,7 @@ def test_model_with_one_wrong_field_is_one_clear_line_and_exit_code_2(tmp_path, 
     (["--max-sequences", "0"], "--max-sequences"),
     (["--max-batch-tokens", "16"], "--max-sequences (32)"),
     (["--threads", "129"], "--threads"),
+    (["--metrics-compat", "tgi"], "use none or vllm"),
     (["--no-such-option"], "--no-such-option"),
     (["--log-level", "loud"], "loud"),
 ])
