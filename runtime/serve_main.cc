@@ -31,6 +31,9 @@ using Milliseconds = std::chrono::milliseconds;
 using server::LoadedModel;
 using server::ServingState;
 
+// How often the file of tenants is looked at: a key that is taken away works no longer than that.
+constexpr Milliseconds kTenantsFileInterval(1000);
+
 // Why main is to go on: a signal came, or loading failed. Thread-safe.
 class Wakeup {
  public:
@@ -231,7 +234,7 @@ int Serve(const ServeOptions& options) {
   WatchSignals(wakeup);
   // Destroyed from the last to the first: the engine (in `state`) still posts to `http`'s loop
   // while it ends, so the loop goes after it; its threads have been joined by then.
-  RuntimeMetrics metrics(options.served_name);
+  RuntimeMetrics metrics(options.served_name, options.metrics_compat);
   server::MetricsEngineObserver engine_observer(metrics);
   server::MetricsHttpObserver http_observer(metrics);
   http::HttpServer http(/*io_threads=*/1);
@@ -240,7 +243,16 @@ int Serve(const ServeOptions& options) {
   api_options.stall_timeout = options.stall_timeout;
   api_options.max_preparing_bytes =
       std::max(HeldBytes(), static_cast<size_t>(options.max_body_bytes));
-  server::Api api(state, metrics, api_options);
+  std::unique_ptr<server::Access> access;
+  if (!options.tenants.empty()) {
+    auto opened = server::Access::Open(options.tenants, metrics, kTenantsFileInterval);
+    if (!opened) {
+      spdlog::error("cannot use --tenants: {}", opened.error().message);
+      return ExitCode(opened.error());
+    }
+    access = std::move(opened).value();
+  }
+  server::Api api(state, metrics, api_options, access.get());
 
   auto opened = OpenPorts(options, http_observer, api, http);
   if (!opened) {

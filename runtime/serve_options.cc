@@ -99,6 +99,13 @@ void AddServing(CLI::App& app, ServeOptions& options) {
       ->type_name("PORT");
 }
 
+void AddAccess(CLI::App& app, ServeOptions& options) {
+  Add(app, "--tenants", options.tenants,
+      "JSON file of tenants and their API keys, which requests then need; read again when it "
+      "changes [none: any key is taken]")
+      ->type_name("FILE");
+}
+
 void AddEngine(CLI::App& app, ServeOptions& options) {
   Add(app, "--threads", options.threads,
       "Threads of the forward pass; 0: the cgroup's CPU quota [0]")
@@ -139,6 +146,12 @@ void AddEngine(CLI::App& app, ServeOptions& options) {
       ->type_name("DTYPE");
 }
 
+Result<MetricsCompat> ParseMetricsCompat(std::string_view text) {
+  if (text == "none") return MetricsCompat::kNone;
+  if (text == "vllm") return MetricsCompat::kVllm;
+  return MakeError(ErrorCode::kInvalidArgument, "'{}' names no metrics; use none or vllm", text);
+}
+
 void AddLimits(CLI::App& app, ServeOptions& options) {
   Add(app, "--max-connections", options.max_connections,
       "Connections at once; more get status 503 [1024]")
@@ -157,6 +170,9 @@ void AddLimits(CLI::App& app, ServeOptions& options) {
   AddDuration(app, "--stall-timeout", options.stall_timeout,
               "/health/live fails when work waits so long without a token, /health/ready after a "
               "quarter of it; 0: never [120s]");
+  AddParsed(app, "--metrics-compat", options.metrics_compat, ParseMetricsCompat,
+            "none, or vllm: /metrics shows the figures under vLLM's names too [none]")
+      ->type_name("NAMES");
   Add(app, "--log-level", options.log_level, "trace, debug, info, warn or error [info]")
       ->type_name("LEVEL");
   Add(app, "--log-format", options.log_format, "text or json [text]")->type_name("FORMAT");
@@ -189,6 +205,7 @@ ParsedCommandLine ParseCommandLine(int argc, char** argv) {
   app.set_version_flag("--version", "quern-serve " QUERN_VERSION);
   app.get_formatter()->column_width(38);
   AddServing(app, parsed.options);
+  AddAccess(app, parsed.options);
   AddEngine(app, parsed.options);
   AddLimits(app, parsed.options);
   try {

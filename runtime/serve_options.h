@@ -5,6 +5,7 @@
 #include <string>
 
 #include "runtime/base/result.h"
+#include "runtime/metrics/runtime_metrics.h"
 #include "runtime/model/model.h"
 
 namespace quern {
@@ -17,7 +18,8 @@ struct ServeOptions {
   uint16_t port = 8000;
   std::string admin_host;  // empty: as host
   uint16_t admin_port = 9090;
-  int threads = 0;  // 0: the cgroup's CPU quota
+  std::string tenants;  // path of the file of API keys; empty: none are asked for
+  int threads = 0;      // 0: the cgroup's CPU quota
   int32_t max_sequences = 32;
   int32_t max_waiting = 256;
   int32_t max_batch_tokens = 0;    // 0: 512, at least max_sequences; set by parsing
@@ -32,6 +34,7 @@ struct ServeOptions {
   std::chrono::milliseconds write_timeout{30'000};
   std::chrono::milliseconds drain_timeout{30'000};
   std::chrono::milliseconds stall_timeout{120'000};
+  MetricsCompat metrics_compat = MetricsCompat::kNone;
   std::string log_level = "info";
   std::string log_format = "text";
 };

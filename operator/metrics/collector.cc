@@ -26,8 +26,8 @@ constexpr Series kCounters[] = {
 };
 
 // Whether a sample tells of tokens that are asked for. Of the refusals only those for want of
-// capacity do: an idle connection that was closed or a body that was too long would need no replica
-// more.
+// capacity do: an idle connection that was closed, a body that was too long or a tenant at its own
+// bound would need no replica more.
 bool IsDemand(const MetricSample& sample) {
   if (sample.name != "quern_requests_rejected_total") return true;
   const std::string_view reason = sample.Label("reason");

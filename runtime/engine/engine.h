@@ -21,6 +21,16 @@ using RequestId = uint64_t;
 
 enum class FinishReason { kStop, kLength, kCancelled, kError };
 
+// Who a request is for, as its API key says.
+struct Tenant {
+  std::string
+      name;  // root of the prefix cache's chains, label of metrics; "" where no keys are used
+  double weight = 1;  // its share of the tokens beside others that wait; > 0
+  int32_t max_requests =
+      0;  // running and waiting at once, beyond them Submit refuses; 0: only the engine's own bound
+  int32_t priority = 0;  // class: a lower number is served before a higher one (vLLM's sense)
+};
+
 struct GenerationRequest {
   std::vector<TokenId> prompt;  // at least one token
   SamplingParams sampling;
@@ -28,6 +38,9 @@ struct GenerationRequest {
   std::vector<std::string>
       stop;  // generation ends before the first of them; they are not part of the text
   bool ignore_eos = false;
+  std::shared_ptr<const Tenant> tenant;  // null: the nameless one
+  int32_t priority = 0;  // added to the tenant's; >= 0: a request can only step back
+  std::string cache_salt;
 };
 
 // What a request produced since the last delta.

@@ -42,6 +42,12 @@ const std::string* FindHeader(const Headers& headers, std::string_view name) {
   return nullptr;
 }
 
+size_t CountHeaders(const Headers& headers, std::string_view name) {
+  return static_cast<size_t>(std::count_if(headers.begin(), headers.end(), [&](const auto& header) {
+    return EqualsIgnoringCase(header.first, name);
+  }));
+}
+
 std::string_view StatusText(int status) {
   const auto known = boost::beast::http::int_to_status(static_cast<unsigned>(status));
   if (known == boost::beast::http::status::unknown) return "Unknown";

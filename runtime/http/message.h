@@ -13,6 +13,7 @@ using Headers = std::vector<std::pair<std::string, std::string>>;
 
 // The value of the first field called `name`, or null.
 const std::string* FindHeader(const Headers& headers, std::string_view name);
+size_t CountHeaders(const Headers& headers, std::string_view name);
 
 // A request that was read wholly. `body` is at most the listener's limit.
 struct Request {

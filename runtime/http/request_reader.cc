@@ -33,6 +33,18 @@ Headers CopyHeaders(const bhttp::fields& fields) {
   return headers;
 }
 
+// All but the body.
+Request HeadOf(const bhttp::request<bhttp::string_body>& message) {
+  const std::string_view target(message.target().data(), message.target().size());
+  const size_t question = target.find('?');
+  Request request;
+  request.method = ToString(message.method_string());
+  request.path = std::string(target.substr(0, question));
+  if (question != std::string_view::npos) request.query = std::string(target.substr(question + 1));
+  request.headers = CopyHeaders(message);
+  return request;
+}
+
 }  // namespace
 
 RequestReader::RequestReader(const HttpLimits& limits) : limits_(limits) { Next(); }
@@ -133,17 +145,13 @@ Unreadable RequestReader::FromParser(const error_code& error) const {
       400, fmt::format("this is not an HTTP request that can be read: {}", error.message())};
 }
 
+Request RequestReader::Head() const { return HeadOf(parser_->get()); }
+
 ReceivedRequest RequestReader::Take() {
   auto message = parser_->release();
-  const std::string_view target(message.target().data(), message.target().size());
-  const size_t question = target.find('?');
   ReceivedRequest received;
-  Request& request = received.request;
-  request.method = ToString(message.method_string());
-  request.path = std::string(target.substr(0, question));
-  if (question != std::string_view::npos) request.query = std::string(target.substr(question + 1));
-  request.headers = CopyHeaders(message);
-  request.body = std::move(message.body());
+  received.request = HeadOf(message);
+  received.request.body = std::move(message.body());
   received.http10 = message.version() < 11;
   received.keep_alive = message.keep_alive();
   return received;

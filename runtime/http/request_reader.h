@@ -46,6 +46,8 @@ class RequestReader {
   void Append(std::string_view bytes);
   // What the bytes so far amount to. After a request or what is unreadable: Next or Discard first.
   Event Read();
+  // The request whose header is complete and whose body is still to come, without that.
+  Request Head() const;
   // Begins with the request after the last; bytes that came ahead are kept.
   void Next();
   // Forgets the request under way and all bytes.

@@ -1,6 +1,7 @@
 #pragma once
 
 #include <functional>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -12,6 +13,11 @@ namespace quern::http {
 
 // Answers one request through the responder, now or later. Runs on an I/O thread: must not block.
 using Handler = std::function<void(Request request, ResponderPtr responder)>;
+
+// Asked about every request as soon as its header is there, before its body is taken in: a response
+// refuses the request, and ends the connection where the body has not come yet. `head` has all but
+// the body, the remote address and the path's parameter. Runs on an I/O thread: must not block.
+using Guard = std::function<std::optional<Response>(const Request& head)>;
 
 // The body (JSON) of an error that this library itself answers with: 404, 405, 408, 413, 431, ...
 using ErrorBody = std::function<std::string(int status, std::string_view message)>;
@@ -29,6 +35,12 @@ class Router {
   // `pattern`: a path such as "/v1/models", whose last segment may be "{id...}" and stands for one
   // or more segments then. `name`: for metrics, a small fixed set.
   void Add(std::string method, std::string pattern, std::string name, Handler handler);
+
+  void SetGuard(Guard guard) { guard_ = std::move(guard); }
+  std::optional<Response> AskGuard(const Request& head) const {
+    return guard_ ? guard_(head) : std::nullopt;
+  }
+  bool guarded() const { return guard_ != nullptr; }
 
   // Either `handler` is set, or `response` is the answer.
   struct Match {
@@ -54,6 +66,7 @@ class Router {
   static bool Matches(const Route& route, std::string_view path);
 
   ErrorBody error_body_;
+  Guard guard_;
   std::vector<Route> routes_;
 };
 

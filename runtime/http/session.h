@@ -71,6 +71,7 @@ class Session : public std::enable_shared_from_this<Session> {
   void NextRequest();
   void OnReadTimeout();
   void Refuse(int status, std::string_view message, Headers headers = {});
+  void RefuseWith(std::string_view handler, const Response& response);
   void CountBody(size_t bytes);  // what this session holds of a body that is arriving
 
   // Writing (session.cc)

@@ -98,15 +98,22 @@ void Session::Consume() {
     return Refuse(503, "too many large requests are arriving at once; try again later",
                   {{"Retry-After", "1"}});
   }
-  if (const auto* header = std::get_if<RequestReader::HeaderDone>(&event)) OnHeader(*header);
+  if (const auto* header = std::get_if<RequestReader::HeaderDone>(&event)) return OnHeader(*header);
   ArmRead();
 }
 
 // The header is complete, the body is still to come.
 void Session::OnHeader(const RequestReader::HeaderDone& header) {
+  if (context_->router->guarded()) {
+    const Request head = reader_.Head();
+    if (const auto refusal = context_->router->AskGuard(head)) {
+      return RefuseWith(context_->router->Find(head.method, head.path).name, *refusal);
+    }
+  }
   phase_ = Phase::kBody;
   read_timer_.Set(context_->limits.body_timeout, shared_from_this());
   if (header.expects_continue) Queue("HTTP/1.1 100 Continue\r\n\r\n");
+  ArmRead();
 }
 
 void Session::OnReadTimeout() {
@@ -134,17 +141,21 @@ void Session::OnReadTimeout() {
 
 // Answers a request that was not read to its end; the connection cannot be used further.
 void Session::Refuse(int status, std::string_view message, Headers headers) {
-  phase_ = Phase::kHandling;
-  reader_.Discard();  // and the part of the body that has come
-  CountBody(0);
-  handler_name_ = "none";
-  head_only_ = false;
-  keep_alive_ = false;
-  read_timer_.Clear();
   Response response;
   response.status = status;
   response.headers = std::move(headers);
   response.body = context_->router->ErrorJson(status, message);
+  RefuseWith("none", response);
+}
+
+void Session::RefuseWith(std::string_view handler, const Response& response) {
+  phase_ = Phase::kHandling;
+  reader_.Discard();  // and the part of the body that has come
+  CountBody(0);
+  handler_name_ = std::string(handler);
+  head_only_ = false;
+  keep_alive_ = false;
+  read_timer_.Clear();
   Send(response);
 }
 
@@ -167,6 +178,7 @@ void Session::Dispatch(ReceivedRequest received) {
   auto match = context_->router->Find(request.method, request.path);
   handler_name_ = std::string(match.name);
   ArmRead();
+  if (const auto refusal = context_->router->AskGuard(request)) return Send(*refusal);
   if (!match.handler) {
     Send(match.response);
     return;

@@ -10,8 +10,10 @@
 #include <cassert>
 #include <map>
 #include <mutex>
+#include <optional>
 
 #include "runtime/base/cgroup.h"
+#include "runtime/metrics/vllm_metrics.h"
 
 namespace quern {
 namespace {
@@ -36,6 +38,86 @@ const Buckets kBatchTokens = {1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 2048,
 constexpr std::array<std::string_view, 4> kFinishReasons = {"stop", "length", "cancelled", "error"};
 constexpr std::array<const char*, 4> kStepTerms = {"step", "decode_sequence", "prefill_token",
                                                    "attended_token"};
+
+// Of a tenant's requests: as they finished, and those that did not begin.
+constexpr std::array<std::string_view, 5> kTenantReasons = {"stop", "length", "cancelled", "error",
+                                                            "rejected"};
+
+// One tenant's series.
+struct TenantSeries {
+  prometheus::Counter* prompt_tokens = nullptr;
+  prometheus::Counter* generation_tokens = nullptr;
+  std::array<prometheus::Counter*, kTenantReasons.size()> requests{};
+};
+
+// The series by tenant, made when the first tenants are known. Thread-safe.
+class TenantFamilies {
+ public:
+  TenantFamilies(prometheus::Registry& registry, const prometheus::Labels& model)
+      : prompt_tokens_(Family(registry, model, "quern_tenant_prompt_tokens_total",
+                              "Prompt tokens of the tenant's requests that have ended.")),
+        generation_tokens_(Family(registry, model, "quern_tenant_generation_tokens_total",
+                                  "Tokens generated for the tenant's requests that have ended.")),
+        requests_(Family(registry, model, "quern_tenant_requests_total",
+                         "The tenant's requests that ended, or were refused for load, by reason.")),
+        file_valid_(prometheus::BuildGauge()
+                        .Name("quern_tenants_file_valid")
+                        .Help("1: the tenants are those of the file; 0: it has become bad or is "
+                              "gone, and they stay as they were.")
+                        .Labels(model)
+                        .Register(registry)
+                        .Add({})) {}
+
+  void Set(const std::vector<std::string>& names) {
+    std::lock_guard lock(mutex_);
+    std::map<std::string, TenantSeries> kept;
+    for (const std::string& name : names) {
+      auto old = tenants_.extract(name);
+      kept.emplace(name, old ? old.mapped() : Add(name));
+    }
+    for (const auto& [name, series] : tenants_) Remove(series);
+    tenants_ = std::move(kept);
+  }
+  void SetFileValid(bool valid) { file_valid_.Set(valid ? 1 : 0); }
+  void Count(const std::string& name, size_t reason, int32_t prompt, int32_t generated) {
+    std::lock_guard lock(mutex_);
+    const auto found = tenants_.find(name);
+    if (found == tenants_.end()) return;
+    found->second.requests[reason]->Increment();
+    found->second.prompt_tokens->Increment(prompt);
+    found->second.generation_tokens->Increment(generated);
+  }
+
+ private:
+  using CounterFamily = prometheus::Family<prometheus::Counter>;
+
+  static CounterFamily& Family(prometheus::Registry& registry, const prometheus::Labels& model,
+                               const char* name, const char* help) {
+    return prometheus::BuildCounter().Name(name).Help(help).Labels(model).Register(registry);
+  }
+  TenantSeries Add(const std::string& name) {
+    TenantSeries series;
+    series.prompt_tokens = &prompt_tokens_.Add({{"tenant", name}});
+    series.generation_tokens = &generation_tokens_.Add({{"tenant", name}});
+    for (size_t i = 0; i < kTenantReasons.size(); ++i) {
+      series.requests[i] =
+          &requests_.Add({{"tenant", name}, {"reason", std::string(kTenantReasons[i])}});
+    }
+    return series;
+  }
+  void Remove(const TenantSeries& series) {
+    prompt_tokens_.Remove(series.prompt_tokens);
+    generation_tokens_.Remove(series.generation_tokens);
+    for (auto* requests : series.requests) requests_.Remove(requests);
+  }
+
+  CounterFamily& prompt_tokens_;
+  CounterFamily& generation_tokens_;
+  CounterFamily& requests_;
+  prometheus::Gauge& file_valid_;
+  std::mutex mutex_;
+  std::map<std::string, TenantSeries> tenants_;
+};
 
 }  // namespace
 
@@ -120,6 +202,9 @@ struct RuntimeMetrics::Families {
       Histogram("quern_step_batch_tokens",
                 "Tokens in one engine step, prefilled and decoded ones together.", kBatchTokens);
 
+  std::optional<VllmMetrics> vllm;        // where its names are wanted
+  std::optional<TenantFamilies> tenants;  // set once, before the first request
+
   // Counters that follow totals of the snapshot: a total that went down changes nothing.
   struct Following {
     prometheus::Counter& counter;
@@ -134,8 +219,9 @@ struct RuntimeMetrics::Families {
        {preempted_tokens, &MetricsSnapshot::preempted_tokens_total}}};
 };
 
-RuntimeMetrics::RuntimeMetrics(const std::string& model)
+RuntimeMetrics::RuntimeMetrics(const std::string& model, MetricsCompat compat)
     : families_(std::make_unique<Families>(model)) {
+  if (compat == MetricsCompat::kVllm) families_->vllm.emplace(families_->registry, model);
   // Every series with a fixed label exists from the start, as 0: rate() needs the first step too.
   auto& finished =
       families_->Counters("quern_requests_finished_total", "Requests that ended, by reason.");
@@ -174,18 +260,27 @@ void RuntimeMetrics::ObserveStep(double seconds, int32_t sequences, int32_t toke
   families_->step.Observe(seconds);
   families_->batch_sequences.Observe(sequences);
   families_->batch_tokens.Observe(tokens);
+  if (families_->vllm) families_->vllm->ObserveStep(tokens);
 }
 
 void RuntimeMetrics::ObserveFirstToken(double since_submit, double queued) {
   families_->first_token.Observe(since_submit);
   families_->queue.Observe(queued);
+  if (families_->vllm) families_->vllm->ObserveFirstToken(since_submit, queued);
 }
 
-void RuntimeMetrics::ObserveInterToken(double gap) { families_->inter_token.Observe(gap); }
+void RuntimeMetrics::ObserveInterToken(double gap) {
+  families_->inter_token.Observe(gap);
+  if (families_->vllm) families_->vllm->ObserveInterToken(gap);
+}
 
-void RuntimeMetrics::CountFinished(FinishedAs how, double since_submit) {
+void RuntimeMetrics::CountFinished(FinishedAs how, double since_submit, int32_t prompt_tokens,
+                                   int32_t generation_tokens) {
   families_->finished[static_cast<size_t>(how)]->Increment();
   families_->duration.Observe(since_submit);
+  if (families_->vllm) {
+    families_->vllm->CountFinished(how, since_submit, prompt_tokens, generation_tokens);
+  }
 }
 
 void RuntimeMetrics::CountAdmitted(int32_t prompt_tokens) {
@@ -203,6 +298,23 @@ void RuntimeMetrics::CountHttpRequest(std::string_view handler, int status) {
   families_->http_requests
       .Add({{"handler", std::string(handler)}, {"status", std::to_string(status)}})
       .Increment();
+}
+
+void RuntimeMetrics::SetTenants(const std::vector<std::string>& names) {
+  if (!families_->tenants) families_->tenants.emplace(families_->registry, families_->model);
+  families_->tenants->Set(names);
+}
+
+void RuntimeMetrics::SetTenantsFileValid(bool valid) { families_->tenants->SetFileValid(valid); }
+
+void RuntimeMetrics::CountTenantFinished(const std::string& tenant, FinishedAs how,
+                                         int32_t prompt_tokens, int32_t generation_tokens) {
+  if (!families_->tenants) return;
+  families_->tenants->Count(tenant, static_cast<size_t>(how), prompt_tokens, generation_tokens);
+}
+
+void RuntimeMetrics::CountTenantRefused(const std::string& tenant) {
+  if (families_->tenants) families_->tenants->Count(tenant, kTenantReasons.size() - 1, 0, 0);
 }
 
 std::string RuntimeMetrics::Render(const MetricsSnapshot& now) {
@@ -224,6 +336,7 @@ std::string RuntimeMetrics::Render(const MetricsSnapshot& now) {
     following.counter.Increment(static_cast<double>(total - following.seen));
     following.seen = total;
   }
+  if (f.vllm) f.vllm->Set(now);
   return prometheus::TextSerializer().Serialize(f.registry.Collect());
 }
 

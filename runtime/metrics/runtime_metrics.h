@@ -5,6 +5,7 @@
 #include <memory>
 #include <string>
 #include <string_view>
+#include <vector>
 
 namespace quern {
 
@@ -25,22 +26,26 @@ struct MetricsSnapshot {
   double step_time_error_ratio = 0;
 };
 
+// Under which names the figures are shown besides quern_*.
+enum class MetricsCompat { kNone, kVllm };
+
 enum class FinishedAs { kStop, kLength, kCancelled, kError };
 
 // The runtime's Prometheus metrics: every name, type and label that /metrics of quern-serve shows.
 // They are a contract with the operator and with dashboards, pinned by
-// tests/contract/runtime/metrics.golden. All carry the label `model`. Thread-safe.
+// tests/contract/runtime/metrics.golden. All carry the label `model`, but for those of
+// MetricsCompat, which have the labels of their origin. Thread-safe.
 class RuntimeMetrics {
  public:
   // Why a request or a connection was turned away or cut, each a value of the label `reason`. The
   // first ones are the serving API's; the rest are limits of the HTTP side.
-  static constexpr std::array<std::string_view, 16> kRejectReasons = {
-      "queue_full",     "admission_full",  "context_length", "loading",
-      "draining",       "connections",     "header_bytes",   "body_bytes",
-      "header_timeout", "body_timeout",    "idle_timeout",   "write_timeout",
-      "stream_buffer",  "pipelined_bytes", "held_bodies",    "held_responses"};
+  static constexpr std::array<std::string_view, 17> kRejectReasons = {
+      "queue_full",   "admission_full", "tenant_limit",  "context_length", "loading",
+      "draining",     "connections",    "header_bytes",  "body_bytes",     "header_timeout",
+      "body_timeout", "idle_timeout",   "write_timeout", "stream_buffer",  "pipelined_bytes",
+      "held_bodies",  "held_responses"};
 
-  explicit RuntimeMetrics(const std::string& model);
+  explicit RuntimeMetrics(const std::string& model, MetricsCompat compat = MetricsCompat::kNone);
   ~RuntimeMetrics();
   RuntimeMetrics(const RuntimeMetrics&) = delete;
   RuntimeMetrics& operator=(const RuntimeMetrics&) = delete;
@@ -53,10 +58,21 @@ class RuntimeMetrics {
   void ObserveStep(double seconds, int32_t sequences, int32_t tokens);
   void ObserveFirstToken(double since_submit, double queued);
   void ObserveInterToken(double gap);
-  void CountFinished(FinishedAs how, double since_submit);
+  void CountFinished(FinishedAs how, double since_submit, int32_t prompt_tokens,
+                     int32_t generation_tokens);
   void CountAdmitted(int32_t prompt_tokens);
   void CountRejected(std::string_view reason);  // one of kRejectReasons
   void CountHttpRequest(std::string_view handler, int status);
+
+  // Where the API is used with keys. The series of these tenants exist from now on, those of others
+  // no longer; the bound of their number is the caller's.
+  void SetTenants(const std::vector<std::string>& names);
+  void SetTenantsFileValid(bool valid);
+  // A request of the tenant that ended, with what it used, or one that was refused for load (429).
+  // Of a tenant that is not there any more, nothing is counted.
+  void CountTenantFinished(const std::string& tenant, FinishedAs how, int32_t prompt_tokens,
+                           int32_t generation_tokens);
+  void CountTenantRefused(const std::string& tenant);
 
   // The text exposition format 0.0.4, gauges set from `now`. Totals in it never go down.
   std::string Render(const MetricsSnapshot& now);

@@ -3,14 +3,18 @@
 #include <chrono>
 #include <condition_variable>
 #include <cstddef>
+#include <map>
 #include <memory>
 #include <mutex>
-#include <optional>
+#include <string>
+#include <utility>
 
 namespace quern::server {
 
 // Bounds what the server holds of requests that the engine does not know yet: those whose bodies
-// are being parsed, rendered and encoded. (The engine bounds its own queue.) Thread-safe.
+// are being parsed, rendered and encoded. (The engine bounds its own queue.) Where there are
+// tenants, none holds more than half of it, so that one that floods shuts out no other.
+// Thread-safe.
 class AdmissionGate {
  public:
   AdmissionGate(size_t max_requests, size_t max_bytes)
@@ -19,28 +23,59 @@ class AdmissionGate {
   // A place in the gate, given back when the last copy goes. The gate outlives it.
   using Ticket = std::shared_ptr<void>;
 
-  // Null when one more request, or its `bytes`, would exceed a bound. One request alone may always
-  // enter, however large: the body's own limit bounds it.
-  Ticket TryEnter(size_t bytes) {
+  struct Entry {
+    Ticket ticket;              // null when one more request, or its bytes, would exceed a bound
+    bool tenant_limit = false;  // that bound is the tenant's own
+  };
+
+  // `tenant`: its name; "" where no keys are used, for which only the gate's own bounds hold. One
+  // request alone, of all or of its tenant, is bounded in bytes by the body's own limit instead.
+  Entry TryEnter(const std::string& tenant, size_t bytes) {
     std::lock_guard lock(mutex_);
-    if (requests_ >= max_requests_ || (requests_ > 0 && bytes_ + bytes > max_bytes_))
-      return nullptr;
-    ++requests_;
-    bytes_ += bytes;
-    return Ticket(this, [bytes](void* gate) { static_cast<AdmissionGate*>(gate)->Leave(bytes); });
+    if (!tenant.empty()) {
+      const auto held = tenants_.find(tenant);
+      if (held != tenants_.end() && Exceeds(held->second, bytes, 2)) return {nullptr, true};
+    }
+    if (Exceeds(all_, bytes, 1)) return {};
+    all_.Add(bytes);
+    if (!tenant.empty()) tenants_[tenant].Add(bytes);
+    return {Ticket(this, [tenant, bytes](void* gate) {
+      static_cast<AdmissionGate*>(gate)->Leave(tenant, bytes);
+    })};
   }
 
   // Waits until nobody is in the gate, at most `timeout`; whether that came.
   bool WaitUntilEmpty(std::chrono::milliseconds timeout) const {
     std::unique_lock lock(mutex_);
-    return left_.wait_for(lock, timeout, [this] { return requests_ == 0; });
+    return left_.wait_for(lock, timeout, [this] { return all_.requests == 0; });
   }
 
  private:
-  void Leave(size_t bytes) {
+  struct Held {
+    size_t requests = 0;
+    size_t bytes = 0;
+    void Add(size_t more) {
+      ++requests;
+      bytes += more;
+    }
+    void Remove(size_t fewer) {
+      --requests;
+      bytes -= fewer;
+    }
+  };
+
+  // Whether one more would be beyond a `share`-th of the bounds.
+  bool Exceeds(const Held& held, size_t bytes, size_t share) const {
+    return held.requests >= max_requests_ / share ||
+           (held.requests > 0 && held.bytes + bytes > max_bytes_ / share);
+  }
+  void Leave(const std::string& tenant, size_t bytes) {
     std::lock_guard lock(mutex_);
-    --requests_;
-    bytes_ -= bytes;
+    all_.Remove(bytes);
+    if (const auto held = tenants_.find(tenant); held != tenants_.end()) {
+      held->second.Remove(bytes);
+      if (held->second.requests == 0) tenants_.erase(held);
+    }
     left_.notify_all();
   }
 
@@ -48,8 +83,8 @@ class AdmissionGate {
   const size_t max_bytes_;
   mutable std::mutex mutex_;
   mutable std::condition_variable left_;
-  size_t requests_ = 0;
-  size_t bytes_ = 0;
+  Held all_;
+  std::map<std::string, Held> tenants_;  // those that hold something
 };
 
 }  // namespace quern::server

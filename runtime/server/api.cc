@@ -8,6 +8,7 @@
 #include <nlohmann/json.hpp>
 
 #include "runtime/server/generation_job.h"
+#include "runtime/server/observers.h"
 
 namespace quern::server {
 using http::Request;
@@ -27,6 +28,12 @@ Response JsonResponse(int status, const json& body) {
   return response;
 }
 
+// "" where no keys are used.
+const std::string& NameOf(const std::shared_ptr<const Tenant>& tenant) {
+  static const std::string kNameless;
+  return tenant ? tenant->name : kNameless;
+}
+
 json ModelJson(const LoadedModel& model) {
   return {{"id", model.served_name},
           {"object", "model"},
@@ -37,15 +44,20 @@ json ModelJson(const LoadedModel& model) {
 
 }  // namespace
 
-Api::Api(ServingState& state, RuntimeMetrics& metrics, const ApiOptions& options)
+Api::Api(ServingState& state, RuntimeMetrics& metrics, const ApiOptions& options,
+         const Access* access)
     : state_(state),
       metrics_(metrics),
       options_(options),
+      access_(access),
       gate_(options.max_preparing, options.max_preparing_bytes),
       pool_(options.encode_threads) {}
 
 http::Router Api::PublicRouter() {
   http::Router router(HttpErrorJson);
+  if (access_) {
+    router.SetGuard([this](const Request& head) { return access_->Refuse(head); });
+  }
   router.Add("GET", "/v1/models", "models",
              [this](Request, ResponderPtr responder) { ListModels(*responder); });
   router.Add("GET", "/v1/models/{id...}", "model", [this](Request request, ResponderPtr responder) {
@@ -83,7 +95,18 @@ void Api::AddHealth(http::Router& router) {
              [this](Request, ResponderPtr responder) { Ready(*responder); });
 }
 
-void Api::Refuse(const ApiError& error, http::Responder& responder) {
+std::optional<Api::TenantPtr> Api::CallerOrRefuse(const Request& request,
+                                                  http::Responder& responder) const {
+  if (!access_) return TenantPtr();
+  auto tenant = access_->Find(request.headers);
+  if (tenant) return tenant;
+  responder.Send(InvalidApiKey(request.headers));
+  return std::nullopt;
+}
+
+void Api::Refuse(const ApiError& error, http::Responder& responder, const TenantPtr& tenant) {
+  if (error.status == 429) metrics_.CountTenantRefused(NameOf(tenant));
+  if (error.code == "tenant_limit") metrics_.CountRejected("tenant_limit");
   if (error.code == "queue_full") metrics_.CountRejected("queue_full");
   if (error.code == "admission_full") metrics_.CountRejected("admission_full");
   if (error.code == "context_length_exceeded") metrics_.CountRejected("context_length");
@@ -105,56 +128,74 @@ const LoadedModel* Api::ModelOrRefuse(http::Responder& responder) {
 }
 
 template <typename T>
-void Api::Offload(std::string body, const ResponderPtr& responder,
+void Api::Offload(std::string body, const TenantPtr& tenant, const ResponderPtr& responder,
                   std::function<ApiResult<T>(const std::string&)> work,
                   std::function<void(ApiResult<T>)> then) {
   // A short one is read at once, here, and waits for nobody: the gate is for those that queue for
   // the pool. So long prompts do not shut out short ones.
   if (body.size() < options_.long_body_bytes) return then(work(body));
-  auto ticket = gate_.TryEnter(body.size());
+  auto [ticket, tenant_limit] = gate_.TryEnter(NameOf(tenant), body.size());
+  if (tenant_limit) {
+    return Refuse(TenantLimit("too many long requests of your tenant wait to be read; try again "
+                              "later"),
+                  *responder, tenant);
+  }
   if (!ticket) {
     return Refuse(ApiError{429, "too many long requests wait to be read; try again later",
                            "rate_limit_error", "", "admission_full", 1},
-                  *responder);
+                  *responder, tenant);
   }
   // Nothing is done for a client that leaves while it waits here.
   auto gone = std::make_shared<std::atomic<bool>>(false);
   responder->SetCallbacks([] {}, [gone] { gone->store(true); });
-  pool_.Run([body = std::move(body), responder, work = std::move(work), then = std::move(then),
+  pool_.Run(NameOf(tenant),
+            [body = std::move(body), responder, work = std::move(work), then = std::move(then),
              ticket = std::move(ticket), gone = std::move(gone)] {
-    if (gone->load()) return;
-    auto result = std::make_shared<ApiResult<T>>(work(body));
-    responder->Post([responder, then, ticket, result] {
-      if (!responder->Done()) then(std::move(*result));
-    });
-  });
+              if (gone->load()) return;
+              auto result = std::make_shared<ApiResult<T>>(work(body));
+              responder->Post([responder, then, ticket, result] {
+                if (!responder->Done()) then(std::move(*result));
+              });
+            });
 }
 
 void Api::Generate(ReplyKind kind, Request request, ResponderPtr responder) {
+  const auto tenant = CallerOrRefuse(request, *responder);
+  if (!tenant) return;
   const LoadedModel* model = ModelOrRefuse(*responder);
   if (!model) return;
   Offload<Prepared>(
-      std::move(request.body), responder,
+      std::move(request.body), *tenant, responder,
       [kind, model](const std::string& body) { return Prepare(kind, body, *model); },
-      [this, kind, model, responder](ApiResult<Prepared> prepared) {
-        Submit(kind, std::move(prepared), *model, responder);
+      [this, kind, model, tenant = *tenant, responder](ApiResult<Prepared> prepared) {
+        Submit(kind, std::move(prepared), *model, tenant, responder);
       });
 }
 
 void Api::Submit(ReplyKind kind, ApiResult<Prepared> result, const LoadedModel& model,
-                 const ResponderPtr& responder) {
-  if (const auto* error = std::get_if<ApiError>(&result)) return Refuse(*error, *responder);
+                 const TenantPtr& tenant, const ResponderPtr& responder) {
+  if (const auto* error = std::get_if<ApiError>(&result)) return Refuse(*error, *responder, tenant);
   auto& prepared = std::get<Prepared>(result);
   std::vector<int32_t> prompt_tokens;
-  for (const auto& request : prepared.requests) {
+  for (auto& request : prepared.requests) {
+    request.tenant = tenant;
     prompt_tokens.push_back(static_cast<int32_t>(request.prompt.size()));
   }
   const std::string id = NewId(kind == ReplyKind::kChat ? "chatcmpl-" : "cmpl-");
   ReplyWriter writer(kind, id, model.served_name, std::time(nullptr), prepared.include_usage);
-  const auto job = std::make_shared<GenerationJob>(*model.engine, responder, std::move(writer),
-                                                   prepared.stream, prepared.include_usage);
+  // Counts what the tenant has used also where the client has left.
+  std::function<void(const GenerationDelta&)> on_finish;
+  if (tenant) {
+    on_finish = [this, tenant](const GenerationDelta& last) {
+      metrics_.CountTenantFinished(tenant->name, MetricsEngineObserver::As(*last.finish),
+                                   last.prompt_tokens, last.completion_tokens);
+    };
+  }
+  const auto job =
+      std::make_shared<GenerationJob>(*model.engine, responder, std::move(writer), prepared.stream,
+                                      prepared.include_usage, std::move(on_finish));
   if (auto started = job->Start(std::move(prepared.requests)); !started) {
-    return Refuse(FromEngine(started.error()), *responder);
+    return Refuse(FromEngine(started.error()), *responder, tenant);
   }
   for (const int32_t tokens : prompt_tokens) metrics_.CountAdmitted(tokens);
   spdlog::debug("admitted {} stream={} prompts={} prompt_tokens={}", id, prepared.stream,
@@ -162,10 +203,12 @@ void Api::Submit(ReplyKind kind, ApiResult<Prepared> result, const LoadedModel& 
 }
 
 void Api::AnswerText(TextFunction function, Request request, ResponderPtr responder) {
+  const auto tenant = CallerOrRefuse(request, *responder);
+  if (!tenant) return;
   const LoadedModel* model = ModelOrRefuse(*responder);
   if (!model) return;
   Offload<std::string>(
-      std::move(request.body), responder,
+      std::move(request.body), *tenant, responder,
       [function, model](const std::string& body) { return function(body, *model); },
       [this, responder](ApiResult<std::string> answer) {
         if (const auto* error = std::get_if<ApiError>(&answer)) return Refuse(*error, *responder);

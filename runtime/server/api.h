@@ -3,10 +3,12 @@
 #include <chrono>
 #include <functional>
 #include <memory>
+#include <optional>
 #include <string>
 
 #include "runtime/http/router.h"
 #include "runtime/metrics/runtime_metrics.h"
+#include "runtime/server/access.h"
 #include "runtime/server/admission_gate.h"
 #include "runtime/server/encode_pool.h"
 #include "runtime/server/prepare.h"
@@ -28,7 +30,9 @@ struct ApiOptions {
 // The referenced objects outlive this; this outlives the HTTP server's threads.
 class Api {
  public:
-  Api(ServingState& state, RuntimeMetrics& metrics, const ApiOptions& options);
+  // `access`: whose keys are asked for; null: anyone may use the API.
+  Api(ServingState& state, RuntimeMetrics& metrics, const ApiOptions& options,
+      const Access* access = nullptr);
 
   http::Router PublicRouter();
   http::Router AdminRouter();
@@ -40,20 +44,25 @@ class Api {
   }
 
  private:
+  using TenantPtr = std::shared_ptr<const Tenant>;  // null where no keys are used
+  // Who asks. Nothing after having answered 401: the key was taken away after the router's guard
+  // had seen it.
+  std::optional<TenantPtr> CallerOrRefuse(const http::Request& request,
+                                          http::Responder& responder) const;
   // The model, or null after having answered 503.
   const LoadedModel* ModelOrRefuse(http::Responder& responder);
   void Generate(ReplyKind kind, http::Request request, http::ResponderPtr responder);
   void Submit(ReplyKind kind, ApiResult<Prepared> prepared, const LoadedModel& model,
-              const http::ResponderPtr& responder);
+              const TenantPtr& tenant, const http::ResponderPtr& responder);
   using TextFunction = ApiResult<std::string> (*)(std::string_view body, const LoadedModel& model);
   void AnswerText(TextFunction function, http::Request request, http::ResponderPtr responder);
   // Runs `work` here or, for a long body, on the pool; then `then` with its result on the strand.
   // Answers 429 to a long body if the gate is full.
   template <typename T>
-  void Offload(std::string body, const http::ResponderPtr& responder,
+  void Offload(std::string body, const TenantPtr& tenant, const http::ResponderPtr& responder,
                std::function<ApiResult<T>(const std::string&)> work,
                std::function<void(ApiResult<T>)> then);
-  void Refuse(const ApiError& error, http::Responder& responder);
+  void Refuse(const ApiError& error, http::Responder& responder, const TenantPtr& tenant = nullptr);
   void AddHealth(http::Router& router);
   void ListModels(http::Responder& responder);
   void ShowModel(const std::string& id, http::Responder& responder);
@@ -65,6 +74,7 @@ class Api {
   ServingState& state_;
   RuntimeMetrics& metrics_;
   const ApiOptions options_;
+  const Access* const access_;
   AdmissionGate gate_;
   EncodePool pool_;  // last: its threads use the others
 };

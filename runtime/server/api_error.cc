@@ -44,6 +44,10 @@ ApiError FromEngine(const Error& error) {
   }
 }
 
+ApiError TenantLimit(std::string message) {
+  return ApiError{429, std::move(message), "rate_limit_error", "", "tenant_limit", 1};
+}
+
 ApiError FromPrompt(const Error& error, std::string param) {
   switch (error.code) {
     case ErrorCode::kInvalidArgument:

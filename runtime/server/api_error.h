@@ -31,6 +31,8 @@ ApiError FromEngine(const Error& error);
 // The same of the tokenizer or the chat template, about the prompt in `param`. Where they ran out
 // of steps or memory that prompt is too much, now and later: not a matter of the server's load.
 ApiError FromPrompt(const Error& error, std::string param);
+// A tenant at a bound of its own, which `message` says: 429 tenant_limit.
+ApiError TenantLimit(std::string message);
 
 // What the HTTP side answers with by itself (404, 405, 408, 413, 431, ...), in the same shape.
 std::string HttpErrorJson(int status, std::string_view message);

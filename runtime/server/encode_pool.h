@@ -6,7 +6,9 @@
 #include <deque>
 #include <exception>
 #include <functional>
+#include <map>
 #include <mutex>
+#include <string>
 #include <thread>
 #include <utility>
 #include <vector>
@@ -14,7 +16,8 @@
 namespace quern::server {
 
 // Threads for work that is too long for an I/O thread: parsing and encoding long prompts. What
-// waits is bounded by the AdmissionGate, through which every task comes. Thread-safe.
+// waits is bounded by the AdmissionGate, through which every task comes. Tenants take turns, so
+// that none waits behind all that another has sent. Thread-safe.
 class EncodePool {
  public:
   explicit EncodePool(int threads) {
@@ -32,25 +35,40 @@ class EncodePool {
   EncodePool(const EncodePool&) = delete;
   EncodePool& operator=(const EncodePool&) = delete;
 
+  // `tenant`: whose turn it takes; its name, "" where no keys are used.
   // What `task` throws (for want of memory, most likely) is logged; the task is let go of then.
-  void Run(std::function<void()> task) {
+  void Run(const std::string& tenant, std::function<void()> task) {
     {
       std::lock_guard lock(mutex_);
       if (stopping_) return;
-      tasks_.push_back(std::move(task));
+      auto& tasks = tasks_[tenant];
+      if (tasks.empty()) turns_.push_back(tenant);
+      tasks.push_back(std::move(task));
     }
     wake_.notify_one();
   }
 
  private:
+  // The first task of the tenant whose turn it is, which goes behind the others. There is one.
+  std::function<void()> TakeNext() {
+    const auto mine = tasks_.find(turns_.front());
+    turns_.pop_front();
+    auto task = std::move(mine->second.front());
+    mine->second.pop_front();
+    if (mine->second.empty()) {
+      tasks_.erase(mine);
+    } else {
+      turns_.push_back(mine->first);
+    }
+    return task;
+  }
   void Loop() {
     std::unique_lock lock(mutex_);
     while (true) {
-      wake_.wait(lock, [this] { return stopping_ || !tasks_.empty(); });
+      wake_.wait(lock, [this] { return stopping_ || !turns_.empty(); });
       if (stopping_) return;
       {
-        const auto task = std::move(tasks_.front());
-        tasks_.pop_front();
+        const auto task = TakeNext();
         lock.unlock();
         try {
           task();
@@ -64,7 +82,8 @@ class EncodePool {
 
   std::mutex mutex_;
   std::condition_variable wake_;
-  std::deque<std::function<void()>> tasks_;
+  std::map<std::string, std::deque<std::function<void()>>> tasks_;  // none is empty
+  std::deque<std::string> turns_;                                   // each tenant of tasks_ once
   bool stopping_ = false;
   std::vector<std::thread> threads_;
 };

@@ -81,9 +81,9 @@ std::string Plain(std::string_view name) {
   return plain;
 }
 
-// The nearest of `candidates` within two edits, or null. Names of one or two letters are within two
-// edits of too much.
-const std::string* Nearest(const std::string& name, const std::set<std::string>& candidates) {
+}  // namespace
+
+const std::string* NearestName(const std::string& name, const std::set<std::string>& candidates) {
   const std::string* nearest = nullptr;
   size_t smallest = 3;
   if (name.size() < 3 || name.size() > 80) return nullptr;
@@ -96,8 +96,6 @@ const std::string* Nearest(const std::string& name, const std::set<std::string>&
   }
   return nearest;
 }
-
-}  // namespace
 
 json ParseJsonObject(std::string_view body) {
   if (body.find_first_not_of(" \t\r\n") == std::string_view::npos) {
@@ -243,7 +241,7 @@ void Fields::RefuseUnknown() const {
     if (known_.count(name) > 0) continue;
     const std::string shown = name.substr(0, 80);
     std::string hint;
-    if (const std::string* meant = Nearest(name, known_)) {
+    if (const std::string* meant = NearestName(name, known_)) {
       hint = fmt::format("; did you mean '{}'?", Path(*meant));
     }
     ThrowApiError(

@@ -26,6 +26,10 @@ nlohmann::json ParseJsonObject(std::string_view body);
 // A JSON value as it may stand in an error message: its type, and the value if it is short.
 std::string Shown(const nlohmann::json& value);
 
+// The nearest of `candidates` within two edits, or null. Names of one or two letters are within two
+// edits of too much.
+const std::string* NearestName(const std::string& name, const std::set<std::string>& candidates);
+
 // Reads the members of one JSON object, each with its type and range, and in the end names those
 // that nobody asked for. A member that is null counts as absent. All throw ApiException, whose
 // `param` is the member's path. `object` outlives this.

@@ -28,12 +28,14 @@ std::string TakePiece(std::string& text) {
 }  // namespace
 
 GenerationJob::GenerationJob(EngineCore& engine, http::ResponderPtr responder, ReplyWriter writer,
-                             bool stream, bool include_usage)
+                             bool stream, bool include_usage,
+                             std::function<void(const GenerationDelta&)> on_finish)
     : engine_(engine),
       responder_(std::move(responder)),
       writer_(std::move(writer)),
       stream_(stream),
-      include_usage_(include_usage) {}
+      include_usage_(include_usage),
+      on_finish_(std::move(on_finish)) {}
 
 Status GenerationJob::Start(std::vector<GenerationRequest> requests) {
   choices_.resize(requests.size());
@@ -80,6 +82,9 @@ void GenerationJob::Pump() {
     std::lock_guard lock(mutex_);
     deltas.swap(inbox_);
     pump_posted_ = false;
+  }
+  for (const auto& [choice, delta] : deltas) {
+    if (delta.finish && on_finish_) on_finish_(delta);
   }
   if (ended_) return;
   try {

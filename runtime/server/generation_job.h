@@ -1,5 +1,6 @@
 #pragma once
 
+#include <functional>
 #include <memory>
 #include <mutex>
 #include <optional>
@@ -20,9 +21,10 @@ namespace quern::server {
 // what is held is bounded by max_tokens. A client that has gone cancels the engine's work.
 class GenerationJob : public std::enable_shared_from_this<GenerationJob> {
  public:
-  // `engine` and `responder`'s server outlive the job.
+  // `engine` and `responder`'s server outlive the job. `on_finish`: told the last delta of each
+  // choice, on the strand, also after the client has gone; may be null.
   GenerationJob(EngineCore& engine, http::ResponderPtr responder, ReplyWriter writer, bool stream,
-                bool include_usage);
+                bool include_usage, std::function<void(const GenerationDelta&)> on_finish = {});
 
   // Hands the requests to the engine and, for a stream, begins the answer. If the engine refuses
   // one, the others are cancelled, nothing has been answered and the error comes back. On the
@@ -53,6 +55,7 @@ class GenerationJob : public std::enable_shared_from_this<GenerationJob> {
   const ReplyWriter writer_;
   const bool stream_;
   const bool include_usage_;
+  const std::function<void(const GenerationDelta&)> on_finish_;
   std::vector<Choice> choices_;
   std::optional<ApiError> failure_;
   bool ended_ = false;

@@ -19,11 +19,11 @@ class MetricsEngineObserver : public EngineObserver {
     metrics_.ObserveFirstToken(since_submit.count(), queued.count());
   }
   void OnInterToken(Seconds gap) override { metrics_.ObserveInterToken(gap.count()); }
-  void OnFinished(FinishReason reason, Seconds since_submit, int32_t, int32_t) override {
-    metrics_.CountFinished(As(reason), since_submit.count());
+  void OnFinished(FinishReason reason, Seconds since_submit, int32_t prompt_tokens,
+                  int32_t completion_tokens) override {
+    metrics_.CountFinished(As(reason), since_submit.count(), prompt_tokens, completion_tokens);
   }
 
- private:
   static FinishedAs As(FinishReason reason) {
     switch (reason) {
       case FinishReason::kStop:
@@ -37,6 +37,8 @@ class MetricsEngineObserver : public EngineObserver {
     }
     return FinishedAs::kError;
   }
+
+ private:
   RuntimeMetrics& metrics_;
 };
 

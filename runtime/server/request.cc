@@ -91,8 +91,18 @@ void RefuseUnsupported(Fields& fields) {
   fields.OnlyNeutral("echo", {false});
   // These change nothing of the answer.
   fields.Ignore({"user", "metadata", "store", "service_tier", "safety_identifier",
-                 "prompt_cache_key", "prompt_cache_retention", "prediction", "priority",
-                 "request_id", "cache_salt"});
+                 "prompt_cache_key", "prompt_cache_retention", "prediction", "request_id"});
+}
+
+std::string ParseCacheSalt(Fields& fields) {
+  auto salt = fields.String("cache_salt");
+  if (!salt) return {};
+  if (salt->empty() || salt->size() > kMaxCacheSaltBytes) {
+    ThrowApiError("cache_salt", "invalid_value",
+                  fmt::format("'cache_salt' must have from 1 to {} bytes, not {}",
+                              kMaxCacheSaltBytes, salt->size()));
+  }
+  return std::move(*salt);
 }
 
 GenerationParams ParseParams(Fields& fields) {
@@ -115,6 +125,9 @@ GenerationParams ParseParams(Fields& fields) {
   ParseSampling(fields, params.sampling);
   params.stop = ParseStop(fields);
   params.ignore_eos = fields.Bool("ignore_eos").value_or(false);
+  params.priority =
+      static_cast<int32_t>(fields.Integer("priority", 0, kMaxRequestPriority).value_or(0));
+  params.cache_salt = ParseCacheSalt(fields);
   RefuseUnsupported(fields);
   return params;
 }

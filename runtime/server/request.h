@@ -17,7 +17,9 @@ namespace quern::server {
 // Bounds of a request that do not depend on the model.
 constexpr size_t kMaxStopStrings = 16;
 constexpr size_t kMaxStopBytes = 1024;  // of one stop string
-constexpr size_t kMaxPrompts = 64;      // of one /v1/completions request
+constexpr size_t kMaxCacheSaltBytes = 256;
+constexpr int32_t kMaxRequestPriority = 1'000'000;
+constexpr size_t kMaxPrompts = 64;  // of one /v1/completions request
 
 // What /v1/completions and /v1/chat/completions have in common.
 struct GenerationParams {
@@ -28,6 +30,8 @@ struct GenerationParams {
   SamplingParams sampling;
   std::vector<std::string> stop;
   bool ignore_eos = false;
+  int32_t priority = 0;    // vLLM's: a higher number is served later
+  std::string cache_salt;  // vLLM's: prompts are only found again under the same one
 };
 
 using Prompt = std::variant<std::string, std::vector<TokenId>>;

@@ -24,6 +24,8 @@ void CheckParams(const GenerationParams& params) {
   if (sampling.top_k < 0 || !(sampling.min_p >= 0 && sampling.min_p < 1)) abort();
   if (params.max_tokens && *params.max_tokens < 1) abort();
   if (params.stop.size() > kMaxStopStrings) abort();
+  if (params.priority < 0 || params.priority > kMaxRequestPriority) abort();
+  if (params.cache_salt.size() > kMaxCacheSaltBytes) abort();
 }
 
 }  // namespace

@@ -47,6 +47,11 @@ def wait_for(condition, what: str, patience: float = PATIENCE):
         time.sleep(0.02)
 
 
+def run_to_end(*arguments):
+    """Of a quern-serve that is expected to end by itself: exit code and what it wrote."""
+    return subprocess.run([binary(), *arguments], capture_output=True, text=True, timeout=60)
+
+
 class Server:
     """One quern-serve on free loopback ports; `log` grows with its stderr. `before_start` runs in the child, before the program."""
 

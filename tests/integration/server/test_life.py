@@ -10,16 +10,13 @@ import gguf_layout
 import pytest
 import quern_serve
 import requests
+from quern_serve import run_to_end
 
 MODEL = quern_serve.SMOLLM2
 
 
 def start(*options, **arguments):
     return quern_serve.Server(quern_serve.model(MODEL), "--threads", "2", "--kv-memory", "256MiB", *options, **arguments)
-
-
-def run_to_end(*arguments):
-    return subprocess.run([quern_serve.binary(), *arguments], capture_output=True, text=True, timeout=60)
 
 
 def stream(server, max_tokens, prompt="Tell me a long story."):
@@ -95,6 +92,7 @@ def test_model_with_one_wrong_field_is_one_clear_line_and_exit_code_2(tmp_path, 
     (["--max-sequences", "0"], "--max-sequences"),
     (["--max-batch-tokens", "16"], "--max-sequences (32)"),
     (["--threads", "129"], "--threads"),
+    (["--metrics-compat", "tgi"], "use none or vllm"),
     (["--no-such-option"], "--no-such-option"),
     (["--log-level", "loud"], "loud"),
 ])

@@ -53,6 +53,7 @@ TEST(ReadPodMetrics, CountsRefusalsOnlyWhereCapacityWasMissing) {
       Reading(Page(10, 200, 300) +
               "quern_requests_rejected_total{model=\"m\",reason=\"queue_full\"} 3\n"
               "quern_requests_rejected_total{model=\"m\",reason=\"admission_full\"} 2\n"
+              "quern_requests_rejected_total{model=\"m\",reason=\"tenant_limit\"} 40\n"
               "quern_requests_rejected_total{model=\"m\",reason=\"idle_timeout\"} 90\n"
               "quern_requests_rejected_total{model=\"m\",reason=\"body_bytes\"} 7\n");
   EXPECT_EQ(r.sample.counters[PodCounters::kRejectedRequests], 5);

@@ -68,6 +68,34 @@ TEST_F(ServerTest, HeadHasTheLengthButNoBody) {
   EXPECT_EQ(client.received.find("hello"), std::string::npos);
 }
 
+TEST_F(ServerTest, GuardRefusesBeforeTheBodyIsSent) {
+  router.SetGuard([](const Request& head) -> std::optional<Response> {
+    EXPECT_TRUE(head.body.empty() || FindHeader(head.headers, "X-Whole"));
+    if (FindHeader(head.headers, "X-Pass")) return std::nullopt;
+    Response refusal;
+    refusal.status = 401;
+    return refusal;
+  });
+  StartServer();
+  RawClient sender(port);
+  ASSERT_TRUE(
+      sender.Send("POST /echo HTTP/1.1\r\nHost: t\r\nExpect: 100-continue\r\n"
+                  "Content-Length: 1000000\r\n\r\n"));
+  EXPECT_TRUE(sender.ClosedByServer());
+  EXPECT_EQ(sender.received.rfind("HTTP/1.1 401", 0), 0u) << sender.received;
+  EXPECT_TRUE(observer.WaitForRequest("echo", 401));
+  // One that came whole is refused too, and its connection goes on.
+  RawClient whole(port);
+  ASSERT_TRUE(
+      whole.Send("POST /echo HTTP/1.1\r\nHost: t\r\nX-Whole: 1\r\n"
+                 "Content-Length: 2\r\n\r\nab"));
+  EXPECT_EQ(whole.ReadResponse().rfind("HTTP/1.1 401", 0), 0u);
+  const std::string head = "POST /echo HTTP/1.1\r\nHost: t\r\nX-Pass: 1\r\nX-Whole: 1\r\n";
+  ASSERT_TRUE(whole.Send(head + "Content-Length: 2\r\n\r\n"));
+  ASSERT_TRUE(whole.Send("cd"));
+  EXPECT_NE(whole.ReadResponse().find("\r\n\r\ncd"), std::string::npos);
+}
+
 TEST_F(ServerTest, ConnectionCloseAndHttp10AreHonoured) {
   StartServer();
   for (const char* request : {"GET /hello HTTP/1.1\r\nHost: t\r\nConnection: close\r\n\r\n",

@@ -69,7 +69,7 @@ TEST(RuntimeMetrics, EventsAreCountedWhereTheyBelong) {
   metrics.ObserveStep(0.02, 4, 36);
   metrics.ObserveFirstToken(0.5, 0.1);
   metrics.ObserveInterToken(0.03);
-  metrics.CountFinished(FinishedAs::kCancelled, 2.0);
+  metrics.CountFinished(FinishedAs::kCancelled, 2.0, 11, 3);
   metrics.CountAdmitted(11);
   metrics.CountRejected("queue_full");
   metrics.CountHttpRequest("completions", 200);
@@ -91,6 +91,43 @@ TEST(RuntimeMetrics, EventsAreCountedWhereTheyBelong) {
   EXPECT_TRUE(Has(
       text,
       R"(quern_model_info{model="m",architecture="llama",quantization="Q4_1",version="1.2.3"} 1)"));
+}
+
+TEST(RuntimeMetrics, FiguresAreShownUnderVllmsNamesOnlyWhereThatIsWanted) {
+  EXPECT_EQ(RuntimeMetrics("m").Render({}).find("vllm:"), std::string::npos);
+  RuntimeMetrics metrics("m", MetricsCompat::kVllm);
+  metrics.ObserveStep(0.02, 4, 36);
+  metrics.ObserveFirstToken(0.5, 0.1);
+  metrics.ObserveInterToken(0.03);
+  metrics.CountFinished(FinishedAs::kCancelled, 2.0, 11, 3);
+  MetricsSnapshot now;
+  now.running = 3;
+  now.waiting = 2;
+  now.kv_tokens_used = 50;
+  now.kv_tokens_capacity = 200;
+  now.prompt_tokens_total = 7;
+  now.generation_tokens_total = 5;
+  now.preemptions_total = 1;
+  metrics.Render(now);
+  const std::string text = metrics.Render(now);
+  const std::string labels = R"({engine="0",model_name="m"} )";
+  for (const char* sample :
+       {"num_requests_running=3", "num_requests_waiting=2", "kv_cache_usage_perc=0.25",
+        "gpu_cache_usage_perc=0.25", "prompt_tokens_total=7", "generation_tokens_total=5",
+        "num_preemptions_total=1", "iteration_tokens_total_sum=36",
+        "time_to_first_token_seconds_sum=0.5", "request_queue_time_seconds_sum=0.1",
+        "inter_token_latency_seconds_sum=0.03", "time_per_output_token_seconds_sum=0.03",
+        "e2e_request_latency_seconds_sum=2", "request_prompt_tokens_sum=11",
+        "request_generation_tokens_sum=3"}) {
+    std::string line = std::string("vllm:") + sample;
+    line.replace(line.find('='), 1, labels);
+    EXPECT_TRUE(Has(text, line)) << line;
+  }
+  EXPECT_TRUE(Has(
+      text, R"(vllm:request_success_total{engine="0",model_name="m",finished_reason="abort"} 1)"));
+  EXPECT_TRUE(Has(
+      text, R"(vllm:request_success_total{engine="0",model_name="m",finished_reason="stop"} 0)"));
+  EXPECT_TRUE(Has(text, R"(quern_requests_running{model="m"} 3)"));
 }
 
 }  // namespace

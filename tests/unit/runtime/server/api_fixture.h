@@ -1,8 +1,10 @@
 #pragma once
 
 #include <gtest/gtest.h>
+#include <unistd.h>
 
 #include <chrono>
+#include <cstdlib>
 #include <functional>
 #include <nlohmann/json.hpp>
 #include <string>
@@ -27,7 +29,8 @@ class ApiTest : public testing::Test {
   }
 
   void StartServer(bool load = true) {
-    api = std::make_unique<Api>(state, metrics, options);
+    if (!tenants.empty()) OpenAccess();
+    api = std::make_unique<Api>(state, metrics, options, access.get());
     server = std::make_unique<http::HttpServer>(2);
     http::ListenOptions listen;
     listen.limits.max_body_bytes = 1 << 20;
@@ -53,11 +56,12 @@ class ApiTest : public testing::Test {
     state.SetReady(std::move(model));
   }
 
+  // `key`: sent as bearer token if there is one.
   static std::string Request(const std::string& method, const std::string& path,
-                             const std::string& body = "") {
-    return method + " " + path +
-           " HTTP/1.1\r\nHost: t\r\nContent-Length: " + std::to_string(body.size()) + "\r\n\r\n" +
-           body;
+                             const std::string& body = "", const std::string& key = "") {
+    return method + " " + path + " HTTP/1.1\r\nHost: t\r\n" +
+           (key.empty() ? "" : "Authorization: Bearer " + key + "\r\n") +
+           "Content-Length: " + std::to_string(body.size()) + "\r\n\r\n" + body;
   }
   struct Reply {
     int status = 0;
@@ -95,6 +99,18 @@ class ApiTest : public testing::Test {
     return false;
   }
 
+  void OpenAccess() {
+    char path[] = "/tmp/quern-tenants-XXXXXX";
+    const int fd = mkstemp(path);
+    ASSERT_EQ(write(fd, tenants.data(), tenants.size()), static_cast<ssize_t>(tenants.size()));
+    close(fd);
+    auto opened = Access::Open(path, metrics, std::chrono::milliseconds(0));
+    unlink(path);
+    ASSERT_TRUE(opened) << opened.error().message;
+    access = std::move(opened).value();
+  }
+
+  std::string tenants;  // text of a file of tenants; empty: no keys are asked for
   bool with_template = true;
   int64_t longest_token_bytes = 512;
   std::function<void()> before_encode;
@@ -104,6 +120,7 @@ class ApiTest : public testing::Test {
   std::unique_ptr<http::HttpServer> server;  // before what holds responders: see Responder
   ScriptedEngine* engine = nullptr;
   ServingState state;
+  std::unique_ptr<Access> access;
   std::unique_ptr<Api> api;
   uint16_t port = 0, admin_port = 0;
 };

@@ -169,9 +169,59 @@ TEST(EncodePool, TaskThatThrowsDoesNotEndItsThread) {
   EncodePool pool(1);
   http::Gate gate;
   bool done = false;
-  pool.Run([] { throw std::bad_alloc(); });
-  pool.Run([&] { gate.Change([&] { done = true; }); });
+  pool.Run("", [] { throw std::bad_alloc(); });
+  pool.Run("", [&] { gate.Change([&] { done = true; }); });
   EXPECT_TRUE(gate.Wait([&] { return done; }));
+}
+
+TEST(EncodePool, TenantsTakeTurns) {
+  EncodePool pool(1);
+  http::Gate gate;
+  bool begun = false, go_on = false;
+  std::string order;
+  const auto note = [&](char name) { return [&, name] { gate.Change([&] { order += name; }); }; };
+  pool.Run("a", [&] {
+    gate.Change([&] { begun = true; });
+    gate.Wait([&] { return go_on; });
+  });
+  ASSERT_TRUE(gate.Wait([&] { return begun; }));
+  for (int i = 0; i < 4; ++i) pool.Run("a", note('a'));
+  for (int i = 0; i < 2; ++i) pool.Run("b", note('b'));
+  pool.Run("c", note('c'));
+  gate.Change([&] { go_on = true; });
+  ASSERT_TRUE(gate.Wait([&] { return order.size() == 7; }));
+  EXPECT_EQ(order, "abcabaa");
+}
+
+TEST_F(ApiTest, TenantThatFloodsTheGateShutsOutItselfAndNoOther) {
+  tenants = R"({"tenants": [{"name": "a", "keys": ["sk-aaaaaaaaaaaaaaaa"]},
+                            {"name": "b", "keys": ["sk-bbbbbbbbbbbbbbbb"]}]})";
+  http::Gate gate;
+  bool encoding = false, go_on = false;
+  before_encode = [&] {
+    gate.Change([&] { encoding = true; });
+    gate.Wait([&] { return go_on; });
+  };
+  options.max_preparing = 2;
+  options.long_body_bytes = 100;
+  StartServer();
+  const std::string body = R"({"prompt":")" + std::string(900, 'a') + "\"}";
+  RawClient first(port), second(port), other(port);
+  first.Send(Request("POST", "/tokenize", body, "sk-aaaaaaaaaaaaaaaa"));
+  ASSERT_TRUE(gate.Wait([&] { return encoding; }));
+  second.Send(Request("POST", "/tokenize", body, "sk-aaaaaaaaaaaaaaaa"));
+  const Reply refused = Split(second.ReadResponse());
+  EXPECT_EQ(refused.status, 429);
+  EXPECT_EQ(refused.Error("code"), "tenant_limit");
+  EXPECT_EQ(refused.Error("type"), "rate_limit_error");
+  EXPECT_NE(refused.head.find("Retry-After: 1"), std::string::npos);
+  other.Send(Request("POST", "/tokenize", body, "sk-bbbbbbbbbbbbbbbb"));
+  gate.Change([&] { go_on = true; });
+  EXPECT_EQ(Split(other.ReadResponse()).status, 200);
+  EXPECT_EQ(Split(first.ReadResponse()).status, 200);
+  EXPECT_TRUE(MetricIs(R"(quern_requests_rejected_total{model="m",reason="tenant_limit"})", 1));
+  EXPECT_TRUE(
+      MetricIs(R"(quern_tenant_requests_total{model="m",reason="rejected",tenant="a"})", 1));
 }
 
 }  // namespace

@@ -1,0 +1,131 @@
+#include "runtime/metrics/vllm_metrics.h"
+
+#include <prometheus/counter.h>
+#include <prometheus/gauge.h>
+#include <prometheus/histogram.h>
+#include <prometheus/registry.h>
+
+#include <string_view>
+
+namespace quern {
+namespace {
+
+using Buckets = prometheus::Histogram::BucketBoundaries;
+
+const Buckets kFirstToken = {0.001, 0.005, 0.01, 0.02,  0.04,  0.06,  0.08, 0.1,
+                             0.25,  0.5,   0.75, 1.0,   2.5,   5.0,   7.5,  10.0,
+                             20.0,  40.0,  80.0, 160.0, 640.0, 2560.0};
+const Buckets kInterToken = {0.01, 0.025, 0.05, 0.075, 0.1, 0.15, 0.2,  0.3,  0.4, 0.5,
+                             0.75, 1.0,   2.5,  5.0,   7.5, 10.0, 20.0, 40.0, 80.0};
+const Buckets kLatency = {0.3,  0.5,  0.8,  1.0,  1.5,   2.0,   2.5,   5.0,   10.0,   15.0,  20.0,
+                          30.0, 40.0, 50.0, 60.0, 120.0, 240.0, 480.0, 960.0, 1920.0, 7680.0};
+const Buckets kStepTokens = {1, 8, 16, 32, 64, 128, 256, 512, 1024, 2048, 4096, 8192, 16384};
+// vLLM's end at the model's context, which is not known yet when the series begin.
+const Buckets kRequestTokens = {1,   2,    5,    10,   20,    50,    100,   200,
+                                500, 1000, 2000, 5000, 10000, 20000, 50000, 100000};
+
+// In the order of FinishedAs.
+constexpr std::array<std::string_view, 4> kFinishedReasons = {"stop", "length", "abort", "error"};
+
+struct Maker {
+  prometheus::Registry& registry;
+  const prometheus::Labels labels;
+
+  prometheus::Gauge* Gauge(const char* name, const char* help) const {
+    return &prometheus::BuildGauge().Name(name).Help(help).Labels(labels).Register(registry).Add(
+        {});
+  }
+  prometheus::Family<prometheus::Counter>& Counters(const char* name, const char* help) const {
+    return prometheus::BuildCounter().Name(name).Help(help).Labels(labels).Register(registry);
+  }
+  prometheus::Counter* Counter(const char* name, const char* help) const {
+    return &Counters(name, help).Add({});
+  }
+  prometheus::Histogram* Histogram(const char* name, const char* help,
+                                   const Buckets& buckets) const {
+    return &prometheus::BuildHistogram()
+                .Name(name)
+                .Help(help)
+                .Labels(labels)
+                .Register(registry)
+                .Add({}, buckets);
+  }
+};
+
+}  // namespace
+
+VllmMetrics::VllmMetrics(prometheus::Registry& registry, const std::string& model) {
+  const Maker make{registry, {{"model_name", model}, {"engine", "0"}}};
+  running_ = make.Gauge("vllm:num_requests_running", "As quern_requests_running.");
+  waiting_ = make.Gauge("vllm:num_requests_waiting", "As quern_requests_waiting.");
+  kv_usage_ = make.Gauge("vllm:kv_cache_usage_perc", "As quern_kv_cache_usage_ratio: 0 to 1.");
+  gpu_cache_usage_ = make.Gauge("vllm:gpu_cache_usage_perc",
+                                "The older name of vllm:kv_cache_usage_perc: 0 to 1.");
+  following_ = {{{make.Counter("vllm:prompt_tokens_total", "As quern_prompt_tokens_total."),
+                  &MetricsSnapshot::prompt_tokens_total},
+                 {make.Counter("vllm:generation_tokens_total", "As quern_generation_tokens_total."),
+                  &MetricsSnapshot::generation_tokens_total},
+                 {make.Counter("vllm:num_preemptions_total", "As quern_preemptions_total."),
+                  &MetricsSnapshot::preemptions_total}}};
+  auto& finished = make.Counters("vllm:request_success_total",
+                                 "As quern_requests_finished_total, under vLLM's reasons.");
+  for (size_t i = 0; i < kFinishedReasons.size(); ++i) {
+    finished_[i] = &finished.Add({{"finished_reason", std::string(kFinishedReasons[i])}});
+  }
+  prompt_tokens_ = make.Histogram("vllm:request_prompt_tokens",
+                                  "Prompt tokens of each request that ended.", kRequestTokens);
+  generation_tokens_ =
+      make.Histogram("vllm:request_generation_tokens",
+                     "Tokens generated for each request that ended.", kRequestTokens);
+  step_tokens_ =
+      make.Histogram("vllm:iteration_tokens_total", "As quern_step_batch_tokens.", kStepTokens);
+  first_token_ = make.Histogram("vllm:time_to_first_token_seconds",
+                                "As quern_time_to_first_token_seconds.", kFirstToken);
+  inter_token_ = make.Histogram("vllm:inter_token_latency_seconds",
+                                "As quern_inter_token_latency_seconds.", kInterToken);
+  time_per_output_token_ =
+      make.Histogram("vllm:time_per_output_token_seconds",
+                     "The older name of vllm:inter_token_latency_seconds.", kInterToken);
+  latency_ = make.Histogram("vllm:e2e_request_latency_seconds",
+                            "As quern_request_duration_seconds.", kLatency);
+  queue_ = make.Histogram("vllm:request_queue_time_seconds", "As quern_request_queue_seconds.",
+                          kLatency);
+}
+
+void VllmMetrics::ObserveStep(int32_t tokens) { step_tokens_->Observe(tokens); }
+
+void VllmMetrics::ObserveFirstToken(double since_submit, double queued) {
+  first_token_->Observe(since_submit);
+  queue_->Observe(queued);
+}
+
+void VllmMetrics::ObserveInterToken(double gap) {
+  inter_token_->Observe(gap);
+  time_per_output_token_->Observe(gap);
+}
+
+void VllmMetrics::CountFinished(FinishedAs how, double since_submit, int32_t prompt_tokens,
+                                int32_t generation_tokens) {
+  finished_[static_cast<size_t>(how)]->Increment();
+  latency_->Observe(since_submit);
+  prompt_tokens_->Observe(prompt_tokens);
+  generation_tokens_->Observe(generation_tokens);
+}
+
+void VllmMetrics::Set(const MetricsSnapshot& now) {
+  running_->Set(now.running);
+  waiting_->Set(now.waiting);
+  const double usage = now.kv_tokens_capacity > 0
+                           ? static_cast<double>(now.kv_tokens_used) / now.kv_tokens_capacity
+                           : 0.0;
+  kv_usage_->Set(usage);
+  gpu_cache_usage_->Set(usage);
+  for (Following& following : following_) {
+    const uint64_t total = now.*following.total;
+    if (total <= following.seen) continue;
+    following.counter->Increment(static_cast<double>(total - following.seen));
+    following.seen = total;
+  }
+}
+
+}  // namespace quern
