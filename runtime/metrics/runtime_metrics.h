@@ -19,6 +19,8 @@ struct MetricsSnapshot {
   uint64_t generation_tokens_total = 0;
   uint64_t preemptions_total = 0;
   uint64_t preempted_tokens_total = 0;
+  uint64_t prefix_queries_total = 0;
+  uint64_t prefix_hits_total = 0;
 };
 
 enum class FinishedAs { kStop, kLength, kCancelled, kError };

@@ -230,6 +230,8 @@ void Api::Metrics(http::Responder& responder) {
     now.generation_tokens_total = stats.generated_tokens_total;
     now.preemptions_total = stats.preemptions_total;
     now.preempted_tokens_total = stats.preempted_tokens_total;
+    now.prefix_queries_total = stats.prefix_queries_total;
+    now.prefix_hits_total = stats.prefix_hits_total;
   }
   Response response;
   response.content_type = "text/plain; version=0.0.4; charset=utf-8";

@@ -120,6 +120,7 @@ ApiResult<Prepared> Assemble(const GenerationParams& params, const char* prompt_
     request.max_tokens = static_cast<int32_t>(wanted);
     request.stop = params.stop;
     request.ignore_eos = params.ignore_eos;
+    request.cache_salt = params.cache_salt;
     prepared.requests.push_back(std::move(request));
   }
   return prepared;

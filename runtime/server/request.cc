@@ -92,7 +92,7 @@ void RefuseUnsupported(Fields& fields) {
   // These change nothing of the answer.
   fields.Ignore({"user", "metadata", "store", "service_tier", "safety_identifier",
                  "prompt_cache_key", "prompt_cache_retention", "prediction", "priority",
-                 "request_id", "cache_salt"});
+                 "request_id"});
 }
 
 GenerationParams ParseParams(Fields& fields) {
@@ -115,6 +115,12 @@ GenerationParams ParseParams(Fields& fields) {
   ParseSampling(fields, params.sampling);
   params.stop = ParseStop(fields);
   params.ignore_eos = fields.Bool("ignore_eos").value_or(false);
+  params.cache_salt = fields.String("cache_salt").value_or("");
+  if (params.cache_salt.size() > kMaxSaltBytes) {
+    ThrowApiError("cache_salt", "invalid_value",
+                  fmt::format("'cache_salt' has {} bytes; it may have at most {}",
+                              params.cache_salt.size(), kMaxSaltBytes));
+  }
   RefuseUnsupported(fields);
   return params;
 }

@@ -18,6 +18,7 @@ namespace quern::server {
 constexpr size_t kMaxStopStrings = 16;
 constexpr size_t kMaxStopBytes = 1024;  // of one stop string
 constexpr size_t kMaxPrompts = 64;      // of one /v1/completions request
+constexpr size_t kMaxSaltBytes = 256;   // of cache_salt
 
 // What /v1/completions and /v1/chat/completions have in common.
 struct GenerationParams {
@@ -28,6 +29,7 @@ struct GenerationParams {
   SamplingParams sampling;
   std::vector<std::string> stop;
   bool ignore_eos = false;
+  std::string cache_salt;  // vLLM's: only requests with the same one share cached prefixes
 };
 
 using Prompt = std::variant<std::string, std::vector<TokenId>>;
