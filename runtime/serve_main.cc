@@ -135,6 +135,7 @@ Result<std::unique_ptr<LoadedModel>> Load(const ServeOptions& options, ServingSt
   engine_options.max_decode_slowdown = options.max_decode_slowdown;
   engine_options.max_context_tokens = options.max_context_tokens;
   engine_options.kv_memory_bytes = options.kv_memory_bytes;
+  engine_options.prefix_cache = options.prefix_cache;
   QUERN_ASSIGN(loaded->engine,
                EngineCore::Start(std::move(model), *loaded->tokenizer, engine_options, &observer));
   metrics.SetModelInfo(info.architecture, info.quantization, QUERN_VERSION);

@@ -81,6 +81,11 @@ CLI::Option* AddDuration(CLI::App& app, const std::string& flag, std::chrono::mi
   return AddParsed(app, flag, target, server::ParseDuration, help)->type_name("DURATION");
 }
 
+Result<bool> ParseOnOff(std::string_view text) {
+  if (text == "on" || text == "off") return text == "on";
+  return MakeError(ErrorCode::kInvalidArgument, "'{}' is neither on nor off", text);
+}
+
 void AddServing(CLI::App& app, ServeOptions& options) {
   app.add_option("MODEL", options.model, "Model to serve: a GGUF file")
       ->envname("QUERN_MODEL")
@@ -144,6 +149,9 @@ void AddEngine(CLI::App& app, ServeOptions& options) {
   AddParsed(app, "--kv-dtype", options.kv_dtype, ParseKvDtype,
             "What the KV cache stores: f16, or f32, exact at twice the memory [f16]")
       ->type_name("DTYPE");
+  AddParsed(app, "--prefix-cache", options.prefix_cache, ParseOnOff,
+            "Prompts that begin alike share what was computed for one of them: on or off [on]")
+      ->type_name("on|off");
 }
 
 Result<MetricsCompat> ParseMetricsCompat(std::string_view text) {

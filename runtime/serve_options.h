@@ -27,6 +27,7 @@ struct ServeOptions {
   int32_t max_context_tokens = 0;  // 0: the model's
   int64_t kv_memory_bytes = 0;     // 0: from free memory
   KvDtype kv_dtype = KvDtype::kF16;
+  bool prefix_cache = true;
   int32_t max_connections = 1024;
   int64_t max_body_bytes = 4 << 20;
   std::chrono::milliseconds header_timeout{10'000};

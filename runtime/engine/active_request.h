@@ -20,6 +20,7 @@ struct ActiveRequest {
         sink(std::move(sink_)),
         tokens(std::move(wanted.prompt)),
         text(tokenizer, wanted.stop) {
+    sequence.salt = std::move(wanted.cache_salt);
     sequence.prompt_tokens = sequence.total_tokens = static_cast<int32_t>(tokens.size());
   }
 

@@ -40,6 +40,8 @@ struct GenerationRequest {
   bool ignore_eos = false;
   std::shared_ptr<const Tenant> tenant;  // null: the nameless one
   int32_t priority = 0;  // added to the tenant's; >= 0: a request can only step back
+  // Only requests with the same one share cached prefixes: who does not know it cannot tell from
+  // the time to the first token what others have asked (vLLM's cache_salt).
   std::string cache_salt;
 };
 
@@ -51,6 +53,7 @@ struct GenerationDelta {
   std::string error;                   // with kError
   int32_t prompt_tokens = 0;           // totals so far
   int32_t completion_tokens = 0;
+  int32_t cached_tokens = 0;  // of the prompt: found in the prefix cache, not computed
 };
 
 // Called on the engine's thread, in order, never after the delta that carries `finish`. Must return
@@ -68,18 +71,22 @@ struct StepStats {
 struct EngineStats {
   int32_t running = 0;
   int32_t waiting = 0;
-  int32_t kv_blocks_used = 0;
+  int32_t kv_blocks_used = 0;  // with owners; what is merely kept in the prefix cache is free
   int32_t kv_blocks_total = 0;
   int32_t kv_block_tokens = 0;
-  double tokens_per_second = 0;      // generated, over the last 10 s
-  uint64_t prompt_tokens_total = 0;  // prefilled
+  double tokens_per_second = 0;  // generated, over the last 10 s
+  // Of prompts, each counted once: computed or found in the prefix cache.
+  uint64_t prompt_tokens_total = 0;
   uint64_t generated_tokens_total = 0;
   // Sequences that lost their place to earlier ones because the KV cache was full, and their tokens
-  // that were cached and must be computed again.
+  // that were cached and had to be computed again.
   uint64_t preemptions_total = 0;
   uint64_t preempted_tokens_total = 0;
   StepTimeCoefficients step_times;   // as fitted to the steps so far
   double step_time_error_ratio = 0;  // of their predictions
+  // Prompt tokens that were looked up in the prefix cache, once each, and those found there.
+  uint64_t prefix_queries_total = 0;
+  uint64_t prefix_hits_total = 0;
 };
 
 // Told what happens, on the engine's thread; must return at once.
@@ -103,6 +110,7 @@ struct EngineOptions {
   int32_t max_context_tokens = 0;  // 0: the model's, at most what the KV cache holds
   int64_t kv_memory_bytes = 0;     // 0: chosen from free memory (cgroup limit), said in the log
   int32_t kv_block_tokens = 16;
+  bool prefix_cache = true;  // prompts that begin alike share the KV of what they have in common
 };
 
 // The step loop: Schedule -> Forward -> Sample -> publish, on one thread of its own. All members

@@ -31,6 +31,7 @@ StepLoop::StepLoop(Model& model, const Tokenizer& tokenizer, const EngineOptions
       tokenizer_(tokenizer),
       limits_{.max_sequences = options.max_sequences, .max_batch_tokens = options.max_batch_tokens},
       max_decode_slowdown_(options.max_decode_slowdown),
+      prefix_cache_(options.prefix_cache),
       observer_(observer),
       clock_(clock),
       state_(layout.num_blocks, layout.block_tokens),
@@ -44,6 +45,7 @@ StepLoop::~StepLoop() {
 
 void StepLoop::Add(std::unique_ptr<ActiveRequest> request) {
   request->sequence.arrival = request->id;
+  if (prefix_cache_) request->sequence.tokens = &request->tokens;
   state_.Add(&request->sequence);
   const RequestId id = request->id;
   requests_.emplace(id, std::move(request));
@@ -76,6 +78,8 @@ void StepLoop::Step() {
   const StepShape shape = ShapeOf(step);
   preemptions_total_ += static_cast<uint64_t>(step.num_preempted);
   preempted_tokens_total_ += static_cast<uint64_t>(step.preempted_tokens);
+  prefix_queries_total_ += static_cast<uint64_t>(step.prefix_queries);
+  prefix_hits_total_ += static_cast<uint64_t>(step.prefix_hits);
   if (step.sequences.empty()) {
     FailAll();
     return;
@@ -221,13 +225,16 @@ EngineStats StepLoop::Stats() const {
           .preemptions_total = preemptions_total_,
           .preempted_tokens_total = preempted_tokens_total_,
           .step_times = step_times_.fit(),
-          .step_time_error_ratio = step_times_.error_ratio()};
+          .step_time_error_ratio = step_times_.error_ratio(),
+          .prefix_queries_total = prefix_queries_total_,
+          .prefix_hits_total = prefix_hits_total_};
 }
 
 GenerationDelta StepLoop::EmptyDelta(const ActiveRequest& request) const {
   GenerationDelta delta;
   delta.prompt_tokens = request.prompt_tokens();
   delta.completion_tokens = request.completion_tokens();
+  delta.cached_tokens = request.sequence.hit_tokens;
   return delta;
 }
 

@@ -66,6 +66,7 @@ class StepLoop {
   const Tokenizer& tokenizer_;
   const SchedulerLimits limits_;
   const double max_decode_slowdown_;
+  const bool prefix_cache_;
   EngineObserver* const observer_;
   const Clock& clock_;
 
@@ -84,6 +85,8 @@ class StepLoop {
   uint64_t generated_tokens_total_ = 0;
   uint64_t preemptions_total_ = 0;
   uint64_t preempted_tokens_total_ = 0;
+  uint64_t prefix_queries_total_ = 0;
+  uint64_t prefix_hits_total_ = 0;
 };
 
 }  // namespace quern

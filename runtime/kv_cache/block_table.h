@@ -2,6 +2,7 @@
 
 #include <cstdint>
 #include <span>
+#include <string_view>
 #include <vector>
 
 #include "runtime/base/result.h"
@@ -16,7 +17,9 @@ constexpr int32_t BlocksFor(int32_t tokens, int32_t block_tokens) {
 
 // The blocks of one sequence in order: token i lives in blocks()[i / block_tokens], slot i %
 // block_tokens. Blocks come from one pool and must be given back to it with Clear before the table
-// dies (asserted). Not thread-safe.
+// dies (asserted). The first num_published() of them are full, in the pool's prefix index, and may
+// belong to other tables too: nobody writes to them. The rest is this table's alone.
+// Not thread-safe.
 class BlockTable {
  public:
   BlockTable() = default;
@@ -28,18 +31,31 @@ class BlockTable {
   // Makes the table at least `num_blocks` long. All or nothing: false, and nothing changed, when
   // the pool has too few.
   bool Grow(int32_t num_blocks, BlockPool& pool);
+  // Into an empty table, the blocks that FindPrefix found.
+  void TakePrefix(std::span<const BlockId> blocks, BlockPool& pool);
+  // The first `computed` of `tokens` have K and V in the table: publishes its full blocks. Where
+  // the pool has the same content already, that block takes the place of this table's own, so that
+  // who owns a published block owns all before it.
+  void Publish(std::span<const int32_t> tokens, int32_t computed, std::string_view salt,
+               int32_t block_tokens, BlockPool& pool);
   void Clear(BlockPool& pool);  // gives every block back
 
   std::span<const BlockId> blocks() const { return blocks_; }
   int32_t size() const { return static_cast<int32_t>(blocks_.size()); }
+  int32_t num_published() const { return num_published_; }
 
  private:
   std::vector<BlockId> blocks_;
+  int32_t num_published_ = 0;
 };
 
-// Whether `tables` are the only owners of the pool's used blocks: every block of a table is in use
-// and in no other place, and no block is in use outside of them. kInternal names the first block
-// that is wrong. O(blocks): for debug builds and tests.
+// The longest run of published blocks that holds the beginning of `tokens`, at most `most` tokens.
+void FindPrefix(std::span<const int32_t> tokens, int32_t most, std::string_view salt,
+                int32_t block_tokens, const BlockPool& pool, std::vector<BlockId>& found);
+
+// Whether `tables` are the only owners of the pool's used blocks: each block has as many owners as
+// tables hold it, one that is in several is published, and the pool agrees with itself. kInternal
+// names the first block that is wrong. O(blocks): for debug builds and tests.
 Status CheckBlocks(const BlockPool& pool, std::span<const BlockTable* const> tables);
 
 }  // namespace quern

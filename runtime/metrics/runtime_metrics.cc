@@ -144,8 +144,8 @@ struct RuntimeMetrics::Families {
   prometheus::Gauge& running = Gauge("quern_requests_running", "Sequences in the running batch.");
   prometheus::Gauge& waiting =
       Gauge("quern_requests_waiting", "Requests that wait for a place in the batch.");
-  prometheus::Gauge& kv_usage =
-      Gauge("quern_kv_cache_usage_ratio", "Part of the KV cache's blocks in use, 0 to 1.");
+  prometheus::Gauge& kv_usage = Gauge("quern_kv_cache_usage_ratio",
+                                      "Part of the KV cache's blocks that requests hold, 0 to 1.");
   prometheus::Gauge& kv_capacity =
       Gauge("quern_kv_cache_tokens_capacity", "Tokens that the KV cache can hold.");
   prometheus::Gauge& token_rate = Gauge(
@@ -164,7 +164,8 @@ struct RuntimeMetrics::Families {
           .Register(registry);
 
   prometheus::Counter& prompt_tokens =
-      Counter("quern_prompt_tokens_total", "Prompt tokens that were prefilled.");
+      Counter("quern_prompt_tokens_total",
+              "Prompt tokens that were computed or found in the prefix cache.");
   prometheus::Counter& generation_tokens =
       Counter("quern_generation_tokens_total", "Tokens that were generated.");
   prometheus::Counter& admitted =
@@ -176,7 +177,12 @@ struct RuntimeMetrics::Families {
               "Sequences that lost their place to earlier ones because the KV cache was full.");
   prometheus::Counter& preempted_tokens =
       Counter("quern_preempted_tokens_total",
-              "Tokens that preempted sequences had in the KV cache and that are computed again.");
+              "Tokens that preempted sequences had in the KV cache and that were computed again.");
+  prometheus::Counter& prefix_queries = Counter(
+      "quern_prefix_cache_queries_total", "Prompt tokens that were looked up in the prefix cache.");
+  prometheus::Counter& prefix_hits =
+      Counter("quern_prefix_cache_hits_total",
+              "Prompt tokens that were found in the prefix cache and not computed.");
   std::array<prometheus::Counter*, 4> finished{};
   std::map<std::string, prometheus::Counter*, std::less<>> rejected;
   prometheus::Family<prometheus::Counter>& http_requests = Counters(
@@ -212,11 +218,13 @@ struct RuntimeMetrics::Families {
     uint64_t seen = 0;
   };
   std::mutex render_mutex;  // of what `following` has seen
-  std::array<Following, 4> following{
+  std::array<Following, 6> following{
       {{prompt_tokens, &MetricsSnapshot::prompt_tokens_total},
        {generation_tokens, &MetricsSnapshot::generation_tokens_total},
        {preemptions, &MetricsSnapshot::preemptions_total},
-       {preempted_tokens, &MetricsSnapshot::preempted_tokens_total}}};
+       {preempted_tokens, &MetricsSnapshot::preempted_tokens_total},
+       {prefix_queries, &MetricsSnapshot::prefix_queries_total},
+       {prefix_hits, &MetricsSnapshot::prefix_hits_total}}};
 };
 
 RuntimeMetrics::RuntimeMetrics(const std::string& model, MetricsCompat compat)

@@ -24,6 +24,8 @@ struct MetricsSnapshot {
   // looked back at.
   std::array<double, 4> step_times{};
   double step_time_error_ratio = 0;
+  uint64_t prefix_queries_total = 0;
+  uint64_t prefix_hits_total = 0;
 };
 
 // Under which names the figures are shown besides quern_*.

@@ -56,13 +56,37 @@ class Planner {
       // The whole of its prompt must fit beside what the running ones will still take, else two
       // half-filled prompts would take turns at evicting each other.
       const int32_t wanted = BlocksFor(sequence->total_tokens, state_.block_tokens);
-      if (!state_.running.empty() && wanted + 1 > state_.pool.num_free() - reserved) return;
+      const int32_t owned = FindCached(*sequence);
+      if (!state_.running.empty() && wanted - owned + 1 > state_.pool.num_free() - reserved) return;
       state_.waiting.pop_front();
       state_.running.push_back(sequence);
+      TakeCached(sequence);
       const int32_t chunk = std::min(budget(), TokensWithRoom(*sequence));
       Append(sequence, chunk);
       reserved += wanted - sequence->blocks.size() + 1;
     }
+  }
+
+  // Finds the sequence's cached prefix, into `prefix_`. Returns how many of its blocks have owners:
+  // those cost nothing, while an idle one is taken from the free ones.
+  int32_t FindCached(const Sequence& sequence) {
+    prefix_.clear();
+    if (sequence.tokens == nullptr) return 0;
+    FindPrefix(*sequence.tokens, sequence.total_tokens - 1, sequence.salt, state_.block_tokens,
+               state_.pool, prefix_);
+    return static_cast<int32_t>(std::count_if(
+        prefix_.begin(), prefix_.end(), [&](BlockId block) { return state_.pool.InUse(block); }));
+  }
+
+  void TakeCached(Sequence* sequence) {
+    sequence->blocks.TakePrefix(prefix_, state_.pool);
+    sequence->cached_tokens = sequence->blocks.size() * state_.block_tokens;
+    output_.preempted_tokens += std::max(0, sequence->lost_tokens - sequence->cached_tokens);
+    if (sequence->admitted || sequence->tokens == nullptr) return;
+    sequence->admitted = true;
+    sequence->hit_tokens = std::min(sequence->cached_tokens, sequence->prompt_tokens);
+    output_.prefix_queries += sequence->prompt_tokens;
+    output_.prefix_hits += sequence->hit_tokens;
   }
 
   // Free blocks that are spoken for: the rest of every running prompt, and one more for each
@@ -90,6 +114,8 @@ class Planner {
   }
 
   void Append(Sequence* sequence, int32_t tokens) {
+    assert(sequence->cached_tokens / state_.block_tokens >= sequence->blocks.num_published() &&
+           "a shared block would be written");
     const bool grown = sequence->blocks.Grow(
         BlocksFor(sequence->cached_tokens + tokens, state_.block_tokens), state_.pool);
     assert(grown && tokens > 0);
@@ -110,7 +136,7 @@ class Planner {
       --output_.num_decodes;
       output_.sequences.erase(given);
     }
-    output_.preempted_tokens += state_.PreemptLatest();
+    state_.PreemptLatest();
     ++output_.num_preempted;
   }
 
@@ -125,6 +151,7 @@ class Planner {
   SchedulerState& state_;
   const SchedulerLimits& limits_;
   SchedulerOutput output_;
+  std::vector<BlockId> prefix_;  // what FindCached found
 };
 
 }  // namespace

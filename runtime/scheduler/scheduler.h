@@ -31,7 +31,11 @@ struct SchedulerOutput {
   int32_t num_decodes = 0;       // of `sequences`
   int32_t num_tokens = 0;        // over all
   int32_t num_preempted = 0;     // sequences sent back to the waiting queue
-  int64_t preempted_tokens = 0;  // tokens that were cached for them and must be computed again
+  int64_t preempted_tokens = 0;  // of sequences admitted again: tokens that were cached for them,
+                                 // are no more, and must be computed again
+  int64_t prefix_queries = 0;    // prompt tokens of sequences admitted for the first time that were
+                                 // looked up in the prefix cache
+  int64_t prefix_hits = 0;       // those of them that were found: not computed
 };
 
 // Decides one step and takes the blocks that it needs. Pure in the house's sense: it reads and
@@ -43,6 +47,10 @@ struct SchedulerOutput {
 // sequences admitted from the waiting queue. When a sequence finds no block free, the latest
 // arrival loses its blocks and is recomputed later (itself, if it is the latest and decodes; a
 // prefilling one waits instead, as nothing later than it can be in its way).
+//
+// A sequence is admitted with the longest cached prefix of its tokens in its block table, in whole
+// blocks and short of its last token, which must run to give logits. Blocks so shared are full and
+// never written again.
 //
 // Never empty-handed: with a sequence in either queue the output holds at least one token, because
 // the earliest arrival can take every other's blocks and fits alone (SchedulerState::FitsAlone).

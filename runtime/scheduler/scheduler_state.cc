@@ -18,6 +18,10 @@ Status CheckSequence(const Sequence& sequence, int32_t block_tokens, bool waitin
                      sequence.arrival, sequence.cached_tokens, sequence.blocks.size(),
                      block_tokens);
   }
+  if (sequence.cached_tokens < sequence.blocks.num_published() * block_tokens) {
+    return MakeError(ErrorCode::kInternal, "sequence {} shares {} blocks but has {} tokens cached",
+                     sequence.arrival, sequence.blocks.num_published(), sequence.cached_tokens);
+  }
   if (waiting && (sequence.blocks.size() != 0 || sequence.cached_tokens != 0)) {
     return MakeError(ErrorCode::kInternal, "sequence {} waits but holds {} blocks",
                      sequence.arrival, sequence.blocks.size());
@@ -44,20 +48,23 @@ void SchedulerState::Remove(Sequence* sequence) {
   }
 }
 
-int32_t SchedulerState::PreemptLatest() {
+void SchedulerState::PreemptLatest() {
   assert(!running.empty());
   Sequence* victim = running.back();
-  const int32_t wasted = victim->cached_tokens;
+  victim->lost_tokens = victim->cached_tokens;
   running.pop_back();
   victim->blocks.Clear(pool);
   victim->cached_tokens = 0;
   waiting.push_front(victim);
-  return wasted;
 }
 
 void SchedulerState::Commit(const SchedulerOutput& output) {
   for (const ScheduledSequence& scheduled : output.sequences) {
-    scheduled.sequence->cached_tokens += scheduled.num_tokens;
+    Sequence& sequence = *scheduled.sequence;
+    sequence.cached_tokens += scheduled.num_tokens;
+    if (sequence.tokens == nullptr) continue;
+    sequence.blocks.Publish(*sequence.tokens, sequence.cached_tokens, sequence.salt, block_tokens,
+                            pool);
   }
 }
 

@@ -31,14 +31,15 @@ struct SchedulerState {
   // Takes a finished or cancelled sequence out of whichever queue it is in, and frees its blocks.
   void Remove(Sequence* sequence);
   // From the end of `running` to the front of `waiting`, its blocks freed: all its tokens will be
-  // computed again. Returns how many were in the cache.
-  int32_t PreemptLatest();
-  // Tells the state that a step has run: the K and V of its tokens are in the cache now.
+  // computed again, but for those that are still in the prefix cache then.
+  void PreemptLatest();
+  // Tells the state that a step has run: the K and V of its tokens are in the cache now, and blocks
+  // that became full are there for who comes with the same tokens.
   void Commit(const SchedulerOutput& output);
 
   bool empty() const { return running.empty() && waiting.empty(); }
-  // kInternal when an invariant is broken or a block is leaked or owned twice. O(blocks): debug
-  // builds and tests.
+  // kInternal when an invariant is broken, or a block is leaked or has an owner too many.
+  // O(blocks): debug builds and tests.
   Status CheckIntegrity() const;
 
   BlockPool pool;

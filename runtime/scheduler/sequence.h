@@ -1,6 +1,8 @@
 #pragma once
 
 #include <cstdint>
+#include <string>
+#include <vector>
 
 #include "runtime/kv_cache/block_table.h"
 
@@ -14,6 +16,14 @@ struct Sequence {
   int32_t total_tokens = 0;   // prompt and generated tokens that are known
   int32_t cached_tokens = 0;  // of those, how many have K and V in `blocks`
   BlockTable blocks;
+
+  // Its total_tokens tokens, for the prefix cache; null: it takes no blocks of others and leaves
+  // none. Belongs to the engine.
+  const std::vector<int32_t>* tokens = nullptr;
+  std::string salt;         // only sequences with the same one share blocks
+  bool admitted = false;    // ran before, if only to be preempted
+  int32_t lost_tokens = 0;  // that it had cached when it was last preempted
+  int32_t hit_tokens = 0;   // of its prompt, those that were cached when it was first admitted
 
   // Tokens that must run before the next one can be sampled; at least 1 while the sequence lives.
   int32_t pending_tokens() const { return total_tokens - cached_tokens; }

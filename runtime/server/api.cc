@@ -277,6 +277,8 @@ void Api::Metrics(http::Responder& responder) {
     now.step_times = {times.base, times.per_decode_sequence, times.per_prefill_token,
                       times.per_attended_token};
     now.step_time_error_ratio = stats.step_time_error_ratio;
+    now.prefix_queries_total = stats.prefix_queries_total;
+    now.prefix_hits_total = stats.prefix_hits_total;
   }
   Response response;
   response.content_type = "text/plain; version=0.0.4; charset=utf-8";

@@ -107,7 +107,7 @@ void GenerationJob::Pump() {
 void GenerationJob::Take(size_t index, GenerationDelta delta) {
   Choice& choice = choices_[index];
   choice.text += delta.text;
-  choice.usage = Usage{delta.prompt_tokens, delta.completion_tokens};
+  choice.usage = Usage{delta.prompt_tokens, delta.completion_tokens, delta.cached_tokens};
   if (!delta.finish) return;
   choice.finish = delta.finish;
   if (*delta.finish == FinishReason::kError) {
@@ -177,6 +177,7 @@ Usage GenerationJob::TotalUsage() const {
   for (const Choice& choice : choices_) {
     total.prompt_tokens += choice.usage.prompt_tokens;
     total.completion_tokens += choice.usage.completion_tokens;
+    total.cached_tokens += choice.usage.cached_tokens;
   }
   return total;
 }

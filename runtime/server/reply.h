@@ -15,6 +15,7 @@ enum class ReplyKind { kCompletion, kChat };
 struct Usage {
   int64_t prompt_tokens = 0;
   int64_t completion_tokens = 0;
+  int64_t cached_tokens = 0;  // of prompt_tokens: found in the prefix cache
 };
 
 struct FinishedChoice {

@@ -32,7 +32,9 @@ def test_streamed_chat_is_the_same_text_in_pieces(client, smollm2):
     assert text == whole.choices[0].message.content
     assert chunks[0].choices[0].delta.role == "assistant"
     assert chunks[-2].choices[0].finish_reason == whole.choices[0].finish_reason
-    assert chunks[-1].choices == [] and chunks[-1].usage == whole.usage
+    assert chunks[-1].choices == []
+    assert (chunks[-1].usage.prompt_tokens, chunks[-1].usage.completion_tokens, chunks[-1].usage.total_tokens) == (
+        whole.usage.prompt_tokens, whole.usage.completion_tokens, whole.usage.total_tokens)
     assert all(chunk.usage is None for chunk in chunks[:-1])
     assert len(chunks) > 5
 
@@ -44,6 +46,24 @@ def test_completions_plain_and_streamed_agree(client, smollm2):
     assert "".join(piece.choices[0].text for piece in pieces) == whole.choices[0].text
     assert whole.choices[0].finish_reason == "length"
     assert whole.usage.completion_tokens == 12
+
+
+def test_a_prompt_that_begins_like_an_earlier_one_is_computed_only_from_there(client, smollm2):
+    story = "A miller had a quern of black stone. " * 20
+    arguments = dict(model=smollm2.name, prompt=story + "One day", temperature=0, max_tokens=16)
+    first = client.completions.create(**arguments, extra_body={"cache_salt": "test"})
+    again = client.completions.create(**arguments, extra_body={"cache_salt": "test"})
+    assert first.usage.prompt_tokens_details.cached_tokens == 0
+    assert again.usage.prompt_tokens_details.cached_tokens >= again.usage.prompt_tokens - 17
+    assert again.usage.prompt_tokens_details.cached_tokens < again.usage.prompt_tokens
+    assert again.choices[0].text == first.choices[0].text
+    other = client.completions.create(**arguments, extra_body={"cache_salt": "another"})
+    assert other.usage.prompt_tokens_details.cached_tokens == 0
+    assert other.choices[0].text == first.choices[0].text
+    pieces = list(client.completions.create(**arguments, stream=True, stream_options={"include_usage": True},
+                                            extra_body={"cache_salt": "another"}))
+    assert pieces[-1].usage.prompt_tokens_details.cached_tokens == again.usage.prompt_tokens_details.cached_tokens
+    assert "".join(piece.choices[0].text for piece in pieces if piece.choices) == first.choices[0].text
 
 
 def test_default_of_max_tokens_is_sixteen_for_completions(client, smollm2):

@@ -47,7 +47,7 @@ Status HashModel::AllocateKv(const KvLayout& layout) {
 }
 
 void HashModel::CheckBatch(const ForwardBatch& batch) const {
-  std::set<int32_t> blocks;
+  std::set<int32_t> blocks, written;
   std::set<int32_t> last_rows;
   int32_t row = 0;
   for (const auto& sequence : batch.sequences) {
@@ -60,9 +60,18 @@ void HashModel::CheckBatch(const ForwardBatch& batch) const {
       EXPECT_EQ(batch.positions[at], sequence.context_tokens - sequence.num_rows + i);
       EXPECT_TRUE(batch.tokens[at] >= 0 && batch.tokens[at] < kVocabSize);
     }
-    for (const int32_t block : sequence.blocks) {
+    const int32_t first_written =
+        (sequence.context_tokens - sequence.num_rows) / layout_.block_tokens;
+    for (int32_t i = 0; i < static_cast<int32_t>(sequence.blocks.size()); ++i) {
+      const int32_t block = sequence.blocks[static_cast<size_t>(i)];
       EXPECT_TRUE(block >= 0 && block < layout_.num_blocks);
-      EXPECT_TRUE(blocks.insert(block).second) << "block " << block << " has two owners";
+      const bool shared = !blocks.insert(block).second;
+      if (i >= first_written) {
+        EXPECT_TRUE(written.insert(block).second && !shared)
+            << "block " << block << " is written by one sequence and belongs to another";
+      } else {
+        EXPECT_FALSE(written.contains(block)) << "block " << block << " is read while written";
+      }
     }
     row += sequence.num_rows;
     last_rows.insert(row - 1);

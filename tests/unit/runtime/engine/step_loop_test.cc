@@ -19,6 +19,7 @@ struct Heard {
   std::string error;
   int32_t prompt_tokens = 0;
   int32_t completion_tokens = 0;
+  int32_t cached_tokens = 0;
   int deltas = 0;
 };
 
@@ -78,6 +79,7 @@ class StepLoopTest : public testing::Test {
     heard.error = delta.error;
     heard.prompt_tokens = delta.prompt_tokens;
     heard.completion_tokens = delta.completion_tokens;
+    heard.cached_tokens = delta.cached_tokens;
     ++heard.deltas;
   }
 
@@ -323,6 +325,66 @@ TEST_F(StepLoopTest, CountsPromptAndGeneratedTokens) {
   EXPECT_EQ(loop_->Stats().generated_tokens_total, 5u);
 }
 
+std::vector<TokenId> Counting(TokenId from, size_t count) {
+  std::vector<TokenId> tokens;
+  while (tokens.size() < count) tokens.push_back(from + static_cast<TokenId>(tokens.size()));
+  return tokens;
+}
+
+TEST_F(StepLoopTest, ThePromptOfTheNextTurnIsComputedOnlyFromWhereItIsNew) {
+  Open(64, {.kv_block_tokens = 4});
+  std::vector<TokenId> talk = Counting(10, 8);
+  GenerationRequest first = Greedy(talk, 9);
+  first.ignore_eos = true;
+  const RequestId a = Add(first);
+  RunToTheEnd();
+  EXPECT_EQ(heard_[a].cached_tokens, 0);
+  // Of the 17 tokens the last one was sampled but never run: four blocks are full.
+  talk.insert(talk.end(), heard_[a].tokens.begin(), heard_[a].tokens.end());
+  talk.push_back(5);
+  observer_ = {};
+  const RequestId b = Add(Greedy(talk, 6));
+  RunToTheEnd();
+  EXPECT_EQ(heard_[b].cached_tokens, 16);
+  EXPECT_EQ(observer_.steps[0].prefill_tokens, 2);
+  EXPECT_EQ(heard_[b].tokens, Expected(talk, 6));
+  EXPECT_EQ(loop_->Stats().prompt_tokens_total, 8u + 18u) << "found ones count too";
+  EXPECT_EQ(loop_->Stats().prefix_queries_total, 8u + 18u);
+  EXPECT_EQ(loop_->Stats().prefix_hits_total, 16u);
+}
+
+TEST_F(StepLoopTest, OfAPromptThatIsCachedWholeTheLastBlockRunsAgain) {
+  Open(64, {.kv_block_tokens = 4});
+  Add(Greedy(Counting(10, 8), 3));
+  RunToTheEnd();
+  const RequestId again = Add(Greedy(Counting(10, 8), 3));
+  RunToTheEnd();
+  EXPECT_EQ(heard_[again].cached_tokens, 4);
+  EXPECT_EQ(heard_[again].tokens, Expected(Counting(10, 8), 3));
+}
+
+TEST_F(StepLoopTest, AnotherSaltFindsNothingAndNeitherDoesAnyoneWithTheCacheOff) {
+  Open(64, {.kv_block_tokens = 4});
+  GenerationRequest request = Greedy(Counting(10, 30), 3);
+  request.cache_salt = "mine";
+  Add(request);
+  RunToTheEnd();
+  const auto cached = [&](const std::string& salt) {
+    request.cache_salt = salt;
+    const RequestId id = Add(request);
+    RunToTheEnd();
+    EXPECT_EQ(heard_[id].tokens, Expected(request.prompt, 3));
+    return heard_[id].cached_tokens;
+  };
+  EXPECT_EQ(cached(""), 0);
+  EXPECT_EQ(cached("mine2"), 0);
+  EXPECT_EQ(cached("mine"), 28);
+  Open(64, {.kv_block_tokens = 4, .prefix_cache = false});
+  EXPECT_EQ(cached("mine"), 0);
+  EXPECT_EQ(cached("mine"), 0);
+  EXPECT_EQ(loop_->Stats().prefix_queries_total, 0u);
+}
+
 // The promise of continuous batching: whatever joins, leaves and is preempted around it, a request
 // gets the tokens that it would get alone.
 class BatchVersusAlone : public StepLoopTest {
@@ -331,7 +393,13 @@ class BatchVersusAlone : public StepLoopTest {
     const auto below = [&](uint32_t n) { return static_cast<int32_t>(random() % n); };
     GenerationRequest request;
     request.prompt.resize(static_cast<size_t>(1 + below(40)));
-    for (TokenId& token : request.prompt) token = below(HashModel::kVocabSize);
+    // Half of them begin like others.
+    const int32_t alike = below(2) * below(40), from = below(3);
+    for (TokenId& token : request.prompt) {
+      const auto at = static_cast<int32_t>(&token - request.prompt.data());
+      token = at < alike ? from + at : below(HashModel::kVocabSize);
+    }
+    if (below(4) == 0) request.cache_salt = "salt";
     request.max_tokens =
         std::min(1 + below(60), capacity - static_cast<int32_t>(request.prompt.size()));
     request.ignore_eos = below(2) == 0;
@@ -357,7 +425,7 @@ TEST_F(BatchVersusAlone, RandomRequestsWithJoinsLeavesAndPreemptionsAgreeTokenFo
   constexpr int32_t kBlocks = 40;
   const EngineOptions options{.max_sequences = 8, .max_batch_tokens = 24, .kv_block_tokens = 4};
   int64_t cancelled = 0, compared = 0;
-  int64_t recomputed = 0;
+  uint64_t recomputed = 0, hits = 0;
   for (uint32_t seed = 0; seed < 20; ++seed) {
     SCOPED_TRACE(seed);
     std::mt19937 random(seed);
@@ -374,8 +442,8 @@ TEST_F(BatchVersusAlone, RandomRequestsWithJoinsLeavesAndPreemptionsAgreeTokenFo
     }
     RunToTheEnd();
     const std::map<RequestId, Heard> batch = heard_;
-    for (const auto& step : observer_.steps) recomputed += step.prefill_tokens;
-    recomputed -= static_cast<int64_t>(loop_->Stats().prompt_tokens_total);
+    recomputed += loop_->Stats().preempted_tokens_total;
+    hits += loop_->Stats().prefix_hits_total;
     for (const auto& [id, request] : requests) {
       Open(kBlocks, options);
       const RequestId alone = Add(request);
@@ -393,7 +461,8 @@ TEST_F(BatchVersusAlone, RandomRequestsWithJoinsLeavesAndPreemptionsAgreeTokenFo
       ASSERT_EQ(mine.tokens, expected) << "request " << id;
     }
   }
-  EXPECT_GT(recomputed, 1000) << "too few preemptions for this test to mean something";
+  EXPECT_GT(recomputed, 1000u) << "too few preemptions for this test to mean something";
+  EXPECT_GT(hits, 1000u);
   EXPECT_GT(compared, 800);
   EXPECT_GT(cancelled, 20);
 }

@@ -40,6 +40,8 @@ TEST(RuntimeMetrics, TotalsFollowTheSnapshotAndNeverGoDown) {
   now.generation_tokens_total = 5;
   now.preemptions_total = 2;
   now.preempted_tokens_total = 300;
+  now.prefix_queries_total = 90;
+  now.prefix_hits_total = 64;
   metrics.Render(now);
   now.generation_tokens_total = 9;
   now.prompt_tokens_total = 3;
@@ -48,6 +50,8 @@ TEST(RuntimeMetrics, TotalsFollowTheSnapshotAndNeverGoDown) {
   EXPECT_TRUE(Has(text, R"(quern_prompt_tokens_total{model="m"} 7)"));
   EXPECT_TRUE(Has(text, R"(quern_preemptions_total{model="m"} 2)"));
   EXPECT_TRUE(Has(text, R"(quern_preempted_tokens_total{model="m"} 300)"));
+  EXPECT_TRUE(Has(text, R"(quern_prefix_cache_queries_total{model="m"} 90)"));
+  EXPECT_TRUE(Has(text, R"(quern_prefix_cache_hits_total{model="m"} 64)"));
 }
 
 TEST(RuntimeMetrics, EveryReasonExistsFromTheStart) {

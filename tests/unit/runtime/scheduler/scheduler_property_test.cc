@@ -8,6 +8,8 @@
 #include <memory>
 #include <random>
 #include <set>
+#include <string>
+#include <vector>
 
 #include "runtime/scheduler/scheduler.h"
 
@@ -21,12 +23,16 @@ struct Load {
   double arrivals_per_step;
   double cancel_rate;
   int32_t longest = 0;  // tokens of a sequence; 0: up to the whole cache
+  bool shared = false;  // with tokens: many sequences begin alike, some under another salt
 };
 
 class History {
  public:
   History(const Load& load, uint32_t seed)
-      : load_(load), random_(seed), state_(load.num_blocks, load.block_tokens) {}
+      : load_(load),
+        random_(seed),
+        state_(load.num_blocks, load.block_tokens),
+        slots_(static_cast<size_t>(load.num_blocks * load.block_tokens)) {}
 
   void Run(int steps) {
     for (int i = 0; i < steps && !testing::Test::HasFatalFailure(); ++i) {
@@ -48,10 +54,12 @@ class History {
   int64_t finished() const { return finished_; }
   int64_t preempted() const { return preempted_; }
   int64_t chunked() const { return chunked_; }
+  int64_t hits() const { return hits_; }
 
  private:
   struct Request {
     Sequence sequence;
+    std::vector<int32_t> tokens;
     int32_t max_total = 0;
   };
 
@@ -70,6 +78,15 @@ class History {
       request->max_total = total;
       request->sequence.arrival = next_arrival_++;
       request->sequence.prompt_tokens = request->sequence.total_tokens = Between(1, total - 1);
+      if (load_.shared) {
+        const int32_t alike = Between(0, request->sequence.total_tokens);
+        const int32_t script = Between(0, 2);
+        for (int32_t i = 0; i < request->sequence.total_tokens; ++i) {
+          request->tokens.push_back(i < alike ? script : Between(0, 1));
+        }
+        request->sequence.tokens = &request->tokens;
+        request->sequence.salt = Between(0, 1) == 0 ? "" : "salt";
+      }
       ASSERT_TRUE(state_.FitsAlone(total));
       state_.Add(&request->sequence);
       live_.emplace(request->sequence.arrival, std::move(request));
@@ -96,19 +113,45 @@ class History {
     const SchedulerOutput output = Schedule(state_, load_.limits);
     CheckStep(output, decoding);
     if (testing::Test::HasFatalFailure()) return;
+    if (load_.shared) Compute(output);
     state_.Commit(output);
+    hits_ += output.prefix_hits;
     for (const ScheduledSequence& scheduled : output.sequences) {
       if (!scheduled.samples) {
         ++chunked_;
         continue;
       }
       Sequence* sequence = scheduled.sequence;
+      if (load_.shared) live_.at(sequence->arrival)->tokens.push_back(Between(0, 1));
       if (++sequence->total_tokens >= live_.at(sequence->arrival)->max_total) {
         End(sequence->arrival);
         ++finished_;
       }
     }
     preempted_ += output.num_preempted;
+    if (!load_.shared) return;
+    const Status intact = state_.CheckIntegrity();
+    ASSERT_TRUE(intact.ok()) << intact.error().message;
+  }
+
+  // The forward pass in small: writes to each slot what its token and all before it are, after it
+  // has read the same of every token before. So a block with foreign or stale content shows.
+  void Compute(const SchedulerOutput& output) {
+    for (const ScheduledSequence& scheduled : output.sequences) {
+      const Sequence& sequence = *scheduled.sequence;
+      std::string context = sequence.salt + ":";
+      for (int32_t i = 0; i < sequence.cached_tokens + scheduled.num_tokens; ++i) {
+        context += static_cast<char>('0' + (*sequence.tokens)[static_cast<size_t>(i)]);
+        const BlockId block = sequence.blocks.blocks()[static_cast<size_t>(i / load_.block_tokens)];
+        std::string& slot =
+            slots_[static_cast<size_t>(block * load_.block_tokens + i % load_.block_tokens)];
+        if (i >= sequence.cached_tokens) {
+          ASSERT_EQ(state_.pool.Owners(block), 1) << "a shared block is written";
+          slot = context;
+        }
+        ASSERT_EQ(slot, context) << "sequence " << sequence.arrival << ", token " << i;
+      }
+    }
   }
 
   void CheckStep(const SchedulerOutput& output, const std::set<Sequence*>& decoding) {
@@ -125,7 +168,7 @@ class History {
       ASSERT_EQ(it.samples, it.num_tokens == it.sequence->pending_tokens());
       ASSERT_GE(it.sequence->blocks.size() * load_.block_tokens,
                 it.sequence->cached_tokens + it.num_tokens);
-      if (it.sequence->decoding()) {
+      if (decoding.contains(it.sequence)) {
         ASSERT_EQ(decodes, tokens) << "a decode stands behind a prefill chunk";
         ++decodes;
       }
@@ -155,11 +198,13 @@ class History {
   const Load load_;
   std::mt19937 random_;
   SchedulerState state_;
+  std::vector<std::string> slots_;  // what each slot of the KV cache holds
   std::map<uint64_t, std::unique_ptr<Request>> live_;
   uint64_t next_arrival_ = 0;
   int64_t finished_ = 0;
   int64_t preempted_ = 0;
   int64_t chunked_ = 0;
+  int64_t hits_ = 0;
 };
 
 TEST(SchedulerProperties, HoldOverRandomHistoriesWithFewBlocks) {
@@ -182,6 +227,28 @@ TEST(SchedulerProperties, HoldOverRandomHistoriesWithFewBlocks) {
   EXPECT_GT(finished, 5000);
   EXPECT_GT(preempted, 300);
   EXPECT_GT(chunked, 1000);
+}
+
+TEST(SchedulerProperties, HoldWhenSequencesShareBlocksAndNoneReadsWhatIsNotItsOwn) {
+  int64_t finished = 0, preempted = 0, hits = 0;
+  for (uint32_t seed = 400; seed < 500; ++seed) {
+    SCOPED_TRACE(seed);
+    History history({.num_blocks = 16,
+                     .block_tokens = 3,
+                     .limits = {.max_sequences = 6, .max_batch_tokens = 9},
+                     .arrivals_per_step = 0.5,
+                     .cancel_rate = 0.05,
+                     .shared = true},
+                    seed);
+    history.Run(200);
+    if (HasFatalFailure()) return;
+    finished += history.finished();
+    preempted += history.preempted();
+    hits += history.hits();
+  }
+  EXPECT_GT(finished, 1000);
+  EXPECT_GT(preempted, 100);
+  EXPECT_GT(hits, 5000);
 }
 
 TEST(SchedulerProperties, HoldWhenTheBudgetLeavesNoMoreThanOneTokenToPrefill) {

@@ -30,7 +30,9 @@ TEST_F(ApiTest, CompletionIsAnsweredWhole) {
   EXPECT_EQ(body["model"], "m");
   EXPECT_EQ(body["choices"][0]["text"], "Hello \xE2\x82\xAC\n");
   EXPECT_EQ(body["choices"][0]["finish_reason"], "stop");
-  EXPECT_EQ(body["usage"].dump(), R"({"completion_tokens":2,"prompt_tokens":3,"total_tokens":5})");
+  EXPECT_EQ(body["usage"].dump(),
+            R"({"completion_tokens":2,"prompt_tokens":3,)"
+            R"("prompt_tokens_details":{"cached_tokens":2},"total_tokens":5})");
 }
 
 TEST_F(ApiTest, ChatIsStreamedAsEventsThatEndWithDone) {

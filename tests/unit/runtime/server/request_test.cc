@@ -41,10 +41,10 @@ TEST(CompletionRequest, DefaultsAreOpenAis) {
 }
 
 TEST(CompletionRequest, ReadsEverySamplingParameter) {
-  const auto request =
-      Completion(R"(,"prompt":"p","temperature":0.5,"top_p":0.9,"top_k":40,"min_p":0.05,"seed":-7,)"
-                 R"("max_tokens":5.0,"stop":["a","b"],"ignore_eos":true,"stream":true,)"
-                 R"("stream_options":{"include_usage":true})");
+  const auto request = Completion(
+      R"(,"prompt":"p","temperature":0.5,"top_p":0.9,"top_k":40,"min_p":0.05,"seed":-7,)"
+      R"("max_tokens":5.0,"stop":["a","b"],"ignore_eos":true,"stream":true,"cache_salt":"mine",)"
+      R"("stream_options":{"include_usage":true})");
   EXPECT_EQ(request.params.sampling.temperature, 0.5f);
   EXPECT_EQ(request.params.sampling.top_p, 0.9f);
   EXPECT_EQ(request.params.sampling.top_k, 40);
@@ -53,6 +53,7 @@ TEST(CompletionRequest, ReadsEverySamplingParameter) {
   EXPECT_EQ(request.params.max_tokens, 5);
   EXPECT_EQ(request.params.stop, (std::vector<std::string>{"a", "b"}));
   EXPECT_TRUE(request.params.ignore_eos && request.params.stream && request.params.include_usage);
+  EXPECT_EQ(request.params.cache_salt, "mine");
 }
 
 TEST(CompletionRequest, NullMeansAbsent) {
@@ -71,7 +72,7 @@ TEST(CompletionRequest, PromptMayBeStringsOrTokens) {
 
 TEST(CompletionRequest, WrongTypesNameTheParameterAndWhatWasSent) {
   struct Case {
-    const char* members;
+    std::string members;
     const char* param;
     const char* says;
   };
@@ -93,6 +94,7 @@ TEST(CompletionRequest, WrongTypesNameTheParameterAndWhatWasSent) {
       {R"(,"max_tokens":[])", "max_tokens", "not an array"},
       {R"(,"stream":"yes")", "stream", "true or false"},
       {R"(,"stream_options":{"include_usage":true})", "stream_options", "'stream': true"},
+      {R"(,"cache_salt":")" + std::string(257, 'x') + "\"", "cache_salt", "from 1 to 256 bytes"},
       {R"(,"stream":true,"stream_options":{"include_usage":1})", "stream_options.include_usage",
        "true or false"},
       {R"(,"priority":-1)", "priority", "a whole number from 0"},

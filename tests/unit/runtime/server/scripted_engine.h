@@ -120,6 +120,7 @@ class ScriptedEngine : public EngineCore {
       sink = sinks_[id];
       delta.completion_tokens = ++tokens_[id];
       delta.prompt_tokens = static_cast<int32_t>(requests_[id].prompt.size());
+      delta.cached_tokens = delta.prompt_tokens - 1;
       if (finish) sinks_.erase(id);
     }
     delta.text = text;
