@@ -348,7 +348,7 @@ TEST_F(ApiTest, WithTenantsNothingButHealthIsAnsweredWithoutAKey) {
   EXPECT_EQ(Split(client.ReadResponse()).status, 200);
 }
 
-TEST_F(ApiTest, EngineIsToldTheTenantThePriorityAndTheSalt) {
+TEST_F(ApiTest, EngineIsToldTheTenantThePriorityAndTheSaltAndMayRefuseIt) {
   tenants = kTenants;
   StartServer();
   RawClient client(port);
@@ -363,6 +363,13 @@ TEST_F(ApiTest, EngineIsToldTheTenantThePriorityAndTheSalt) {
   EXPECT_EQ(request->tenant->priority, 3);
   EXPECT_EQ(request->priority, 4);
   EXPECT_EQ(request->cache_salt, "s");
+  RawClient second(port);
+  second.Send(Request("POST", "/v1/completions", R"({"model":"m","prompt":"ab"})", kKeyA));
+  const Reply refused = Split(second.ReadResponse());
+  EXPECT_EQ(refused.status, 429);
+  EXPECT_EQ(refused.Error("code"), "tenant_limit");
+  EXPECT_NE(refused.head.find("Retry-After: 1"), std::string::npos);
+  EXPECT_TRUE(MetricIs(R"(quern_requests_rejected_total{model="m",reason="tenant_limit"})", 1));
   engine->Emit(1, "x");
   engine->Emit(1, "y", FinishReason::kStop);
   EXPECT_EQ(Split(client.ReadResponse()).status, 200);

@@ -72,6 +72,10 @@ class ScriptedEngine : public EngineCore {
     if (requests_.size() >= capacity_) {
       return MakeError(ErrorCode::kResourceExhausted, "the waiting queue is full (scripted)");
     }
+    if (request.tenant && request.tenant->max_requests > 0 &&
+        std::ssize(sinks_) >= request.tenant->max_requests) {
+      return MakeError(ErrorCode::kPermissionDenied, "the tenant is at its limit (scripted)");
+    }
     const RequestId id = requests_.size() + 1;
     requests_[id] = std::move(request);
     sinks_[id] = std::move(sink);
