@@ -66,7 +66,13 @@ VllmMetrics::VllmMetrics(prometheus::Registry& registry, const std::string& mode
                  {make.Counter("vllm:generation_tokens_total", "As quern_generation_tokens_total."),
                   &MetricsSnapshot::generation_tokens_total},
                  {make.Counter("vllm:num_preemptions_total", "As quern_preemptions_total."),
-                  &MetricsSnapshot::preemptions_total}}};
+                  &MetricsSnapshot::preemptions_total},
+                 {make.Counter("vllm:prefix_cache_queries_total",
+                               "As quern_prefix_cache_queries_total: in tokens."),
+                  &MetricsSnapshot::prefix_queries_total},
+                 {make.Counter("vllm:prefix_cache_hits_total",
+                               "As quern_prefix_cache_hits_total: in tokens."),
+                  &MetricsSnapshot::prefix_hits_total}}};
   auto& finished = make.Counters("vllm:request_success_total",
                                  "As quern_requests_finished_total, under vLLM's reasons.");
   for (size_t i = 0; i < kFinishedReasons.size(); ++i) {
