@@ -17,7 +17,8 @@ struct MetricsSnapshot {
   double tokens_per_second = 0;
   uint64_t prompt_tokens_total = 0;
   uint64_t generation_tokens_total = 0;
-  uint64_t preemptions_total = 0;
+  uint64_t preemptions_kv_full_total = 0;
+  uint64_t preemptions_fairness_total = 0;
   uint64_t preempted_tokens_total = 0;
   uint64_t prefix_queries_total = 0;
   uint64_t prefix_hits_total = 0;

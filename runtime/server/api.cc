@@ -228,7 +228,8 @@ void Api::Metrics(http::Responder& responder) {
     now.tokens_per_second = stats.tokens_per_second;
     now.prompt_tokens_total = stats.prompt_tokens_total;
     now.generation_tokens_total = stats.generated_tokens_total;
-    now.preemptions_total = stats.preemptions_total;
+    now.preemptions_kv_full_total = stats.preemptions_kv_full_total;
+    now.preemptions_fairness_total = stats.preemptions_fairness_total;
     now.preempted_tokens_total = stats.preempted_tokens_total;
     now.prefix_queries_total = stats.prefix_queries_total;
     now.prefix_hits_total = stats.prefix_hits_total;

@@ -37,6 +37,8 @@ ApiError FromEngine(const Error& error) {
       return ApiError{400, error.message, "invalid_request_error", "", "invalid_value"};
     case ErrorCode::kResourceExhausted:
       return ApiError{429, error.message, "rate_limit_error", "", "queue_full", 1};
+    case ErrorCode::kPermissionDenied:  // Submit's, for a tenant's own limit
+      return ApiError{429, error.message, "rate_limit_error", "", "tenant_limit", 1};
     case ErrorCode::kUnavailable:
       return ApiError{503, error.message, "server_error", "", "draining", 1};
     default:

@@ -19,8 +19,8 @@ class MetricsEngineObserver : public EngineObserver {
     metrics_.ObserveFirstToken(since_submit.count(), queued.count());
   }
   void OnInterToken(Seconds gap) override { metrics_.ObserveInterToken(gap.count()); }
-  void OnFinished(FinishReason reason, Seconds since_submit, int32_t, int32_t) override {
-    metrics_.CountFinished(As(reason), since_submit.count());
+  void OnFinished(const FinishedStats& stats) override {
+    metrics_.CountFinished(As(stats.reason), stats.since_submit.count());
   }
 
  private:

@@ -38,7 +38,8 @@ TEST(RuntimeMetrics, TotalsFollowTheSnapshotAndNeverGoDown) {
   MetricsSnapshot now;
   now.prompt_tokens_total = 7;
   now.generation_tokens_total = 5;
-  now.preemptions_total = 2;
+  now.preemptions_kv_full_total = 2;
+  now.preemptions_fairness_total = 4;
   now.preempted_tokens_total = 300;
   now.prefix_queries_total = 90;
   now.prefix_hits_total = 64;
@@ -48,7 +49,8 @@ TEST(RuntimeMetrics, TotalsFollowTheSnapshotAndNeverGoDown) {
   const std::string text = metrics.Render(now);
   EXPECT_TRUE(Has(text, R"(quern_generation_tokens_total{model="m"} 9)"));
   EXPECT_TRUE(Has(text, R"(quern_prompt_tokens_total{model="m"} 7)"));
-  EXPECT_TRUE(Has(text, R"(quern_preemptions_total{model="m"} 2)"));
+  EXPECT_TRUE(Has(text, R"(quern_preemptions_total{model="m",reason="kv_full"} 2)"));
+  EXPECT_TRUE(Has(text, R"(quern_preemptions_total{model="m",reason="fairness"} 4)"));
   EXPECT_TRUE(Has(text, R"(quern_preempted_tokens_total{model="m"} 300)"));
   EXPECT_TRUE(Has(text, R"(quern_prefix_cache_queries_total{model="m"} 90)"));
   EXPECT_TRUE(Has(text, R"(quern_prefix_cache_hits_total{model="m"} 64)"));
