@@ -1,7 +1,12 @@
 #pragma once
 
+#include <fmt/format.h>
+
+#include <algorithm>
 #include <cstdint>
+#include <memory>
 #include <optional>
+#include <string>
 #include <utility>
 #include <vector>
 
@@ -17,10 +22,20 @@ struct ActiveRequest {
       : sampling(wanted.sampling),
         max_tokens(wanted.max_tokens),
         ignore_eos(wanted.ignore_eos),
+        tenant(std::move(wanted.tenant)),
         sink(std::move(sink_)),
         tokens(std::move(wanted.prompt)),
         text(tokenizer, wanted.stop) {
-    sequence.salt = std::move(wanted.cache_salt);
+    const std::string& name = tenant ? tenant->name : sequence.tenant;
+    // The length keeps a tenant from writing another one's name into its salt.
+    sequence.salt = fmt::format("{}:{}{}", name.size(), name, wanted.cache_salt);
+    sequence.priority = wanted.priority;
+    if (tenant) {
+      sequence.tenant = name;
+      sequence.weight = tenant->weight;
+      const int64_t sum = int64_t{tenant->priority} + wanted.priority;
+      sequence.priority = static_cast<int32_t>(std::min<int64_t>(sum, INT32_MAX));
+    }
     sequence.prompt_tokens = sequence.total_tokens = static_cast<int32_t>(tokens.size());
   }
 
@@ -31,7 +46,8 @@ struct ActiveRequest {
   SamplingParams sampling;
   int32_t max_tokens;
   bool ignore_eos;
-  uint64_t seed = 0;  // the one asked for, or a random one
+  uint64_t seed = 0;                     // the one asked for, or a random one
+  std::shared_ptr<const Tenant> tenant;  // null: the nameless one
   DeltaSink sink;
 
   std::vector<TokenId> tokens;  // prompt and generated; sequence.total_tokens of them

@@ -23,12 +23,10 @@ enum class FinishReason { kStop, kLength, kCancelled, kError };
 
 // Who a request is for, as its API key says.
 struct Tenant {
-  std::string
-      name;  // root of the prefix cache's chains, label of metrics; "" where no keys are used
-  double weight = 1;  // its share of the tokens beside others that wait; > 0
-  int32_t max_requests =
-      0;  // running and waiting at once, beyond them Submit refuses; 0: only the engine's own bound
-  int32_t priority = 0;  // class: a lower number is served before a higher one (vLLM's sense)
+  std::string name;          // root of the prefix cache's chains, label of metrics; "" without keys
+  double weight = 1;         // its share of the tokens beside others that wait; > 0
+  int32_t max_requests = 0;  // running and waiting at once; 0: only the engine's own bound
+  int32_t priority = 0;      // class: a lower number is served before a higher one (vLLM's sense)
 };
 
 struct GenerationRequest {
@@ -39,9 +37,9 @@ struct GenerationRequest {
       stop;  // generation ends before the first of them; they are not part of the text
   bool ignore_eos = false;
   std::shared_ptr<const Tenant> tenant;  // null: the nameless one
-  int32_t priority = 0;  // added to the tenant's; >= 0: a request can only step back
-  // Only requests with the same one share cached prefixes: who does not know it cannot tell from
-  // the time to the first token what others have asked (vLLM's cache_salt).
+  int32_t priority = 0;  // added to the tenant's; at least 0: a request can only step back
+  // Only requests of one tenant with the same one share cached prefixes: who does not know it
+  // cannot tell from the time to the first token what others have asked (vLLM's cache_salt).
   std::string cache_salt;
 };
 
@@ -78,15 +76,26 @@ struct EngineStats {
   // Of prompts, each counted once: computed or found in the prefix cache.
   uint64_t prompt_tokens_total = 0;
   uint64_t generated_tokens_total = 0;
-  // Sequences that lost their place to earlier ones because the KV cache was full, and their tokens
-  // that were cached and had to be computed again.
-  uint64_t preemptions_total = 0;
+  // Sequences that lost their place, because the KV cache was full or to a tenant that had less
+  // than its fair share; and their tokens that were cached and had to be computed again.
+  uint64_t preemptions_kv_full_total = 0;
+  uint64_t preemptions_fairness_total = 0;
   uint64_t preempted_tokens_total = 0;
   StepTimeCoefficients step_times;   // as fitted to the steps so far
   double step_time_error_ratio = 0;  // of their predictions
   // Prompt tokens that were looked up in the prefix cache, once each, and those found there.
   uint64_t prefix_queries_total = 0;
   uint64_t prefix_hits_total = 0;
+};
+
+// Of a request that ended.
+struct FinishedStats {
+  FinishReason reason = FinishReason::kStop;
+  Seconds since_submit{0};
+  int32_t prompt_tokens = 0;
+  int32_t completion_tokens = 0;
+  int32_t cached_tokens = 0;             // of the prompt: found in the prefix cache
+  std::shared_ptr<const Tenant> tenant;  // null: the nameless one
 };
 
 // Told what happens, on the engine's thread; must return at once.
@@ -96,8 +105,7 @@ class EngineObserver {
   virtual void OnStep(const StepStats& stats) = 0;
   virtual void OnFirstToken(Seconds since_submit, Seconds queued) = 0;
   virtual void OnInterToken(Seconds gap) = 0;
-  virtual void OnFinished(FinishReason reason, Seconds since_submit, int32_t prompt_tokens,
-                          int32_t completion_tokens) = 0;
+  virtual void OnFinished(const FinishedStats& stats) = 0;
 };
 
 struct EngineOptions {
@@ -126,7 +134,8 @@ class EngineCore {
 
   // kInvalidArgument: the prompt is empty, a token id is outside the vocabulary, or prompt +
   // max_tokens exceed the context (says by how much). kResourceExhausted: the waiting queue is
-  // full. kUnavailable: draining.
+  // full. kPermissionDenied: max_requests of its tenant run or wait, which may pass.
+  // kUnavailable: draining.
   virtual Result<RequestId> Submit(GenerationRequest request, DeltaSink sink) = 0;
   // Ends the request within one step with FinishReason::kCancelled. Unknown or finished ids are
   // ignored.

@@ -3,6 +3,7 @@
 #include <condition_variable>
 #include <mutex>
 #include <random>
+#include <string>
 #include <thread>
 #include <unordered_map>
 #include <utility>
@@ -63,7 +64,11 @@ class ThreadedEngine : public EngineCore {
   bool TakeMail();  // waits for something to do; false when the engine is to stop
   void Publish();
   void Retire();
-  void RequestCancel(RequestId id, bool& requested);  // with mutex_ held
+  struct Live {
+    bool cancel_requested = false;
+    std::string tenant;
+  };
+  void RequestCancel(RequestId id, Live& live);  // with mutex_ held
 
   const std::unique_ptr<Model> model_;
   const Tokenizer& tokenizer_;
@@ -82,8 +87,9 @@ class ThreadedEngine : public EngineCore {
   std::condition_variable wake_;
   std::condition_variable all_ended_;
   std::vector<std::unique_ptr<ActiveRequest>> mail_;
-  std::vector<RequestId> cancel_mail_;        // each live id at most once
-  std::unordered_map<RequestId, bool> live_;  // value: its cancellation has been asked for
+  std::vector<RequestId> cancel_mail_;  // each live id at most once
+  std::unordered_map<RequestId, Live> live_;
+  std::unordered_map<std::string, int32_t> live_of_tenant_;  // none is 0
   RequestId next_id_ = 1;
   bool draining_ = false;
   bool stopping_ = false;
@@ -110,10 +116,20 @@ Result<RequestId> ThreadedEngine::Submit(GenerationRequest request, DeltaSink si
                        "{} requests are running or waiting, which is the limit; try again later",
                        live_.size());
     }
+    const std::string& tenant = active->sequence.tenant;
+    if (const auto it = live_of_tenant_.find(tenant);
+        active->tenant && active->tenant->max_requests > 0 && it != live_of_tenant_.end() &&
+        it->second >= active->tenant->max_requests) {
+      return MakeError(ErrorCode::kPermissionDenied,
+                       "{} requests of '{}' are running or waiting, which is its limit; try again "
+                       "when one has ended",
+                       it->second, tenant);
+    }
     if (live_.empty()) last_progress_ = active->submitted;
     id = active->id = next_id_++;
     active->seed = active->sampling.seed ? *active->sampling.seed : seeds_();
-    live_.emplace(id, false);
+    live_.emplace(id, Live{.tenant = tenant});
+    ++live_of_tenant_[tenant];
     mail_.push_back(std::move(active));
   }
   wake_.notify_one();
@@ -130,9 +146,9 @@ void ThreadedEngine::Cancel(RequestId id) {
   wake_.notify_one();
 }
 
-void ThreadedEngine::RequestCancel(RequestId id, bool& requested) {
-  if (requested) return;
-  requested = true;
+void ThreadedEngine::RequestCancel(RequestId id, Live& live) {
+  if (live.cancel_requested) return;
+  live.cancel_requested = true;
   cancel_mail_.push_back(id);
 }
 
@@ -160,7 +176,7 @@ bool ThreadedEngine::Drain(std::chrono::milliseconds timeout) {
     draining_ = true;
     if (all_ended_.wait_for(lock, timeout, all_ended)) return true;
     left = live_.size();
-    for (auto& [id, requested] : live_) RequestCancel(id, requested);
+    for (auto& [id, live] : live_) RequestCancel(id, live);
   }
   wake_.notify_one();
   spdlog::warn("{} requests did not end within the drain timeout of {} ms and are cancelled", left,
@@ -216,7 +232,11 @@ void ThreadedEngine::Retire() {
   bool none_left = false;
   {
     const std::lock_guard lock(mutex_);
-    for (const RequestId id : ended_) live_.erase(id);
+    for (const RequestId id : ended_) {
+      const auto live = live_.extract(id);
+      const auto of_tenant = live_of_tenant_.find(live.mapped().tenant);
+      if (--of_tenant->second == 0) live_of_tenant_.erase(of_tenant);
+    }
     none_left = live_.empty();
   }
   ended_.clear();

@@ -51,6 +51,15 @@ Status CheckRequest(const GenerationRequest& request, int32_t vocab_size, int32_
                        request.prompt[i], vocab_size - 1);
     }
   }
+  if (request.priority < 0) {
+    return MakeError(ErrorCode::kInvalidArgument,
+                     "the priority is {}; a request's may be 0 or more, which is later",
+                     request.priority);
+  }
+  if (request.tenant != nullptr && !(request.tenant->weight > 0)) {
+    return MakeError(ErrorCode::kInvalidArgument, "tenant '{}' has weight {}; it must be above 0",
+                     request.tenant->name, request.tenant->weight);
+  }
   QUERN_TRY(CheckStops(request.stop));
   return ValidateSamplingParams(request.sampling);
 }

@@ -76,7 +76,8 @@ void StepLoop::Step() {
   const SteadyTime start = clock_.Now();
   const SchedulerOutput step = Schedule(state_, LimitsNow());
   const StepShape shape = ShapeOf(step);
-  preemptions_total_ += static_cast<uint64_t>(step.num_preempted);
+  preemptions_kv_full_total_ += static_cast<uint64_t>(step.num_preempted_kv_full);
+  preemptions_fairness_total_ += static_cast<uint64_t>(step.num_preempted_fairness);
   preempted_tokens_total_ += static_cast<uint64_t>(step.preempted_tokens);
   prefix_queries_total_ += static_cast<uint64_t>(step.prefix_queries);
   prefix_hits_total_ += static_cast<uint64_t>(step.prefix_hits);
@@ -183,8 +184,12 @@ void StepLoop::End(ActiveRequest& request, GenerationDelta delta) {
   assert(delta.finish.has_value());
   state_.Remove(&request.sequence);
   if (observer_ != nullptr) {
-    observer_->OnFinished(*delta.finish, clock_.Now() - request.submitted, request.prompt_tokens(),
-                          request.completion_tokens());
+    observer_->OnFinished({.reason = *delta.finish,
+                           .since_submit = clock_.Now() - request.submitted,
+                           .prompt_tokens = request.prompt_tokens(),
+                           .completion_tokens = request.completion_tokens(),
+                           .cached_tokens = request.sequence.hit_tokens,
+                           .tenant = request.tenant});
   }
   deliveries_.push_back({&request, std::move(delta)});
   auto node = requests_.extract(request.id);
@@ -222,7 +227,8 @@ EngineStats StepLoop::Stats() const {
           .kv_block_tokens = state_.block_tokens,
           .prompt_tokens_total = prompt_tokens_total_,
           .generated_tokens_total = generated_tokens_total_,
-          .preemptions_total = preemptions_total_,
+          .preemptions_kv_full_total = preemptions_kv_full_total_,
+          .preemptions_fairness_total = preemptions_fairness_total_,
           .preempted_tokens_total = preempted_tokens_total_,
           .step_times = step_times_.fit(),
           .step_time_error_ratio = step_times_.error_ratio(),

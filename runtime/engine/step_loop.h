@@ -83,7 +83,8 @@ class StepLoop {
 
   uint64_t prompt_tokens_total_ = 0;
   uint64_t generated_tokens_total_ = 0;
-  uint64_t preemptions_total_ = 0;
+  uint64_t preemptions_kv_full_total_ = 0;
+  uint64_t preemptions_fairness_total_ = 0;
   uint64_t preempted_tokens_total_ = 0;
   uint64_t prefix_queries_total_ = 0;
   uint64_t prefix_hits_total_ = 0;

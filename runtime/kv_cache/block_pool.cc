@@ -85,10 +85,16 @@ Status BlockPool::CheckIntegrity() const {
   if (idle != num_idle_) {
     return MakeError(ErrorCode::kInternal, "{} KV blocks are idle, not {}", idle, num_idle_);
   }
+  int32_t published = 0;
   for (BlockId block = 0; block < num_blocks(); ++block) {
+    published += Published(block) ? 1 : 0;
     if (!InUse(block) && !free[static_cast<size_t>(block)]) {
       return MakeError(ErrorCode::kInternal, "KV block {} has no owner and is not free", block);
     }
+  }
+  if (published != index_.size()) {
+    return MakeError(ErrorCode::kInternal, "{} KV blocks are published, of which {} are found",
+                     published, index_.size());
   }
   return index_.CheckIntegrity();
 }

@@ -172,9 +172,12 @@ struct RuntimeMetrics::Families {
       Counter("quern_admitted_requests_total", "Requests that were handed to the engine.");
   prometheus::Counter& admitted_prompt_tokens = Counter(
       "quern_admitted_prompt_tokens_total", "Prompt tokens of the requests handed to the engine.");
-  prometheus::Counter& preemptions =
-      Counter("quern_preemptions_total",
-              "Sequences that lost their place to earlier ones because the KV cache was full.");
+  prometheus::Family<prometheus::Counter>& preemptions = Counters(
+      "quern_preemptions_total",
+      "Sequences that lost their place in the batch: the KV cache was full, or a tenant had "
+      "less than its fair share.");
+  prometheus::Counter& preempted_kv_full = preemptions.Add({{"reason", "kv_full"}});
+  prometheus::Counter& preempted_fairness = preemptions.Add({{"reason", "fairness"}});
   prometheus::Counter& preempted_tokens =
       Counter("quern_preempted_tokens_total",
               "Tokens that preempted sequences had in the KV cache and that were computed again.");
@@ -218,10 +221,11 @@ struct RuntimeMetrics::Families {
     uint64_t seen = 0;
   };
   std::mutex render_mutex;  // of what `following` has seen
-  std::array<Following, 6> following{
+  std::array<Following, 7> following{
       {{prompt_tokens, &MetricsSnapshot::prompt_tokens_total},
        {generation_tokens, &MetricsSnapshot::generation_tokens_total},
-       {preemptions, &MetricsSnapshot::preemptions_total},
+       {preempted_kv_full, &MetricsSnapshot::preemptions_kv_full_total},
+       {preempted_fairness, &MetricsSnapshot::preemptions_fairness_total},
        {preempted_tokens, &MetricsSnapshot::preempted_tokens_total},
        {prefix_queries, &MetricsSnapshot::prefix_queries_total},
        {prefix_hits, &MetricsSnapshot::prefix_hits_total}}};

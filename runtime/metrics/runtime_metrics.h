@@ -18,7 +18,8 @@ struct MetricsSnapshot {
   double tokens_per_second = 0;
   uint64_t prompt_tokens_total = 0;
   uint64_t generation_tokens_total = 0;
-  uint64_t preemptions_total = 0;
+  uint64_t preemptions_kv_full_total = 0;
+  uint64_t preemptions_fairness_total = 0;
   uint64_t preempted_tokens_total = 0;
   // Seconds of a step for each: the step itself, a sequence that decodes, a prompt token, a token
   // looked back at.

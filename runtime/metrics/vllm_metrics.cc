@@ -61,12 +61,14 @@ VllmMetrics::VllmMetrics(prometheus::Registry& registry, const std::string& mode
   kv_usage_ = make.Gauge("vllm:kv_cache_usage_perc", "As quern_kv_cache_usage_ratio: 0 to 1.");
   gpu_cache_usage_ = make.Gauge("vllm:gpu_cache_usage_perc",
                                 "The older name of vllm:kv_cache_usage_perc: 0 to 1.");
+  prometheus::Counter* preemptions =
+      make.Counter("vllm:num_preemptions_total", "As quern_preemptions_total, for all reasons.");
   following_ = {{{make.Counter("vllm:prompt_tokens_total", "As quern_prompt_tokens_total."),
                   &MetricsSnapshot::prompt_tokens_total},
                  {make.Counter("vllm:generation_tokens_total", "As quern_generation_tokens_total."),
                   &MetricsSnapshot::generation_tokens_total},
-                 {make.Counter("vllm:num_preemptions_total", "As quern_preemptions_total."),
-                  &MetricsSnapshot::preemptions_total},
+                 {preemptions, &MetricsSnapshot::preemptions_kv_full_total},
+                 {preemptions, &MetricsSnapshot::preemptions_fairness_total},
                  {make.Counter("vllm:prefix_cache_queries_total",
                                "As quern_prefix_cache_queries_total: in tokens."),
                   &MetricsSnapshot::prefix_queries_total},

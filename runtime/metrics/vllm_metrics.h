@@ -44,7 +44,7 @@ class VllmMetrics {
   prometheus::Gauge* waiting_;
   prometheus::Gauge* kv_usage_;
   prometheus::Gauge* gpu_cache_usage_;  // the name that kv_cache_usage_perc had before
-  std::array<Following, 5> following_;
+  std::array<Following, 6> following_;
   std::array<prometheus::Counter*, 4> finished_;
   prometheus::Histogram* prompt_tokens_;
   prometheus::Histogram* generation_tokens_;

@@ -3,9 +3,16 @@
 #include <algorithm>
 #include <cassert>
 #include <cstddef>
+#include <utility>
+
+#include "runtime/scheduler/victims.h"
 
 namespace quern {
 namespace {
+
+// What a tenant is charged, as in the VTC paper: a token generated costs twice one that is read.
+constexpr int64_t kPrefillCost = 1;
+constexpr int64_t kDecodeCost = 2;
 
 // The pass over the queues that fills one SchedulerOutput.
 class Planner {
@@ -17,54 +24,108 @@ class Planner {
   SchedulerOutput Run() {
     ScheduleDecodes();
     SchedulePrefills();
-    // A step that had to take blocks away has none to give to newcomers.
-    if (output_.num_preempted == 0) Admit();
     assert(state_.empty() || output_.num_tokens > 0);
     return std::move(output_);
   }
 
  private:
   void ScheduleDecodes() {
-    // Preemption shortens `running` from its end, never before the sequence at hand.
-    for (size_t i = 0; i < state_.running.size(); ++i) {
+    // Preemption takes from `running` the sequence at hand or later ones.
+    for (size_t i = 0; i < state_.running.size();) {
       Sequence* sequence = state_.running[i];
-      if (!sequence->decoding()) continue;
-      while (!Fits(*sequence, 1)) {
-        Preempt();
-        if (i >= state_.running.size()) return;  // it was itself the latest
+      if (sequence->decoding()) {
+        while (!sequence->waits && !Fits(*sequence, 1)) {
+          Sequence* victim = VictimFor(i);
+          Preempt(victim == nullptr ? sequence : victim);
+          ++output_.num_preempted_kv_full;
+        }
+        if (sequence->waits) continue;  // the next one is at its place now
+        Append(sequence, 1, 0);
+        ++output_.num_decodes;
       }
-      Append(sequence, 1);
-      ++output_.num_decodes;
+      ++i;
     }
   }
 
+  // Prefill chunks and newcomers, by FairQueue's order.
   void SchedulePrefills() {
-    for (size_t i = 0; i < state_.running.size() && budget() > 0; ++i) {
-      Sequence* sequence = state_.running[i];
-      if (sequence->decoding()) continue;
-      while (!Fits(*sequence, 1) && i + 1 < state_.running.size()) Preempt();
-      const int32_t chunk = std::min(budget(), TokensWithRoom(*sequence));
-      if (chunk > 0) Append(sequence, chunk);
+    for (Sequence* sequence : state_.running) {
+      if (!sequence->decoding()) prefills_.push_back(sequence);
+    }
+    bool admits = true;
+    while (budget() > 0) {
+      const auto first = std::min_element(
+          prefills_.begin(), prefills_.end(),
+          [](const Sequence* a, const Sequence* b) { return FairQueue::Before(*a, *b); });
+      Sequence* newcomer = admits ? state_.waiting.Next() : nullptr;
+      if (newcomer != nullptr &&
+          (first == prefills_.end() || FairQueue::Before(*newcomer, **first))) {
+        // None overtakes one that does not fit yet.
+        admits = Admit(newcomer);
+      } else if (first != prefills_.end()) {
+        Sequence* sequence = *first;
+        prefills_.erase(first);
+        Prefill(sequence);
+      } else {
+        return;
+      }
     }
   }
 
-  void Admit() {
-    int32_t reserved = Reserved();
-    while (!state_.waiting.empty() && budget() > 0 &&
-           static_cast<int32_t>(state_.running.size()) < limits_.max_sequences) {
-      Sequence* sequence = state_.waiting.front();
-      // The whole of its prompt must fit beside what the running ones will still take, else two
-      // half-filled prompts would take turns at evicting each other.
-      const int32_t wanted = BlocksFor(sequence->total_tokens, state_.block_tokens);
-      const int32_t owned = FindCached(*sequence);
-      if (!state_.running.empty() && wanted - owned + 1 > state_.pool.num_free() - reserved) return;
-      state_.waiting.pop_front();
-      state_.running.push_back(sequence);
-      TakeCached(sequence);
-      const int32_t chunk = std::min(budget(), TokensWithRoom(*sequence));
-      Append(sequence, chunk);
-      reserved += wanted - sequence->blocks.size() + 1;
+  void Prefill(Sequence* sequence) {
+    while (!Fits(*sequence, 1)) {
+      const auto at = std::find(state_.running.begin(), state_.running.end(), sequence);
+      Sequence* victim = VictimFor(static_cast<size_t>(at - state_.running.begin()));
+      if (victim == nullptr || victim == sequence) break;
+      Preempt(victim);
+      ++output_.num_preempted_kv_full;
     }
+    const int32_t chunk = std::min(budget(), TokensWithRoom(*sequence));
+    if (chunk > 0) Append(sequence, chunk, chunk * kPrefillCost);
+  }
+
+  bool Admit(Sequence* sequence) {
+    // The whole of its prompt must fit beside what the running ones will still take, else two
+    // half-filled prompts would take turns at evicting each other.
+    const int32_t wanted = BlocksFor(sequence->total_tokens, state_.block_tokens);
+    const int32_t needed = wanted - FindCached(*sequence) + 1;
+    const bool fits = state_.running.empty() ||
+                      (static_cast<int32_t>(state_.running.size()) < limits_.max_sequences &&
+                       needed <= state_.pool.num_free() - Reserved(1));
+    // A step that had to take blocks away has none to give, but to whom they are due.
+    if ((!fits || output_.num_preempted() > 0) && !MakeRoom(*sequence, wanted, needed)) {
+      return false;
+    }
+    state_.waiting.Start(sequence);
+    state_.running.push_back(sequence);
+    TakeCached(sequence);
+    const int32_t chunk = std::min(budget(), TokensWithRoom(*sequence));
+    Append(sequence, chunk, chunk * kPrefillCost);
+    return true;
+  }
+
+  // Preempts for a newcomer whose tenant has less than its fair share.
+  bool MakeRoom(const Sequence& newcomer, int32_t wanted, int32_t needed) {
+    if (newcomer.admitted) return false;
+    const double weight = state_.waiting.ActiveWeight();
+    if (weight <= newcomer.account->weight) return false;  // it is the only one
+    Holdings holdings(state_.running, limits_.max_sequences, state_.pool.num_blocks());
+    // The sequences that run need not be left room to grow into: when they have none, it is the
+    // over-served ones among them that give way.
+    const Holdings::Need need{
+        .places = static_cast<int32_t>(state_.running.size()) + 1 - limits_.max_sequences,
+        .blocks = needed - (state_.pool.num_free() - Reserved(0))};
+    const auto yields = [this](const Sequence& sequence) {
+      const auto own =
+          std::count_if(sequence.blocks.blocks().begin(), sequence.blocks.blocks().end(),
+                        [this](BlockId block) { return state_.pool.Owners(block) == 1; });
+      return static_cast<int32_t>(own) + ReservedFor(sequence, 0);
+    };
+    std::vector<Sequence*> victims;
+    if (!holdings.MakeRoom(newcomer, wanted, weight, need, yields, victims)) return false;
+    for (Sequence* victim : victims) Preempt(victim);
+    output_.num_preempted_fairness += static_cast<int32_t>(victims.size());
+    return true;
   }
 
   // Finds the sequence's cached prefix, into `prefix_`. Returns how many of its blocks have owners:
@@ -82,22 +143,24 @@ class Planner {
     sequence->blocks.TakePrefix(prefix_, state_.pool);
     sequence->cached_tokens = sequence->blocks.size() * state_.block_tokens;
     output_.preempted_tokens += std::max(0, sequence->lost_tokens - sequence->cached_tokens);
-    if (sequence->admitted || sequence->tokens == nullptr) return;
-    sequence->admitted = true;
+    const bool first_time = !std::exchange(sequence->admitted, true);
+    if (!first_time || sequence->tokens == nullptr) return;
     sequence->hit_tokens = std::min(sequence->cached_tokens, sequence->prompt_tokens);
     output_.prefix_queries += sequence->prompt_tokens;
     output_.prefix_hits += sequence->hit_tokens;
   }
 
-  // Free blocks that are spoken for: the rest of every running prompt, and one more for each
-  // sequence to grow into.
-  int32_t Reserved() const {
+  // Free blocks that are spoken for: the rest of every running prompt, and `growth` more for each
+  // sequence.
+  int32_t Reserved(int32_t growth) const {
     int32_t reserved = 0;
-    for (const Sequence* sequence : state_.running) {
-      const int32_t wanted = BlocksFor(sequence->total_tokens, state_.block_tokens) + 1;
-      reserved += std::max(0, wanted - sequence->blocks.size());
-    }
+    for (const Sequence* sequence : state_.running) reserved += ReservedFor(*sequence, growth);
     return reserved;
+  }
+
+  int32_t ReservedFor(const Sequence& sequence, int32_t growth) const {
+    const int32_t wanted = BlocksFor(sequence.total_tokens, state_.block_tokens) + growth;
+    return std::max(0, wanted - sequence.blocks.size());
   }
 
   bool Fits(const Sequence& sequence, int32_t tokens) const {
@@ -113,31 +176,42 @@ class Planner {
     return static_cast<int32_t>(std::min<int64_t>(sequence.pending_tokens(), room));
   }
 
-  void Append(Sequence* sequence, int32_t tokens) {
+  // `cost`: of reading these tokens.
+  void Append(Sequence* sequence, int32_t tokens, int64_t cost) {
     assert(sequence->cached_tokens / state_.block_tokens >= sequence->blocks.num_published() &&
            "a shared block would be written");
     const bool grown = sequence->blocks.Grow(
         BlocksFor(sequence->cached_tokens + tokens, state_.block_tokens), state_.pool);
     assert(grown && tokens > 0);
     static_cast<void>(grown);
-    output_.sequences.push_back({sequence, tokens, tokens == sequence->pending_tokens()});
+    const bool samples = tokens == sequence->pending_tokens();
+    output_.sequences.push_back({sequence, tokens, samples});
     output_.num_tokens += tokens;
+    if (samples) cost += kDecodeCost;
+    costs_.push_back(cost);
+    FairQueue::Charge(*sequence, cost);
   }
 
-  void Preempt() {
-    // The latest arrival may have been given its decode in this step already; a prefill chunk it
-    // cannot have been given, as those go by arrival and the one in need came earlier.
-    const auto given =
-        std::find_if(output_.sequences.begin(), output_.sequences.end(),
-                     [&](const auto& it) { return it.sequence == state_.running.back(); });
+  // The sequence in need is number `first` of the running ones.
+  Sequence* VictimFor(size_t first) const {
+    const Holdings holdings(state_.running, limits_.max_sequences, state_.pool.num_blocks());
+    return holdings.VictimFrom(std::max<size_t>(first, 1));
+  }
+
+  // The caller counts it.
+  void Preempt(Sequence* victim) {
+    const auto given = std::find_if(output_.sequences.begin(), output_.sequences.end(),
+                                    [&](const auto& it) { return it.sequence == victim; });
     if (given != output_.sequences.end()) {
-      assert(given - output_.sequences.begin() < output_.num_decodes);
+      const auto at = given - output_.sequences.begin();
+      if (at < output_.num_decodes) --output_.num_decodes;
       output_.num_tokens -= given->num_tokens;
-      --output_.num_decodes;
+      FairQueue::Charge(*victim, -costs_[static_cast<size_t>(at)]);
       output_.sequences.erase(given);
+      costs_.erase(costs_.begin() + at);
     }
-    state_.PreemptLatest();
-    ++output_.num_preempted;
+    std::erase(prefills_, victim);
+    state_.Preempt(victim);
   }
 
   // Prompt tokens that the step has room for.
@@ -151,7 +225,9 @@ class Planner {
   SchedulerState& state_;
   const SchedulerLimits& limits_;
   SchedulerOutput output_;
-  std::vector<BlockId> prefix_;  // what FindCached found
+  std::vector<int64_t> costs_;       // of output_.sequences, as charged
+  std::vector<Sequence*> prefills_;  // run, are not decoding, and have had nothing in this step
+  std::vector<BlockId> prefix_;      // what FindCached found
 };
 
 }  // namespace

@@ -27,10 +27,14 @@ struct ScheduledSequence {
 
 struct SchedulerOutput {
   std::vector<ScheduledSequence>
-      sequences;                 // decodes first, then prefill chunks; each in order of arrival
-  int32_t num_decodes = 0;       // of `sequences`
-  int32_t num_tokens = 0;        // over all
-  int32_t num_preempted = 0;     // sequences sent back to the waiting queue
+      sequences;            // decodes first, then prefill chunks; each as it was served
+  int32_t num_decodes = 0;  // of `sequences`
+  int32_t num_tokens = 0;   // over all
+  // Sequences sent back to their queues: because the KV cache was full, and so that a tenant with
+  // less than its fair share gets a place.
+  int32_t num_preempted_kv_full = 0;
+  int32_t num_preempted_fairness = 0;
+  int32_t num_preempted() const { return num_preempted_kv_full + num_preempted_fairness; }
   int64_t preempted_tokens = 0;  // of sequences admitted again: tokens that were cached for them,
                                  // are no more, and must be computed again
   int64_t prefix_queries = 0;    // prompt tokens of sequences admitted for the first time that were
@@ -42,18 +46,29 @@ struct SchedulerOutput {
 // moves only `state`, and the same state gives the same step.
 //
 // Continuous batching (Orca, Yu et al. 2022) with chunked prefill (Sarathi-Serve, Agrawal et al.
-// 2024): every decoding sequence runs its one token; what is left of the token budget, or as much
-// as the decodes can bear beside them, goes to prefill chunks, first come first served, and to
-// sequences admitted from the waiting queue. When a sequence finds no block free, the latest
-// arrival loses its blocks and is recomputed later (itself, if it is the latest and decodes; a
-// prefilling one waits instead, as nothing later than it can be in its way).
+// 2024): every decoding sequence runs its one token; what is left of the token budget, or as much as
+// the decodes can bear beside them, goes to prefill chunks and to sequences admitted from the queues, of the tenant with the lowest virtual
+// counter first (FairQueue), each tenant's own first come first served. A token that is prefilled
+// counts 1, one that is generated 2; what the prefix cache gave costs nothing.
+//
+// When a sequence finds no block free, one that was admitted later loses its blocks and is
+// recomputed later: the latest of the tenant with the largest share (Holdings). If that is the
+// sequence in need, it gives way when it decodes, and waits when it prefills. The one that was
+// admitted first never gives way.
+//
+// A sequence that has never run, of a tenant that has no more than its fair share, does not wait
+// until an over-served tenant leaves it a place or blocks: it takes them (Holdings::MakeRoom). Each
+// sequence does so once at most, and who was preempted never again, so no two take turns at
+// evicting each other.
+//
+// With one tenant and one class all this is: first come, first served; the latest gives way.
 //
 // A sequence is admitted with the longest cached prefix of its tokens in its block table, in whole
 // blocks and short of its last token, which must run to give logits. Blocks so shared are full and
 // never written again.
 //
 // Never empty-handed: with a sequence in either queue the output holds at least one token, because
-// the earliest arrival can take every other's blocks and fits alone (SchedulerState::FitsAlone).
+// the one admitted first can take every other's blocks and fits alone (SchedulerState::FitsAlone).
 SchedulerOutput Schedule(SchedulerState& state, const SchedulerLimits& limits);
 
 }  // namespace quern

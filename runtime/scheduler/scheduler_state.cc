@@ -2,6 +2,8 @@
 
 #include <algorithm>
 #include <cassert>
+#include <map>
+#include <utility>
 
 #include "runtime/scheduler/scheduler.h"
 
@@ -34,28 +36,25 @@ Status CheckSequence(const Sequence& sequence, int32_t block_tokens, bool waitin
 void SchedulerState::Add(Sequence* sequence) {
   assert(sequence->prompt_tokens >= 1 && sequence->total_tokens >= sequence->prompt_tokens);
   assert(FitsAlone(sequence->total_tokens));
-  waiting.push_back(sequence);
+  waiting.Enter(sequence);
 }
 
 void SchedulerState::Remove(Sequence* sequence) {
+  if (sequence->account == nullptr) return;
   sequence->blocks.Clear(pool);
   sequence->cached_tokens = 0;
-  if (const auto it = std::find(running.begin(), running.end(), sequence); it != running.end()) {
-    running.erase(it);
-  } else if (const auto at = std::find(waiting.begin(), waiting.end(), sequence);
-             at != waiting.end()) {
-    waiting.erase(at);
-  }
+  if (!sequence->waits) running.erase(std::find(running.begin(), running.end(), sequence));
+  waiting.Leave(sequence);
 }
 
-void SchedulerState::PreemptLatest() {
-  assert(!running.empty());
-  Sequence* victim = running.back();
+void SchedulerState::Preempt(Sequence* victim) {
+  const auto it = std::find(running.begin(), running.end(), victim);
+  assert(it != running.end());
+  running.erase(it);
   victim->lost_tokens = victim->cached_tokens;
-  running.pop_back();
   victim->blocks.Clear(pool);
   victim->cached_tokens = 0;
-  waiting.push_front(victim);
+  waiting.Return(victim);
 }
 
 void SchedulerState::Commit(const SchedulerOutput& output) {
@@ -70,18 +69,37 @@ void SchedulerState::Commit(const SchedulerOutput& output) {
 
 Status SchedulerState::CheckIntegrity() const {
   std::vector<const BlockTable*> tables;
-  const Sequence* previous = nullptr;
+  std::map<std::pair<const TenantAccount*, int32_t>, const Sequence*> last;
+  std::map<const TenantAccount*, int32_t> counted;
   const auto check = [&](const Sequence* sequence, bool is_waiting) -> Status {
+    const Sequence*& previous = last[{sequence->account, sequence->priority}];
     if (previous != nullptr && previous->arrival >= sequence->arrival) {
       return MakeError(ErrorCode::kInternal, "sequence {} stands behind sequence {}",
                        sequence->arrival, previous->arrival);
+    }
+    if (sequence->account == nullptr || sequence->waits != is_waiting) {
+      return MakeError(ErrorCode::kInternal, "sequence {} is in the wrong place",
+                       sequence->arrival);
     }
     previous = sequence;
     tables.push_back(&sequence->blocks);
     return CheckSequence(*sequence, block_tokens, is_waiting);
   };
-  for (const Sequence* sequence : running) QUERN_TRY(check(sequence, false));
-  for (const Sequence* sequence : waiting) QUERN_TRY(check(sequence, true));
+  for (const Sequence* sequence : running) {
+    QUERN_TRY(check(sequence, false));
+    ++counted[sequence->account];
+  }
+  Status status;
+  waiting.ForEach([&](const Sequence* sequence) {
+    if (status.ok()) status = check(sequence, true);
+  });
+  QUERN_TRY(std::move(status));
+  for (const auto& [account, places] : counted) {
+    if (account->running == places) continue;
+    return MakeError(ErrorCode::kInternal, "a tenant has {} sequences running, not {}", places,
+                     account->running);
+  }
+  QUERN_TRY(waiting.CheckIntegrity());
   return CheckBlocks(pool, tables);
 }
 

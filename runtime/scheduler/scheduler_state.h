@@ -1,11 +1,11 @@
 #pragma once
 
 #include <cstdint>
-#include <deque>
 #include <vector>
 
 #include "runtime/base/result.h"
 #include "runtime/kv_cache/block_pool.h"
+#include "runtime/scheduler/fair_queue.h"
 #include "runtime/scheduler/sequence.h"
 
 namespace quern {
@@ -15,8 +15,9 @@ struct SchedulerOutput;
 // The queues and the blocks: everything that Schedule() decides from. Sequences belong to the
 // caller and must stay where they are until removed. Not thread-safe.
 //
-// Invariant: `running` and then `waiting`, read as one list, are in order of arrival; a waiting
-// sequence holds no blocks and has nothing cached.
+// Invariant: `running` is in order of admission; of one tenant and class, `running` and then
+// `waiting`, read as one list, are in order of arrival; a waiting sequence holds no blocks and has
+// nothing cached.
 struct SchedulerState {
   SchedulerState(int32_t num_blocks, int32_t block_tokens)
       : pool(num_blocks), block_tokens(block_tokens) {}
@@ -26,13 +27,14 @@ struct SchedulerState {
   bool FitsAlone(int32_t tokens) const {
     return BlocksFor(tokens, block_tokens) <= pool.num_blocks();
   }
-  // To the end of the waiting queue. Its arrival is later than that of every sequence added before.
+  // To the end of its tenant's queue. Its arrival is later than that of every sequence added
+  // before.
   void Add(Sequence* sequence);
   // Takes a finished or cancelled sequence out of whichever queue it is in, and frees its blocks.
   void Remove(Sequence* sequence);
-  // From the end of `running` to the front of `waiting`, its blocks freed: all its tokens will be
-  // computed again, but for those that are still in the prefix cache then.
-  void PreemptLatest();
+  // From `running` to its queue, its blocks freed: all its tokens will be computed again, but for
+  // those that are still in the prefix cache then. It is the latest of its tenant and class.
+  void Preempt(Sequence* victim);
   // Tells the state that a step has run: the K and V of its tokens are in the cache now, and blocks
   // that became full are there for who comes with the same tokens.
   void Commit(const SchedulerOutput& output);
@@ -45,7 +47,7 @@ struct SchedulerState {
   BlockPool pool;
   int32_t block_tokens;
   std::vector<Sequence*> running;
-  std::deque<Sequence*> waiting;
+  FairQueue waiting;
 };
 
 }  // namespace quern

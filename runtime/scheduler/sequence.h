@@ -8,6 +8,8 @@
 
 namespace quern {
 
+struct TenantAccount;
+
 // A request as the scheduler sees it: how many tokens it has and how many of them are in the KV
 // cache. The tokens themselves are the engine's.
 struct Sequence {
@@ -16,6 +18,13 @@ struct Sequence {
   int32_t total_tokens = 0;   // prompt and generated tokens that are known
   int32_t cached_tokens = 0;  // of those, how many have K and V in `blocks`
   BlockTable blocks;
+
+  std::string tenant;    // "": the nameless one
+  double weight = 1;     // of the tenant; more than 0
+  int32_t priority = 0;  // class: a lower one is served before a higher one
+  // The queue's, while the sequence is in the scheduler.
+  TenantAccount* account = nullptr;
+  bool waits = false;
 
   // Its total_tokens tokens, for the prefix cache; null: it takes no blocks of others and leaves
   // none. Belongs to the engine.

@@ -271,7 +271,8 @@ void Api::Metrics(http::Responder& responder) {
     now.tokens_per_second = stats.tokens_per_second;
     now.prompt_tokens_total = stats.prompt_tokens_total;
     now.generation_tokens_total = stats.generated_tokens_total;
-    now.preemptions_total = stats.preemptions_total;
+    now.preemptions_kv_full_total = stats.preemptions_kv_full_total;
+    now.preemptions_fairness_total = stats.preemptions_fairness_total;
     now.preempted_tokens_total = stats.preempted_tokens_total;
     const StepTimeCoefficients& times = stats.step_times;
     now.step_times = {times.base, times.per_decode_sequence, times.per_prefill_token,

@@ -19,9 +19,9 @@ class MetricsEngineObserver : public EngineObserver {
     metrics_.ObserveFirstToken(since_submit.count(), queued.count());
   }
   void OnInterToken(Seconds gap) override { metrics_.ObserveInterToken(gap.count()); }
-  void OnFinished(FinishReason reason, Seconds since_submit, int32_t prompt_tokens,
-                  int32_t completion_tokens) override {
-    metrics_.CountFinished(As(reason), since_submit.count(), prompt_tokens, completion_tokens);
+  void OnFinished(const FinishedStats& stats) override {
+    metrics_.CountFinished(As(stats.reason), stats.since_submit.count(), stats.prompt_tokens,
+                           stats.completion_tokens);
   }
 
   static FinishedAs As(FinishReason reason) {

@@ -67,7 +67,7 @@ class PrefillCounter : public EngineObserver {
   void OnStep(const StepStats& stats) override { prefill_tokens += stats.prefill_tokens; }
   void OnFirstToken(Seconds, Seconds) override {}
   void OnInterToken(Seconds) override {}
-  void OnFinished(FinishReason, Seconds, int32_t, int32_t) override {}
+  void OnFinished(const FinishedStats&) override {}
   int64_t prefill_tokens = 0;  // the engine's thread writes; read after it has ended
 };
 

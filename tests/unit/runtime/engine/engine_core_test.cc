@@ -112,6 +112,36 @@ class EngineCoreTest : public testing::Test {
   std::unique_ptr<EngineCore> engine_;
 };
 
+TEST_F(EngineCoreTest, ATenantsOwnLimitRefusesItAloneAndUntilOneOfItsRequestsEnds) {
+  model_->on_forward = [this](const ForwardBatch&) -> Status {
+    gate_.Pass();
+    return {};
+  };
+  Start();
+  const auto tenant = std::make_shared<const Tenant>(Tenant{.name = "acme", .max_requests = 2});
+  Inbox first, second, other, later;
+  const auto submit = [&](std::shared_ptr<const Tenant> who, Inbox& inbox) {
+    return engine_->Submit(
+        {.prompt = {5}, .max_tokens = 2, .ignore_eos = true, .tenant = std::move(who)},
+        inbox.Sink());
+  };
+  ASSERT_TRUE(submit(tenant, first).ok());
+  ASSERT_TRUE(submit(tenant, second).ok());
+  const auto refused = submit(tenant, later);
+  ASSERT_FALSE(refused.ok());
+  EXPECT_EQ(refused.error().code, ErrorCode::kPermissionDenied);
+  EXPECT_EQ(refused.error().message,
+            "2 requests of 'acme' are running or waiting, which is its limit; try again when one "
+            "has ended");
+  ASSERT_TRUE(submit(nullptr, other).ok());
+  gate_.Open();
+  EXPECT_EQ(first.AwaitEnd(), FinishReason::kLength);
+  EXPECT_EQ(second.AwaitEnd(), FinishReason::kLength);
+  EXPECT_EQ(other.AwaitEnd(), FinishReason::kLength);
+  ASSERT_TRUE(Eventually([&] { return submit(tenant, later).ok(); }));
+  EXPECT_EQ(later.AwaitEnd(), FinishReason::kLength);
+}
+
 TEST_F(EngineCoreTest, AnswersARequestAndIsEmptyAfterIt) {
   Start();
   Inbox inbox;

@@ -38,7 +38,8 @@ TEST(RuntimeMetrics, TotalsFollowTheSnapshotAndNeverGoDown) {
   MetricsSnapshot now;
   now.prompt_tokens_total = 7;
   now.generation_tokens_total = 5;
-  now.preemptions_total = 2;
+  now.preemptions_kv_full_total = 2;
+  now.preemptions_fairness_total = 4;
   now.preempted_tokens_total = 300;
   now.prefix_queries_total = 90;
   now.prefix_hits_total = 64;
@@ -48,7 +49,8 @@ TEST(RuntimeMetrics, TotalsFollowTheSnapshotAndNeverGoDown) {
   const std::string text = metrics.Render(now);
   EXPECT_TRUE(Has(text, R"(quern_generation_tokens_total{model="m"} 9)"));
   EXPECT_TRUE(Has(text, R"(quern_prompt_tokens_total{model="m"} 7)"));
-  EXPECT_TRUE(Has(text, R"(quern_preemptions_total{model="m"} 2)"));
+  EXPECT_TRUE(Has(text, R"(quern_preemptions_total{model="m",reason="kv_full"} 2)"));
+  EXPECT_TRUE(Has(text, R"(quern_preemptions_total{model="m",reason="fairness"} 4)"));
   EXPECT_TRUE(Has(text, R"(quern_preempted_tokens_total{model="m"} 300)"));
   EXPECT_TRUE(Has(text, R"(quern_prefix_cache_queries_total{model="m"} 90)"));
   EXPECT_TRUE(Has(text, R"(quern_prefix_cache_hits_total{model="m"} 64)"));
@@ -111,14 +113,15 @@ TEST(RuntimeMetrics, FiguresAreShownUnderVllmsNamesOnlyWhereThatIsWanted) {
   now.kv_tokens_capacity = 200;
   now.prompt_tokens_total = 7;
   now.generation_tokens_total = 5;
-  now.preemptions_total = 1;
+  now.preemptions_kv_full_total = 1;
+  now.preemptions_fairness_total = 2;
   metrics.Render(now);
   const std::string text = metrics.Render(now);
   const std::string labels = R"({engine="0",model_name="m"} )";
   for (const char* sample :
        {"num_requests_running=3", "num_requests_waiting=2", "kv_cache_usage_perc=0.25",
         "gpu_cache_usage_perc=0.25", "prompt_tokens_total=7", "generation_tokens_total=5",
-        "num_preemptions_total=1", "iteration_tokens_total_sum=36",
+        "num_preemptions_total=3", "iteration_tokens_total_sum=36",
         "time_to_first_token_seconds_sum=0.5", "request_queue_time_seconds_sum=0.1",
         "inter_token_latency_seconds_sum=0.03", "time_per_output_token_seconds_sum=0.03",
         "e2e_request_latency_seconds_sum=2", "request_prompt_tokens_sum=11",

@@ -24,6 +24,7 @@ struct Load {
   double cancel_rate;
   int32_t longest = 0;  // tokens of a sequence; 0: up to the whole cache
   bool shared = false;  // with tokens: many sequences begin alike, some under another salt
+  int32_t tenants = 1;
 };
 
 class History {
@@ -55,6 +56,7 @@ class History {
   int64_t preempted() const { return preempted_; }
   int64_t chunked() const { return chunked_; }
   int64_t hits() const { return hits_; }
+  int64_t fairness() const { return fairness_; }
 
  private:
   struct Request {
@@ -78,6 +80,12 @@ class History {
       request->max_total = total;
       request->sequence.arrival = next_arrival_++;
       request->sequence.prompt_tokens = request->sequence.total_tokens = Between(1, total - 1);
+      if (load_.tenants > 1) {
+        const int32_t tenant = Between(1, load_.tenants);
+        request->sequence.tenant = request->sequence.salt = std::to_string(tenant);
+        request->sequence.weight = tenant;
+        request->sequence.priority = Uniform() < 0.2 ? 1 : 0;
+      }
       if (load_.shared) {
         const int32_t alike = Between(0, request->sequence.total_tokens);
         const int32_t script = Between(0, 2);
@@ -85,7 +93,7 @@ class History {
           request->tokens.push_back(i < alike ? script : Between(0, 1));
         }
         request->sequence.tokens = &request->tokens;
-        request->sequence.salt = Between(0, 1) == 0 ? "" : "salt";
+        if (Between(0, 1) == 0) request->sequence.salt += "salt";
       }
       ASSERT_TRUE(state_.FitsAlone(total));
       state_.Add(&request->sequence);
@@ -128,7 +136,8 @@ class History {
         ++finished_;
       }
     }
-    preempted_ += output.num_preempted;
+    preempted_ += output.num_preempted();
+    fairness_ += output.num_preempted_fairness;
     if (!load_.shared) return;
     const Status intact = state_.CheckIntegrity();
     ASSERT_TRUE(intact.ok()) << intact.error().message;
@@ -179,20 +188,20 @@ class History {
     ASSERT_LE(tokens, load_.limits.max_batch_tokens) << "the token budget was exceeded";
     if (state_.empty()) return;
     ASSERT_GT(tokens, 0) << "work waits, yet nothing was scheduled";
-    ASSERT_TRUE(scheduled.contains(state_.running.front())) << "the earliest arrival stood still";
+    if (load_.tenants == 1) {
+      ASSERT_TRUE(scheduled.contains(state_.running.front())) << "the earliest arrival stood still";
+    }
     for (Sequence* sequence : decoding) {
-      const bool waits =
-          std::find(state_.waiting.begin(), state_.waiting.end(), sequence) != state_.waiting.end();
-      ASSERT_TRUE(scheduled.contains(sequence) || waits) << "a decode was skipped";
+      ASSERT_TRUE(scheduled.contains(sequence) || sequence->waits) << "a decode was skipped";
     }
   }
 
   // The earliest arrival moves in every step, so the sum of all tokens still to run bounds the
-  // steps.
+  // steps. Between tenants it need not; it is only known that none waits for ever.
   int64_t WorstCaseSteps() const {
     int64_t steps = 1;
     for (const auto& [arrival, request] : live_) steps += request->max_total + 1;
-    return steps;
+    return load_.tenants == 1 ? steps : 10 * steps;
   }
 
   const Load load_;
@@ -205,6 +214,7 @@ class History {
   int64_t preempted_ = 0;
   int64_t chunked_ = 0;
   int64_t hits_ = 0;
+  int64_t fairness_ = 0;
 };
 
 TEST(SchedulerProperties, HoldOverRandomHistoriesWithFewBlocks) {
@@ -249,6 +259,29 @@ TEST(SchedulerProperties, HoldWhenSequencesShareBlocksAndNoneReadsWhatIsNotItsOw
   EXPECT_GT(finished, 1000);
   EXPECT_GT(preempted, 100);
   EXPECT_GT(hits, 5000);
+}
+
+TEST(SchedulerProperties, HoldWithTenantsOfDifferentWeightsAndClasses) {
+  int64_t finished = 0, preempted = 0, fairness = 0;
+  for (uint32_t seed = 500; seed < 600; ++seed) {
+    SCOPED_TRACE(seed);
+    History history({.num_blocks = 24,
+                     .block_tokens = 3,
+                     .limits = {.max_sequences = 6, .max_batch_tokens = 9},
+                     .arrivals_per_step = 0.6,
+                     .cancel_rate = 0.05,
+                     .shared = seed % 2 == 0,
+                     .tenants = 3},
+                    seed);
+    history.Run(200);
+    if (HasFatalFailure()) return;
+    finished += history.finished();
+    preempted += history.preempted();
+    fairness += history.fairness();
+  }
+  EXPECT_GT(finished, 1000);
+  EXPECT_GT(fairness, 100);
+  EXPECT_GT(preempted, fairness) << "the KV cache was full, too";
 }
 
 TEST(SchedulerProperties, HoldWhenTheBudgetLeavesNoMoreThanOneTokenToPrefill) {

@@ -44,6 +44,12 @@ class SchedulerTest : public testing::Test {
     return output;
   }
 
+  std::vector<Sequence*> Waiting() const {
+    std::vector<Sequence*> waiting;
+    state_->waiting.ForEach([&](Sequence* sequence) { waiting.push_back(sequence); });
+    return waiting;
+  }
+
   std::unique_ptr<SchedulerState> state_;
   SchedulerLimits limits_;
   std::vector<std::unique_ptr<Sequence>> sequences_;
@@ -157,12 +163,11 @@ TEST_F(SchedulerTest, TheLatestArrivalGoesBackToTheFrontOfTheQueueWhenBlocksRunO
   ASSERT_EQ(state_->pool.num_free(), 0);
   Sequence* c = Add(1);
   const SchedulerOutput step = Step();
-  EXPECT_EQ(step.num_preempted, 1);
+  EXPECT_EQ(step.num_preempted(), 1);
   ASSERT_EQ(step.sequences.size(), 1u);
   EXPECT_EQ(step.sequences[0].sequence, a);
   ASSERT_EQ(state_->waiting.size(), 2u);
-  EXPECT_EQ(state_->waiting[0], b);
-  EXPECT_EQ(state_->waiting[1], c);
+  EXPECT_EQ(Waiting(), (std::vector<Sequence*>{b, c}));
   EXPECT_EQ(b->total_tokens, 9) << "what it generated is kept";
   EXPECT_EQ(b->cached_tokens, 0);
 }
@@ -189,7 +194,7 @@ TEST_F(SchedulerTest, ALoneSequenceMayUseEveryBlock) {
   while (a->total_tokens < 13) {
     const SchedulerOutput step = Step();
     ASSERT_EQ(step.sequences.size(), 1u);
-    ASSERT_EQ(step.num_preempted, 0);
+    ASSERT_EQ(step.num_preempted(), 0);
   }
   EXPECT_EQ(a->cached_tokens, 12);
 }
@@ -218,7 +223,7 @@ TEST_F(SchedulerTest, AnEarlierPromptTakesBlocksFromALaterDecodeRatherThanStandS
   // A state that admission would not make, but that must not lock up either: a later sequence holds
   // all the rest.
   Sequence* b = Add(1);
-  state_->waiting.pop_back();
+  state_->waiting.Start(b);
   state_->running.push_back(b);
   ASSERT_TRUE(b->blocks.Grow(3, state_->pool));
   b->total_tokens = 11;
@@ -227,8 +232,8 @@ TEST_F(SchedulerTest, AnEarlierPromptTakesBlocksFromALaterDecodeRatherThanStandS
   ASSERT_EQ(step.sequences.size(), 1u);
   EXPECT_EQ(step.sequences[0].sequence, a);
   EXPECT_EQ(step.num_decodes, 0);
-  EXPECT_EQ(step.num_preempted, 1);
-  EXPECT_EQ(state_->waiting.front(), b);
+  EXPECT_EQ(step.num_preempted(), 1);
+  EXPECT_EQ(state_->waiting.Next(), b);
 }
 
 TEST_F(SchedulerTest, RemovingAWaitingSequenceLeavesTheOthersInOrder) {
@@ -237,16 +242,16 @@ TEST_F(SchedulerTest, RemovingAWaitingSequenceLeavesTheOthersInOrder) {
   Step();
   state_->Remove(sequences_[1].get());
   ASSERT_EQ(state_->waiting.size(), 1u);
-  EXPECT_EQ(state_->waiting.front(), sequences_[2].get());
+  EXPECT_EQ(state_->waiting.Next(), sequences_[2].get());
 }
 
 TEST_F(SchedulerTest, IntegrityCheckFindsASequenceOutOfOrder) {
   Open(32, {.max_sequences = 2, .max_batch_tokens = 64});
   Add(3);
   Add(3);
-  std::swap(state_->waiting[0], state_->waiting[1]);
+  std::swap(sequences_[0]->arrival, sequences_[1]->arrival);
   EXPECT_FALSE(state_->CheckIntegrity().ok());
-  std::swap(state_->waiting[0], state_->waiting[1]);
+  std::swap(sequences_[0]->arrival, sequences_[1]->arrival);
   EXPECT_TRUE(state_->CheckIntegrity().ok());
 }
 
