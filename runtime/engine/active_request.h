@@ -11,7 +11,9 @@
 #include <vector>
 
 #include "runtime/engine/engine.h"
+#include "runtime/engine/logprob_queue.h"
 #include "runtime/engine/text_stream.h"
+#include "runtime/sampling/logit_adjuster.h"
 #include "runtime/scheduler/sequence.h"
 
 namespace quern {
@@ -19,13 +21,15 @@ namespace quern {
 // A request from Submit to its last delta. Belongs to the step loop.
 struct ActiveRequest {
   ActiveRequest(GenerationRequest wanted, DeltaSink sink_, const Tokenizer& tokenizer)
-      : sampling(wanted.sampling),
+      : sampling(std::move(wanted.sampling)),
         max_tokens(wanted.max_tokens),
+        min_tokens(wanted.min_tokens),
         ignore_eos(wanted.ignore_eos),
+        top_logprobs(wanted.top_logprobs),
         tenant(std::move(wanted.tenant)),
         sink(std::move(sink_)),
         tokens(std::move(wanted.prompt)),
-        text(tokenizer, wanted.stop) {
+        text(tokenizer, wanted.stop, wanted.min_tokens) {
     const std::string& name = tenant ? tenant->name : sequence.tenant;
     // The length keeps a tenant from writing another one's name into its salt.
     sequence.salt = fmt::format("{}:{}{}", name.size(), name, wanted.cache_salt);
@@ -37,6 +41,7 @@ struct ActiveRequest {
       sequence.priority = static_cast<int32_t>(std::min<int64_t>(sum, INT32_MAX));
     }
     sequence.prompt_tokens = sequence.total_tokens = static_cast<int32_t>(tokens.size());
+    if (LogitAdjuster::Needed(sampling)) adjuster.emplace(sampling, tokens);
   }
 
   int32_t prompt_tokens() const { return sequence.prompt_tokens; }
@@ -45,7 +50,9 @@ struct ActiveRequest {
   RequestId id = 0;  // also its sequence's arrival
   SamplingParams sampling;
   int32_t max_tokens;
+  int32_t min_tokens;
   bool ignore_eos;
+  std::optional<int32_t> top_logprobs;
   uint64_t seed = 0;                     // the one asked for, or a random one
   std::shared_ptr<const Tenant> tenant;  // null: the nameless one
   DeltaSink sink;
@@ -53,6 +60,8 @@ struct ActiveRequest {
   std::vector<TokenId> tokens;  // prompt and generated; sequence.total_tokens of them
   Sequence sequence;
   TextStream text;
+  std::optional<LogitAdjuster> adjuster;  // where the request asks for what it does
+  LogprobQueue logprobs;                  // stays empty unless top_logprobs
   int32_t prefilled_tokens =
       0;  // of the prompt, the most that were ever cached: recomputing counts once
 

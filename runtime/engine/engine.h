@@ -11,6 +11,7 @@
 #include "runtime/base/clock.h"
 #include "runtime/base/result.h"
 #include "runtime/model/model.h"
+#include "runtime/sampling/logprobs.h"
 #include "runtime/sampling/sampling_params.h"
 #include "runtime/scheduler/step_time.h"
 #include "runtime/tokenizer/tokenizer.h"
@@ -41,12 +42,31 @@ struct GenerationRequest {
   // Only requests of one tenant with the same one share cached prefixes: who does not know it
   // cannot tell from the time to the first token what others have asked (vLLM's cache_salt).
   std::string cache_salt;
+  // Until so many tokens are generated none that ends the generation is sampled (unless ignore_eos:
+  // then they are tokens like others) and no stop string is looked for. 0 to max_tokens.
+  int32_t min_tokens = 0;
+  // Log-probabilities with every token, and of how many of the likeliest beside it: 0 to
+  // kMaxTopLogprobs. Absent: none at all.
+  std::optional<int32_t> top_logprobs;
+};
+
+inline constexpr int32_t kMaxTopLogprobs = 20;  // as OpenAI
+
+// Of one generated token, and of the likeliest at its place: of the model's own distribution,
+// before temperature, penalties, biases and cuts.
+struct GeneratedLogprobs {
+  TokenLogprob token;
+  std::vector<TokenLogprob> top;  // the likeliest first
+  int32_t text_offset = 0;        // characters (code points) of text before this token's
 };
 
 // What a request produced since the last delta.
 struct GenerationDelta {
   std::string text;  // valid UTF-8; text that could be the start of a stop string is held back
-  std::vector<TokenId> tokens;         // may be non-empty while text is empty
+  std::vector<TokenId> tokens;  // may be non-empty while text is empty
+  // Of tokens whose text is given out, in order, with their text or after it: not of the token that
+  // ends a generation, nor of those that a stop string cuts off altogether.
+  std::vector<GeneratedLogprobs> logprobs;
   std::optional<FinishReason> finish;  // set on the last delta, exactly once
   std::string error;                   // with kError
   int32_t prompt_tokens = 0;           // totals so far

@@ -36,6 +36,16 @@ Status CheckRequest(const GenerationRequest& request, int32_t vocab_size, int32_
     return MakeError(ErrorCode::kInvalidArgument, "max_tokens is {}; it must be at least 1",
                      request.max_tokens);
   }
+  if (request.min_tokens < 0 || request.min_tokens > request.max_tokens) {
+    return MakeError(ErrorCode::kInvalidArgument,
+                     "min_tokens is {}; it must be between 0 and max_tokens, which is {}",
+                     request.min_tokens, request.max_tokens);
+  }
+  if (request.top_logprobs &&
+      (*request.top_logprobs < 0 || *request.top_logprobs > kMaxTopLogprobs)) {
+    return MakeError(ErrorCode::kInvalidArgument, "top_logprobs is {}; it must be between 0 and {}",
+                     *request.top_logprobs, kMaxTopLogprobs);
+  }
   const auto prompt = static_cast<int64_t>(request.prompt.size());
   const int64_t total = prompt + request.max_tokens;
   if (total > context_tokens) {
@@ -59,6 +69,13 @@ Status CheckRequest(const GenerationRequest& request, int32_t vocab_size, int32_
   if (request.tenant != nullptr && !(request.tenant->weight > 0)) {
     return MakeError(ErrorCode::kInvalidArgument, "tenant '{}' has weight {}; it must be above 0",
                      request.tenant->name, request.tenant->weight);
+  }
+  for (const TokenBias& entry : request.sampling.logit_bias) {
+    if (entry.token < 0 || entry.token >= vocab_size) {
+      return MakeError(ErrorCode::kInvalidArgument,
+                       "logit_bias names token {}; the vocabulary has ids 0 to {}", entry.token,
+                       vocab_size - 1);
+    }
   }
   QUERN_TRY(CheckStops(request.stop));
   return ValidateSamplingParams(request.sampling);

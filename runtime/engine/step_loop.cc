@@ -36,6 +36,7 @@ StepLoop::StepLoop(Model& model, const Tokenizer& tokenizer, const EngineOptions
       clock_(clock),
       state_(layout.num_blocks, layout.block_tokens),
       batch_builder_(options.max_batch_tokens, options.max_sequences),
+      picker_(tokenizer),
       logits_(static_cast<size_t>(options.max_sequences) *
               static_cast<size_t>(model.info().vocab_size)) {}
 
@@ -123,19 +124,19 @@ void StepLoop::SampleStep(const SchedulerOutput& step) {
     ActiveRequest& request = *step_requests_[i];
     CountPrefill(request);
     if (!step.sequences[i].samples) continue;
-    const auto logits = std::span<const float>(logits_).subspan(row++ * vocab, vocab);
-    const Result<int32_t> token =
-        sampler_.Sample(logits, request.sampling, request.seed, request.tokens.size());
-    if (token.ok()) {
-      Accept(request, *token, clock_.Now());
+    Result<PickedToken> picked =
+        picker_.Pick(request, std::span(logits_).subspan(row++ * vocab, vocab));
+    if (picked.ok()) {
+      Accept(request, std::move(picked).value(), clock_.Now());
     } else {
-      spdlog::error("request {} ends: {}", request.id, token.error().message);
-      Fail(request, token.error());
+      spdlog::error("request {} ends: {}", request.id, picked.error().message);
+      Fail(request, picked.error());
     }
   }
 }
 
-void StepLoop::Accept(ActiveRequest& request, TokenId token, SteadyTime now) {
+void StepLoop::Accept(ActiveRequest& request, PickedToken picked, SteadyTime now) {
+  const TokenId token = picked.token;
   request.tokens.push_back(token);
   ++request.sequence.total_tokens;
   ++generated_tokens_total_;
@@ -147,6 +148,11 @@ void StepLoop::Accept(ActiveRequest& request, TokenId token, SteadyTime now) {
     delta.text = request.text.Finish();
     delta.finish = FinishReason::kStop;
   } else {
+    if (request.top_logprobs) {
+      request.logprobs.Push({.token = {token, picked.logprob},
+                             .top = std::move(picked.top),
+                             .text_offset = request.text.decoded_chars()});
+    }
     delta.text = request.text.Push(token);
     if (request.text.stopped()) {
       delta.finish = FinishReason::kStop;
@@ -154,6 +160,11 @@ void StepLoop::Accept(ActiveRequest& request, TokenId token, SteadyTime now) {
       delta.text += request.text.Finish();
       delta.finish = FinishReason::kLength;
     }
+  }
+  if (request.top_logprobs) {
+    delta.logprobs = delta.finish && !request.text.stopped()
+                         ? request.logprobs.TakeAll()
+                         : request.logprobs.Take(request.text.given_chars());
   }
   if (delta.finish) {
     End(request, std::move(delta));

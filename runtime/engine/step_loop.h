@@ -10,7 +10,7 @@
 #include "runtime/engine/active_request.h"
 #include "runtime/engine/batch_builder.h"
 #include "runtime/engine/engine.h"
-#include "runtime/sampling/sampler.h"
+#include "runtime/engine/token_picker.h"
 #include "runtime/scheduler/scheduler.h"
 #include "runtime/scheduler/step_time.h"
 
@@ -52,7 +52,7 @@ class StepLoop {
   SchedulerLimits LimitsNow() const;
   Status RunForward(const SchedulerOutput& step);
   void SampleStep(const SchedulerOutput& step);
-  void Accept(ActiveRequest& request, TokenId token, SteadyTime now);
+  void Accept(ActiveRequest& request, PickedToken picked, SteadyTime now);
   void ObserveToken(ActiveRequest& request, SteadyTime now);
   void CountPrefill(ActiveRequest& request);
   // Frees its blocks and queues its last delta.
@@ -73,7 +73,7 @@ class StepLoop {
   SchedulerState state_;
   StepTimeModel step_times_;
   BatchBuilder batch_builder_;
-  Sampler sampler_;
+  TokenPicker picker_;
   std::vector<float> logits_;  // [max_sequences, vocab_size]
 
   std::unordered_map<RequestId, std::unique_ptr<ActiveRequest>> requests_;

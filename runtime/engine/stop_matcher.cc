@@ -19,7 +19,7 @@ StopMatcher::StopMatcher(const std::vector<std::string>& stops) {
   }
 }
 
-std::string StopMatcher::Push(std::string_view text) {
+std::string StopMatcher::Push(std::string_view text, bool may_stop) {
   assert(!found_);
   if (patterns_.empty()) return std::string(text);
   size_t partial = 0;
@@ -32,10 +32,13 @@ std::string StopMatcher::Push(std::string_view text) {
         pattern.matched = pattern.border[pattern.matched - 1];
       }
       if (pattern.text[pattern.matched] == byte) ++pattern.matched;
-      if (pattern.matched == pattern.text.size()) complete = std::max(complete, pattern.matched);
+      if (pattern.matched == pattern.text.size()) {
+        complete = std::max(complete, pattern.matched);
+        pattern.matched = pattern.border.back();  // should it not count
+      }
       partial = std::max(partial, pattern.matched);
     }
-    if (complete > 0) {
+    if (complete > 0 && may_stop) {
       found_ = true;
       held_.resize(held_.size() - complete);
       return std::exchange(held_, {});

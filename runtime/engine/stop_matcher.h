@@ -18,8 +18,9 @@ class StopMatcher {
 
   // Appends `text` and returns what can be given out: everything before a stop string that is now
   // complete, else everything but the longest end that is the beginning of a stop string. Not after
-  // found().
-  std::string Push(std::string_view text);
+  // found(). Unless `may_stop`, a stop string that is completed by this text is text like any other
+  // (one that is only begun by it is not).
+  std::string Push(std::string_view text, bool may_stop = true);
   // The text is over: what was held back.
   std::string Flush();
 

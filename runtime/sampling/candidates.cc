@@ -10,6 +10,8 @@ namespace {
 constexpr size_t kBuckets = 4096;
 constexpr size_t kFewEnough = 4096;  // candidates; with fewer, buckets save nothing
 
+constexpr auto kByLogit = [](float logit) { return logit; };
+
 }  // namespace
 
 void Candidates::Clear() {
@@ -43,13 +45,27 @@ void Candidates::KeepTopK(size_t k) {
       static_cast<size_t>(FillRanked(static_cast<double>(k), [](size_t) { return 1.0; }));
   const auto last = ranked_.begin() + static_cast<std::ptrdiff_t>(k - before - 1);
   std::nth_element(ranked_.begin(), last, ranked_.end(), RanksBefore);
-  KeepUpTo(*last);
+  KeepUpTo(*last, kByLogit);
 }
 
 void Candidates::KeepTopP(double mass) {
   assert(weights_.size() == size());
   if (size() <= 1) return;
-  double before = FillRanked(mass, [this](size_t i) { return double{weights_[i]}; });
+  const double before = FillRanked(mass, [this](size_t i) { return double{weights_[i]}; });
+  KeepUpTo(ranked_[SelectByWeight(before, mass)], kByLogit);
+}
+
+void Candidates::KeepNearest(float logit, double mass) {
+  assert(weights_.size() == size());
+  if (size() <= 1) return;
+  const auto nearness = [logit](float of) { return -std::abs(of - logit); };
+  ranked_.clear();
+  for (size_t i = 0; i < size(); ++i)
+    ranked_.push_back({nearness(logits_[i]), ids_[i], weights_[i]});
+  KeepUpTo(ranked_[SelectByWeight(0, mass)], nearness);
+}
+
+size_t Candidates::SelectByWeight(double before, double mass) {
   // Selection by weight instead of by count: halve the range that holds the last token to keep,
   // having summed what ranks before it. The ranges add up to twice the size, so nothing is ever
   // fully sorted.
@@ -69,13 +85,27 @@ void Candidates::KeepTopP(double mass) {
       low = middle;
     }
   }
-  KeepUpTo(ranked_[low]);
+  return low;
 }
 
 double Candidates::TotalWeight() const {
   double total = 0;
   for (const float weight : weights_) total += weight;
   return total;
+}
+
+double Candidates::WeightWithin(float logit, float distance) const {
+  double total = 0;
+  for (size_t i = 0; i < size(); ++i) {
+    if (std::abs(logits_[i] - logit) <= distance) total += weights_[i];
+  }
+  return total;
+}
+
+double Candidates::MeanLogit() const {
+  double sum = 0;
+  for (size_t i = 0; i < size(); ++i) sum += double{weights_[i]} * logits_[i];
+  return sum / TotalWeight();
 }
 
 int32_t Candidates::Pick(double u) const {
@@ -125,7 +155,8 @@ double Candidates::FillRanked(double target, const Amount& amount) {
   return before;
 }
 
-void Candidates::KeepUpTo(const Ranked& last) {
+template <typename Key>
+void Candidates::KeepUpTo(const Ranked& last, const Key& key) {
   // Without a branch on the outcome: with a flat distribution it is a coin's toss at every token.
   const bool weighed = !weights_.empty();
   size_t kept = 0;
@@ -135,7 +166,8 @@ void Candidates::KeepUpTo(const Ranked& last) {
     ids_[kept] = id;
     logits_[kept] = logit;
     if (weighed) weights_[kept] = weights_[i];
-    kept += static_cast<size_t>((logit > last.logit) | ((logit == last.logit) & (id <= last.id)));
+    const float rank = key(logit);
+    kept += static_cast<size_t>((rank > last.logit) | ((rank == last.logit) & (id <= last.id)));
   }
   ids_.resize(kept);
   logits_.resize(kept);

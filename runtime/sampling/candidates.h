@@ -25,8 +25,14 @@ class Candidates {
   // Keeps the fewest that rank first and whose weights sum to at least `mass`; all, if all together
   // do not.
   void KeepTopP(double mass);
+  // Keeps the fewest whose logits are nearest to `logit` and whose weights sum to at least `mass`;
+  // all, if all together do not. Of two equally near ones, the lower id first.
+  void KeepNearest(float logit, double mass);
 
   double TotalWeight() const;
+  double WeightWithin(float logit, float distance) const;
+  // Of the logits, by weight; at least one weight is not 0.
+  double MeanLogit() const;
   // The id at which the running sum of weights, by id, first exceeds u * TotalWeight(); u in [0,
   // 1).
   int32_t Pick(double u) const;
@@ -36,7 +42,7 @@ class Candidates {
 
  private:
   struct Ranked {
-    float logit;
+    float logit;  // or what else they are ranked by, the greatest first
     int32_t id;
     float weight;
   };
@@ -50,7 +56,12 @@ class Candidates {
   // which only one is left.
   template <typename Amount>
   double FillRanked(double target, const Amount& amount);
-  void KeepUpTo(const Ranked& last);  // drops what ranks after `last`
+  // The place in ranked_ of the first by rank whose and all earlier ones' weights, and `before`,
+  // reach `mass`; of the last if they do not. Orders ranked_ as far as it must.
+  size_t SelectByWeight(double before, double mass);
+  // Drops what ranks after `last`; `key(logit)` is what tokens are ranked by.
+  template <typename Key>
+  void KeepUpTo(const Ranked& last, const Key& key);
 
   std::vector<int32_t> ids_;
   std::vector<float> logits_;

@@ -39,6 +39,13 @@ Result<int32_t> Sampler::Sample(std::span<const float> logits, const SamplingPar
   if (cuts_by_rank || params.min_p > 0) {
     CollectForTopKMinP(logits, params, max);
     candidates_.Weigh(scan_, max, inverse_temperature);
+    if (params.typical_p < 1) {
+      candidates_.KeepNearest(static_cast<float>(candidates_.MeanLogit()),
+                              params.typical_p * candidates_.TotalWeight());
+    }
+    if (params.top_p < 1) candidates_.KeepTopP(params.top_p * candidates_.TotalWeight());
+  } else if (params.typical_p < 1) {
+    CollectForTypicalP(logits, params.typical_p, max, inverse_temperature);
     if (params.top_p < 1) candidates_.KeepTopP(params.top_p * candidates_.TotalWeight());
   } else if (params.top_p < 1) {
     CollectForTopP(logits, params.top_p, max, inverse_temperature);
@@ -119,6 +126,43 @@ void Sampler::CollectForTopP(std::span<const float> logits, float share, float m
     if (candidates_.TotalWeight() >= mass) break;
   }
   candidates_.KeepTopP(mass);
+}
+
+// Meister et al., "Locally typical sampling", TACL 2023: the tokens whose surprise -ln p is nearest
+// to its expectation H. With p = exp(x) / Z and x the logit by the temperature, surprise is
+// ln Z - x and H is ln Z - E[x], so that the distance |surprise - H| is |x - E[x]|: the nearest to
+// the mean logit are kept.
+void Sampler::CollectForTypicalP(std::span<const float> logits, float share, float max,
+                                 float inverse_temperature) {
+  const double total = SumExp(logits, max, inverse_temperature);
+  const double mass = share * total;
+  const auto mean = static_cast<float>(MeanLogit(logits, max, inverse_temperature, total));
+  // Nearly always enough lie within e^4 of the mean; else every token is taken.
+  constexpr float kDepth = 4;
+  const float distance = kDepth / inverse_temperature;
+  for (const float threshold : {mean - distance, -std::numeric_limits<float>::infinity()}) {
+    candidates_.Clear();
+    candidates_.Collect(logits, chunk_max_, threshold);
+    candidates_.Weigh(scan_, max, inverse_temperature);
+    if (candidates_.WeightWithin(mean, distance) >= mass) break;
+  }
+  candidates_.KeepNearest(mean, mass);
+}
+
+double Sampler::MeanLogit(std::span<const float> logits, float max, float inverse_temperature,
+                          double total) const {
+  std::array<float, kScanChunk> weights;
+  double sum = 0;
+  for (size_t chunk = 0; chunk < chunk_sum_.size(); ++chunk) {
+    if (chunk_sum_[chunk] == 0) continue;
+    const size_t first = chunk * kScanChunk;
+    const auto within = logits.subspan(first, std::min(kScanChunk, logits.size() - first));
+    scan_.Exp(within, max, inverse_temperature, std::span(weights).first(within.size()));
+    double part = 0;
+    for (size_t i = 0; i < within.size(); ++i) part += double{weights[i]} * within[i];
+    sum += part;
+  }
+  return sum / total;
 }
 
 }  // namespace quern

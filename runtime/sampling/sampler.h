@@ -11,9 +11,10 @@
 
 namespace quern {
 
-// Picks next tokens. In vLLM's order: temperature, min_p, top_k, top_p (of what the first two
-// left), draw. The vocabulary is passed over two or three times with vector instructions and never
-// sorted. Keeps its buffers from call to call; not thread-safe.
+// Picks next tokens. In vLLM's order: temperature, min_p, top_k, top_p (of what the others left),
+// draw; typical_p (of what min_p and top_k left) comes before top_p, as in llama.cpp. The
+// vocabulary is passed over two or three times with vector instructions and never sorted. Keeps its
+// buffers from call to call; not thread-safe.
 class Sampler {
  public:
   // Temperatures below this are greedy: the quotient by them would leave float's range.
@@ -38,6 +39,12 @@ class Sampler {
   // first.
   void CollectForTopP(std::span<const float> logits, float share, float max,
                       float inverse_temperature);
+  // Fills candidates_ with what locally typical sampling keeps of the whole vocabulary.
+  void CollectForTypicalP(std::span<const float> logits, float share, float max,
+                          float inverse_temperature);
+  // Of all logits, by their weights; after SumExp, whose result `total` is.
+  double MeanLogit(std::span<const float> logits, float max, float inverse_temperature,
+                   double total) const;
   double SumExp(std::span<const float> logits, float max, float inverse_temperature);
 
   LogitScan scan_;

@@ -46,10 +46,11 @@ struct SchedulerOutput {
 // moves only `state`, and the same state gives the same step.
 //
 // Continuous batching (Orca, Yu et al. 2022) with chunked prefill (Sarathi-Serve, Agrawal et al.
-// 2024): every decoding sequence runs its one token; what is left of the token budget, or as much as
-// the decodes can bear beside them, goes to prefill chunks and to sequences admitted from the queues, of the tenant with the lowest virtual
-// counter first (FairQueue), each tenant's own first come first served. A token that is prefilled
-// counts 1, one that is generated 2; what the prefix cache gave costs nothing.
+// 2024): every decoding sequence runs its one token; what is left of the token budget, or as much
+// as the decodes can bear beside them, goes to prefill chunks and to sequences admitted from the
+// queues, of the tenant with the lowest virtual counter first (FairQueue), each tenant's own first
+// come first served. A token that is prefilled counts 1, one that is generated 2; what the prefix
+// cache gave costs nothing.
 //
 // When a sequence finds no block free, one that was admitted later loses its blocks and is
 // recomputed later: the latest of the tenant with the largest share (Holdings). If that is the

@@ -72,6 +72,18 @@ TEST(CheckRequest, ChecksTheSamplingParameters) {
   GenerationRequest request = Valid();
   request.sampling.top_p = 0;
   EXPECT_NE(ErrorOf(request).find("top_p"), std::string::npos);
+  request = Valid();
+  request.sampling.logit_bias = {{kVocab, 1.0f}};
+  EXPECT_EQ(ErrorOf(request), "logit_bias names token 100; the vocabulary has ids 0 to 99");
+  request.sampling.logit_bias = {{kVocab - 1, 1.0f}};
+  request.min_tokens = 10;
+  request.top_logprobs = kMaxTopLogprobs;
+  EXPECT_TRUE(CheckRequest(request, kVocab, kContext).ok());
+  request.min_tokens = 11;
+  EXPECT_EQ(ErrorOf(request), "min_tokens is 11; it must be between 0 and max_tokens, which is 10");
+  request.min_tokens = 0;
+  request.top_logprobs = kMaxTopLogprobs + 1;
+  EXPECT_EQ(ErrorOf(request), "top_logprobs is 21; it must be between 0 and 20");
 }
 
 }  // namespace

@@ -16,6 +16,7 @@ namespace {
 struct Heard {
   std::string text;
   std::vector<TokenId> tokens;
+  std::vector<GeneratedLogprobs> logprobs;
   std::optional<FinishReason> finish;
   std::string error;
   int32_t prompt_tokens = 0;
@@ -68,6 +69,10 @@ class StepLoopTest : public testing::Test {
     EXPECT_GE(delta.completion_tokens, heard.completion_tokens);
     heard.text += delta.text;
     heard.tokens.insert(heard.tokens.end(), delta.tokens.begin(), delta.tokens.end());
+    for (auto& entry : delta.logprobs) {
+      EXPECT_LE(entry.text_offset, static_cast<int32_t>(heard.text.size())) << "before its text";
+      heard.logprobs.push_back(std::move(entry));
+    }
     heard.finish = delta.finish;
     heard.error = delta.error;
     heard.prompt_tokens = delta.prompt_tokens;
@@ -385,6 +390,99 @@ TEST_F(StepLoopTest, AnotherSaltFindsNothingAndNeitherDoesAnyoneWithTheCacheOff)
   EXPECT_EQ(loop_->Stats().prefix_queries_total, 0u);
 }
 
+std::vector<TokenId> TokensOf(const std::vector<GeneratedLogprobs>& logprobs) {
+  std::vector<TokenId> tokens;
+  for (const auto& entry : logprobs) tokens.push_back(entry.token.token);
+  return tokens;
+}
+
+std::vector<int32_t> OffsetsOf(const std::vector<GeneratedLogprobs>& logprobs) {
+  std::vector<int32_t> offsets;
+  for (const auto& entry : logprobs) offsets.push_back(entry.text_offset);
+  return offsets;
+}
+
+TEST_F(StepLoopTest, MinTokensHoldsTheEndTokenBackSoLongAndNoLonger) {
+  Open(64, {},
+       Script({ByteTokenizer::kEnd, ByteTokenizer::kEnd, ByteTokenizer::kEnd, ByteTokenizer::kEnd,
+               'x'}));
+  GenerationRequest request = Greedy({0}, 10);
+  request.min_tokens = 3;
+  const RequestId id = Add(std::move(request));
+  RunToTheEnd();
+  ASSERT_EQ(heard_[id].tokens.size(), 4u);
+  for (size_t i = 0; i < 3; ++i) EXPECT_NE(heard_[id].tokens[i], ByteTokenizer::kEnd);
+  EXPECT_EQ(heard_[id].tokens[3], ByteTokenizer::kEnd);
+  EXPECT_EQ(heard_[id].finish, FinishReason::kStop);
+}
+
+TEST_F(StepLoopTest, StopStringsThatMinTokensCompleteAreText) {
+  Open(64, {}, Script({'a', 'b', 'a', 'b', 'z'}));
+  GenerationRequest request = Greedy({0}, 10);
+  request.stop = {"ab"};
+  request.min_tokens = 2;
+  const RequestId id = Add(request);
+  request.stop = {"aba"};  // begun within them, completed after
+  const RequestId across = Add(std::move(request));
+  RunToTheEnd();
+  EXPECT_EQ(heard_[id].text, "ab");
+  EXPECT_EQ(heard_[id].completion_tokens, 4);
+  EXPECT_EQ(heard_[across].text, "");
+  EXPECT_EQ(heard_[across].completion_tokens, 3);
+}
+
+TEST_F(StepLoopTest, LogprobsAreTheModelsOwnWhateverBiasAndPenaltiesMakeOfThem) {
+  Open(64, {}, Script({'a', 'b', 'c'}));
+  GenerationRequest request = Greedy({0}, 3);
+  request.top_logprobs = 2;
+  const RequestId plain = Add(request);
+  request.sampling.logit_bias = {{'q', 100.0f}};
+  request.sampling.frequency_penalty = 2.0f;
+  const RequestId forced = Add(request);
+  request = Greedy({0}, 3);
+  const RequestId without = Add(std::move(request));
+  RunToTheEnd();
+  EXPECT_EQ(heard_[plain].text, "abc");
+  ASSERT_EQ(TokensOf(heard_[plain].logprobs), (std::vector<TokenId>{'a', 'b', 'c'}));
+  EXPECT_EQ(OffsetsOf(heard_[plain].logprobs), (std::vector<int32_t>{0, 1, 2}));
+  for (const auto& entry : heard_[plain].logprobs) {
+    ASSERT_EQ(entry.top.size(), 2u);
+    EXPECT_EQ(entry.top[0].token, entry.token.token);
+    EXPECT_EQ(entry.top[0].logprob, entry.token.logprob);
+    EXPECT_LT(entry.top[1].logprob, entry.top[0].logprob);
+  }
+  EXPECT_EQ(heard_[forced].text, "qqq");
+  const auto& first = heard_[forced].logprobs.at(0);
+  EXPECT_EQ(first.top[0].token, 'a') << "the model wanted to say a";
+  EXPECT_EQ(first.top[0].logprob, heard_[plain].logprobs[0].top[0].logprob);
+  EXPECT_LT(first.token.logprob, first.top[0].logprob - 2);
+  EXPECT_TRUE(heard_[without].logprobs.empty());
+}
+
+TEST_F(StepLoopTest, LogprobsFollowTheTextThatStopStringsCutOrHoldBack) {
+  Open(64, {}, Script({'a', 0xC3, 0xA9, 260, 261, 'z'}));  // "a" "e acute" "xEN" "D. " "z"
+  GenerationRequest request = Greedy({0}, 10);
+  request.top_logprobs = 0;
+  request.stop = {"END."};
+  const RequestId cut = Add(request);
+  request.stop = {"ENDE"};  // held back for a while, then given out
+  request.max_tokens = 5;
+  const RequestId held = Add(request);
+  RunToTheEnd();
+  EXPECT_EQ(heard_[cut].text, "a\xC3\xA9x");
+  EXPECT_EQ(TokensOf(heard_[cut].logprobs), (std::vector<TokenId>{'a', 0xC3, 0xA9, 260}))
+      << "not of the token that is cut off whole";
+  EXPECT_EQ(OffsetsOf(heard_[cut].logprobs), (std::vector<int32_t>{0, 1, 1, 2}));
+  EXPECT_EQ(heard_[held].text, "a\xC3\xA9xEND. ");
+  EXPECT_EQ(OffsetsOf(heard_[held].logprobs), (std::vector<int32_t>{0, 1, 1, 2, 5}));
+  Open(64, {}, Script({'a', 0xC3, ByteTokenizer::kEnd}));
+  request.stop.clear();
+  const RequestId ended = Add(std::move(request));
+  RunToTheEnd();
+  EXPECT_EQ(TokensOf(heard_[ended].logprobs), (std::vector<TokenId>{'a', 0xC3}))
+      << "half a character has its entry too, the end token has none";
+}
+
 // The promise of continuous batching: whatever joins, leaves and is preempted around it, a request
 // gets the tokens that it would get alone.
 class BatchVersusAlone : public StepLoopTest {
@@ -417,6 +515,14 @@ class BatchVersusAlone : public StepLoopTest {
         break;
       default:
         request.sampling = {.temperature = 0.9f, .top_k = 30, .min_p = 0.01f, .seed = random()};
+    }
+    if (below(3) == 0) {
+      request.sampling.frequency_penalty = 0.5f;
+      request.sampling.repetition_penalty = 1.2f;
+      request.sampling.logit_bias = {{below(HashModel::kVocabSize), 3.0f}};
+      request.sampling.typical_p = below(2) == 0 ? 1.0f : 0.7f;
+      request.min_tokens = below(static_cast<uint32_t>(request.max_tokens));
+      if (below(2) == 0) request.top_logprobs = below(4);
     }
     return request;
   }

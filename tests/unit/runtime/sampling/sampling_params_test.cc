@@ -33,6 +33,22 @@ TEST(SamplingParams, ValuesOutOfRangeAndNanAreRefused) {
   EXPECT_FALSE(ValidateSamplingParams({.min_p = 1}).ok());
   EXPECT_FALSE(ValidateSamplingParams({.min_p = -0.1f}).ok());
   EXPECT_FALSE(ValidateSamplingParams({.min_p = INFINITY}).ok());
+  for (const float bad : {-2.1f, 2.1f, NAN}) {
+    EXPECT_FALSE(ValidateSamplingParams({.frequency_penalty = bad}).ok());
+    EXPECT_FALSE(ValidateSamplingParams({.presence_penalty = bad}).ok());
+  }
+  for (const float bad : {0.0f, -1.0f, 10.5f, NAN}) {
+    EXPECT_FALSE(ValidateSamplingParams({.repetition_penalty = bad}).ok());
+  }
+  for (const float bad : {0.0f, 1.5f, NAN}) {
+    EXPECT_FALSE(ValidateSamplingParams({.typical_p = bad}).ok());
+  }
+  for (const float bad : {-100.5f, 101.0f, NAN}) {
+    EXPECT_FALSE(ValidateSamplingParams({.logit_bias = {{1, 0}, {2, bad}}}).ok());
+  }
+  SamplingParams many;
+  many.logit_bias.resize(kMaxLogitBiases + 1);
+  EXPECT_FALSE(ValidateSamplingParams(many).ok());
 }
 
 }  // namespace

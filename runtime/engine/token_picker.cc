@@ -1,0 +1,55 @@
+#include "runtime/engine/token_picker.h"
+
+#include <cmath>
+#include <utility>
+
+namespace quern {
+namespace {
+
+// Below every logit that a model gives, and far from where a quotient by the temperature would
+// leave float's range; infinity would count as the model's fault.
+constexpr float kMasked = -1e30f;
+
+}  // namespace
+
+TokenPicker::TokenPicker(const Tokenizer& tokenizer) {
+  for (TokenId id = 0; id < tokenizer.vocab_size(); ++id) {
+    if (tokenizer.IsEndOfGeneration(id)) ends_.push_back(id);
+  }
+}
+
+Result<PickedToken> TokenPicker::Pick(ActiveRequest& request, std::span<float> logits) {
+  PickedToken picked;
+  if (request.top_logprobs) {
+    QUERN_TRY(logprobs_.Measure(logits));
+    picked.top = logprobs_.Top(logits, static_cast<size_t>(*request.top_logprobs));
+  }
+  originals_.clear();
+  if (request.adjuster) request.adjuster->Apply(logits, originals_);
+  if (!request.ignore_eos && request.completion_tokens() < request.min_tokens) MaskEnds(logits);
+  QUERN_ASSIGN(picked.token,
+               sampler_.Sample(logits, request.sampling, request.seed, request.tokens.size()));
+  if (request.top_logprobs) {
+    // The first is what stood there before all others.
+    float logit = logits[static_cast<size_t>(picked.token)];
+    for (const auto& original : originals_) {
+      if (original.token != picked.token) continue;
+      logit = original.logit;
+      break;
+    }
+    picked.logprob = logprobs_.Logprob(logit);
+  }
+  if (request.adjuster) request.adjuster->Count(picked.token);
+  return picked;
+}
+
+void TokenPicker::MaskEnds(std::span<float> logits) {
+  for (const TokenId id : ends_) {
+    float& logit = logits[static_cast<size_t>(id)];
+    if (!std::isfinite(logit)) continue;
+    originals_.push_back({id, logit});
+    logit = kMasked;
+  }
+}
+
+}  // namespace quern
