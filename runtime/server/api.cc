@@ -150,14 +150,16 @@ void Api::Submit(ReplyKind kind, ApiResult<Prepared> result, const LoadedModel& 
     prompt_tokens.push_back(static_cast<int32_t>(request.prompt.size()));
   }
   const std::string id = NewId(kind == ReplyKind::kChat ? "chatcmpl-" : "cmpl-");
-  ReplyWriter writer(kind, id, model.served_name, std::time(nullptr), prepared.include_usage);
+  const bool stream = prepared.answer.stream;
+  ReplyWriter writer(kind, id, model.served_name, std::time(nullptr), prepared.answer.include_usage,
+                     prepared.answer.logprobs ? model.tokenizer.get() : nullptr);
   const auto job = std::make_shared<GenerationJob>(*model.engine, responder, std::move(writer),
-                                                   prepared.stream, prepared.include_usage);
+                                                   std::move(prepared.answer));
   if (auto started = job->Start(std::move(prepared.requests)); !started) {
     return Refuse(FromEngine(started.error()), *responder);
   }
   for (const int32_t tokens : prompt_tokens) metrics_.CountAdmitted(tokens);
-  spdlog::debug("admitted {} stream={} prompts={} prompt_tokens={}", id, prepared.stream,
+  spdlog::debug("admitted {} stream={} choices={} prompt_tokens={}", id, stream,
                 prompt_tokens.size(), prompt_tokens.front());
 }
 
