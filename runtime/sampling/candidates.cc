@@ -41,8 +41,8 @@ void Candidates::Weigh(const LogitScan& scan, float max, float inverse_temperatu
 void Candidates::KeepTopK(size_t k) {
   assert(k >= 1);
   if (k >= size()) return;
-  const auto before =
-      static_cast<size_t>(FillRanked(static_cast<double>(k), [](size_t) { return 1.0; }));
+  const auto before = static_cast<size_t>(FillRanked(
+      static_cast<double>(k), [](size_t) { return 1.0; }, kByLogit));
   const auto last = ranked_.begin() + static_cast<std::ptrdiff_t>(k - before - 1);
   std::nth_element(ranked_.begin(), last, ranked_.end(), RanksBefore);
   KeepUpTo(*last, kByLogit);
@@ -51,7 +51,8 @@ void Candidates::KeepTopK(size_t k) {
 void Candidates::KeepTopP(double mass) {
   assert(weights_.size() == size());
   if (size() <= 1) return;
-  const double before = FillRanked(mass, [this](size_t i) { return double{weights_[i]}; });
+  const double before = FillRanked(
+      mass, [this](size_t i) { return double{weights_[i]}; }, kByLogit);
   KeepUpTo(ranked_[SelectByWeight(before, mass)], kByLogit);
 }
 
@@ -59,10 +60,9 @@ void Candidates::KeepNearest(float logit, double mass) {
   assert(weights_.size() == size());
   if (size() <= 1) return;
   const auto nearness = [logit](float of) { return -std::abs(of - logit); };
-  ranked_.clear();
-  for (size_t i = 0; i < size(); ++i)
-    ranked_.push_back({nearness(logits_[i]), ids_[i], weights_[i]});
-  KeepUpTo(ranked_[SelectByWeight(0, mass)], nearness);
+  const double before = FillRanked(
+      mass, [this](size_t i) { return double{weights_[i]}; }, nearness);
+  KeepUpTo(ranked_[SelectByWeight(before, mass)], nearness);
 }
 
 size_t Candidates::SelectByWeight(double before, double mass) {
@@ -122,15 +122,16 @@ int32_t Candidates::Pick(double u) const {
   return ids_[last];
 }
 
-template <typename Amount>
-double Candidates::FillRanked(double target, const Amount& amount) {
+template <typename Amount, typename Key>
+double Candidates::FillRanked(double target, const Amount& amount, const Key& key) {
   ranked_.clear();
-  const auto add = [this](size_t i) {
-    ranked_.push_back({logits_[i], ids_[i], weights_.empty() ? 0.0f : weights_[i]});
+  const auto add = [&](size_t i) {
+    ranked_.push_back({key(logits_[i]), ids_[i], weights_.empty() ? 0.0f : weights_[i]});
   };
-  const auto [low, high] = std::minmax_element(logits_.begin(), logits_.end());
-  const float top = *high;
-  const float scale = static_cast<float>(kBuckets - 1) / (top - *low);
+  const auto [low, high] = std::minmax_element(logits_.begin(), logits_.end(),
+                                               [&](float a, float b) { return key(a) < key(b); });
+  const float top = key(*high);
+  const float scale = static_cast<float>(kBuckets - 1) / (top - key(*low));
   // All equal: the scale is infinite. Too far apart for a float: it is 0.
   if (size() <= kFewEnough || !(scale > 0) || std::isinf(scale)) {
     for (size_t i = 0; i < size(); ++i) add(i);
@@ -138,7 +139,9 @@ double Candidates::FillRanked(double target, const Amount& amount) {
   }
   // Never decreases with rank, rounding included: a difference and a product by a constant keep the
   // order.
-  const auto bucket_of = [&](size_t i) { return static_cast<int32_t>((top - logits_[i]) * scale); };
+  const auto bucket_of = [&](size_t i) {
+    return static_cast<int32_t>((top - key(logits_[i])) * scale);
+  };
   buckets_.assign(kBuckets + 1, 0.0);
   for (size_t i = 0; i < size(); ++i) buckets_[static_cast<size_t>(bucket_of(i))] += amount(i);
   double before = 0;

@@ -54,12 +54,13 @@ class Candidates {
   // and all earlier ones' amounts reach `target`; or the very last if they do not. Returns the
   // amount that ranks before all of ranked_. Large sets are first split into buckets by logit, of
   // which only one is left.
-  template <typename Amount>
-  double FillRanked(double target, const Amount& amount);
+  // `key(logit)` is what tokens are ranked by, the greatest first.
+  template <typename Amount, typename Key>
+  double FillRanked(double target, const Amount& amount, const Key& key);
   // The place in ranked_ of the first by rank whose and all earlier ones' weights, and `before`,
   // reach `mass`; of the last if they do not. Orders ranked_ as far as it must.
   size_t SelectByWeight(double before, double mass);
-  // Drops what ranks after `last`; `key(logit)` is what tokens are ranked by.
+  // Drops what ranks after `last`.
   template <typename Key>
   void KeepUpTo(const Ranked& last, const Key& key);
 

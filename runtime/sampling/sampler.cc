@@ -137,8 +137,8 @@ void Sampler::CollectForTypicalP(std::span<const float> logits, float share, flo
   const double total = SumExp(logits, max, inverse_temperature);
   const double mass = share * total;
   const auto mean = static_cast<float>(MeanLogit(logits, max, inverse_temperature, total));
-  // Nearly always enough lie within e^4 of the mean; else every token is taken.
-  constexpr float kDepth = 4;
+  // Nearly always enough lie within e^6 of the mean; else every token is taken.
+  constexpr float kDepth = 6;
   const float distance = kDepth / inverse_temperature;
   for (const float threshold : {mean - distance, -std::numeric_limits<float>::infinity()}) {
     candidates_.Clear();

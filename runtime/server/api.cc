@@ -182,23 +182,25 @@ void Api::Submit(ReplyKind kind, ApiResult<Prepared> result, const LoadedModel& 
     prompt_tokens.push_back(static_cast<int32_t>(request.prompt.size()));
   }
   const std::string id = NewId(kind == ReplyKind::kChat ? "chatcmpl-" : "cmpl-");
-  ReplyWriter writer(kind, id, model.served_name, std::time(nullptr), prepared.include_usage);
   // Counts what the tenant has used also where the client has left.
-  std::function<void(const GenerationDelta&)> on_finish;
+  GenerationJob::OnFinish on_finish;
   if (tenant) {
-    on_finish = [this, tenant](const GenerationDelta& last) {
-      metrics_.CountTenantFinished(tenant->name, MetricsEngineObserver::As(*last.finish),
-                                   last.prompt_tokens, last.completion_tokens);
+    on_finish = [this, tenant](FinishReason reason, const Usage& usage) {
+      metrics_.CountTenantFinished(tenant->name, MetricsEngineObserver::As(reason),
+                                   usage.prompt_tokens, usage.completion_tokens);
     };
   }
+  const bool stream = prepared.answer.stream;
+  ReplyWriter writer(kind, id, model.served_name, std::time(nullptr), prepared.answer.include_usage,
+                     prepared.answer.logprobs ? model.tokenizer.get() : nullptr);
   const auto job =
-      std::make_shared<GenerationJob>(*model.engine, responder, std::move(writer), prepared.stream,
-                                      prepared.include_usage, std::move(on_finish));
+      std::make_shared<GenerationJob>(*model.engine, responder, std::move(writer),
+                                      std::move(prepared.answer), std::move(on_finish));
   if (auto started = job->Start(std::move(prepared.requests)); !started) {
     return Refuse(FromEngine(started.error()), *responder, tenant);
   }
   for (const int32_t tokens : prompt_tokens) metrics_.CountAdmitted(tokens);
-  spdlog::debug("admitted {} stream={} prompts={} prompt_tokens={}", id, prepared.stream,
+  spdlog::debug("admitted {} stream={} choices={} prompt_tokens={}", id, stream,
                 prompt_tokens.size(), prompt_tokens.front());
 }
 

@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <exception>
+#include <iterator>
 #include <utility>
 
 namespace quern::server {
@@ -13,6 +14,10 @@ namespace {
 // About as much as is written at once; the rest follows when it has gone out. Text that gathered
 // while a client did not read is thereby sent in pieces that its stream's buffer can hold.
 constexpr size_t kWriteBytes = 32 * 1024;
+
+// Log-probabilities of so many tokens go into one event, at most: with 20 alternatives each some 30
+// KB. Where more have gathered, the text goes ahead of them.
+constexpr size_t kEventLogprobs = 16;
 
 // At most kWriteBytes from the front of `text`, ending between two UTF-8 characters.
 std::string TakePiece(std::string& text) {
@@ -28,13 +33,11 @@ std::string TakePiece(std::string& text) {
 }  // namespace
 
 GenerationJob::GenerationJob(EngineCore& engine, http::ResponderPtr responder, ReplyWriter writer,
-                             bool stream, bool include_usage,
-                             std::function<void(const GenerationDelta&)> on_finish)
+                             AnswerOptions options, OnFinish on_finish)
     : engine_(engine),
       responder_(std::move(responder)),
       writer_(std::move(writer)),
-      stream_(stream),
-      include_usage_(include_usage),
+      options_(std::move(options)),
       on_finish_(std::move(on_finish)) {}
 
 Status GenerationJob::Start(std::vector<GenerationRequest> requests) {
@@ -51,13 +54,14 @@ Status GenerationJob::Start(std::vector<GenerationRequest> requests) {
       return std::move(id).error();
     }
     choices_[i].id = *id;
+    if (!options_.echo.empty()) choices_[i].text = options_.echo[i / options_.choices_per_prompt];
   }
   responder_->SetCallbacks([self] { self->SendEvents(); },
                            [self] {
                              self->ended_ = true;
                              self->CancelAll();
                            });
-  if (stream_) {
+  if (options_.stream) {
     http::Response head;
     head.content_type = "text/event-stream; charset=utf-8";
     head.headers.emplace_back("Cache-Control", "no-cache");
@@ -84,13 +88,13 @@ void GenerationJob::Pump() {
     pump_posted_ = false;
   }
   for (const auto& [choice, delta] : deltas) {
-    if (delta.finish && on_finish_) on_finish_(delta);
+    if (delta.finish && on_finish_) on_finish_(*delta.finish, UsageOf(choice, delta));
   }
   if (ended_) return;
   try {
     for (auto& [choice, delta] : deltas) Take(choice, std::move(delta));
     if (failure_) return Fail();
-    if (stream_) {
+    if (options_.stream) {
       SendEvents();
     } else if (std::all_of(choices_.begin(), choices_.end(), [](auto& c) { return c.finish; })) {
       SendWhole();
@@ -107,7 +111,8 @@ void GenerationJob::Pump() {
 void GenerationJob::Take(size_t index, GenerationDelta delta) {
   Choice& choice = choices_[index];
   choice.text += delta.text;
-  choice.usage = Usage{delta.prompt_tokens, delta.completion_tokens, delta.cached_tokens};
+  std::move(delta.logprobs.begin(), delta.logprobs.end(), std::back_inserter(choice.logprobs));
+  choice.usage = UsageOf(index, delta);
   if (!delta.finish) return;
   choice.finish = delta.finish;
   if (*delta.finish == FinishReason::kError) {
@@ -124,19 +129,18 @@ void GenerationJob::Take(size_t index, GenerationDelta delta) {
 }
 
 void GenerationJob::SendEvents() {
-  if (ended_ || !stream_ || !responder_->Writable()) return;  // called again when all is written
+  if (ended_ || !options_.stream || !responder_->Writable())
+    return;  // called again when all is written
   std::string events;
   bool all_sent = true;
   for (size_t i = 0; i < choices_.size() && events.size() < kWriteBytes; ++i) {
     Choice& choice = choices_[i];
-    if (!choice.begun && (!choice.text.empty() || choice.finish)) {
+    if (!choice.begun && (choice.HasMore() || choice.finish)) {
       choice.begun = true;
       events += writer_.FirstEvent(i);
     }
-    while (!choice.text.empty() && events.size() < kWriteBytes) {
-      events += writer_.TextEvent(i, TakePiece(choice.text));
-    }
-    if (choice.finish && choice.text.empty() && !choice.finish_sent) {
+    while (choice.HasMore() && events.size() < kWriteBytes) events += NextTextEvent(i);
+    if (choice.finish && !choice.HasMore() && !choice.finish_sent) {
       choice.finish_sent = true;
       events += writer_.FinishEvent(i, *choice.finish);
     }
@@ -144,18 +148,31 @@ void GenerationJob::SendEvents() {
   for (const Choice& choice : choices_) all_sent = all_sent && choice.finish_sent;
   if (all_sent) {
     ended_ = true;
-    if (include_usage_) events += writer_.UsageEvent(TotalUsage());
+    if (options_.include_usage) events += writer_.UsageEvent(TotalUsage());
     events += ReplyWriter::DoneEvent();
   }
   if (!events.empty()) responder_->Write(events);
   if (all_sent) responder_->Finish();
 }
 
+std::string GenerationJob::NextTextEvent(size_t index) {
+  Choice& choice = choices_[index];
+  const std::string piece = TakePiece(choice.text);
+  const auto count = static_cast<std::ptrdiff_t>(std::min(choice.logprobs.size(), kEventLogprobs));
+  const auto begin = std::make_move_iterator(choice.logprobs.begin());
+  const std::vector<GeneratedLogprobs> logprobs(begin, begin + count);
+  choice.logprobs.erase(choice.logprobs.begin(), choice.logprobs.begin() + count);
+  return writer_.TextEvent(index, piece, logprobs);
+}
+
 void GenerationJob::SendWhole() {
   ended_ = true;
   std::vector<FinishedChoice> finished;
   for (Choice& choice : choices_) {
-    finished.push_back(FinishedChoice{std::move(choice.text), *choice.finish});
+    finished.push_back({.text = std::move(choice.text),
+                        .finish = *choice.finish,
+                        .logprobs = {std::make_move_iterator(choice.logprobs.begin()),
+                                     std::make_move_iterator(choice.logprobs.end())}});
   }
   http::Response response;
   response.body = writer_.Whole(finished, TotalUsage());
@@ -165,11 +182,22 @@ void GenerationJob::SendWhole() {
 void GenerationJob::Fail() {
   ended_ = true;
   CancelAll();
-  if (!stream_) return responder_->Send(ToResponse(*failure_));
+  if (!options_.stream) return responder_->Send(ToResponse(*failure_));
   // The status is out already: clients look for an "error" member in the events.
   responder_->Write(http::SseEvent(ToJson(*failure_)));
   responder_->Write(ReplyWriter::DoneEvent());
   responder_->Finish();
+}
+
+// A prompt counts once, however many choices it has: with the first of them.
+Usage GenerationJob::UsageOf(size_t choice, const GenerationDelta& delta) const {
+  Usage usage;
+  if (choice % options_.choices_per_prompt == 0) {
+    usage.prompt_tokens = delta.prompt_tokens;
+    usage.cached_tokens = delta.cached_tokens;
+  }
+  usage.completion_tokens = delta.completion_tokens;
+  return usage;
 }
 
 Usage GenerationJob::TotalUsage() const {

@@ -1,5 +1,6 @@
 #pragma once
 
+#include <deque>
 #include <functional>
 #include <memory>
 #include <mutex>
@@ -15,16 +16,28 @@
 
 namespace quern::server {
 
+// How an answer is to be given.
+struct AnswerOptions {
+  bool stream = false;
+  bool include_usage = false;     // a stream: one more event with the token counts
+  bool logprobs = false;          // deltas carry log-probabilities
+  size_t choices_per_prompt = 1;  // those of one prompt are side by side
+  std::vector<std::string> echo;  // text before the choices of each prompt; or empty
+};
+
 // One request of a client with its engine requests (one per choice) between engine and HTTP side.
 // Deltas come on the engine's thread, are queued here and leave on the session's strand. A client
 // that reads slowly gets fewer, larger events: deltas are merged while its buffer is full, so that
-// what is held is bounded by max_tokens. A client that has gone cancels the engine's work.
+// what is held is bounded by max_tokens (and log-probabilities by kMaxLogprobs). A client that has
+// gone cancels the engine's work.
 class GenerationJob : public std::enable_shared_from_this<GenerationJob> {
  public:
-  // `engine` and `responder`'s server outlive the job. `on_finish`: told the last delta of each
-  // choice, on the strand, also after the client has gone; may be null.
-  GenerationJob(EngineCore& engine, http::ResponderPtr responder, ReplyWriter writer, bool stream,
-                bool include_usage, std::function<void(const GenerationDelta&)> on_finish = {});
+  // Told how each choice ended and what it used, on the strand, also after the client has gone.
+  using OnFinish = std::function<void(FinishReason, const Usage&)>;
+
+  // `engine` and `responder`'s server outlive the job. `on_finish` may be null.
+  GenerationJob(EngineCore& engine, http::ResponderPtr responder, ReplyWriter writer,
+                AnswerOptions options, OnFinish on_finish = {});
 
   // Hands the requests to the engine and, for a stream, begins the answer. If the engine refuses
   // one, the others are cancelled, nothing has been answered and the error comes back. On the
@@ -34,28 +47,32 @@ class GenerationJob : public std::enable_shared_from_this<GenerationJob> {
  private:
   struct Choice {
     RequestId id = 0;
-    std::string text;          // a stream: not yet sent; else all of it
-    bool begun = false;        // a stream: the first event was sent
-    bool finish_sent = false;  // a stream
+    std::string text;                        // a stream: not yet sent; else all of it
+    std::deque<GeneratedLogprobs> logprobs;  // as `text`
+    bool begun = false;                      // a stream: the first event was sent
+    bool finish_sent = false;                // a stream
     std::optional<FinishReason> finish;
     Usage usage;
+
+    bool HasMore() const { return !text.empty() || !logprobs.empty(); }
   };
 
   void OnDelta(size_t choice, GenerationDelta delta);  // engine's thread
   void Pump();                                         // the rest: strand
   void Take(size_t choice, GenerationDelta delta);
   void SendEvents();
+  std::string NextTextEvent(size_t choice);
   void SendWhole();
   void Fail();
+  Usage UsageOf(size_t choice, const GenerationDelta& delta) const;
   Usage TotalUsage() const;
   void CancelAll();
 
   EngineCore& engine_;
   const http::ResponderPtr responder_;
   const ReplyWriter writer_;
-  const bool stream_;
-  const bool include_usage_;
-  const std::function<void(const GenerationDelta&)> on_finish_;
+  const AnswerOptions options_;
+  const OnFinish on_finish_;
   std::vector<Choice> choices_;
   std::optional<ApiError> failure_;
   bool ended_ = false;

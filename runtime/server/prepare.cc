@@ -89,13 +89,53 @@ ApiResult<std::vector<TokenId>> EncodeChat(const json& messages, bool add_genera
                 model, purpose);
 }
 
+std::optional<ApiError> BiasOutsideVocabulary(const SamplingParams& sampling, int vocab) {
+  for (const TokenBias& entry : sampling.logit_bias) {
+    if (entry.token < vocab) continue;
+    return ApiError{400,
+                    fmt::format("'logit_bias' names token {}, outside the model's vocabulary of {} "
+                                "(0 to {})",
+                                entry.token, vocab, vocab - 1),
+                    "invalid_request_error", fmt::format("logit_bias.{}", entry.token),
+                    "invalid_value"};
+  }
+  return std::nullopt;
+}
+
+// `tokens`: the most that all choices together may have.
+std::optional<ApiError> TooManyLogprobs(const GenerationParams& params, int64_t tokens) {
+  if (!params.top_logprobs) return std::nullopt;
+  const int64_t per_token = *params.top_logprobs + 1;
+  if (tokens * per_token <= kMaxLogprobs) return std::nullopt;
+  return ApiError{
+      400,
+      fmt::format("the answer may have {} tokens in all its choices, each with {} "
+                  "log-probabilities: together {}, and at most {} are given in one answer; ask for "
+                  "fewer tokens ('max_tokens'), choices ('n') or alternatives",
+                  tokens, per_token, tokens * per_token, kMaxLogprobs),
+      "invalid_request_error", "logprobs", "invalid_value"};
+}
+
+// Choice 0 has the request's own seed. The finaliser of SplitMix64 (Steele, Lea and Flood 2014)
+// makes the others' far from each other and from the seeds that people choose.
+uint64_t SeedOfChoice(uint64_t seed, int32_t choice) {
+  uint64_t x = seed + 0x9E3779B97F4A7C15 * static_cast<uint64_t>(choice);
+  x = (x ^ (x >> 30)) * 0xBF58476D1CE4E5B9;
+  x = (x ^ (x >> 27)) * 0x94D049BB133111EB;
+  return x ^ (x >> 31);
+}
+
 ApiResult<Prepared> Assemble(const GenerationParams& params, const char* prompt_param,
                              std::vector<std::vector<TokenId>> prompts, const LoadedModel& model) {
   const int64_t context = model.engine->max_context_tokens();
   const int vocab = model.tokenizer->vocab_size();
   Prepared prepared;
-  prepared.stream = params.stream;
-  prepared.include_usage = params.include_usage;
+  prepared.answer = {.stream = params.stream,
+                     .include_usage = params.include_usage,
+                     .logprobs = params.top_logprobs.has_value(),
+                     .choices_per_prompt = static_cast<size_t>(params.n)};
+  if (auto error = BiasOutsideVocabulary(params.sampling, vocab)) return std::move(*error);
+  int64_t tokens_wanted = 0;
   for (auto& tokens : prompts) {
     if (tokens.empty()) {
       return ApiError{
@@ -114,6 +154,14 @@ ApiResult<Prepared> Assemble(const GenerationParams& params, const char* prompt_
     if (length + std::max<int64_t>(wanted, 1) > context) {
       return ContextExceeded(prompt_param, context, length, wanted);
     }
+    if (params.min_tokens > wanted) {
+      return ApiError{400,
+                      fmt::format("'min_tokens' is {}, more than the {} tokens that the answer may "
+                                  "have",
+                                  params.min_tokens, wanted),
+                      "invalid_request_error", "min_tokens", "invalid_value"};
+    }
+    tokens_wanted += wanted * params.n;
     GenerationRequest request;
     request.prompt = std::move(tokens);
     request.sampling = params.sampling;
@@ -122,8 +170,16 @@ ApiResult<Prepared> Assemble(const GenerationParams& params, const char* prompt_
     request.ignore_eos = params.ignore_eos;
     request.priority = params.priority;
     request.cache_salt = params.cache_salt;
+    request.min_tokens = params.min_tokens;
+    request.top_logprobs = params.top_logprobs;
+    for (int32_t i = 1; i < params.n; ++i) {
+      prepared.requests.push_back(request);
+      auto& seed = request.sampling.seed;
+      if (seed) seed = SeedOfChoice(*params.sampling.seed, i);
+    }
     prepared.requests.push_back(std::move(request));
   }
+  if (auto error = TooManyLogprobs(params, tokens_wanted)) return std::move(*error);
   return prepared;
 }
 
@@ -157,7 +213,16 @@ ApiResult<Prepared> PrepareCompletion(std::string_view body, const LoadedModel& 
     if (auto* error = std::get_if<ApiError>(&tokens)) return std::move(*error);
     prompts.push_back(std::get<0>(std::move(tokens)));
   }
-  return Assemble(request.params, "prompt", std::move(prompts), model);
+  auto prepared = Assemble(request.params, "prompt", std::move(prompts), model);
+  if (auto* ready = std::get_if<Prepared>(&prepared); ready && request.echo) {
+    for (size_t i = 0; i < request.prompts.size(); ++i) {
+      auto* text = std::get_if<std::string>(&request.prompts[i]);
+      const auto& tokens = ready->requests[i * ready->answer.choices_per_prompt].prompt;
+      ready->answer.echo.push_back(text ? std::move(*text)
+                                        : model.tokenizer->Decode(tokens, /*render_special=*/true));
+    }
+  }
+  return prepared;
 }
 
 }  // namespace

@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "runtime/engine/engine.h"
+#include "runtime/server/generation_job.h"
 #include "runtime/server/reply.h"
 #include "runtime/server/request.h"
 #include "runtime/server/serving_state.h"
@@ -13,9 +14,8 @@ namespace quern::server {
 
 // A request that is ready for the engine.
 struct Prepared {
-  std::vector<GenerationRequest> requests;  // one per choice
-  bool stream = false;
-  bool include_usage = false;
+  std::vector<GenerationRequest> requests;  // one per choice; the choices of a prompt side by side
+  AnswerOptions answer;
 };
 
 // Body -> tokens: parses, renders the conversation, encodes, and checks against the model (name,

@@ -5,15 +5,12 @@
 #include <random>
 
 #include "runtime/http/message.h"
+#include "runtime/server/logprob_json.h"
 
 namespace quern::server {
 using nlohmann::json;
 
 namespace {
-
-std::string Quoted(std::string_view text) {
-  return json(text).dump(-1, ' ', false, json::error_handler_t::replace);
-}
 
 json UsageJson(const Usage& usage) {
   return {{"prompt_tokens", usage.prompt_tokens},
@@ -45,44 +42,50 @@ std::string NewId(std::string_view prefix) {
 }
 
 ReplyWriter::ReplyWriter(ReplyKind kind, std::string id, std::string model, int64_t created,
-                         bool with_usage)
-    : kind_(kind), id_(std::move(id)), model_(std::move(model)), created_(created) {
+                         bool with_usage, const Tokenizer* tokens)
+    : kind_(kind),
+      id_(std::move(id)),
+      model_(std::move(model)),
+      created_(created),
+      tokens_(tokens) {
   prefix_ = fmt::format(R"({{"id":{},"object":"{}","created":{},"model":{},)"
                         R"("system_fingerprint":"quern-{}","choices":[)",
-                        Quoted(id_),
+                        QuotedJson(id_),
                         kind_ == ReplyKind::kChat ? "chat.completion.chunk" : "text_completion",
-                        created_, Quoted(model_), QUERN_VERSION);
+                        created_, QuotedJson(model_), QUERN_VERSION);
   suffix_ = with_usage ? R"(],"usage":null})" : "]}";
 }
 
 std::string ReplyWriter::Whole(const std::vector<FinishedChoice>& choices,
                                const Usage& usage) const {
-  json list = json::array();
+  // Written as text: log-probabilities are many, and as JSON values ten times as large.
+  std::string list;
   for (size_t i = 0; i < choices.size(); ++i) {
-    json choice = {
-        {"index", i}, {"finish_reason", FinishName(choices[i].finish)}, {"logprobs", nullptr}};
-    if (kind_ == ReplyKind::kChat) {
-      choice["message"] = {
-          {"role", "assistant"}, {"content", choices[i].text}, {"refusal", nullptr}};
-    } else {
-      choice["text"] = choices[i].text;
-    }
-    list.push_back(std::move(choice));
+    const std::string text = QuotedJson(choices[i].text);
+    if (i > 0) list += ',';
+    list += fmt::format(
+        R"({{"index":{},{},"logprobs":{},"finish_reason":"{}"}})", i,
+        kind_ == ReplyKind::kChat
+            ? fmt::format(R"("message":{{"role":"assistant","content":{},"refusal":null}})", text)
+            : fmt::format(R"("text":{})", text),
+        tokens_ ? Logprobs(choices[i].logprobs) : "null", FinishName(choices[i].finish));
   }
-  const json whole = {{"id", id_},
-                      {"object", kind_ == ReplyKind::kChat ? "chat.completion" : "text_completion"},
-                      {"created", created_},
-                      {"model", model_},
-                      {"system_fingerprint", "quern-" QUERN_VERSION},
-                      {"choices", std::move(list)},
-                      {"usage", UsageJson(usage)}};
-  return whole.dump(-1, ' ', false, json::error_handler_t::replace);
+  return fmt::format(R"({{"id":{},"object":"{}","created":{},"model":{},)"
+                     R"("system_fingerprint":"quern-{}","choices":[{}],"usage":{}}})",
+                     QuotedJson(id_),
+                     kind_ == ReplyKind::kChat ? "chat.completion" : "text_completion", created_,
+                     QuotedJson(model_), QUERN_VERSION, list, UsageJson(usage).dump());
 }
 
-std::string ReplyWriter::Event(size_t choice, std::string_view payload,
-                               std::string_view finish) const {
-  return http::SseEvent(fmt::format(R"({}{{"index":{},{},"logprobs":null,"finish_reason":{}}}{})",
-                                    prefix_, choice, payload, finish, suffix_));
+std::string ReplyWriter::Event(size_t choice, std::string_view payload, std::string_view finish,
+                               std::string_view logprobs) const {
+  return http::SseEvent(fmt::format(R"({}{{"index":{},{},"logprobs":{},"finish_reason":{}}}{})",
+                                    prefix_, choice, payload, logprobs, finish, suffix_));
+}
+
+std::string ReplyWriter::Logprobs(std::span<const GeneratedLogprobs> logprobs) const {
+  return kind_ == ReplyKind::kChat ? ChatLogprobs(logprobs, *tokens_)
+                                   : CompletionLogprobs(logprobs, *tokens_);
 }
 
 std::string ReplyWriter::FirstEvent(size_t choice) const {
@@ -90,12 +93,13 @@ std::string ReplyWriter::FirstEvent(size_t choice) const {
   return Event(choice, R"("delta":{"role":"assistant","content":"","refusal":null})", "null");
 }
 
-std::string ReplyWriter::TextEvent(size_t choice, std::string_view text) const {
-  const std::string quoted = Quoted(text);
+std::string ReplyWriter::TextEvent(size_t choice, std::string_view text,
+                                   std::span<const GeneratedLogprobs> logprobs) const {
+  const std::string quoted = QuotedJson(text);
   return Event(choice,
                kind_ == ReplyKind::kChat ? fmt::format(R"("delta":{{"content":{}}})", quoted)
                                          : fmt::format(R"("text":{})", quoted),
-               "null");
+               "null", logprobs.empty() ? "null" : Logprobs(logprobs));
 }
 
 std::string ReplyWriter::FinishEvent(size_t choice, FinishReason reason) const {

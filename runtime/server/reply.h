@@ -2,11 +2,13 @@
 
 #include <cstdint>
 #include <nlohmann/json.hpp>
+#include <span>
 #include <string>
 #include <string_view>
 #include <vector>
 
 #include "runtime/engine/engine.h"
+#include "runtime/tokenizer/tokenizer.h"
 
 namespace quern::server {
 
@@ -21,6 +23,7 @@ struct Usage {
 struct FinishedChoice {
   std::string text;
   FinishReason finish = FinishReason::kStop;
+  std::vector<GeneratedLogprobs> logprobs;
 };
 
 // Writes the JSON of one answer, plain or as the events of a stream, in OpenAI's shapes. Pure; what
@@ -28,24 +31,31 @@ struct FinishedChoice {
 class ReplyWriter {
  public:
   // `created`: seconds since 1970. `with_usage`: events carry "usage", null but for the last.
-  ReplyWriter(ReplyKind kind, std::string id, std::string model, int64_t created, bool with_usage);
+  // `tokens`: null where no log-probabilities are wanted; else it gives their tokens' text, and
+  // outlives this.
+  ReplyWriter(ReplyKind kind, std::string id, std::string model, int64_t created, bool with_usage,
+              const Tokenizer* tokens = nullptr);
 
   std::string Whole(const std::vector<FinishedChoice>& choices, const Usage& usage) const;
 
   // Events, ready for the wire. FirstEvent (the role) exists for chats only: empty otherwise.
   std::string FirstEvent(size_t choice) const;
-  std::string TextEvent(size_t choice, std::string_view text) const;
+  std::string TextEvent(size_t choice, std::string_view text,
+                        std::span<const GeneratedLogprobs> logprobs = {}) const;
   std::string FinishEvent(size_t choice, FinishReason reason) const;
   std::string UsageEvent(const Usage& usage) const;
   static std::string DoneEvent();
 
  private:
-  std::string Event(size_t choice, std::string_view payload, std::string_view finish) const;
+  std::string Event(size_t choice, std::string_view payload, std::string_view finish,
+                    std::string_view logprobs = "null") const;
+  std::string Logprobs(std::span<const GeneratedLogprobs> logprobs) const;
 
   ReplyKind kind_;
   std::string id_;
   std::string model_;
   int64_t created_;
+  const Tokenizer* tokens_;
   std::string prefix_;  // of every event, up to the choices
   std::string suffix_;
 };

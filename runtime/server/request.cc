@@ -3,6 +3,7 @@
 #include <limits>
 
 #include "runtime/server/fields.h"
+#include "runtime/server/sampling_fields.h"
 
 namespace quern::server {
 using nlohmann::json;
@@ -11,74 +12,15 @@ namespace {
 
 constexpr int64_t kInt32Max = std::numeric_limits<int32_t>::max();
 
-std::vector<std::string> ParseStop(Fields& fields) {
-  const json* stop = fields.Find("stop");
-  if (!stop) return {};
-  std::vector<std::string> strings;
-  const auto add = [&](const json& value, const std::string& path) {
-    if (!value.is_string()) fields.WrongType(path, "a string", value);
-    const auto& text = value.get_ref<const std::string&>();
-    if (text.empty() || text.size() > kMaxStopBytes) {
-      ThrowApiError(path, "invalid_value",
-                    fmt::format("'{}' must have from 1 to {} bytes, not {}", path, kMaxStopBytes,
-                                text.size()));
-    }
-    strings.push_back(text);
-  };
-  if (!stop->is_array()) {
-    if (!stop->is_string()) fields.WrongType("stop", "a string or an array of strings", *stop);
-    add(*stop, "stop");
-    return strings;
-  }
-  if (stop->size() > kMaxStopStrings) {
-    ThrowApiError(
-        "stop", "invalid_value",
-        fmt::format("'stop' may have at most {} strings, not {}", kMaxStopStrings, stop->size()));
-  }
-  for (size_t i = 0; i < stop->size(); ++i) add((*stop)[i], fmt::format("stop[{}]", i));
-  return strings;
-}
-
-void ParseSampling(Fields& fields, SamplingParams& sampling) {
-  sampling.temperature = static_cast<float>(fields.Number("temperature", 0, 2).value_or(1));
-  sampling.top_p = static_cast<float>(fields.Number("top_p", 0, 1).value_or(1));
-  if (sampling.top_p <= 0) {
-    ThrowApiError(
-        "top_p", "invalid_value",
-        "'top_p' must be greater than 0 and at most 1; for the likeliest token alone send "
-        "temperature 0");
-  }
-  // vLLM's -1 and 0 both mean: all tokens.
-  sampling.top_k = static_cast<int32_t>(
-      std::max<int64_t>(0, fields.Integer("top_k", -1, kInt32Max).value_or(0)));
-  sampling.min_p = static_cast<float>(fields.Number("min_p", 0, 1).value_or(0));
-  if (sampling.min_p >= 1) {
-    ThrowApiError("min_p", "invalid_value", "'min_p' must be less than 1; it may be 0 to 0.99");
-  }
-  // Negative seeds are as good as any other.
-  if (const auto seed = fields.Integer("seed", std::numeric_limits<int64_t>::min(),
-                                       std::numeric_limits<int64_t>::max())) {
-    sampling.seed = static_cast<uint64_t>(*seed);
-  }
-}
-
 // OpenAI's and vLLM's parameters that would change the answer and are not built.
 void RefuseUnsupported(Fields& fields) {
-  fields.OnlyNeutral("n", {1}, "send one request for each answer that is wanted");
-  fields.OnlyNeutral("best_of", {1});
-  fields.OnlyNeutral("frequency_penalty", {0});
-  fields.OnlyNeutral("presence_penalty", {0});
-  fields.OnlyNeutral("repetition_penalty", {1});
   fields.OnlyNeutral("length_penalty", {1});
-  fields.OnlyNeutral("typical_p", {1});
-  fields.OnlyNeutral("min_tokens", {0});
   fields.OnlyNeutral("use_beam_search", {false});
   fields.OnlyNeutral("skip_special_tokens", {true});
   fields.OnlyNeutral("spaces_between_special_tokens", {true});
   fields.OnlyNeutral("include_stop_str_in_output", {false});
   fields.OnlyNeutral("stop_token_ids", {json::array()});
   fields.OnlyNeutral("bad_words", {json::array()});
-  fields.OnlyNeutral("logit_bias", {json::object()});
   fields.OnlyNeutral("prompt_logprobs", {});
   fields.OnlyNeutral("truncate_prompt_tokens", {});
   fields.OnlyNeutral("guided_json", {});
@@ -88,7 +30,6 @@ void RefuseUnsupported(Fields& fields) {
   fields.OnlyNeutral("structured_outputs", {});
   fields.OnlyNeutral("response_format", {json{{"type", "text"}}},
                      "only {\"type\": \"text\"} is: leave it out");
-  fields.OnlyNeutral("echo", {false});
   // These change nothing of the answer.
   fields.Ignore({"user", "metadata", "store", "service_tier", "safety_identifier",
                  "prompt_cache_key", "prompt_cache_retention", "prediction", "request_id"});
@@ -122,9 +63,7 @@ GenerationParams ParseParams(Fields& fields) {
                     "'stream_options' may be sent only together with 'stream': true");
     }
   }
-  ParseSampling(fields, params.sampling);
-  params.stop = ParseStop(fields);
-  params.ignore_eos = fields.Bool("ignore_eos").value_or(false);
+  ParseSampling(fields, params);
   params.priority =
       static_cast<int32_t>(fields.Integer("priority", 0, kMaxRequestPriority).value_or(0));
   params.cache_salt = ParseCacheSalt(fields);
@@ -243,6 +182,15 @@ json ParseMessages(const json& messages) {
   return flattened;
 }
 
+void CheckChoices(const CompletionRequest& request) {
+  const size_t choices = request.prompts.size() * static_cast<size_t>(request.params.n);
+  if (choices <= kMaxChoices) return;
+  ThrowApiError("n", "invalid_value",
+                fmt::format("{} prompts with 'n' {} make {} choices; at most {} are made in one "
+                            "request",
+                            request.prompts.size(), request.params.n, choices, kMaxChoices));
+}
+
 CompletionRequest ReadCompletion(Fields& fields) {
   CompletionRequest request;
   request.params = ParseParams(fields);
@@ -250,8 +198,15 @@ CompletionRequest ReadCompletion(Fields& fields) {
   request.params.max_tokens = MaxTokens(fields, "max_tokens").value_or(16);
   request.prompts = ParsePrompts(fields);
   request.add_special_tokens = fields.Bool("add_special_tokens").value_or(true);
+  CheckChoices(request);
+  request.params.top_logprobs = ParseCompletionLogprobs(fields);
+  request.echo = fields.Bool("echo").value_or(false);
+  if (request.echo && request.params.top_logprobs) {
+    ThrowApiError("echo", "unsupported_parameter",
+                  "'echo' together with 'logprobs' is not supported by this server, which has no "
+                  "log-probabilities of prompts; leave out one of the two");
+  }
   fields.OnlyNeutral("suffix", {""});
-  fields.OnlyNeutral("logprobs", {false});
   fields.RefuseUnknown();
   return request;
 }
@@ -269,8 +224,8 @@ ChatRequest ReadChat(Fields& fields) {
   }
   request.messages = ParseMessages(fields.Require("messages", "an array of messages"));
   request.add_generation_prompt = fields.Bool("add_generation_prompt").value_or(true);
-  fields.OnlyNeutral("logprobs", {false});
-  fields.OnlyNeutral("top_logprobs", {0});
+  request.params.top_logprobs = ParseChatLogprobs(fields);
+  fields.OnlyNeutral("echo", {false});
   fields.OnlyNeutral("tools", {json::array()});
   fields.OnlyNeutral("tool_choice", {"none", "auto"});
   fields.OnlyNeutral("functions", {json::array()});

@@ -19,7 +19,12 @@ constexpr size_t kMaxStopStrings = 16;
 constexpr size_t kMaxStopBytes = 1024;  // of one stop string
 constexpr size_t kMaxCacheSaltBytes = 256;
 constexpr int32_t kMaxRequestPriority = 1'000'000;
-constexpr size_t kMaxPrompts = 64;  // of one /v1/completions request
+constexpr size_t kMaxPrompts = 64;            // of one /v1/completions request
+constexpr int32_t kMaxChoicesPerPrompt = 16;  // n
+constexpr size_t kMaxChoices = 128;           // prompts times n
+// Log-probabilities that one request may ask for: choices times max_tokens times one and
+// top_logprobs. Each takes 8 bytes until it is written, and about 70 in the answer.
+constexpr int64_t kMaxLogprobs = 1 << 18;
 
 // What /v1/completions and /v1/chat/completions have in common.
 struct GenerationParams {
@@ -32,6 +37,9 @@ struct GenerationParams {
   bool ignore_eos = false;
   int32_t priority = 0;    // vLLM's: a higher number is served later
   std::string cache_salt;  // vLLM's: prompts are only found again under the same one
+  int32_t min_tokens = 0;
+  int32_t n = 1;                        // choices for each prompt
+  std::optional<int32_t> top_logprobs;  // as in GenerationRequest
 };
 
 using Prompt = std::variant<std::string, std::vector<TokenId>>;
@@ -40,6 +48,7 @@ struct CompletionRequest {
   GenerationParams params;
   std::vector<Prompt> prompts;  // at least one; each becomes a choice
   bool add_special_tokens = true;
+  bool echo = false;  // the prompt's text before the answer's
 };
 
 struct ChatRequest {

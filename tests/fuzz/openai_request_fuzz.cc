@@ -22,6 +22,14 @@ void CheckParams(const GenerationParams& params) {
   if (!(sampling.temperature >= 0 && sampling.temperature <= 2)) abort();
   if (!(sampling.top_p > 0 && sampling.top_p <= 1)) abort();
   if (sampling.top_k < 0 || !(sampling.min_p >= 0 && sampling.min_p < 1)) abort();
+  // What is read here the engine takes too, but for what depends on the model.
+  if (!quern::ValidateSamplingParams(sampling).ok()) abort();
+  for (const auto& entry : sampling.logit_bias) {
+    if (entry.token < 0) abort();
+  }
+  if (params.n < 1 || params.n > kMaxChoicesPerPrompt || params.min_tokens < 0) abort();
+  if (params.top_logprobs.value_or(0) < 0) abort();
+  if (params.top_logprobs.value_or(0) > quern::kMaxTopLogprobs) abort();
   if (params.max_tokens && *params.max_tokens < 1) abort();
   if (params.stop.size() > kMaxStopStrings) abort();
   if (params.priority < 0 || params.priority > kMaxRequestPriority) abort();
@@ -40,6 +48,8 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
       const auto& request = std::get<CompletionRequest>(parsed);
       CheckParams(request.params);
       if (request.prompts.empty() || request.prompts.size() > kMaxPrompts) abort();
+      if (request.prompts.size() * static_cast<size_t>(request.params.n) > kMaxChoices) abort();
+      if (request.echo && request.params.top_logprobs) abort();
       return 0;
     }
     case 1: {

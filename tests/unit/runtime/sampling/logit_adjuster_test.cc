@@ -141,6 +141,35 @@ TEST(Sampler, TypicalPKeepsWhatTheRecordingKeeps) {
   }
 }
 
+TEST(Sampler, TypicalPOfALargeVocabularyCutsWhereAFullSortWould) {
+  std::mt19937 random(6);
+  std::normal_distribution<float> normal(0.0f, 2.5f);
+  std::vector<float> logits(262144);
+  for (float& logit : logits) logit = normal(random);
+  double total = 0, mean = 0;
+  for (const float logit : logits) total += std::exp(double{logit});
+  for (const float logit : logits) mean += std::exp(double{logit}) / total * logit;
+  std::vector<std::pair<double, double>> nearest;  // distance, probability
+  for (const float logit : logits) {
+    nearest.emplace_back(std::abs(logit - mean), std::exp(double{logit}) / total);
+  }
+  std::sort(nearest.begin(), nearest.end());
+  double sum = 0, reach = 0;
+  for (const auto& [distance, probability] : nearest) {
+    if (sum >= 0.9) break;
+    sum += probability;
+    reach = distance;
+  }
+  Sampler sampler;
+  double furthest = 0;
+  for (uint64_t i = 0; i < 400; ++i) {
+    const int32_t token = sampler.Sample(logits, {.typical_p = 0.9f}, 8, i).value();
+    furthest = std::max(furthest, std::abs(logits[static_cast<size_t>(token)] - mean));
+  }
+  EXPECT_LE(furthest, reach + 1e-4);
+  EXPECT_GE(furthest, reach * 0.95) << "and no token too many is cut";
+}
+
 TEST(Sampler, TypicalPLeavesOutTheLikeliestTokenWhereItIsNoSurprise) {
   // p = 0.5 and fifty of 0.01: the entropy of 2.65 is nearer to -ln 0.01 (4.6) than to -ln 0.5
   // (0.7).

@@ -82,6 +82,84 @@ TEST_F(ApiTest, SeveralPromptsBecomeSeveralChoices) {
   EXPECT_EQ(body["usage"]["prompt_tokens"], 5);
 }
 
+TEST_F(ApiTest, ChoicesOfAPromptStandSideBySideWithSeedsOfTheirOwnAndItsTokensCountOnce) {
+  StartServer();
+  RawClient client(port);
+  client.Send(Request("POST", "/v1/completions",
+                      R"({"model":"m","prompt":["a","bc"],"n":2,"seed":9,"echo":true})"));
+  const auto last = engine->WaitForRequest(4);
+  ASSERT_TRUE(last);
+  EXPECT_EQ(engine->WaitForRequest(1)->sampling.seed, 9u) << "as with n = 1";
+  EXPECT_NE(engine->WaitForRequest(2)->sampling.seed, 9u);
+  EXPECT_EQ(engine->WaitForRequest(2)->sampling.seed, last->sampling.seed);
+  EXPECT_EQ(engine->WaitForRequest(2)->prompt, engine->WaitForRequest(1)->prompt);
+  EXPECT_EQ(last->prompt, engine->WaitForRequest(3)->prompt);
+  for (RequestId id = 4; id > 0; --id) {
+    engine->Emit(id, " " + std::to_string(id), FinishReason::kStop);
+  }
+  const json body = Split(client.ReadResponse()).Json();
+  ASSERT_EQ(body["choices"].size(), 4u);
+  const std::vector<std::string> texts = {"a 1", "a 2", "bc 3", "bc 4"};
+  for (size_t i = 0; i < 4; ++i) {
+    EXPECT_EQ(body["choices"][i]["text"], texts[i]);
+    EXPECT_EQ(body["choices"][i]["index"], i);
+    EXPECT_TRUE(body["choices"][i]["logprobs"].is_null());
+  }
+  EXPECT_EQ(body["usage"].dump(), R"({"completion_tokens":4,"prompt_tokens":5,"total_tokens":9})");
+}
+
+// What the model says of a token 'a' and its rivals, one of which is half a character.
+GeneratedLogprobs LogprobsOfA(int32_t offset) {
+  return {.token = {'a', -0.5f}, .top = {{0xC3, -0.25f}, {'b', -1.5f}}, .text_offset = offset};
+}
+
+TEST_F(ApiTest, LogprobsOfACompletionHaveOpenAisShape) {
+  StartServer();
+  RawClient client(port);
+  client.Send(Request("POST", "/v1/completions", R"({"model":"m","prompt":"p","logprobs":2})"));
+  const auto request = engine->WaitForRequest(1);
+  ASSERT_TRUE(request);
+  EXPECT_EQ(request->top_logprobs, 2);
+  engine->Emit(1, "a", {}, {}, {LogprobsOfA(0)});
+  engine->Emit(1, "a", FinishReason::kLength, {}, {LogprobsOfA(1)});
+  const json logprobs = Split(client.ReadResponse()).Json()["choices"][0]["logprobs"];
+  EXPECT_EQ(logprobs["tokens"].dump(), R"(["a","a"])");
+  EXPECT_EQ(logprobs["token_logprobs"].dump(), "[-0.5,-0.5]");
+  EXPECT_EQ(logprobs["text_offset"].dump(), "[0,1]");
+  EXPECT_EQ(logprobs["top_logprobs"][1].dump(), R"({"a":-0.5,"b":-1.5,"bytes:\\xc3":-0.25})");
+}
+
+TEST_F(ApiTest, LogprobsOfAStreamedChatComeWithTheirTextAndNoEventIsHuge) {
+  StartServer();
+  RawClient client(port);
+  client.Send(Request("POST", "/v1/chat/completions",
+                      R"({"model":"m","messages":[{"role":"user","content":"hi"}],"stream":true,)"
+                      R"("logprobs":true,"top_logprobs":2})"));
+  ASSERT_TRUE(engine->WaitForRequest(1));
+  engine->Emit(1, "a", {}, {}, {LogprobsOfA(0)});
+  const std::string first = client.ReadUntil(R"("refusal":null},"finish_reason")");
+  EXPECT_NE(
+      first.find("\"logprobs\":{\"content\":[{\"token\":\"a\",\"logprob\":-0.5,\"bytes\":[97],"
+                 "\"top_logprobs\":[{\"token\":\"\xEF\xBF\xBD\",\"logprob\":-0.25,"
+                 "\"bytes\":[195]},"),
+      std::string::npos)
+      << first;
+  engine->Emit(1, "bcd", FinishReason::kStop, {},
+               std::vector<GeneratedLogprobs>(100, LogprobsOfA(1)));
+  const std::string all = client.ReadUntil("data: [DONE]\n\n");
+  size_t entries = 0, events = 0;
+  for (size_t at = all.find("data: {"); at != std::string::npos; at = all.find("data: {", at + 1)) {
+    const json choice =
+        json::parse(all.substr(at + 6, all.find("\n\n", at) - at - 6))["choices"][0];
+    ++events;
+    if (choice["logprobs"].is_null()) continue;
+    EXPECT_LE(choice["logprobs"]["content"].size(), 16u);
+    entries += choice["logprobs"]["content"].size();
+  }
+  EXPECT_EQ(entries, 101u);
+  EXPECT_EQ(events, 10u) << "the role, one and seven with entries, the reason";
+}
+
 TEST_F(ApiTest, ClientThatLeavesCancelsItsWorkBeforeAnotherToken) {
   StartServer();
   {
@@ -181,6 +259,13 @@ TEST_F(ApiTest, ErrorsHaveOpenAisShapeAndStatus) {
       {"POST", "/v1/completions", R"({"model":"m","prompt":"a","max_tokens":0})", 400, "max_tokens",
        "invalid_value"},
       {"POST", "/v1/completions", R"({"model":"m","prompt":[999]})", 400, "prompt",
+       "invalid_value"},
+      {"POST", "/v1/completions", R"({"model":"m","prompt":"a","logit_bias":{"257":1}})", 400,
+       "logit_bias.257", "invalid_value"},
+      {"POST", "/v1/completions", R"({"model":"m","prompt":"a","min_tokens":17})", 400,
+       "min_tokens", "invalid_value"},
+      {"POST", "/v1/completions",
+       R"({"model":"m","prompt":"a","logprobs":20,"max_tokens":900,"n":14})", 400, "logprobs",
        "invalid_value"},
       {"POST", "/v1/completions", R"({"model":"m","prompt":"","add_special_tokens":false})", 400,
        "prompt", "invalid_value"},

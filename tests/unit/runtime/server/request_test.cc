@@ -56,6 +56,27 @@ TEST(CompletionRequest, ReadsEverySamplingParameter) {
   EXPECT_EQ(request.params.cache_salt, "mine");
 }
 
+TEST(CompletionRequest, ReadsPenaltiesBiasesChoicesAndLogprobs) {
+  const auto request = Completion(
+      R"(,"prompt":"p","frequency_penalty":-0.5,"presence_penalty":2,"repetition_penalty":1.25,)"
+      R"("typical_p":0.5,"logit_bias":{"7":-100,"300":2.5},"min_tokens":3,"n":16,"best_of":16,)"
+      R"("logprobs":0)");
+  const SamplingParams& sampling = request.params.sampling;
+  EXPECT_EQ(sampling.frequency_penalty, -0.5f);
+  EXPECT_EQ(sampling.presence_penalty, 2.0f);
+  EXPECT_EQ(sampling.repetition_penalty, 1.25f);
+  EXPECT_EQ(sampling.typical_p, 0.5f);
+  ASSERT_EQ(sampling.logit_bias.size(), 2u);
+  for (const TokenBias& entry : sampling.logit_bias) {
+    EXPECT_EQ(entry.bias, entry.token == 7 ? -100.0f : 2.5f) << entry.token;
+  }
+  EXPECT_EQ(request.params.min_tokens, 3);
+  EXPECT_EQ(request.params.n, 16);
+  EXPECT_EQ(request.params.top_logprobs, 0);
+  EXPECT_FALSE(Completion(R"(,"prompt":"p","logprobs":false)").params.top_logprobs.has_value());
+  EXPECT_TRUE(Completion(R"(,"prompt":"p","echo":true)").echo);
+}
+
 TEST(CompletionRequest, NullMeansAbsent) {
   const auto request = Completion(
       R"(,"prompt":"p","temperature":null,"stop":null,"logprobs":null,"suffix":null,"n":null)");
@@ -85,6 +106,23 @@ TEST(CompletionRequest, WrongTypesNameTheParameterAndWhatWasSent) {
       {R"(,"top_k":-2)", "top_k", "at least -1"},
       {R"(,"top_k":1.5)", "top_k", "whole number"},
       {R"(,"min_p":1)", "min_p", "less than 1"},
+      {R"(,"frequency_penalty":2.5)", "frequency_penalty", "from -2 to 2"},
+      {R"(,"presence_penalty":"x")", "presence_penalty", "from -2 to 2"},
+      {R"(,"repetition_penalty":0)", "repetition_penalty", "greater than 0 and at most 10"},
+      {R"(,"typical_p":0)", "typical_p", "greater than 0 and at most 1"},
+      {R"(,"logit_bias":[])", "logit_bias", "an object of token ids and numbers"},
+      {R"(,"logit_bias":{"cat":1})", "logit_bias.cat", "named by a token id"},
+      {R"(,"logit_bias":{"07":1})", "logit_bias.07", "named by a token id"},
+      {R"(,"logit_bias":{"-1":1})", "logit_bias.-1", "named by a token id"},
+      {R"(,"logit_bias":{"99999999999":1})", "logit_bias.99999999999", "named by a token id"},
+      {R"(,"logit_bias":{"7":101})", "logit_bias.7", "from -100 to 100"},
+      {R"(,"logit_bias":{"7":null})", "logit_bias.7", "from -100 to 100"},
+      {R"(,"min_tokens":-1)", "min_tokens", "at least 0"},
+      {R"(,"n":0)", "n", "from 1 to 16"},
+      {R"(,"n":17)", "n", "from 1 to 16"},
+      {R"(,"n":2,"best_of":1)", "best_of", "send 'n', 2"},
+      {R"(,"logprobs":21)", "logprobs", "from 0 to 20"},
+      {R"(,"logprobs":true)", "logprobs", "from 0 to 20"},
       {R"(,"seed":"x")", "seed", "whole number"},
       {R"(,"seed":18446744073709551615)", "seed", "whole number"},
       {R"(,"seed":1e300)", "seed", "whole number"},
@@ -131,15 +169,45 @@ TEST(CompletionRequest, ModelAndPromptAreRequired) {
 
 TEST(CompletionRequest, WhatWouldChangeTheAnswerIsRefusedNotIgnored) {
   for (const char* member :
-       {R"("n":2)", R"("best_of":3)", R"("logprobs":0)", R"("logprobs":5)", R"("echo":true)",
-        R"("suffix":"x")", R"("frequency_penalty":0.1)", R"("presence_penalty":-1)",
-        R"("logit_bias":{"1":2})", R"("response_format":{"type":"json_object"})",
-        R"("min_tokens":1)", R"("guided_json":{})", R"("repetition_penalty":1.1)"}) {
+       {R"("best_of":3)", R"("suffix":"x")", R"("response_format":{"type":"json_object"})",
+        R"("guided_json":{})", R"("length_penalty":1.1)", R"("echo":true,"logprobs":0)"}) {
     const ApiError error = CompletionError(std::string(",") + member);
     EXPECT_EQ(error.code, "unsupported_parameter") << member << ": " << error.message;
     const std::string name = std::string(member).substr(1, std::string(member).find('"', 1) - 1);
     EXPECT_EQ(error.param, name);
   }
+}
+
+TEST(CompletionRequest, PromptsTimesNIsBounded) {
+  std::string prompts = R"("a")";
+  for (int i = 1; i < 9; ++i) prompts += R"(,"a")";
+  auto parsed = ParseCompletionRequest(R"({"model":"m","n":15,"prompt":[)" + prompts + "]}");
+  const ApiError error = std::get<ApiError>(parsed);
+  EXPECT_EQ(error.param, "n");
+  EXPECT_NE(error.message.find("135 choices; at most 128"), std::string::npos) << error.message;
+}
+
+TEST(CompletionRequest, ALogitBiasOfTooManyTokensIsRefused) {
+  std::string entries = R"("0":1)";
+  for (int i = 1; i <= 1024; ++i) entries += fmt::format(R"(,"{}":1)", i);
+  EXPECT_EQ(CompletionError(R"(,"logit_bias":{)" + entries + "}").param, "logit_bias");
+}
+
+TEST(ChatRequest, TopLogprobsNeedLogprobs) {
+  const auto parse = [](const std::string& members) {
+    return ParseChatRequest(R"({"model":"m","messages":[{"role":"user","content":"a"}])" + members +
+                            "}");
+  };
+  const auto top = [&](const std::string& members) {
+    return std::get<ChatRequest>(parse(members)).params.top_logprobs;
+  };
+  EXPECT_EQ(top(R"(,"logprobs":true)"), 0);
+  EXPECT_EQ(top(R"(,"logprobs":true,"top_logprobs":20)"), 20);
+  EXPECT_FALSE(top(R"(,"logprobs":false,"top_logprobs":0)").has_value());
+  for (const char* bad : {R"(,"top_logprobs":3)", R"(,"logprobs":true,"top_logprobs":21)"}) {
+    EXPECT_EQ(std::get<ApiError>(parse(bad)).param, "top_logprobs") << bad;
+  }
+  EXPECT_EQ(std::get<ApiError>(parse(R"(,"logprobs":5)")).param, "logprobs");
 }
 
 TEST(CompletionRequest, NeutralValuesAndHarmlessParametersAreAccepted) {
@@ -274,9 +342,9 @@ TEST(ChatRequest, BadMessagesAreNamedByTheirPath) {
 
 TEST(ChatRequest, ToolsAndFormatsAreRefused) {
   for (const char* member :
-       {R"("tools":[{"type":"function"}])", R"("tool_choice":"required")", R"("logprobs":true)",
-        R"("top_logprobs":3)", R"("response_format":{"type":"json_schema"})",
-        R"("modalities":["text","audio"])", R"("reasoning_effort":"high")"}) {
+       {R"("tools":[{"type":"function"}])", R"("tool_choice":"required")",
+        R"("response_format":{"type":"json_schema"})", R"("modalities":["text","audio"])",
+        R"("reasoning_effort":"high")", R"("echo":true)"}) {
     const ApiError error = ChatError(
         std::string(R"({"model":"m","messages":[{"role":"user","content":"a"}],)") + member + "}");
     EXPECT_EQ(error.code, "unsupported_parameter") << member << ": " << error.message;

@@ -116,7 +116,7 @@ class ScriptedEngine : public EngineCore {
     return changed_.wait_for(lock, std::chrono::seconds(20), [&] { return cancelled_[id]; });
   }
   void Emit(RequestId id, const std::string& text, std::optional<FinishReason> finish = {},
-            const std::string& error = {}) {
+            const std::string& error = {}, std::vector<GeneratedLogprobs> logprobs = {}) {
     DeltaSink sink;
     GenerationDelta delta;
     {
@@ -130,6 +130,7 @@ class ScriptedEngine : public EngineCore {
     delta.text = text;
     delta.finish = finish;
     delta.error = error;
+    delta.logprobs = std::move(logprobs);
     sink(std::move(delta));
   }
   void SetCapacity(size_t requests) {

@@ -1,0 +1,92 @@
+#include "runtime/server/logprob_json.h"
+
+#include <fmt/format.h>
+
+#include <iterator>
+#include <nlohmann/json.hpp>
+#include <set>
+
+#include "runtime/tokenizer/utf8.h"
+
+namespace quern::server {
+
+namespace {
+
+// {"token":"a","logprob":-0.5,"bytes":[97] -- and no closing brace.
+void AppendChatToken(const TokenLogprob& entry, const Tokenizer& tokenizer, std::string& out) {
+  const std::string bytes = tokenizer.TokenBytes(entry.token, /*render_special=*/true);
+  out += fmt::format(R"({{"token":{},"logprob":{},"bytes":[)", QuotedJson(bytes), entry.logprob);
+  for (size_t i = 0; i < bytes.size(); ++i) {
+    fmt::format_to(std::back_inserter(out), "{}{}", i > 0 ? "," : "",
+                   static_cast<unsigned char>(bytes[i]));
+  }
+  out += ']';
+}
+
+std::string NameOf(TokenId token, const Tokenizer& tokenizer) {
+  std::string bytes = tokenizer.TokenBytes(token, /*render_special=*/true);
+  if (!FindInvalidUtf8(bytes)) return bytes;
+  std::string name = "bytes:";
+  for (const char byte : bytes) {
+    name += fmt::format("\\x{:02x}", static_cast<unsigned char>(byte));
+  }
+  return name;
+}
+
+// {"a":-0.5,"b":-1.5}: a map, so that of two tokens with one name the likelier stays.
+std::string TopMap(const GeneratedLogprobs& generated, const Tokenizer& tokenizer) {
+  std::set<std::string> names;
+  std::string map = "{";
+  const auto add = [&](const TokenLogprob& entry) {
+    const auto [name, is_new] = names.insert(NameOf(entry.token, tokenizer));
+    if (!is_new) return;
+    map += fmt::format("{}{}:{}", map.size() > 1 ? "," : "", QuotedJson(*name), entry.logprob);
+  };
+  for (const TokenLogprob& entry : generated.top) add(entry);
+  add(generated.token);
+  return map + "}";
+}
+
+// "[" what `write` makes of each "]"
+template <typename Write>
+std::string Array(std::span<const GeneratedLogprobs> logprobs, const Write& write) {
+  std::string array = "[";
+  for (const GeneratedLogprobs& generated : logprobs) {
+    if (array.size() > 1) array += ',';
+    array += write(generated);
+  }
+  return array + "]";
+}
+
+}  // namespace
+
+std::string QuotedJson(std::string_view text) {
+  return nlohmann::json(text).dump(-1, ' ', false, nlohmann::json::error_handler_t::replace);
+}
+
+std::string ChatLogprobs(std::span<const GeneratedLogprobs> logprobs, const Tokenizer& tokenizer) {
+  const std::string content = Array(logprobs, [&](const GeneratedLogprobs& generated) {
+    std::string entry;
+    AppendChatToken(generated.token, tokenizer, entry);
+    entry += R"(,"top_logprobs":[)";
+    for (size_t i = 0; i < generated.top.size(); ++i) {
+      if (i > 0) entry += ',';
+      AppendChatToken(generated.top[i], tokenizer, entry);
+      entry += '}';
+    }
+    return entry + "]}";
+  });
+  return R"({"content":)" + content + R"(,"refusal":null})";
+}
+
+std::string CompletionLogprobs(std::span<const GeneratedLogprobs> logprobs,
+                               const Tokenizer& tokenizer) {
+  return fmt::format(
+      R"({{"tokens":{},"token_logprobs":{},"top_logprobs":{},"text_offset":{}}})",
+      Array(logprobs, [&](const auto& g) { return QuotedJson(NameOf(g.token.token, tokenizer)); }),
+      Array(logprobs, [](const auto& g) { return fmt::format("{}", g.token.logprob); }),
+      Array(logprobs, [&](const auto& g) { return TopMap(g, tokenizer); }),
+      Array(logprobs, [](const auto& g) { return std::to_string(g.text_offset); }));
+}
+
+}  // namespace quern::server

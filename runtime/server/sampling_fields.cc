@@ -1,0 +1,151 @@
+#include "runtime/server/sampling_fields.h"
+
+#include <algorithm>
+#include <charconv>
+#include <limits>
+#include <system_error>
+
+namespace quern::server {
+using nlohmann::json;
+
+namespace {
+
+constexpr int64_t kInt32Max = std::numeric_limits<int32_t>::max();
+
+std::vector<std::string> ParseStop(Fields& fields) {
+  const json* stop = fields.Find("stop");
+  if (!stop) return {};
+  std::vector<std::string> strings;
+  const auto add = [&](const json& value, const std::string& path) {
+    if (!value.is_string()) fields.WrongType(path, "a string", value);
+    const auto& text = value.get_ref<const std::string&>();
+    if (text.empty() || text.size() > kMaxStopBytes) {
+      ThrowApiError(path, "invalid_value",
+                    fmt::format("'{}' must have from 1 to {} bytes, not {}", path, kMaxStopBytes,
+                                text.size()));
+    }
+    strings.push_back(text);
+  };
+  if (!stop->is_array()) {
+    if (!stop->is_string()) fields.WrongType("stop", "a string or an array of strings", *stop);
+    add(*stop, "stop");
+    return strings;
+  }
+  if (stop->size() > kMaxStopStrings) {
+    ThrowApiError(
+        "stop", "invalid_value",
+        fmt::format("'stop' may have at most {} strings, not {}", kMaxStopStrings, stop->size()));
+  }
+  for (size_t i = 0; i < stop->size(); ++i) add((*stop)[i], fmt::format("stop[{}]", i));
+  return strings;
+}
+
+void ParseCuts(Fields& fields, SamplingParams& sampling) {
+  sampling.temperature = static_cast<float>(fields.Number("temperature", 0, 2).value_or(1));
+  sampling.top_p = static_cast<float>(fields.Number("top_p", 0, 1).value_or(1));
+  if (sampling.top_p <= 0) {
+    ThrowApiError(
+        "top_p", "invalid_value",
+        "'top_p' must be greater than 0 and at most 1; for the likeliest token alone send "
+        "temperature 0");
+  }
+  // vLLM's -1 and 0 both mean: all tokens.
+  sampling.top_k = static_cast<int32_t>(
+      std::max<int64_t>(0, fields.Integer("top_k", -1, kInt32Max).value_or(0)));
+  sampling.min_p = static_cast<float>(fields.Number("min_p", 0, 1).value_or(0));
+  if (sampling.min_p >= 1) {
+    ThrowApiError("min_p", "invalid_value", "'min_p' must be less than 1; it may be 0 to 0.99");
+  }
+  sampling.typical_p = static_cast<float>(fields.Number("typical_p", 0, 1).value_or(1));
+  if (sampling.typical_p <= 0) {
+    ThrowApiError("typical_p", "invalid_value", "'typical_p' must be greater than 0 and at most 1");
+  }
+}
+
+void ParsePenalties(Fields& fields, SamplingParams& sampling) {
+  sampling.frequency_penalty =
+      static_cast<float>(fields.Number("frequency_penalty", -2, 2).value_or(0));
+  sampling.presence_penalty =
+      static_cast<float>(fields.Number("presence_penalty", -2, 2).value_or(0));
+  sampling.repetition_penalty =
+      static_cast<float>(fields.Number("repetition_penalty", 0, 10).value_or(1));
+  if (sampling.repetition_penalty <= 0) {
+    ThrowApiError("repetition_penalty", "invalid_value",
+                  "'repetition_penalty' must be greater than 0 and at most 10; 1 changes nothing");
+  }
+}
+
+// {"15496": -100, "11": 2.5}
+std::vector<TokenBias> ParseLogitBias(Fields& fields) {
+  const json* object = fields.Find("logit_bias");
+  if (!object) return {};
+  if (!object->is_object()) {
+    fields.WrongType("logit_bias", "an object of token ids and numbers", *object);
+  }
+  if (object->size() > kMaxLogitBiases) {
+    ThrowApiError("logit_bias", "invalid_value",
+                  fmt::format("'logit_bias' may have at most {} entries, not {}", kMaxLogitBiases,
+                              object->size()));
+  }
+  Fields entries(*object, "logit_bias");
+  std::vector<TokenBias> biases;
+  for (const auto& [name, value] : object->items()) {
+    const std::string path = "logit_bias." + name.substr(0, 40);
+    TokenBias entry;
+    const auto [end, error] = std::from_chars(name.data(), name.data() + name.size(), entry.token);
+    // Written in one way only, so that no token is named twice.
+    if (error != std::errc() || entry.token < 0 || std::to_string(entry.token) != name) {
+      ThrowApiError(path, "invalid_value",
+                    fmt::format("'{}' must be named by a token id, such as \"15496\"", path));
+    }
+    const auto bias = entries.Number(name, -100, 100);
+    if (!bias) entries.WrongType(name, "a number from -100 to 100", value);
+    entry.bias = static_cast<float>(*bias);
+    biases.push_back(entry);
+  }
+  return biases;
+}
+
+void ParseSeed(Fields& fields, SamplingParams& sampling) {
+  // Negative seeds are as good as any other.
+  if (const auto seed = fields.Integer("seed", std::numeric_limits<int64_t>::min(),
+                                       std::numeric_limits<int64_t>::max())) {
+    sampling.seed = static_cast<uint64_t>(*seed);
+  }
+}
+
+}  // namespace
+
+void ParseSampling(Fields& fields, GenerationParams& params) {
+  ParseCuts(fields, params.sampling);
+  ParsePenalties(fields, params.sampling);
+  params.sampling.logit_bias = ParseLogitBias(fields);
+  ParseSeed(fields, params.sampling);
+  params.n = static_cast<int32_t>(fields.Integer("n", 1, kMaxChoicesPerPrompt).value_or(1));
+  // More than n would have to be ranked.
+  fields.OnlyNeutral("best_of", {params.n}, fmt::format("leave it out or send 'n', {}", params.n));
+  params.min_tokens = static_cast<int32_t>(fields.Integer("min_tokens", 0, kInt32Max).value_or(0));
+  params.stop = ParseStop(fields);
+  params.ignore_eos = fields.Bool("ignore_eos").value_or(false);
+}
+
+std::optional<int32_t> ParseCompletionLogprobs(Fields& fields) {
+  const json* value = fields.Find("logprobs");
+  if (value && value->is_boolean() && !value->get<bool>()) return std::nullopt;
+  const auto top = fields.Integer("logprobs", 0, kMaxTopLogprobs);
+  if (!top) return std::nullopt;
+  return static_cast<int32_t>(*top);
+}
+
+std::optional<int32_t> ParseChatLogprobs(Fields& fields) {
+  const bool wanted = fields.Bool("logprobs").value_or(false);
+  const auto top = fields.Integer("top_logprobs", 0, kMaxTopLogprobs);
+  if (wanted) return static_cast<int32_t>(top.value_or(0));
+  if (top.value_or(0) > 0) {
+    ThrowApiError("top_logprobs", "invalid_value",
+                  "'top_logprobs' may be sent only together with 'logprobs': true");
+  }
+  return std::nullopt;
+}
+
+}  // namespace quern::server
