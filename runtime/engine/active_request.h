@@ -1,6 +1,7 @@
 #pragma once
 
 #include <cstdint>
+#include <memory>
 #include <optional>
 #include <utility>
 #include <vector>
@@ -17,6 +18,7 @@ struct ActiveRequest {
       : sampling(wanted.sampling),
         max_tokens(wanted.max_tokens),
         ignore_eos(wanted.ignore_eos),
+        constraint(std::move(wanted.constraint)),
         sink(std::move(sink_)),
         tokens(std::move(wanted.prompt)),
         text(tokenizer, wanted.stop) {
@@ -30,7 +32,8 @@ struct ActiveRequest {
   SamplingParams sampling;
   int32_t max_tokens;
   bool ignore_eos;
-  uint64_t seed = 0;  // the one asked for, or a random one
+  std::shared_ptr<Constraint> constraint;  // null: none
+  uint64_t seed = 0;                       // the one asked for, or a random one
   DeltaSink sink;
 
   std::vector<TokenId> tokens;  // prompt and generated; sequence.total_tokens of them

@@ -10,6 +10,7 @@
 
 #include "runtime/base/clock.h"
 #include "runtime/base/result.h"
+#include "runtime/constraints/constraint.h"
 #include "runtime/model/model.h"
 #include "runtime/sampling/sampling_params.h"
 #include "runtime/tokenizer/tokenizer.h"
@@ -27,6 +28,9 @@ struct GenerationRequest {
   std::vector<std::string>
       stop;  // generation ends before the first of them; they are not part of the text
   bool ignore_eos = false;
+  // What the answer must look like, or null; at its start and nobody else's. Its vocabulary is the
+  // tokenizer's. When it is fulfilled the request ends with kStop, whatever ignore_eos says.
+  std::shared_ptr<Constraint> constraint;
 };
 
 // What a request produced since the last delta.

@@ -78,21 +78,42 @@ void StepLoop::Step() {
 Status StepLoop::RunForward(const SchedulerOutput& step) {
   const ForwardBatch batch = batch_builder_.Build(step, step_requests_);
   const size_t vocab = static_cast<size_t>(model_.info().vocab_size);
-  QUERN_TRY(model_.Forward(batch, std::span(logits_).first(batch.logit_rows.size() * vocab)));
+  BeginMasks(step);
+  const Status status =
+      model_.Forward(batch, std::span(logits_).first(batch.logit_rows.size() * vocab));
+  masks_.Wait();
+  QUERN_TRY(status);
   state_.Commit(step);
   return {};
 }
 
-void StepLoop::SampleStep(const SchedulerOutput& step) {
+void StepLoop::BeginMasks(const SchedulerOutput& step) {
+  row_constraints_.clear();
+  for (size_t i = 0; i < step.sequences.size(); ++i) {
+    if (step.sequences[i].samples) {
+      row_constraints_.push_back(step_requests_[i]->constraint.get());
+    }
+  }
+  masks_.Begin(row_constraints_);
+}
+
+Result<int32_t> StepLoop::SampleRow(ActiveRequest& request, size_t row) {
   const size_t vocab = static_cast<size_t>(model_.info().vocab_size);
+  const auto logits = std::span(logits_).subspan(row * vocab, vocab);
+  if (request.constraint) QUERN_TRY(masks_.Apply(row, logits));
+  QUERN_ASSIGN(const int32_t token,
+               sampler_.Sample(logits, request.sampling, request.seed, request.tokens.size()));
+  if (request.constraint) QUERN_TRY(request.constraint->Commit(token));
+  return token;
+}
+
+void StepLoop::SampleStep(const SchedulerOutput& step) {
   size_t row = 0;
   for (size_t i = 0; i < step.sequences.size(); ++i) {
     ActiveRequest& request = *step_requests_[i];
     CountPrefill(request);
     if (!step.sequences[i].samples) continue;
-    const auto logits = std::span<const float>(logits_).subspan(row++ * vocab, vocab);
-    const Result<int32_t> token =
-        sampler_.Sample(logits, request.sampling, request.seed, request.tokens.size());
+    const Result<int32_t> token = SampleRow(request, row++);
     if (token.ok()) {
       Accept(request, *token, clock_.Now());
     } else {
@@ -110,7 +131,8 @@ void StepLoop::Accept(ActiveRequest& request, TokenId token, SteadyTime now) {
 
   GenerationDelta delta = EmptyDelta(request);
   delta.tokens.push_back(token);
-  if (!request.ignore_eos && tokenizer_.IsEndOfGeneration(token)) {
+  const bool may_end = !request.ignore_eos || request.constraint != nullptr;
+  if (may_end && tokenizer_.IsEndOfGeneration(token)) {
     delta.text = request.text.Finish();
     delta.finish = FinishReason::kStop;
   } else {

@@ -10,6 +10,7 @@
 #include "runtime/engine/active_request.h"
 #include "runtime/engine/batch_builder.h"
 #include "runtime/engine/engine.h"
+#include "runtime/engine/mask_worker.h"
 #include "runtime/sampling/sampler.h"
 #include "runtime/scheduler/scheduler.h"
 
@@ -49,6 +50,9 @@ class StepLoop {
   };
 
   Status RunForward(const SchedulerOutput& step);
+  void BeginMasks(const SchedulerOutput& step);
+  // The token that comes next, by the logits of `row` of the step's.
+  Result<int32_t> SampleRow(ActiveRequest& request, size_t row);
   void SampleStep(const SchedulerOutput& step);
   void Accept(ActiveRequest& request, TokenId token, SteadyTime now);
   void ObserveToken(ActiveRequest& request, SteadyTime now);
@@ -70,6 +74,8 @@ class StepLoop {
   BatchBuilder batch_builder_;
   Sampler sampler_;
   std::vector<float> logits_;  // [max_sequences, vocab_size]
+  MaskWorker masks_;           // by row of logits_
+  std::vector<Constraint*> row_constraints_;
 
   std::unordered_map<RequestId, std::unique_ptr<ActiveRequest>> requests_;
   std::vector<ActiveRequest*> step_requests_;  // owners of the sequences of the step at hand

@@ -89,6 +89,23 @@ ApiResult<std::vector<TokenId>> EncodeChat(const json& messages, bool add_genera
                 model, purpose);
 }
 
+// A constraint at its start, from the model's compiler, or the error about the parameter.
+ApiResult<std::shared_ptr<Constraint>> Compile(const StructuredOutput& wanted,
+                                               const LoadedModel& model) {
+  if (!model.constraints) {
+    return ApiError{400,
+                    fmt::format("the model '{}' cannot keep to a format: {}", model.served_name,
+                                model.no_constraints_reason),
+                    "invalid_request_error", wanted.param, "unsupported_parameter"};
+  }
+  auto constraint = model.constraints->Compile(wanted.spec);
+  if (!constraint) {
+    return ApiError{400, constraint.error().message, "invalid_request_error", wanted.param,
+                    "invalid_value"};
+  }
+  return std::shared_ptr<Constraint>(std::move(constraint).value());
+}
+
 ApiResult<Prepared> Assemble(const GenerationParams& params, const char* prompt_param,
                              std::vector<std::vector<TokenId>> prompts, const LoadedModel& model) {
   const int64_t context = model.engine->max_context_tokens();
@@ -96,6 +113,12 @@ ApiResult<Prepared> Assemble(const GenerationParams& params, const char* prompt_
   Prepared prepared;
   prepared.stream = params.stream;
   prepared.include_usage = params.include_usage;
+  std::shared_ptr<Constraint> constraint;
+  if (params.structured) {
+    auto compiled = Compile(*params.structured, model);
+    if (auto* error = std::get_if<ApiError>(&compiled)) return std::move(*error);
+    constraint = std::get<0>(std::move(compiled));
+  }
   for (auto& tokens : prompts) {
     if (tokens.empty()) {
       return ApiError{
@@ -120,6 +143,7 @@ ApiResult<Prepared> Assemble(const GenerationParams& params, const char* prompt_
     request.max_tokens = static_cast<int32_t>(wanted);
     request.stop = params.stop;
     request.ignore_eos = params.ignore_eos;
+    if (constraint) request.constraint = constraint->Clone();
     prepared.requests.push_back(std::move(request));
   }
   return prepared;

@@ -81,13 +81,6 @@ void RefuseUnsupported(Fields& fields) {
   fields.OnlyNeutral("logit_bias", {json::object()});
   fields.OnlyNeutral("prompt_logprobs", {});
   fields.OnlyNeutral("truncate_prompt_tokens", {});
-  fields.OnlyNeutral("guided_json", {});
-  fields.OnlyNeutral("guided_regex", {});
-  fields.OnlyNeutral("guided_choice", {});
-  fields.OnlyNeutral("guided_grammar", {});
-  fields.OnlyNeutral("structured_outputs", {});
-  fields.OnlyNeutral("response_format", {json{{"type", "text"}}},
-                     "only {\"type\": \"text\"} is: leave it out");
   fields.OnlyNeutral("echo", {false});
   // These change nothing of the answer.
   fields.Ignore({"user", "metadata", "store", "service_tier", "safety_identifier",
@@ -95,7 +88,7 @@ void RefuseUnsupported(Fields& fields) {
                  "request_id", "cache_salt"});
 }
 
-GenerationParams ParseParams(Fields& fields) {
+GenerationParams ParseParams(Fields& fields, std::string_view body) {
   GenerationParams params;
   const json& model = fields.Require("model", "the name of the model, as /v1/models lists it");
   if (!model.is_string()) fields.WrongType("model", "a string", model);
@@ -115,6 +108,7 @@ GenerationParams ParseParams(Fields& fields) {
   ParseSampling(fields, params.sampling);
   params.stop = ParseStop(fields);
   params.ignore_eos = fields.Bool("ignore_eos").value_or(false);
+  params.structured = ParseStructuredOutput(fields, body);
   RefuseUnsupported(fields);
   return params;
 }
@@ -230,9 +224,9 @@ json ParseMessages(const json& messages) {
   return flattened;
 }
 
-CompletionRequest ReadCompletion(Fields& fields) {
+CompletionRequest ReadCompletion(Fields& fields, std::string_view body) {
   CompletionRequest request;
-  request.params = ParseParams(fields);
+  request.params = ParseParams(fields, body);
   // OpenAI's default for completions; a chat's is what is left of the context.
   request.params.max_tokens = MaxTokens(fields, "max_tokens").value_or(16);
   request.prompts = ParsePrompts(fields);
@@ -243,9 +237,9 @@ CompletionRequest ReadCompletion(Fields& fields) {
   return request;
 }
 
-ChatRequest ReadChat(Fields& fields) {
+ChatRequest ReadChat(Fields& fields, std::string_view body) {
   ChatRequest request;
-  request.params = ParseParams(fields);
+  request.params = ParseParams(fields, body);
   request.params.max_tokens = MaxTokens(fields, "max_completion_tokens");
   if (const auto older = MaxTokens(fields, "max_tokens")) {
     if (request.params.max_tokens && *request.params.max_tokens != *older) {
@@ -277,7 +271,7 @@ ChatRequest ReadChat(Fields& fields) {
   return request;
 }
 
-TokenizeRequest ReadTokenize(Fields& fields) {
+TokenizeRequest ReadTokenize(Fields& fields, std::string_view /*body*/) {
   TokenizeRequest request;
   request.model = fields.String("model").value_or("");
   request.add_special_tokens = fields.Bool("add_special_tokens").value_or(true);
@@ -299,7 +293,7 @@ TokenizeRequest ReadTokenize(Fields& fields) {
   return request;
 }
 
-DetokenizeRequest ReadDetokenize(Fields& fields) {
+DetokenizeRequest ReadDetokenize(Fields& fields, std::string_view /*body*/) {
   DetokenizeRequest request;
   request.model = fields.String("model").value_or("");
   const json& tokens = fields.Require("tokens", "an array of token ids");
@@ -310,11 +304,11 @@ DetokenizeRequest ReadDetokenize(Fields& fields) {
 }
 
 template <typename T>
-ApiResult<T> Parse(std::string_view body, T (*read)(Fields&)) {
+ApiResult<T> Parse(std::string_view body, T (*read)(Fields&, std::string_view)) {
   try {
     const json object = ParseJsonObject(body);
     Fields fields(object, "");
-    return read(fields);
+    return read(fields, body);
   } catch (ApiException& exception) {
     return std::move(exception.error);
   }

@@ -10,6 +10,7 @@
 
 #include "runtime/engine/engine.h"
 #include "runtime/server/api_error.h"
+#include "runtime/server/structured_output.h"
 #include "runtime/tokenizer/tokenizer.h"
 
 namespace quern::server {
@@ -28,6 +29,7 @@ struct GenerationParams {
   SamplingParams sampling;
   std::vector<std::string> stop;
   bool ignore_eos = false;
+  std::optional<StructuredOutput> structured;
 };
 
 using Prompt = std::variant<std::string, std::vector<TokenId>>;

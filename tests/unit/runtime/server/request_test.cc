@@ -127,8 +127,7 @@ TEST(CompletionRequest, WhatWouldChangeTheAnswerIsRefusedNotIgnored) {
   for (const char* member :
        {R"("n":2)", R"("best_of":3)", R"("logprobs":0)", R"("logprobs":5)", R"("echo":true)",
         R"("suffix":"x")", R"("frequency_penalty":0.1)", R"("presence_penalty":-1)",
-        R"("logit_bias":{"1":2})", R"("response_format":{"type":"json_object"})",
-        R"("min_tokens":1)", R"("guided_json":{})", R"("repetition_penalty":1.1)"}) {
+        R"("logit_bias":{"1":2})", R"("min_tokens":1)", R"("repetition_penalty":1.1)"}) {
     const ApiError error = CompletionError(std::string(",") + member);
     EXPECT_EQ(error.code, "unsupported_parameter") << member << ": " << error.message;
     const std::string name = std::string(member).substr(1, std::string(member).find('"', 1) - 1);
@@ -266,14 +265,71 @@ TEST(ChatRequest, BadMessagesAreNamedByTheirPath) {
   }
 }
 
-TEST(ChatRequest, ToolsAndFormatsAreRefused) {
-  for (const char* member :
-       {R"("tools":[{"type":"function"}])", R"("tool_choice":"required")", R"("logprobs":true)",
-        R"("top_logprobs":3)", R"("response_format":{"type":"json_schema"})",
-        R"("modalities":["text","audio"])", R"("reasoning_effort":"high")"}) {
+TEST(ChatRequest, ToolsAndOtherModesAreRefused) {
+  for (const char* member : {R"("tools":[{"type":"function"}])", R"("tool_choice":"required")",
+                             R"("logprobs":true)", R"("top_logprobs":3)",
+                             R"("modalities":["text","audio"])", R"("reasoning_effort":"high")"}) {
     const ApiError error = ChatError(
         std::string(R"({"model":"m","messages":[{"role":"user","content":"a"}],)") + member + "}");
     EXPECT_EQ(error.code, "unsupported_parameter") << member << ": " << error.message;
+  }
+}
+
+TEST(StructuredOutput, IsReadFromEachOfItsParametersInTheSchemasOwnOrder) {
+  struct Case {
+    const char* member;
+    ConstraintSpec::Kind kind;
+    const char* text;
+    const char* param;
+  };
+  using Kind = ConstraintSpec::Kind;
+  for (const Case& c : {
+           Case{R"("response_format":{"type":"json_object"})", Kind::kJsonObject, "",
+                "response_format"},
+           Case{R"("response_format": {"json_schema" : {"schema":{"z":1, "a":"}\""}, "name":"n"},)"
+                R"( "type":"json_schema"})",
+                Kind::kJsonSchema, R"({"z":1, "a":"}\""})", "response_format.json_schema.schema"},
+           Case{R"("guided_json":{"b":[{}],"a":2})", Kind::kJsonSchema, R"({"b":[{}],"a":2})",
+                "guided_json"},
+           Case{R"("guided_json":"{\"b\":1}")", Kind::kJsonSchema, R"({"b":1})", "guided_json"},
+           Case{R"("structured_outputs":{"regex":"a+"})", Kind::kRegex, "a+",
+                "structured_outputs.regex"},
+           Case{R"("guided_choice":["a.","b"])", Kind::kRegex, R"(a\.|b)", "guided_choice"},
+           Case{R"("guided_grammar":"start: \"a\"")", Kind::kGrammar, "start: \"a\"",
+                "guided_grammar"},
+       }) {
+    const auto parsed = ParseCompletionRequest(std::string(R"({"model":"m","prompt":"p",)") +
+                                               c.member + R"(,"stop":["}"]})");
+    ASSERT_TRUE(std::holds_alternative<CompletionRequest>(parsed))
+        << c.member << std::get<ApiError>(parsed).message;
+    const auto& wanted = std::get<CompletionRequest>(parsed).params.structured;
+    ASSERT_TRUE(wanted.has_value()) << c.member;
+    EXPECT_EQ(wanted->spec.kind, c.kind) << c.member;
+    EXPECT_EQ(wanted->spec.text, c.text) << c.member;
+    EXPECT_EQ(wanted->param, c.param);
+  }
+}
+
+TEST(StructuredOutput, NamesThePathOfWhatIsWrong) {
+  struct Case {
+    const char* member;
+    const char* param;
+  };
+  for (const Case& c : {
+           Case{R"("response_format":{"type":"xml"})", "response_format.type"},
+           Case{R"("response_format":{"type":"json_schema"})", "response_format.json_schema"},
+           Case{R"("response_format":{"type":"json_schema","json_schema":{"name":"n"}})",
+                "response_format.json_schema.schema"},
+           Case{R"("guided_regex":7)", "guided_regex"},
+           Case{R"("guided_choice":["a",1])", "guided_choice"},
+           Case{R"("guided_choice":[])", "guided_choice"},
+           Case{R"("guided_regex":"a","structured_outputs":{"json":{}})", "guided_regex"},
+           Case{R"("structured_outputs":{"jsn":{}})", "structured_outputs.jsn"},
+           Case{R"("guided_grammar":"root ::= a")", "guided_grammar"},
+       }) {
+    const ApiError error = CompletionError(std::string(",") + c.member);
+    EXPECT_EQ(error.status, 400) << c.member;
+    EXPECT_EQ(error.param, c.param) << error.message;
   }
 }
 
