@@ -26,6 +26,7 @@ struct ActiveRequest {
         min_tokens(wanted.min_tokens),
         ignore_eos(wanted.ignore_eos),
         top_logprobs(wanted.top_logprobs),
+        constraint(std::move(wanted.constraint)),
         tenant(std::move(wanted.tenant)),
         sink(std::move(sink_)),
         tokens(std::move(wanted.prompt)),
@@ -53,8 +54,9 @@ struct ActiveRequest {
   int32_t min_tokens;
   bool ignore_eos;
   std::optional<int32_t> top_logprobs;
-  uint64_t seed = 0;                     // the one asked for, or a random one
-  std::shared_ptr<const Tenant> tenant;  // null: the nameless one
+  std::shared_ptr<Constraint> constraint;  // null: none
+  uint64_t seed = 0;                       // the one asked for, or a random one
+  std::shared_ptr<const Tenant> tenant;    // null: the nameless one
   DeltaSink sink;
 
   std::vector<TokenId> tokens;  // prompt and generated; sequence.total_tokens of them

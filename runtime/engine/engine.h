@@ -10,6 +10,7 @@
 
 #include "runtime/base/clock.h"
 #include "runtime/base/result.h"
+#include "runtime/constraints/constraint.h"
 #include "runtime/model/model.h"
 #include "runtime/sampling/logprobs.h"
 #include "runtime/sampling/sampling_params.h"
@@ -45,6 +46,9 @@ struct GenerationRequest {
   // Until so many tokens are generated none that ends the generation is sampled (unless ignore_eos:
   // then they are tokens like others) and no stop string is looked for. 0 to max_tokens.
   int32_t min_tokens = 0;
+  // What the answer must look like, or null; at its start and nobody else's. Its vocabulary is the
+  // tokenizer's. When it is fulfilled the request ends with kStop, whatever ignore_eos says.
+  std::shared_ptr<Constraint> constraint;
   // Log-probabilities with every token, and of how many of the likeliest beside it: 0 to
   // kMaxTopLogprobs. Absent: none at all.
   std::optional<int32_t> top_logprobs;

@@ -112,9 +112,23 @@ void StepLoop::Step() {
 Status StepLoop::RunForward(const SchedulerOutput& step) {
   const ForwardBatch batch = batch_builder_.Build(step, step_requests_);
   const size_t vocab = static_cast<size_t>(model_.info().vocab_size);
-  QUERN_TRY(model_.Forward(batch, std::span(logits_).first(batch.logit_rows.size() * vocab)));
+  BeginMasks(step);
+  const Status status =
+      model_.Forward(batch, std::span(logits_).first(batch.logit_rows.size() * vocab));
+  masks_.Wait();
+  QUERN_TRY(status);
   state_.Commit(step);
   return {};
+}
+
+void StepLoop::BeginMasks(const SchedulerOutput& step) {
+  row_constraints_.clear();
+  for (size_t i = 0; i < step.sequences.size(); ++i) {
+    if (step.sequences[i].samples) {
+      row_constraints_.push_back(step_requests_[i]->constraint.get());
+    }
+  }
+  masks_.Begin(row_constraints_);
 }
 
 void StepLoop::SampleStep(const SchedulerOutput& step) {
@@ -124,8 +138,9 @@ void StepLoop::SampleStep(const SchedulerOutput& step) {
     ActiveRequest& request = *step_requests_[i];
     CountPrefill(request);
     if (!step.sequences[i].samples) continue;
+    const size_t at = row++;
     Result<PickedToken> picked =
-        picker_.Pick(request, std::span(logits_).subspan(row++ * vocab, vocab));
+        picker_.Pick(request, std::span(logits_).subspan(at * vocab, vocab), masks_, at);
     if (picked.ok()) {
       Accept(request, std::move(picked).value(), clock_.Now());
     } else {
@@ -144,7 +159,8 @@ void StepLoop::Accept(ActiveRequest& request, PickedToken picked, SteadyTime now
 
   GenerationDelta delta = EmptyDelta(request);
   delta.tokens.push_back(token);
-  if (!request.ignore_eos && tokenizer_.IsEndOfGeneration(token)) {
+  const bool may_end = !request.ignore_eos || request.constraint != nullptr;
+  if (may_end && tokenizer_.IsEndOfGeneration(token)) {
     delta.text = request.text.Finish();
     delta.finish = FinishReason::kStop;
   } else {

@@ -10,6 +10,7 @@
 #include "runtime/engine/active_request.h"
 #include "runtime/engine/batch_builder.h"
 #include "runtime/engine/engine.h"
+#include "runtime/engine/mask_worker.h"
 #include "runtime/engine/token_picker.h"
 #include "runtime/scheduler/scheduler.h"
 #include "runtime/scheduler/step_time.h"
@@ -51,6 +52,7 @@ class StepLoop {
 
   SchedulerLimits LimitsNow() const;
   Status RunForward(const SchedulerOutput& step);
+  void BeginMasks(const SchedulerOutput& step);
   void SampleStep(const SchedulerOutput& step);
   void Accept(ActiveRequest& request, PickedToken picked, SteadyTime now);
   void ObserveToken(ActiveRequest& request, SteadyTime now);
@@ -75,6 +77,8 @@ class StepLoop {
   BatchBuilder batch_builder_;
   TokenPicker picker_;
   std::vector<float> logits_;  // [max_sequences, vocab_size]
+  MaskWorker masks_;           // by row of logits_
+  std::vector<Constraint*> row_constraints_;
 
   std::unordered_map<RequestId, std::unique_ptr<ActiveRequest>> requests_;
   std::vector<ActiveRequest*> step_requests_;  // owners of the sequences of the step at hand

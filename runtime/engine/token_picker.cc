@@ -4,13 +4,6 @@
 #include <utility>
 
 namespace quern {
-namespace {
-
-// Below every logit that a model gives, and far from where a quotient by the temperature would
-// leave float's range; infinity would count as the model's fault.
-constexpr float kMasked = -1e30f;
-
-}  // namespace
 
 TokenPicker::TokenPicker(const Tokenizer& tokenizer) {
   for (TokenId id = 0; id < tokenizer.vocab_size(); ++id) {
@@ -18,7 +11,8 @@ TokenPicker::TokenPicker(const Tokenizer& tokenizer) {
   }
 }
 
-Result<PickedToken> TokenPicker::Pick(ActiveRequest& request, std::span<float> logits) {
+Result<PickedToken> TokenPicker::Pick(ActiveRequest& request, std::span<float> logits,
+                                      const MaskWorker& masks, size_t row) {
   PickedToken picked;
   if (request.top_logprobs) {
     QUERN_TRY(logprobs_.Measure(logits));
@@ -26,9 +20,17 @@ Result<PickedToken> TokenPicker::Pick(ActiveRequest& request, std::span<float> l
   }
   originals_.clear();
   if (request.adjuster) request.adjuster->Apply(logits, originals_);
-  if (!request.ignore_eos && request.completion_tokens() < request.min_tokens) MaskEnds(logits);
+  Constraint* constraint = request.constraint.get();
+  // An answer that its format has brought to its end cannot go on for the sake of min_tokens.
+  const bool must_end = constraint != nullptr && constraint->IsFinished();
+  if (!must_end && !request.ignore_eos && request.completion_tokens() < request.min_tokens) {
+    MaskEnds(logits);
+  }
+  // Last, so that no bias brings back what the format forbids.
+  if (constraint != nullptr) QUERN_TRY(masks.Apply(row, logits));
   QUERN_ASSIGN(picked.token,
                sampler_.Sample(logits, request.sampling, request.seed, request.tokens.size()));
+  if (constraint != nullptr) QUERN_TRY(constraint->Commit(picked.token));
   if (request.top_logprobs) {
     // The first is what stood there before all others.
     float logit = logits[static_cast<size_t>(picked.token)];
@@ -48,7 +50,7 @@ void TokenPicker::MaskEnds(std::span<float> logits) {
     float& logit = logits[static_cast<size_t>(id)];
     if (!std::isfinite(logit)) continue;
     originals_.push_back({id, logit});
-    logit = kMasked;
+    logit = kForbiddenLogit;
   }
 }
 

@@ -7,6 +7,7 @@
 
 #include "runtime/base/result.h"
 #include "runtime/engine/active_request.h"
+#include "runtime/engine/mask_worker.h"
 #include "runtime/sampling/logit_adjuster.h"
 #include "runtime/sampling/logprobs.h"
 #include "runtime/sampling/sampler.h"
@@ -19,15 +20,18 @@ struct PickedToken {
   std::vector<TokenLogprob> top;  // the likeliest first
 };
 
-// From a row of logits to the next token of a request: penalties and biases, min_tokens, the draw,
-// and log-probabilities of the model's own distribution. A request that asks for none of this pays
-// for the draw alone. Keeps its buffers; not thread-safe.
+// From a row of logits to the next token of a request: penalties and biases, min_tokens, the mask
+// of its constraint, the draw, and log-probabilities of the model's own distribution. A request
+// that asks for none of this pays for the draw alone. Keeps its buffers; not thread-safe.
 class TokenPicker {
  public:
   explicit TokenPicker(const Tokenizer& tokenizer);
 
-  // `logits` [vocab_size] is changed. kInternal when a logit is NaN or infinite.
-  Result<PickedToken> Pick(ActiveRequest& request, std::span<float> logits);
+  // `logits` [vocab_size] is changed. `masks`: where the request has a constraint, its mask is
+  // number `row`; the token is committed to the constraint. kInternal when a logit is NaN or
+  // infinite; what Constraint::ComputeMask and Commit say.
+  Result<PickedToken> Pick(ActiveRequest& request, std::span<float> logits, const MaskWorker& masks,
+                           size_t row);
 
  private:
   // Lets no end-of-generation token be picked.

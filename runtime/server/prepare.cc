@@ -125,6 +125,23 @@ uint64_t SeedOfChoice(uint64_t seed, int32_t choice) {
   return x ^ (x >> 31);
 }
 
+// A constraint at its start, from the model's compiler, or the error about the parameter.
+ApiResult<std::shared_ptr<Constraint>> Compile(const StructuredOutput& wanted,
+                                               const LoadedModel& model) {
+  if (!model.constraints) {
+    return ApiError{400,
+                    fmt::format("the model '{}' cannot keep to a format: {}", model.served_name,
+                                model.no_constraints_reason),
+                    "invalid_request_error", wanted.param, "unsupported_parameter"};
+  }
+  auto constraint = model.constraints->Compile(wanted.spec);
+  if (!constraint) {
+    return ApiError{400, constraint.error().message, "invalid_request_error", wanted.param,
+                    "invalid_value"};
+  }
+  return std::shared_ptr<Constraint>(std::move(constraint).value());
+}
+
 ApiResult<Prepared> Assemble(const GenerationParams& params, const char* prompt_param,
                              std::vector<std::vector<TokenId>> prompts, const LoadedModel& model) {
   const int64_t context = model.engine->max_context_tokens();
@@ -136,6 +153,12 @@ ApiResult<Prepared> Assemble(const GenerationParams& params, const char* prompt_
                      .choices_per_prompt = static_cast<size_t>(params.n)};
   if (auto error = BiasOutsideVocabulary(params.sampling, vocab)) return std::move(*error);
   int64_t tokens_wanted = 0;
+  std::shared_ptr<Constraint> constraint;
+  if (params.structured) {
+    auto compiled = Compile(*params.structured, model);
+    if (auto* error = std::get_if<ApiError>(&compiled)) return std::move(*error);
+    constraint = std::get<0>(std::move(compiled));
+  }
   for (auto& tokens : prompts) {
     if (tokens.empty()) {
       return ApiError{
@@ -172,8 +195,10 @@ ApiResult<Prepared> Assemble(const GenerationParams& params, const char* prompt_
     request.cache_salt = params.cache_salt;
     request.min_tokens = params.min_tokens;
     request.top_logprobs = params.top_logprobs;
+    if (constraint) request.constraint = constraint->Clone();
     for (int32_t i = 1; i < params.n; ++i) {
       prepared.requests.push_back(request);
+      if (constraint) request.constraint = constraint->Clone();
       auto& seed = request.sampling.seed;
       if (seed) seed = SeedOfChoice(*params.sampling.seed, i);
     }

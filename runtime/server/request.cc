@@ -23,13 +23,6 @@ void RefuseUnsupported(Fields& fields) {
   fields.OnlyNeutral("bad_words", {json::array()});
   fields.OnlyNeutral("prompt_logprobs", {});
   fields.OnlyNeutral("truncate_prompt_tokens", {});
-  fields.OnlyNeutral("guided_json", {});
-  fields.OnlyNeutral("guided_regex", {});
-  fields.OnlyNeutral("guided_choice", {});
-  fields.OnlyNeutral("guided_grammar", {});
-  fields.OnlyNeutral("structured_outputs", {});
-  fields.OnlyNeutral("response_format", {json{{"type", "text"}}},
-                     "only {\"type\": \"text\"} is: leave it out");
   // These change nothing of the answer.
   fields.Ignore({"user", "metadata", "store", "service_tier", "safety_identifier",
                  "prompt_cache_key", "prompt_cache_retention", "prediction", "request_id"});
@@ -46,7 +39,7 @@ std::string ParseCacheSalt(Fields& fields) {
   return std::move(*salt);
 }
 
-GenerationParams ParseParams(Fields& fields) {
+GenerationParams ParseParams(Fields& fields, std::string_view body) {
   GenerationParams params;
   const json& model = fields.Require("model", "the name of the model, as /v1/models lists it");
   if (!model.is_string()) fields.WrongType("model", "a string", model);
@@ -67,6 +60,7 @@ GenerationParams ParseParams(Fields& fields) {
   params.priority =
       static_cast<int32_t>(fields.Integer("priority", 0, kMaxRequestPriority).value_or(0));
   params.cache_salt = ParseCacheSalt(fields);
+  params.structured = ParseStructuredOutput(fields, body);
   RefuseUnsupported(fields);
   return params;
 }
@@ -191,9 +185,9 @@ void CheckChoices(const CompletionRequest& request) {
                             request.prompts.size(), request.params.n, choices, kMaxChoices));
 }
 
-CompletionRequest ReadCompletion(Fields& fields) {
+CompletionRequest ReadCompletion(Fields& fields, std::string_view body) {
   CompletionRequest request;
-  request.params = ParseParams(fields);
+  request.params = ParseParams(fields, body);
   // OpenAI's default for completions; a chat's is what is left of the context.
   request.params.max_tokens = MaxTokens(fields, "max_tokens").value_or(16);
   request.prompts = ParsePrompts(fields);
@@ -211,9 +205,9 @@ CompletionRequest ReadCompletion(Fields& fields) {
   return request;
 }
 
-ChatRequest ReadChat(Fields& fields) {
+ChatRequest ReadChat(Fields& fields, std::string_view body) {
   ChatRequest request;
-  request.params = ParseParams(fields);
+  request.params = ParseParams(fields, body);
   request.params.max_tokens = MaxTokens(fields, "max_completion_tokens");
   if (const auto older = MaxTokens(fields, "max_tokens")) {
     if (request.params.max_tokens && *request.params.max_tokens != *older) {
@@ -245,7 +239,7 @@ ChatRequest ReadChat(Fields& fields) {
   return request;
 }
 
-TokenizeRequest ReadTokenize(Fields& fields) {
+TokenizeRequest ReadTokenize(Fields& fields, std::string_view /*body*/) {
   TokenizeRequest request;
   request.model = fields.String("model").value_or("");
   request.add_special_tokens = fields.Bool("add_special_tokens").value_or(true);
@@ -267,7 +261,7 @@ TokenizeRequest ReadTokenize(Fields& fields) {
   return request;
 }
 
-DetokenizeRequest ReadDetokenize(Fields& fields) {
+DetokenizeRequest ReadDetokenize(Fields& fields, std::string_view /*body*/) {
   DetokenizeRequest request;
   request.model = fields.String("model").value_or("");
   const json& tokens = fields.Require("tokens", "an array of token ids");
@@ -278,11 +272,11 @@ DetokenizeRequest ReadDetokenize(Fields& fields) {
 }
 
 template <typename T>
-ApiResult<T> Parse(std::string_view body, T (*read)(Fields&)) {
+ApiResult<T> Parse(std::string_view body, T (*read)(Fields&, std::string_view)) {
   try {
     const json object = ParseJsonObject(body);
     Fields fields(object, "");
-    return read(fields);
+    return read(fields, body);
   } catch (ApiException& exception) {
     return std::move(exception.error);
   }

@@ -10,6 +10,7 @@
 
 #include "runtime/engine/engine.h"
 #include "runtime/server/api_error.h"
+#include "runtime/server/structured_output.h"
 #include "runtime/tokenizer/tokenizer.h"
 
 namespace quern::server {
@@ -40,6 +41,7 @@ struct GenerationParams {
   int32_t min_tokens = 0;
   int32_t n = 1;                        // choices for each prompt
   std::optional<int32_t> top_logprobs;  // as in GenerationRequest
+  std::optional<StructuredOutput> structured;
 };
 
 using Prompt = std::variant<std::string, std::vector<TokenId>>;

@@ -6,6 +6,7 @@
 #include <mutex>
 #include <string>
 
+#include "runtime/constraints/constraint_compiler.h"
 #include "runtime/engine/engine.h"
 #include "runtime/tokenizer/chat_template.h"
 #include "runtime/tokenizer/tokenizer.h"
@@ -21,6 +22,10 @@ struct LoadedModel {
   int64_t longest_token_bytes = 512;  // at least that of any text that one token stands for
   std::unique_ptr<ChatTemplate> chat_template;  // null where the model has none ...
   std::string no_chat_reason;                   // ... and why
+  // Null where the model's answers cannot be held to a format, and why. Shared by all requests:
+  // it is thread-safe.
+  std::unique_ptr<ConstraintCompiler> constraints;
+  std::string no_constraints_reason;
   std::unique_ptr<EngineCore> engine;
 };
 

@@ -168,9 +168,8 @@ TEST(CompletionRequest, ModelAndPromptAreRequired) {
 }
 
 TEST(CompletionRequest, WhatWouldChangeTheAnswerIsRefusedNotIgnored) {
-  for (const char* member :
-       {R"("best_of":3)", R"("suffix":"x")", R"("response_format":{"type":"json_object"})",
-        R"("guided_json":{})", R"("length_penalty":1.1)", R"("echo":true,"logprobs":0)"}) {
+  for (const char* member : {R"("best_of":3)", R"("suffix":"x")", R"("length_penalty":1.1)",
+                             R"("echo":true,"logprobs":0)"}) {
     const ApiError error = CompletionError(std::string(",") + member);
     EXPECT_EQ(error.code, "unsupported_parameter") << member << ": " << error.message;
     const std::string name = std::string(member).substr(1, std::string(member).find('"', 1) - 1);
@@ -340,14 +339,71 @@ TEST(ChatRequest, BadMessagesAreNamedByTheirPath) {
   }
 }
 
-TEST(ChatRequest, ToolsAndFormatsAreRefused) {
+TEST(ChatRequest, ToolsAndOtherModesAreRefused) {
   for (const char* member :
        {R"("tools":[{"type":"function"}])", R"("tool_choice":"required")",
-        R"("response_format":{"type":"json_schema"})", R"("modalities":["text","audio"])",
-        R"("reasoning_effort":"high")", R"("echo":true)"}) {
+        R"("modalities":["text","audio"])", R"("reasoning_effort":"high")", R"("echo":true)"}) {
     const ApiError error = ChatError(
         std::string(R"({"model":"m","messages":[{"role":"user","content":"a"}],)") + member + "}");
     EXPECT_EQ(error.code, "unsupported_parameter") << member << ": " << error.message;
+  }
+}
+
+TEST(StructuredOutput, IsReadFromEachOfItsParametersInTheSchemasOwnOrder) {
+  struct Case {
+    const char* member;
+    ConstraintSpec::Kind kind;
+    const char* text;
+    const char* param;
+  };
+  using Kind = ConstraintSpec::Kind;
+  for (const Case& c : {
+           Case{R"("response_format":{"type":"json_object"})", Kind::kJsonObject, "",
+                "response_format"},
+           Case{R"("response_format": {"json_schema" : {"schema":{"z":1, "a":"}\""}, "name":"n"},)"
+                R"( "type":"json_schema"})",
+                Kind::kJsonSchema, R"({"z":1, "a":"}\""})", "response_format.json_schema.schema"},
+           Case{R"("guided_json":{"b":[{}],"a":2})", Kind::kJsonSchema, R"({"b":[{}],"a":2})",
+                "guided_json"},
+           Case{R"("guided_json":"{\"b\":1}")", Kind::kJsonSchema, R"({"b":1})", "guided_json"},
+           Case{R"("structured_outputs":{"regex":"a+"})", Kind::kRegex, "a+",
+                "structured_outputs.regex"},
+           Case{R"("guided_choice":["a.","b"])", Kind::kRegex, R"(a\.|b)", "guided_choice"},
+           Case{R"("guided_grammar":"start: \"a\"")", Kind::kGrammar, "start: \"a\"",
+                "guided_grammar"},
+       }) {
+    const auto parsed = ParseCompletionRequest(std::string(R"({"model":"m","prompt":"p",)") +
+                                               c.member + R"(,"stop":["}"]})");
+    ASSERT_TRUE(std::holds_alternative<CompletionRequest>(parsed))
+        << c.member << std::get<ApiError>(parsed).message;
+    const auto& wanted = std::get<CompletionRequest>(parsed).params.structured;
+    ASSERT_TRUE(wanted.has_value()) << c.member;
+    EXPECT_EQ(wanted->spec.kind, c.kind) << c.member;
+    EXPECT_EQ(wanted->spec.text, c.text) << c.member;
+    EXPECT_EQ(wanted->param, c.param);
+  }
+}
+
+TEST(StructuredOutput, NamesThePathOfWhatIsWrong) {
+  struct Case {
+    const char* member;
+    const char* param;
+  };
+  for (const Case& c : {
+           Case{R"("response_format":{"type":"xml"})", "response_format.type"},
+           Case{R"("response_format":{"type":"json_schema"})", "response_format.json_schema"},
+           Case{R"("response_format":{"type":"json_schema","json_schema":{"name":"n"}})",
+                "response_format.json_schema.schema"},
+           Case{R"("guided_regex":7)", "guided_regex"},
+           Case{R"("guided_choice":["a",1])", "guided_choice"},
+           Case{R"("guided_choice":[])", "guided_choice"},
+           Case{R"("guided_regex":"a","structured_outputs":{"json":{}})", "guided_regex"},
+           Case{R"("structured_outputs":{"jsn":{}})", "structured_outputs.jsn"},
+           Case{R"("guided_grammar":"root ::= a")", "guided_grammar"},
+       }) {
+    const ApiError error = CompletionError(std::string(",") + c.member);
+    EXPECT_EQ(error.status, 400) << c.member;
+    EXPECT_EQ(error.param, c.param) << error.message;
   }
 }
 

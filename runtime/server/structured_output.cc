@@ -1,0 +1,195 @@
+#include "runtime/server/structured_output.h"
+
+#include <fmt/format.h>
+
+#include <utility>
+#include <vector>
+
+namespace quern::server {
+using nlohmann::json;
+using Kind = ConstraintSpec::Kind;
+
+namespace {
+
+constexpr std::string_view kBlanks = " \t\r\n";
+
+size_t SkipBlanks(std::string_view text, size_t at) {
+  at = text.find_first_not_of(kBlanks, at);
+  return at == std::string_view::npos ? text.size() : at;
+}
+
+// Behind the string that begins at `at`.
+size_t SkipString(std::string_view text, size_t at) {
+  for (++at; at < text.size() && text[at] != '"'; ++at) {
+    if (text[at] == '\\') ++at;
+  }
+  return std::min(at + 1, text.size());
+}
+
+// Behind the value that begins at `at`.
+size_t SkipValue(std::string_view text, size_t at) {
+  int depth = 0;
+  while (at < text.size()) {
+    const char c = text[at];
+    if (c == '"') {
+      at = SkipString(text, at);
+    } else if (c == '{' || c == '[') {
+      ++depth;
+      ++at;
+    } else if (c == '}' || c == ']') {
+      if (depth == 0) return at;  // of a number or a word that ends its parent
+      --depth;
+      ++at;
+    } else if (depth == 0) {
+      at = text.find_first_of(",}] \t\r\n", at);
+      return at == std::string_view::npos ? text.size() : at;
+    } else {
+      ++at;
+    }
+    if (depth == 0) return at;
+  }
+  return at;
+}
+
+// The text of a value: as it was written, else (escapes in the names on its way) as parsed.
+std::string TextOf(const json& value, std::string_view object, std::string_view name) {
+  const std::string_view raw = RawMember(object, name);
+  if (!raw.empty()) return std::string(raw);
+  return value.dump(-1, ' ', false, json::error_handler_t::replace);
+}
+
+ConstraintSpec SchemaSpec(const json& value, std::string_view object, const std::string& name,
+                          const Fields& fields, bool may_be_text) {
+  if (may_be_text && value.is_string()) return {Kind::kJsonSchema, value.get<std::string>()};
+  if (!value.is_object()) {
+    fields.WrongType(name, may_be_text ? "a JSON schema (an object, or its text)" : "a JSON schema",
+                     value);
+  }
+  return {Kind::kJsonSchema, TextOf(value, object, name)};
+}
+
+ConstraintSpec ChoiceSpec(const json& value, const std::string& name, const Fields& fields) {
+  if (!value.is_array()) fields.WrongType(name, "an array of strings", value);
+  std::vector<std::string> choices;
+  for (const json& choice : value) {
+    if (!choice.is_string()) fields.WrongType(name, "an array of strings", value);
+    choices.push_back(choice.get<std::string>());
+  }
+  auto spec = ChoiceConstraint(choices);
+  if (!spec) ThrowApiError(fields.Path(name), "invalid_value", spec.error().message);
+  return std::move(spec).value();
+}
+
+ConstraintSpec TextSpec(Kind kind, const json& value, const std::string& name,
+                        const Fields& fields) {
+  if (!value.is_string()) fields.WrongType(name, "a string", value);
+  return {kind, value.get<std::string>()};
+}
+
+std::optional<StructuredOutput> ReadResponseFormat(Fields& fields, std::string_view body) {
+  const json* value = fields.Find("response_format");
+  if (value == nullptr) return std::nullopt;
+  Fields format(*value, "response_format");
+  const std::string type = format.String("type").value_or("");
+  std::optional<StructuredOutput> result;
+  if (type == "json_object") {
+    result = {{Kind::kJsonObject, ""}, "response_format"};
+  } else if (type == "json_schema") {
+    Fields outer(format.Require("json_schema", "an object with 'name' and 'schema'"),
+                 "response_format.json_schema");
+    outer.String("name");
+    outer.Bool("strict");  // it is always kept to
+    outer.Ignore({"description"});
+    const json& schema = outer.Require("schema", "a JSON schema");
+    const std::string_view text = RawMember(RawMember(body, "response_format"), "json_schema");
+    result = {SchemaSpec(schema, text, "schema", outer, /*may_be_text=*/false),
+              "response_format.json_schema.schema"};
+    outer.RefuseUnknown();
+  } else if (type != "text") {
+    ThrowApiError("response_format.type", "invalid_value",
+                  fmt::format("'response_format.type' must be \"text\", \"json_object\" or "
+                              "\"json_schema\", not \"{}\"",
+                              type.substr(0, 40)));
+  }
+  format.RefuseUnknown();
+  return result;
+}
+
+// The members of `structured_outputs`, or the older ones with `prefix` "guided_", into `found`.
+void ReadMembers(Fields& fields, std::string_view object, const std::string& prefix,
+                 std::vector<StructuredOutput>& found) {
+  const auto read = [&](const char* member, const auto& spec_of) {
+    const std::string name = prefix + member;
+    if (const json* value = fields.Find(name)) {
+      found.push_back({spec_of(*value, name), fields.Path(name)});
+    }
+  };
+  read("json", [&](const json& value, const std::string& name) {
+    return SchemaSpec(value, object, name, fields, /*may_be_text=*/true);
+  });
+  read("regex", [&](const json& value, const std::string& name) {
+    return TextSpec(Kind::kRegex, value, name, fields);
+  });
+  read("choice",
+       [&](const json& value, const std::string& name) { return ChoiceSpec(value, name, fields); });
+  read("grammar", [&](const json& value, const std::string& name) {
+    return TextSpec(Kind::kGrammar, value, name, fields);
+  });
+}
+
+}  // namespace
+
+std::string_view RawMember(std::string_view object, std::string_view name) {
+  std::string_view found;
+  size_t at = SkipBlanks(object, 0);
+  if (at >= object.size() || object[at] != '{') return found;
+  while (true) {
+    at = SkipBlanks(object, at + 1);  // behind "{" or ","
+    if (at >= object.size() || object[at] != '"') return found;
+    const size_t key_end = SkipString(object, at);
+    const std::string_view key = object.substr(at + 1, key_end - at - 2);
+    at = SkipBlanks(object, SkipBlanks(object, key_end) + 1);  // behind ":"
+    const size_t end = SkipValue(object, at);
+    if (key == name) found = object.substr(at, end - at);
+    at = SkipBlanks(object, end);
+    if (at >= object.size() || object[at] != ',') return found;
+  }
+}
+
+std::optional<StructuredOutput> ParseStructuredOutput(Fields& fields, std::string_view body) {
+  std::vector<StructuredOutput> found;
+  if (auto format = ReadResponseFormat(fields, body)) found.push_back(std::move(*format));
+  if (const json* value = fields.Find("structured_outputs")) {
+    Fields inner(*value, "structured_outputs");
+    ReadMembers(inner, RawMember(body, "structured_outputs"), "", found);
+    if (inner.Bool("json_object").value_or(false)) {
+      found.push_back({{Kind::kJsonObject, ""}, "structured_outputs.json_object"});
+    }
+    inner.RefuseUnknown();
+  }
+  ReadMembers(fields, body, "guided_", found);
+  if (found.empty()) return std::nullopt;
+  if (found.size() > 1) {
+    ThrowApiError(found[1].param, "invalid_value",
+                  fmt::format("'{}' and '{}' both say what the answer must look like: send one",
+                              found[0].param, found[1].param));
+  }
+  if (const Status status = CheckConstraintSpec(found[0].spec); !status) {
+    ThrowApiError(found[0].param, "invalid_value", status.error().message);
+  }
+  return std::move(found[0]);
+}
+
+ConstraintVocabulary ConstraintVocabularyOf(const Tokenizer& tokenizer) {
+  ConstraintVocabulary vocabulary;
+  vocabulary.token_bytes.reserve(static_cast<size_t>(tokenizer.vocab_size()));
+  for (TokenId id = 0; id < tokenizer.vocab_size(); ++id) {
+    const bool ends = tokenizer.IsEndOfGeneration(id);
+    if (ends) vocabulary.end_of_generation.push_back(id);
+    const bool silent = ends || tokenizer.IsControl(id);
+    vocabulary.token_bytes.push_back(silent ? std::string() : tokenizer.TokenBytes(id));
+  }
+  return vocabulary;
+}
+
+}  // namespace quern::server

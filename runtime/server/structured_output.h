@@ -1,0 +1,34 @@
+#pragma once
+
+#include <optional>
+#include <string>
+#include <string_view>
+
+#include "runtime/constraints/constraint_compiler.h"
+#include "runtime/server/fields.h"
+#include "runtime/tokenizer/tokenizer.h"
+
+namespace quern::server {
+
+// What a request asks its answer to look like, and the parameter that does.
+struct StructuredOutput {
+  ConstraintSpec spec;
+  std::string param;  // "response_format.json_schema.schema", "structured_outputs.regex", ...
+};
+
+// Reads OpenAI's `response_format` (text, json_object, json_schema), vLLM's `structured_outputs`
+// (json, json_object, regex, choice, grammar) and the older `guided_json`, `guided_regex`,
+// `guided_choice`, `guided_grammar`. At most one of them may be there. Throws ApiException.
+// `body`: what `fields` was parsed from. A schema's text is taken from there, because the order of
+// its members is that of the answer's.
+std::optional<StructuredOutput> ParseStructuredOutput(Fields& fields, std::string_view body);
+
+// What the compiler must know of a model's tokens. The tokens of control give nothing.
+ConstraintVocabulary ConstraintVocabularyOf(const Tokenizer& tokenizer);
+
+// The text of the member `name` of `object`, which is the text of a JSON object that was checked to
+// be one; of several with that name the last. Empty: there is none, or its name is written with
+// escapes.
+std::string_view RawMember(std::string_view object, std::string_view name);
+
+}  // namespace quern::server
