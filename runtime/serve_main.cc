@@ -12,6 +12,7 @@
 #include <mutex>
 #include <new>
 #include <optional>
+#include <string_view>
 #include <thread>
 
 #include "runtime/base/cgroup.h"
@@ -19,6 +20,7 @@
 #include "runtime/engine/engine.h"
 #include "runtime/formats/gguf.h"
 #include "runtime/http/server.h"
+#include "runtime/serve_bench.h"
 #include "runtime/serve_options.h"
 #include "runtime/server/api.h"
 #include "runtime/server/observers.h"
@@ -125,47 +127,21 @@ Result<std::unique_ptr<LoadedModel>> Load(const ServeOptions& options, ServingSt
                SecondsSince(start));
 
   state.SetLoading("weights");
-  ModelOptions model_options;
-  model_options.threads = options.threads;
-  model_options.kv_dtype = options.kv_dtype;
-  QUERN_ASSIGN(auto model, Model::Load(std::move(file), model_options));
+  QUERN_ASSIGN(auto model, Model::Load(std::move(file), ModelOptionsOf(options)));
   const ModelInfo info = model->info();
   spdlog::info("weights ready: {} {}, {:.0f} M parameters, {}; {} ({:.1f} s)", info.architecture,
                info.quantization, info.parameters / 1e6, server::ShowBytes(info.weight_bytes),
                info.compute, SecondsSince(start));
 
   state.SetLoading("KV cache");
-  EngineOptions engine_options;
-  engine_options.max_sequences = options.max_sequences;
-  engine_options.max_waiting = options.max_waiting;
-  engine_options.max_batch_tokens = options.max_batch_tokens;
-  engine_options.max_decode_slowdown = options.max_decode_slowdown;
-  engine_options.max_context_tokens = options.max_context_tokens;
-  engine_options.kv_memory_bytes = options.kv_memory_bytes;
-  engine_options.prefix_cache = options.prefix_cache;
-  QUERN_ASSIGN(loaded->engine,
-               EngineCore::Start(std::move(model), *loaded->tokenizer, engine_options, &observer));
+  QUERN_ASSIGN(loaded->engine, EngineCore::Start(std::move(model), *loaded->tokenizer,
+                                                 EngineOptionsOf(options), &observer));
   metrics.SetModelInfo(info.architecture, info.quantization, QUERN_VERSION);
   const EngineStats stats = loaded->engine->Stats();
   spdlog::info("ready: '{}', context {} tokens, KV cache {} tokens ({:.1f} s)", options.served_name,
                loaded->engine->max_context_tokens(), stats.kv_blocks_total * stats.kv_block_tokens,
                SecondsSince(start));
   return loaded;
-}
-
-// 2 where the input is wrong and trying again is useless, 1 where the machine or this program is.
-int ExitCode(const Error& error) {
-  switch (error.code) {
-    case ErrorCode::kInvalidArgument:
-    case ErrorCode::kNotFound:
-    case ErrorCode::kPermissionDenied:
-    case ErrorCode::kUnsupported:
-    case ErrorCode::kDataLoss:
-    case ErrorCode::kResourceExhausted:
-      return 2;
-    default:
-      return 1;
-  }
 }
 
 // What may be held for all clients together, of each kind: bodies that arrive, bodies that are
@@ -300,6 +276,7 @@ int Serve(const ServeOptions& options) {
 }  // namespace quern
 
 int main(int argc, char** argv) {
+  if (argc > 1 && std::string_view(argv[1]) == "bench") return quern::BenchMain(argc - 1, argv + 1);
   const auto parsed = quern::ParseCommandLine(argc, argv);
   if (parsed.exit_now) return parsed.exit_code;
   if (auto log = quern::InitLog("quern-serve", parsed.options.log_level, parsed.options.log_format);

@@ -29,6 +29,9 @@ Examples:
   quern-serve model.gguf --host 0.0.0.0 --served-name smollm2 --kv-memory 512MiB --threads 2
       in a container: all addresses, a name of your choice, bounded memory and cores
 
+  quern-serve bench model.gguf --batch 1,8,32
+      measures instead of serving; quern-serve bench --help says more
+
 SIGTERM or Ctrl-C: takes nothing new, finishes what runs (at most --drain-timeout), exits 0;
 a second one exits at once. Exit code 2: the model or an option is wrong, and one line says how.)";
 
@@ -236,6 +239,36 @@ ParsedCommandLine ParseCommandLine(int argc, char** argv) {
     parsed.options.max_batch_tokens = std::max(512, parsed.options.max_sequences);
   }
   return parsed;
+}
+
+void AddEngineOptions(CLI::App& app, ServeOptions& options) { AddEngine(app, options); }
+
+ModelOptions ModelOptionsOf(const ServeOptions& options) {
+  return {.threads = options.threads, .kv_dtype = options.kv_dtype};
+}
+
+EngineOptions EngineOptionsOf(const ServeOptions& options) {
+  return {.max_sequences = options.max_sequences,
+          .max_waiting = options.max_waiting,
+          .max_batch_tokens = options.max_batch_tokens,
+          .max_decode_slowdown = options.max_decode_slowdown,
+          .max_context_tokens = options.max_context_tokens,
+          .kv_memory_bytes = options.kv_memory_bytes,
+          .prefix_cache = options.prefix_cache};
+}
+
+int ExitCode(const Error& error) {
+  switch (error.code) {
+    case ErrorCode::kInvalidArgument:
+    case ErrorCode::kNotFound:
+    case ErrorCode::kPermissionDenied:
+    case ErrorCode::kUnsupported:
+    case ErrorCode::kDataLoss:
+    case ErrorCode::kResourceExhausted:
+      return 2;
+    default:
+      return 1;
+  }
 }
 
 }  // namespace quern

@@ -5,8 +5,13 @@
 #include <string>
 
 #include "runtime/base/result.h"
+#include "runtime/engine/engine.h"
 #include "runtime/metrics/runtime_metrics.h"
 #include "runtime/model/model.h"
+
+namespace CLI {
+class App;
+}
 
 namespace quern {
 
@@ -48,5 +53,13 @@ struct ParsedCommandLine {
 };
 
 ParsedCommandLine ParseCommandLine(int argc, char** argv);
+
+// The options of the engine and of the model in it, for another command that runs one.
+void AddEngineOptions(CLI::App& app, ServeOptions& options);
+ModelOptions ModelOptionsOf(const ServeOptions& options);
+EngineOptions EngineOptionsOf(const ServeOptions& options);
+
+// 2 where the input is wrong and trying again is useless, 1 where the machine or this program is.
+int ExitCode(const Error& error);
 
 }  // namespace quern
