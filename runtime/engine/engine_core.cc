@@ -1,5 +1,6 @@
 #include <spdlog/spdlog.h>
 
+#include <algorithm>
 #include <condition_variable>
 #include <mutex>
 #include <random>
@@ -58,6 +59,11 @@ class ThreadedEngine : public EngineCore {
   Seconds StalledFor() const override;
 
   int32_t max_context_tokens() const override { return context_tokens_; }
+  int32_t max_requests(const Tenant* tenant) const override {
+    const auto all = static_cast<int32_t>(max_live_);
+    if (tenant == nullptr) return all;
+    return tenant->max_requests > 0 ? std::min(tenant->max_requests, all) : std::max(1, all / 2);
+  }
 
  private:
   void Run();
@@ -118,8 +124,8 @@ Result<RequestId> ThreadedEngine::Submit(GenerationRequest request, DeltaSink si
     }
     const std::string& tenant = active->sequence.tenant;
     if (const auto it = live_of_tenant_.find(tenant);
-        active->tenant && active->tenant->max_requests > 0 && it != live_of_tenant_.end() &&
-        it->second >= active->tenant->max_requests) {
+        active->tenant && it != live_of_tenant_.end() &&
+        it->second >= max_requests(active->tenant.get())) {
       return MakeError(ErrorCode::kPermissionDenied,
                        "{} requests of '{}' are running or waiting, which is its limit; try again "
                        "when one has ended",

@@ -167,8 +167,11 @@ int32_t PrefillBudget(const StepTimeCoefficients& times, const PrefillPressure& 
   if (pressure.decoding <= 0 || most <= least) return most;
   const double alone = times.Predict(
       {.decode_sequences = pressure.decoding, .attended_tokens = pressure.decode_context});
-  const double share = static_cast<double>(pressure.prefilling) / pressure.decoding;
-  const double allowed = std::max(slowdown - 1, share) * alone;
+  double share = slowdown - 1;
+  if (pressure.prefilling > pressure.decoding) {
+    share = std::max(share, static_cast<double>(pressure.prefilling) / pressure.decoding);
+  }
+  const double allowed = share * alone;
   // p tokens cost p * per_prefill_token, and attend to p * (context + p / 2): a quadratic in p.
   const double linear = times.per_prefill_token +
                         times.per_attended_token * static_cast<double>(pressure.prefill_context);

@@ -176,6 +176,16 @@ void Api::Submit(ReplyKind kind, ApiResult<Prepared> result, const LoadedModel& 
                  const TenantPtr& tenant, const ResponderPtr& responder) {
   if (const auto* error = std::get_if<ApiError>(&result)) return Refuse(*error, *responder, tenant);
   auto& prepared = std::get<Prepared>(result);
+  // What can never be taken is no matter of trying again later.
+  const auto choices = std::ssize(prepared.requests);
+  if (const int32_t most = model.engine->max_requests(tenant.get()); choices > most) {
+    return Refuse(ApiError{400,
+                           fmt::format("the request asks for {} choices (prompts times 'n'); at "
+                                       "most {} may run and wait at once here: send fewer",
+                                       choices, most),
+                           "invalid_request_error", "n", "invalid_value"},
+                  *responder, tenant);
+  }
   std::vector<int32_t> prompt_tokens;
   for (auto& request : prepared.requests) {
     request.tenant = tenant;

@@ -49,6 +49,7 @@ Status GenerationJob::Start(std::vector<GenerationRequest> requests) {
     });
     if (!id) {
       ended_ = true;
+      on_finish_ = nullptr;  // refused, it has used nothing
       choices_.resize(i);
       CancelAll();
       return std::move(id).error();

@@ -72,7 +72,7 @@ class GenerationJob : public std::enable_shared_from_this<GenerationJob> {
   const http::ResponderPtr responder_;
   const ReplyWriter writer_;
   const AnswerOptions options_;
-  const OnFinish on_finish_;
+  OnFinish on_finish_;
   std::vector<Choice> choices_;
   std::optional<ApiError> failure_;
   bool ended_ = false;

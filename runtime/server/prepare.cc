@@ -173,7 +173,11 @@ ApiResult<Prepared> Assemble(const GenerationParams& params, const char* prompt_
                       "invalid_request_error", prompt_param, "invalid_value"};
     }
     const auto length = static_cast<int64_t>(tokens.size());
-    const int64_t wanted = params.max_tokens ? *params.max_tokens : context - length;
+    int64_t wanted = params.max_tokens ? *params.max_tokens : context - length;
+    // Who names no length gets no more than can be given with its log-probabilities.
+    if (!params.max_tokens && params.top_logprobs) {
+      wanted = std::min(wanted, kMaxLogprobs / ((*params.top_logprobs + 1) * params.n));
+    }
     if (length + std::max<int64_t>(wanted, 1) > context) {
       return ContextExceeded(prompt_param, context, length, wanted);
     }

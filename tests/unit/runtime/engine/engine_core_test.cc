@@ -142,6 +142,31 @@ TEST_F(EngineCoreTest, ATenantsOwnLimitRefusesItAloneAndUntilOneOfItsRequestsEnd
   EXPECT_EQ(later.AwaitEnd(), FinishReason::kLength);
 }
 
+TEST_F(EngineCoreTest, ATenantWithoutALimitOfItsOwnFillsHalfAndLeavesTheRestToOthers) {
+  model_->on_forward = [this](const ForwardBatch&) -> Status {
+    gate_.Pass();
+    return {};
+  };
+  Start({.max_sequences = 2, .max_waiting = 2});
+  const auto flood = std::make_shared<const Tenant>(Tenant{.name = "flood"});
+  const auto other = std::make_shared<const Tenant>(Tenant{.name = "other"});
+  EXPECT_EQ(engine_->max_requests(flood.get()), 2);
+  EXPECT_EQ(engine_->max_requests(nullptr), 4);
+  Inbox inboxes[4];
+  const auto submit = [&](std::shared_ptr<const Tenant> who, Inbox& inbox) {
+    return engine_
+        ->Submit({.prompt = {5}, .max_tokens = 2, .ignore_eos = true, .tenant = std::move(who)},
+                 inbox.Sink())
+        .ok();
+  };
+  EXPECT_TRUE(submit(flood, inboxes[0]));
+  EXPECT_TRUE(submit(flood, inboxes[1]));
+  EXPECT_FALSE(submit(flood, inboxes[2]));
+  EXPECT_TRUE(submit(other, inboxes[3]));
+  gate_.Open();
+  for (const int i : {0, 1, 3}) EXPECT_EQ(inboxes[i].AwaitEnd(), FinishReason::kLength);
+}
+
 TEST_F(EngineCoreTest, AnswersARequestAndIsEmptyAfterIt) {
   Start();
   Inbox inbox;

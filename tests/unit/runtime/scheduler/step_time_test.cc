@@ -135,6 +135,13 @@ TEST(PrefillBudget, GivesPromptsTheirShareWhereMoreOfThemWaitThanStream) {
   EXPECT_NEAR(PrefillBudget(kMachine, many, 2, 1, 4096), 7 * little, 7 * little * 0.1);
 }
 
+TEST(PrefillBudget, SharesNothingBeyondTheSlowdownWhereFewerPromptsWaitThanStream) {
+  const PrefillPressure pressure = {.decoding = 4, .prefilling = 3};
+  const int32_t at_two = PrefillBudget(kMachine, pressure, 2, 1, 4096);
+  const int32_t at_least = PrefillBudget(kMachine, pressure, 1.25, 1, 4096);
+  EXPECT_NEAR(at_least, at_two / 4, 1);
+}
+
 TEST(PrefillBudget, IsAllWhereNothingStreamsAndNeverLessThanTheLeast) {
   EXPECT_EQ(PrefillBudget(kMachine, {.decoding = 0, .prefilling = 3}, 2, 16, 512), 512);
   EXPECT_EQ(PrefillBudget(kMachine, {.decoding = 1, .prefilling = 1}, 1, 16, 512), 16);

@@ -96,6 +96,9 @@ class ScriptedEngine : public EngineCore {
     return stats;
   }
   int32_t max_context_tokens() const override { return 1000; }
+  int32_t max_requests(const Tenant* tenant) const override {
+    return tenant != nullptr && tenant->max_requests > 0 ? tenant->max_requests : 200;
+  }
   bool Drain(std::chrono::milliseconds) override { return true; }
   Seconds StalledFor() const override {
     std::lock_guard lock(mutex_);

@@ -1,0 +1,118 @@
+// What a long prompt may cost those that stream, and what a tenant's request brings to the
+// scheduler.
+#include <gtest/gtest.h>
+
+#include <limits>
+
+#include "runtime/engine/step_loop.h"
+#include "tests/unit/runtime/engine/byte_tokenizer.h"
+#include "tests/unit/runtime/engine/hash_model.h"
+
+namespace quern {
+namespace {
+
+class StepRecorder : public EngineObserver {
+ public:
+  void OnStep(const StepStats& stats) override { steps.push_back(stats); }
+  void OnFirstToken(Seconds, Seconds) override {}
+  void OnInterToken(Seconds) override {}
+  void OnFinished(const FinishedStats&) override {}
+  std::vector<StepStats> steps;
+};
+
+// A machine that takes 4 ms for a step, and 1 ms more for each of its tokens.
+class PacingTest : public testing::Test {
+ protected:
+  void Open(double max_decode_slowdown) {
+    model_.on_forward = [this](const ForwardBatch& batch) -> Status {
+      clock_.Advance(std::chrono::milliseconds(4 + std::ssize(batch.tokens)));
+      return {};
+    };
+    const EngineOptions options{
+        .max_batch_tokens = 256, .max_decode_slowdown = max_decode_slowdown, .prefix_cache = false};
+    const KvLayout layout{.block_tokens = 16, .num_blocks = 512};
+    ASSERT_TRUE(model_.AllocateKv(layout).ok());
+    loop_ = std::make_unique<StepLoop>(model_, tokenizer_, options, layout, &recorder_, clock_);
+  }
+
+  void Add(int32_t prompt_tokens, int32_t max_tokens) {
+    auto active = std::make_unique<ActiveRequest>(
+        GenerationRequest{.prompt = std::vector<TokenId>(static_cast<size_t>(prompt_tokens), 7),
+                          .max_tokens = max_tokens,
+                          .ignore_eos = true},
+        [](const GenerationDelta&) {}, tokenizer_);
+    active->id = next_id_++;
+    loop_->Add(std::move(active));
+  }
+
+  void Step() {
+    std::vector<RequestId> ended;
+    loop_->Step();
+    loop_->Deliver(ended);
+  }
+
+  // Streams that have been going on for a while, in which the loop has seen prompts too. Returns
+  // what the steps are that then read a prompt of 1,000 tokens.
+  std::vector<StepStats> ReadALongPromptBeside(int streams) {
+    for (int i = 0; i < streams; ++i) {
+      Add(20 + i, 1500);
+      Step();
+    }
+    for (int i = 0; i < 20; ++i) Step();
+    recorder_.steps.clear();
+    Add(1000, 1);
+    int32_t read = 0;
+    while (read < 1000) {
+      Step();
+      read += recorder_.steps.back().prefill_tokens;
+    }
+    return recorder_.steps;
+  }
+
+  ByteTokenizer tokenizer_;
+  HashModel model_;
+  ManualClock clock_;
+  StepRecorder recorder_;
+  std::unique_ptr<StepLoop> loop_;
+  RequestId next_id_ = 1;
+};
+
+TEST_F(PacingTest, StepsThatReadALongPromptTakeTwiceAsLongAsTheStreamsAlone) {
+  Open(2);
+  const double alone = 4e-3 + 8 * 1e-3;
+  const std::vector<StepStats> steps = ReadALongPromptBeside(8);
+  for (const StepStats& step : steps) {
+    EXPECT_EQ(step.decode_tokens, 8) << "a stream missed a step";
+    EXPECT_LT(step.seconds, 2.1 * alone);
+  }
+  EXPECT_GT(steps[0].seconds, 1.8 * alone) << "the prompt has its share of the time";
+  const StepTimeCoefficients& fit = loop_->Stats().step_times;
+  EXPECT_NEAR(fit.Predict({.decode_sequences = 8, .attended_tokens = 8 * 50}), alone, 0.1 * alone);
+}
+
+TEST_F(PacingTest, WithoutABoundAPromptFillsTheBatch) {
+  Open(0);
+  EXPECT_EQ(ReadALongPromptBeside(8)[0].prefill_tokens, 256 - 8);
+}
+
+TEST(ActiveRequest, BringsItsTenantsWeightAndTheSumOfBothPriorities) {
+  const ByteTokenizer tokenizer;
+  const auto made = [&](std::shared_ptr<const Tenant> tenant, int32_t priority) {
+    return ActiveRequest(
+        {.prompt = {1}, .tenant = std::move(tenant), .priority = priority},
+        [](const GenerationDelta&) {}, tokenizer);
+  };
+  const auto tenant =
+      std::make_shared<const Tenant>(Tenant{.name = "acme", .weight = 2.5, .priority = 3});
+  EXPECT_EQ(made(tenant, 4).sequence.tenant, "acme");
+  EXPECT_EQ(made(tenant, 4).sequence.weight, 2.5);
+  EXPECT_EQ(made(tenant, 4).sequence.priority, 7);
+  constexpr int32_t kMost = std::numeric_limits<int32_t>::max();
+  EXPECT_EQ(made(tenant, kMost).sequence.priority, kMost);
+  EXPECT_EQ(made(nullptr, 4).sequence.tenant, "");
+  EXPECT_EQ(made(nullptr, 4).sequence.weight, 1);
+  EXPECT_EQ(made(nullptr, 4).sequence.priority, 4);
+}
+
+}  // namespace
+}  // namespace quern
