@@ -30,13 +30,15 @@ constexpr Milliseconds kNextWord(5000);   // and again
 
 constexpr char kFooter[] = R"(
 A batch is so many requests at once, each with a random prompt of its own, greedy, to full length.
-  prefill  prompt tokens of the batch / time until the last request has its first token. Answers that
-           have begun go on meanwhile, which is in that time (--max-decode-slowdown says how much)
-  decode   tokens that came after that moment / time from it to the end
+  prefill  prompt tokens of the batch / time until the last request has its first token; what other
+           requests generate meanwhile is in that time, and not in decode
+  decode   tokens that came after that moment / time from it to the end, at the mean batch of its
+           steps: where that is clearly less than the batch, a longer --generate brings it nearer
   total    prompt and generated tokens / the whole time
   TTFT     from the batch's start to each request's first token; ITL: between two tokens of a request
 Each figure is the median of the runs (--repeats), after a warm-up; p50 and p95 are taken within a
-run. The prefix cache is off. What is not said here is as quern-serve has it.
+run. The prefix cache is off, and prompts are read as fast as it goes; with --max-decode-slowdown 2
+they are read as quern-serve does unless told otherwise.
 
 Examples:
   quern-serve bench model.gguf --batch 1,8,32 --prompt 128 --generate 128
@@ -46,6 +48,8 @@ Examples:
 Exit code 2: the model or an option is wrong, and one line says how.)";
 
 struct BenchCommand {
+  BenchCommand() { serve.max_decode_slowdown = 0; }  // prompts first: a decode figure of the batch
+
   ServeOptions serve;  // of which the engine's part counts
   std::vector<int32_t> batches = {1, 8, 32};
   int32_t prompt = 128;
@@ -107,6 +111,10 @@ void AddOptions(CLI::App& app, BenchCommand& command) {
        {"--max-sequences", "--max-waiting", "--max-context-tokens", "--prefix-cache"}) {
     app.remove_option(app.get_option(given));
   }
+  app.get_option("--max-decode-slowdown")
+      ->description(
+          "How many times as long a step with streams may take for the sake of prompts "
+          "that are read beside them; 0: no bound [0]");
   app.get_option("--max-batch-tokens")
       ->description(
           "Tokens of one step at most; 0: 512, or the largest --batch where that is more "
@@ -293,6 +301,7 @@ json ToJson(int32_t batch, const BenchFigures& figures) {
   return {{"batch", batch},
           {"prefill_tokens_per_second", figures.prefill},
           {"decode_tokens_per_second", figures.decode},
+          {"decode_mean_batch", figures.decode_batch},
           {"total_tokens_per_second", figures.total},
           {"ttft_seconds", {{"p50", figures.ttft_p50}, {"p95", figures.ttft_p95}}},
           {"itl_seconds", {{"p50", figures.itl_p50}, {"p95", figures.itl_p95}}}};
@@ -304,15 +313,16 @@ void PrintTableHead(const json& about) {
              text("quantization"), text("kv_dtype"), text("compute"), text("cpu"), text("version"));
   fmt::print("prompt {}, generate {} tokens; median of {}\n\n", about["prompt_tokens"].get<int>(),
              about["generated_tokens"].get<int>(), about["repeats"].get<int>());
-  fmt::print("{:>5}  {:>26}  {:>16}  {:>16}\n", "", "tokens/s", "TTFT ms", "ITL ms");
-  fmt::print("{:>5}  {:>8} {:>8} {:>8}  {:>8}{:>8}  {:>8}{:>8}\n", "batch", "prefill", "decode",
-             "total", "p50", "p95", "p50", "p95");
+  fmt::print("{:>5}  {:>36}  {:>16}  {:>16}\n", "", "tokens/s", "TTFT ms", "ITL ms");
+  fmt::print("{:>5}  {:>8} {:>8} {:>9} {:>8}  {:>8}{:>8}  {:>8}{:>8}\n", "batch", "prefill",
+             "decode", "at batch", "total", "p50", "p95", "p50", "p95");
 }
 
 void PrintTableRow(int32_t batch, const BenchFigures& figures) {
-  fmt::print("{:>5}  {:>8.1f} {:>8.1f} {:>8.1f}  {:>8.1f}{:>8.1f}  {:>8.1f}{:>8.1f}\n", batch,
-             figures.prefill, figures.decode, figures.total, figures.ttft_p50 * 1e3,
-             figures.ttft_p95 * 1e3, figures.itl_p50 * 1e3, figures.itl_p95 * 1e3);
+  fmt::print("{:>5}  {:>8.1f} {:>8.1f} {:>9.1f} {:>8.1f}  {:>8.1f}{:>8.1f}  {:>8.1f}{:>8.1f}\n",
+             batch, figures.prefill, figures.decode, figures.decode_batch, figures.total,
+             figures.ttft_p50 * 1e3, figures.ttft_p95 * 1e3, figures.itl_p50 * 1e3,
+             figures.itl_p95 * 1e3);
   std::fflush(stdout);
 }
 

@@ -1,6 +1,7 @@
 #include "runtime/serve_bench_run.h"
 
 #include <algorithm>
+#include <set>
 #include <utility>
 
 namespace quern {
@@ -69,13 +70,16 @@ BenchFigures FiguresOf(SteadyTime start, const TokenTimes& times, int32_t prompt
     }
   }
   size_t decoded = 0;
+  std::set<SteadyTime> decode_steps;
   for (const auto& sequence : times) {
-    decoded += static_cast<size_t>(sequence.end() -
-                                   std::upper_bound(sequence.begin(), sequence.end(), last_first));
+    const auto after = std::upper_bound(sequence.begin(), sequence.end(), last_first);
+    decoded += static_cast<size_t>(sequence.end() - after);
+    decode_steps.insert(after, sequence.end());
   }
   const double prompts = static_cast<double>(times.size()) * prompt;
   return {.prefill = prompts / Seconds(last_first - start).count(),
           .decode = static_cast<double>(decoded) / Seconds(end - last_first).count(),
+          .decode_batch = static_cast<double>(decoded) / static_cast<double>(decode_steps.size()),
           .total = (prompts + static_cast<double>(generated)) / Seconds(end - start).count(),
           .ttft_p50 = Percentile(ttft, 0.5),
           .ttft_p95 = Percentile(ttft, 0.95),
@@ -86,9 +90,9 @@ BenchFigures FiguresOf(SteadyTime start, const TokenTimes& times, int32_t prompt
 BenchFigures Medians(const std::vector<BenchFigures>& runs) {
   BenchFigures medians;
   for (double BenchFigures::*figure :
-       {&BenchFigures::prefill, &BenchFigures::decode, &BenchFigures::total,
-        &BenchFigures::ttft_p50, &BenchFigures::ttft_p95, &BenchFigures::itl_p50,
-        &BenchFigures::itl_p95}) {
+       {&BenchFigures::prefill, &BenchFigures::decode, &BenchFigures::decode_batch,
+        &BenchFigures::total, &BenchFigures::ttft_p50, &BenchFigures::ttft_p95,
+        &BenchFigures::itl_p50, &BenchFigures::itl_p95}) {
     std::vector<double> values;
     for (const BenchFigures& run : runs) values.push_back(run.*figure);
     medians.*figure = Percentile(values, 0.5);

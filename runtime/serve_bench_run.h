@@ -51,9 +51,10 @@ class BenchRun {
 
 // Of one run, or medians over several. Rates in tokens a second, times in seconds. prefill: prompt
 // tokens until the last sequence's first token; decode: tokens after that moment over the time from
-// it to the end; total: prompt and generated tokens over the whole time.
+// it to the end; decode_batch: those tokens by the steps that made them; total: prompt and
+// generated tokens over the whole time.
 struct BenchFigures {
-  double prefill = 0, decode = 0, total = 0;
+  double prefill = 0, decode = 0, decode_batch = 0, total = 0;
   double ttft_p50 = 0, ttft_p95 = 0, itl_p50 = 0, itl_p95 = 0;
 };
 
