@@ -5,7 +5,6 @@
 #include <charconv>
 #include <cstdio>
 #include <filesystem>
-#include <fstream>
 #include <new>
 #include <nlohmann/json.hpp>
 #include <random>
@@ -261,16 +260,6 @@ class Bench {
   StepClock step_clock_;
   std::unique_ptr<EngineCore> engine_;  // last: its thread uses what is above
 };
-
-// As the kernel names it; "unknown" where it does not.
-std::string CpuModel() {
-  std::ifstream file("/proc/cpuinfo");
-  for (std::string line; std::getline(file, line);) {
-    const size_t colon = line.find(": ");
-    if (line.starts_with("model name") && colon != std::string::npos) return line.substr(colon + 2);
-  }
-  return "unknown";
-}
 
 json Bench::Disclosure() const {
   const EngineStats stats = engine_->Stats();

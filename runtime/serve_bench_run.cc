@@ -4,16 +4,15 @@
 #include <set>
 #include <utility>
 
+#include "runtime/base/percentile.h"
+
 namespace quern {
 namespace {
 
-// Linear between the two nearest ranks. `values` must not be empty; sorts them.
+// `values` must not be empty; sorts them.
 double Percentile(std::vector<double>& values, double part) {
   std::sort(values.begin(), values.end());
-  const double rank = part * static_cast<double>(values.size() - 1);
-  const auto below = static_cast<size_t>(rank);
-  const size_t above = std::min(below + 1, values.size() - 1);
-  return values[below] + (rank - static_cast<double>(below)) * (values[above] - values[below]);
+  return PercentileOfSorted<double>(values, part);
 }
 
 }  // namespace
