@@ -109,7 +109,8 @@ void WarmUp(HttpClient& client, const BenchOptions& options, const WordTokens& w
   load.closed_loop = true;
   load.duration = 0;
   Plan plan(warm, trace);
-  const PromptMaker prompts(words, {warm.seed, options.shared_prefix});
+  const uint64_t prompt_seed = MixSeeds(options.prompt_seed, kWarmUpSeed);
+  const PromptMaker prompts(words, {prompt_seed, options.shared_prefix});
   LoadRun(client, plan, prompts, load, nullptr).Run();
 }
 
@@ -181,6 +182,7 @@ Result<RunFacts> FactsOf(HttpClient& client, const BenchOptions& options, WordTo
   facts.plan = options.plan;
   facts.trace = options.trace_file.substr(options.trace_file.rfind('/') + 1);
   facts.shared_prefix = options.shared_prefix;
+  facts.prompt_seed = options.prompt_seed;
   facts.concurrency = options.concurrency;
   facts.max_in_flight = options.max_in_flight;
   facts.warm_up_requests = options.warm_up_requests;
@@ -207,7 +209,7 @@ Result<int> Run(const BenchOptions& options) {
   WarmUp(*client, options, words, load, trace);
 
   Plan plan(options.plan, std::move(trace));
-  const PromptMaker prompts(words, {options.plan.seed, options.shared_prefix});
+  const PromptMaker prompts(words, {options.prompt_seed, options.shared_prefix});
   WarnOfLengths(options, facts, prompts);
   const auto total = plan.Total();
   std::function<void(const Progress&)> progress;

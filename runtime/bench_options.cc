@@ -6,6 +6,7 @@
 #include <cstdlib>
 #include <fstream>
 #include <optional>
+#include <random>
 #include <string_view>
 
 #include "runtime/bench/client/load.h"
@@ -193,7 +194,11 @@ void AddRequests(CLI::App& app, Given& given, BenchOptions& options) {
   app.add_option("--temperature", options.body.temperature, "Of sampling; 0: greedy [0]")
       ->check(CLI::Range(0.0, 2.0))
       ->type_name("X");
-  app.add_option("--seed", plan.seed, "Of prompts, lengths and random times [1]")->type_name("N");
+  app.add_option("--seed", plan.seed, "Of lengths and random times [1]")->type_name("N");
+  app.add_option("--prompt-seed", options.prompt_seed,
+                 "Of the prompts' words [a random one: those of an earlier run would be in the "
+                 "server's prefix cache]")
+      ->type_name("N");
 }
 
 void AddReports(CLI::App& app, BenchOptions& options) {
@@ -269,6 +274,7 @@ void Check(const CLI::App& app, const Given& given, BenchOptions& options) {
   for (const char c : options.client.api_key) {
     if (c < ' ' || c > '~') Refuse("OPENAI_API_KEY", "the API key has characters that no key has");
   }
+  if (app.get_option("--prompt-seed")->count() == 0) options.prompt_seed = std::random_device()();
   ChooseArrivals(app, given, options);
 }
 

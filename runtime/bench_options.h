@@ -24,6 +24,7 @@ struct BenchOptions {
   int32_t max_in_flight = 1024;  // of open loops
   int64_t warm_up_requests = 1;
   int32_t shared_prefix = 0;
+  uint32_t prompt_seed = 0;  // as given, or a random one
   Objective objective;
   double max_error_rate = 0;
   std::string json_file, plot_file;  // empty: none; "-": stdout, instead of the table

@@ -61,7 +61,8 @@ void AddHead(std::string& text, const RunFacts& facts) {
   Line(text, "{}{}: {}, server {}, precision {}", facts.url, EndpointPath(facts.body.endpoint),
        server.model, Or(version, kNotTold), Or(facts.precision, kNotTold));
   if (!facts.note.empty()) Line(text, "note: {}", facts.note);
-  Line(text, "{}; {}; seed {}{}", Load(facts), Lengths(facts), facts.plan.seed,
+  Line(text, "{}; {}; seed {}, of prompts {}{}", Load(facts), Lengths(facts), facts.plan.seed,
+       facts.prompt_seed,
        facts.shared_prefix > 0 ? fmt::format("; {} tokens shared", facts.shared_prefix)
                                : std::string());
   Line(text, "client: {}, {} processors; quern-bench {}; {}{}\n", facts.client.cpu,
@@ -160,7 +161,8 @@ json LoadJson(const RunFacts& facts) {
                {"shared_prefix", facts.shared_prefix},
                {"exact_prompts", facts.exact_prompts},
                {"warm_up_requests", facts.warm_up_requests},
-               {"seed", plan.seed}};
+               {"seed", plan.seed},
+               {"prompt_seed", facts.prompt_seed}};
   if (traced) {
     load["speedup"] = plan.speedup;
     load["max_prompt_tokens"] = plan.max_prompt_tokens;

@@ -45,6 +45,7 @@ struct RunFacts {
   std::string trace;  // the file's name; empty: none
   int64_t cut_requests = 0;
   int32_t shared_prefix = 0;
+  uint64_t prompt_seed = 0;
   bool exact_prompts = false;
   int32_t concurrency = 0;    // of closed loops
   int32_t max_in_flight = 0;  // of open loops
