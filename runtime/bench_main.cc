@@ -132,6 +132,15 @@ Status WriteFile(const std::string& path, const std::function<void(std::FILE*)>&
   return MakeError(ErrorCode::kDataLoss, "{} could not be written to its end", path);
 }
 
+// Before a run, so that its figures are not lost at the end.
+Status CheckWritable(const std::string& path) {
+  if (path.empty() || path == "-") return {};
+  std::FILE* file = std::fopen(path.c_str(), "a");
+  if (file == nullptr) return MakeError(ErrorCode::kPermissionDenied, "cannot write {}", path);
+  std::fclose(file);
+  return {};
+}
+
 Status WriteReports(const BenchOptions& options, const RunFacts& facts, const Figures& figures,
                     const std::vector<const RequestRecord*>& records) {
   if (options.json_file != "-") {
@@ -201,6 +210,8 @@ Result<RunFacts> FactsOf(HttpClient& client, const BenchOptions& options, WordTo
 }
 
 Result<int> Run(const BenchOptions& options) {
+  QUERN_TRY(CheckWritable(options.json_file));
+  QUERN_TRY(CheckWritable(options.plot_file));
   QUERN_ASSIGN(auto trace, ReadTrace(options));
   QUERN_ASSIGN(const auto client, HttpClient::Create(options.url, options.client));
   WordTokens words = UnknownWordTokens();

@@ -33,7 +33,8 @@ Result<WordTokens> LearnWords(const TokenCounter& count);
 
 struct PromptOptions {
   uint64_t seed = 1;
-  // So many tokens at the beginning are the same in all prompts: for measuring prefix caches.
+  // So many tokens at the beginning are the same in all prompts, for measuring prefix caches; of a
+  // chat, with those that its template puts behind a message, which are at the end.
   int32_t shared_prefix = 0;
 };
 

@@ -88,6 +88,13 @@ def test_help_text():
     check_golden("help.golden", result.stdout)
 
 
+def test_help_text_of_quern_bench():
+    result = subprocess.run([Path(quern_serve.binary()).with_name("quern-bench"), "--help"], capture_output=True, text=True,
+                            timeout=30)
+    assert result.returncode == 0
+    check_golden("help_bench.golden", result.stdout)
+
+
 def test_version():
     result = subprocess.run([quern_serve.binary(), "--version"], capture_output=True, text=True, timeout=30)
     assert result.returncode == 0 and re.fullmatch(r"quern-serve \d+\.\d+\.\d+\n", result.stdout)
