@@ -15,9 +15,8 @@ struct SchedulerOutput;
 // The queues and the blocks: everything that Schedule() decides from. Sequences belong to the
 // caller and must stay where they are until removed. Not thread-safe.
 //
-// Invariant: `running` is in order of admission; of one tenant and class, `running` and then
-// `waiting`, read as one list, are in order of arrival; a waiting sequence holds no blocks and has
-// nothing cached.
+// Invariant: `running` is in order of admission, each queue of `waiting` in order of arrival; a
+// waiting sequence holds no blocks and has nothing cached.
 struct SchedulerState {
   SchedulerState(int32_t num_blocks, int32_t block_tokens)
       : pool(num_blocks), block_tokens(block_tokens) {}
@@ -33,7 +32,7 @@ struct SchedulerState {
   // Takes a finished or cancelled sequence out of whichever queue it is in, and frees its blocks.
   void Remove(Sequence* sequence);
   // From `running` to its queue, its blocks freed: all its tokens will be computed again, but for
-  // those that are still in the prefix cache then. It is the latest of its tenant and class.
+  // those that are still in the prefix cache then.
   void Preempt(Sequence* victim);
   // Tells the state that a step has run: the K and V of its tokens are in the cache now, and blocks
   // that became full are there for who comes with the same tokens.
