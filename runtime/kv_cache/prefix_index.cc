@@ -4,6 +4,7 @@
 #include <cassert>
 #include <cstddef>
 #include <functional>
+#include <random>
 #include <unordered_set>
 
 namespace quern {
@@ -17,10 +18,20 @@ uint64_t Mix(uint64_t x) {
   return x ^ (x >> 31);
 }
 
+// Of this process alone: nobody can send prompts that are chosen to have one hash, whose lookups
+// would take a time that grows with their number.
+uint64_t ProcessSeed() {
+  static const uint64_t seed = [] {
+    std::random_device random;
+    return uint64_t{random()} << 32 | random();
+  }();
+  return seed;
+}
+
 }  // namespace
 
 uint64_t PrefixIndex::DefaultHash(uint64_t parent, const Key& key) {
-  uint64_t hash = Mix(parent);
+  uint64_t hash = Mix(parent ^ ProcessSeed());
   if (parent == 0) hash = Mix(hash ^ std::hash<std::string_view>()(key.salt));
   for (const int32_t token : key.tokens) hash = Mix(hash ^ static_cast<uint32_t>(token));
   return hash;
