@@ -93,8 +93,8 @@ struct StepStats {
 struct EngineStats {
   int32_t running = 0;
   int32_t waiting = 0;
-  int32_t kv_blocks_used = 0;  // with owners; what is merely kept in the prefix cache is free
-  int32_t kv_blocks_total = 0;
+  int32_t kv_blocks_used = 0;   // with owners; what is merely kept in the prefix cache is free
+  int32_t kv_blocks_total = 0;  // 0 while asleep
   int32_t kv_block_tokens = 0;
   double tokens_per_second = 0;  // generated, over the last 10 s
   // Of prompts, each counted once: computed or found in the prefix cache.
@@ -107,6 +107,7 @@ struct EngineStats {
   uint64_t preempted_tokens_total = 0;
   StepTimeCoefficients step_times;   // as fitted to the steps so far
   double step_time_error_ratio = 0;  // of their predictions
+  bool asleep = false;
   // Prompt tokens that were looked up in the prefix cache, once each, and those found there.
   uint64_t prefix_queries_total = 0;
   uint64_t prefix_hits_total = 0;
@@ -159,7 +160,7 @@ class EngineCore {
   // kInvalidArgument: the prompt is empty, a token id is outside the vocabulary, or prompt +
   // max_tokens exceed the context (says by how much). kResourceExhausted: the waiting queue is
   // full. kPermissionDenied: max_requests of its tenant run or wait, which may pass.
-  // kUnavailable: draining.
+  // kUnavailable: draining or asleep.
   virtual Result<RequestId> Submit(GenerationRequest request, DeltaSink sink) = 0;
   // Ends the request within one step with FinishReason::kCancelled. Unknown or finished ids are
   // ignored.
@@ -175,6 +176,16 @@ class EngineCore {
   // No new requests; returns when all have finished (true) or the time is over (false; those left
   // were cancelled).
   virtual bool Drain(std::chrono::milliseconds timeout) = 0;
+
+  // Gives weights and KV cache back: takes no new requests, waits until those that it has are done,
+  // at most `timeout`, and lets the model go. Asleep already: nothing to do. kDeadlineExceeded:
+  // they were not done in time; it is awake and goes on. kUnavailable: draining.
+  // Sleep and Wake: one at a time.
+  virtual Status Sleep(std::chrono::milliseconds timeout) = 0;
+  // Goes on with `model`, without a KV cache, which must be what it had before (kConflict says what
+  // differs). Awake already: lets it go. The errors of Model::AllocateKv; it sleeps on then.
+  virtual Status Wake(std::unique_ptr<Model> model) = 0;
+
   // Time since work that was waiting last made progress; zero when idle. For liveness.
   virtual Seconds StalledFor() const = 0;
 };

@@ -31,6 +31,8 @@ class ThreadedEngine : public EngineCore {
                  const EngineOptions& options, const MemoryPlan& plan, EngineObserver* observer,
                  const Clock& clock)
       : model_(std::move(model)),
+        info_(model_->info()),
+        layout_(plan.layout),
         tokenizer_(tokenizer),
         max_live_(static_cast<size_t>(options.max_sequences) +
                   static_cast<size_t>(options.max_waiting)),
@@ -57,6 +59,8 @@ class ThreadedEngine : public EngineCore {
   EngineStats Stats() const override;
   bool Drain(std::chrono::milliseconds timeout) override;
   Seconds StalledFor() const override;
+  Status Sleep(std::chrono::milliseconds timeout) override;
+  Status Wake(std::unique_ptr<Model> model) override;
 
   int32_t max_context_tokens() const override { return context_tokens_; }
   int32_t max_requests(const Tenant* tenant) const override {
@@ -68,6 +72,7 @@ class ThreadedEngine : public EngineCore {
  private:
   void Run();
   bool TakeMail();  // waits for something to do; false when the engine is to stop
+  void ChangeModel();
   void Publish();
   void Retire();
   struct Live {
@@ -76,7 +81,9 @@ class ThreadedEngine : public EngineCore {
   };
   void RequestCancel(RequestId id, Live& live);  // with mutex_ held
 
-  const std::unique_ptr<Model> model_;
+  std::unique_ptr<Model> model_;  // the engine thread's; null: asleep
+  const ModelInfo info_;
+  const KvLayout layout_;
   const Tokenizer& tokenizer_;
   const size_t max_live_;  // requests between Submit and their last delta
   const int32_t context_tokens_;
@@ -99,6 +106,11 @@ class ThreadedEngine : public EngineCore {
   RequestId next_id_ = 1;
   bool draining_ = false;
   bool stopping_ = false;
+  bool resting_ = false;       // takes nothing new: falls asleep, or sleeps
+  bool sleep_wanted_ = false;  // the engine thread sees to it; only without live requests
+  bool asleep_ = false;
+  std::unique_ptr<Model> next_model_;  // to wake with
+  std::condition_variable model_changed_;
   EngineStats published_;
   mutable TokenRate rate_;
   SteadyTime last_progress_;
@@ -108,7 +120,7 @@ class ThreadedEngine : public EngineCore {
 };
 
 Result<RequestId> ThreadedEngine::Submit(GenerationRequest request, DeltaSink sink) {
-  QUERN_TRY(CheckRequest(request, model_->info().vocab_size, context_tokens_));
+  QUERN_TRY(CheckRequest(request, info_.vocab_size, context_tokens_));
   auto active = std::make_unique<ActiveRequest>(std::move(request), std::move(sink), tokenizer_);
   active->submitted = clock_.Now();
   RequestId id = 0;
@@ -116,6 +128,9 @@ Result<RequestId> ThreadedEngine::Submit(GenerationRequest request, DeltaSink si
     const std::lock_guard lock(mutex_);
     if (draining_ || stopping_) {
       return MakeError(ErrorCode::kUnavailable, "the engine is shutting down; try another replica");
+    }
+    if (resting_) {
+      return MakeError(ErrorCode::kUnavailable, "the model sleeps; try another replica");
     }
     if (live_.size() >= max_live_) {
       return MakeError(ErrorCode::kResourceExhausted,
@@ -164,7 +179,58 @@ EngineStats ThreadedEngine::Stats() const {
   EngineStats stats = published_;
   stats.waiting += static_cast<int32_t>(mail_.size());
   stats.tokens_per_second = rate_.PerSecond(now);
+  stats.asleep = asleep_;
+  if (asleep_) stats.kv_blocks_total = 0;
   return stats;
+}
+
+Status ThreadedEngine::Sleep(std::chrono::milliseconds timeout) {
+  std::unique_lock lock(mutex_);
+  if (draining_) return MakeError(ErrorCode::kUnavailable, "the engine is shutting down");
+  if (asleep_) return {};
+  resting_ = true;
+  if (!all_ended_.wait_for(lock, timeout, [this] { return live_.empty(); })) {
+    resting_ = false;
+    return MakeError(ErrorCode::kDeadlineExceeded,
+                     "{} requests were not done within {} ms; they go on, and the model is awake",
+                     live_.size(), timeout.count());
+  }
+  sleep_wanted_ = true;
+  wake_.notify_one();
+  model_changed_.wait(lock, [this] { return asleep_; });
+  return {};
+}
+
+// kConflict says what differs in a way that the engine would not bear, or that shows another model.
+Status CheckSame(const ModelInfo& was, const ModelInfo& is) {
+  const auto check = [](const char* what, const auto& before, const auto& now) -> Status {
+    if (before == now) return {};
+    return MakeError(ErrorCode::kConflict,
+                     "the file holds another model than before: {} was {} and is {}; restart the "
+                     "server to change models",
+                     what, before, now);
+  };
+  QUERN_TRY(check("its architecture", was.architecture, is.architecture));
+  QUERN_TRY(check("its number of parameters", was.parameters, is.parameters));
+  QUERN_TRY(check("its quantisation", was.quantization, is.quantization));
+  QUERN_TRY(check("its vocabulary", was.vocab_size, is.vocab_size));
+  return check("its KV cache of a token, in bytes,", was.kv_bytes_per_token, is.kv_bytes_per_token);
+}
+
+Status ThreadedEngine::Wake(std::unique_ptr<Model> model) {
+  {
+    const std::lock_guard lock(mutex_);
+    if (!asleep_) return {};
+  }
+  QUERN_TRY(CheckSame(info_, model->info()));
+  QUERN_TRY(model->AllocateKv(layout_));
+  std::unique_lock lock(mutex_);
+  next_model_ = std::move(model);
+  sleep_wanted_ = false;
+  wake_.notify_one();
+  model_changed_.wait(lock, [this] { return !asleep_; });
+  resting_ = false;
+  return {};
 }
 
 Seconds ThreadedEngine::StalledFor() const {
@@ -194,6 +260,7 @@ bool ThreadedEngine::Drain(std::chrono::milliseconds timeout) {
 
 void ThreadedEngine::Run() {
   while (TakeMail()) {
+    ChangeModel();
     for (auto& request : arrivals_) loop_.Add(std::move(request));
     arrivals_.clear();
     for (const RequestId id : cancellations_) loop_.Cancel(id);
@@ -214,13 +281,34 @@ void ThreadedEngine::Run() {
 bool ThreadedEngine::TakeMail() {
   std::unique_lock lock(mutex_);
   wake_.wait(lock, [this] {
-    return stopping_ || !mail_.empty() || !cancel_mail_.empty() || loop_.HasWork();
+    return stopping_ || !mail_.empty() || !cancel_mail_.empty() || loop_.HasWork() ||
+           sleep_wanted_ != asleep_;
   });
   std::swap(mail_, arrivals_);
   std::swap(cancel_mail_, cancellations_);
   // Until the next Publish these wait here and not in the mailbox.
   published_.waiting += static_cast<int32_t>(arrivals_.size());
   return !stopping_;
+}
+
+// Falls asleep or wakes up if that is wanted. There are no requests then.
+void ThreadedEngine::ChangeModel() {
+  {
+    const std::lock_guard lock(mutex_);
+    if (sleep_wanted_ == asleep_) return;
+    model_.swap(next_model_);
+  }
+  if (model_) {
+    loop_.Attach(*model_);
+  } else {
+    loop_.Detach();
+    next_model_.reset();
+  }
+  {
+    const std::lock_guard lock(mutex_);
+    asleep_ = model_ == nullptr;
+  }
+  model_changed_.notify_all();
 }
 
 void ThreadedEngine::Publish() {

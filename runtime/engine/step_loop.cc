@@ -27,7 +27,8 @@ StepShape ShapeOf(const SchedulerOutput& step) {
 
 StepLoop::StepLoop(Model& model, const Tokenizer& tokenizer, const EngineOptions& options,
                    const KvLayout& layout, EngineObserver* observer, const Clock& clock)
-    : model_(model),
+    : model_(&model),
+      vocab_size_(static_cast<size_t>(model.info().vocab_size)),
       tokenizer_(tokenizer),
       limits_{.max_sequences = options.max_sequences, .max_batch_tokens = options.max_batch_tokens},
       max_decode_slowdown_(options.max_decode_slowdown),
@@ -37,11 +38,23 @@ StepLoop::StepLoop(Model& model, const Tokenizer& tokenizer, const EngineOptions
       state_(layout.num_blocks, layout.block_tokens),
       batch_builder_(options.max_batch_tokens, options.max_sequences),
       picker_(tokenizer),
-      logits_(static_cast<size_t>(options.max_sequences) *
-              static_cast<size_t>(model.info().vocab_size)) {}
+      logits_(static_cast<size_t>(options.max_sequences) * vocab_size_) {}
 
 StepLoop::~StepLoop() {
   for (auto& [id, request] : requests_) state_.Remove(&request->sequence);
+}
+
+void StepLoop::Detach() {
+  assert(!HasWork());
+  state_.ForgetCached();
+  model_ = nullptr;
+  logits_ = {};
+}
+
+void StepLoop::Attach(Model& model) {
+  assert(model_ == nullptr && static_cast<size_t>(model.info().vocab_size) == vocab_size_);
+  logits_.resize(static_cast<size_t>(limits_.max_sequences) * vocab_size_);
+  model_ = &model;
 }
 
 void StepLoop::Add(std::unique_ptr<ActiveRequest> request) {
@@ -111,10 +124,9 @@ void StepLoop::Step() {
 
 Status StepLoop::RunForward(const SchedulerOutput& step) {
   const ForwardBatch batch = batch_builder_.Build(step, step_requests_);
-  const size_t vocab = static_cast<size_t>(model_.info().vocab_size);
   BeginMasks(step);
   const Status status =
-      model_.Forward(batch, std::span(logits_).first(batch.logit_rows.size() * vocab));
+      model_->Forward(batch, std::span(logits_).first(batch.logit_rows.size() * vocab_size_));
   masks_.Wait();
   QUERN_TRY(status);
   state_.Commit(step);
@@ -132,15 +144,14 @@ void StepLoop::BeginMasks(const SchedulerOutput& step) {
 }
 
 void StepLoop::SampleStep(const SchedulerOutput& step) {
-  const size_t vocab = static_cast<size_t>(model_.info().vocab_size);
   size_t row = 0;
   for (size_t i = 0; i < step.sequences.size(); ++i) {
     ActiveRequest& request = *step_requests_[i];
     CountPrefill(request);
     if (!step.sequences[i].samples) continue;
     const size_t at = row++;
-    Result<PickedToken> picked =
-        picker_.Pick(request, std::span(logits_).subspan(at * vocab, vocab), masks_, at);
+    Result<PickedToken> picked = picker_.Pick(
+        request, std::span(logits_).subspan(at * vocab_size_, vocab_size_), masks_, at);
     if (picked.ok()) {
       Accept(request, std::move(picked).value(), clock_.Now());
     } else {

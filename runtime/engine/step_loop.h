@@ -29,6 +29,11 @@ class StepLoop {
            const KvLayout& layout, EngineObserver* observer, const Clock& clock);
   ~StepLoop();
 
+  // The model goes, or one of the same kind comes, with its KV cache of the same layout. Only when
+  // nothing is there to work on; in between there must be nothing.
+  void Detach();
+  void Attach(Model& model);
+
   // Takes a request that was checked (CheckRequest) and that fits the KV cache alone. Ids ascend.
   void Add(std::unique_ptr<ActiveRequest> request);
   // Ends it with kCancelled. Unknown ids are ignored.
@@ -64,7 +69,8 @@ class StepLoop {
   GenerationDelta EmptyDelta(const ActiveRequest& request) const;
   void CheckIntegrity() const;
 
-  Model& model_;
+  Model* model_;  // null while detached
+  const size_t vocab_size_;
   const Tokenizer& tokenizer_;
   const SchedulerLimits limits_;
   const double max_decode_slowdown_;

@@ -68,6 +68,13 @@ void SchedulerState::Commit(const SchedulerOutput& output) {
   }
 }
 
+void SchedulerState::ForgetCached() {
+  // A block that is handed out leaves the index.
+  std::vector<BlockId> free;
+  while (const auto block = pool.Allocate()) free.push_back(*block);
+  for (const BlockId block : free) pool.Free(block);
+}
+
 Status SchedulerState::CheckIntegrity() const {
   std::vector<const BlockTable*> tables;
   std::map<const TenantAccount*, int32_t> counted;

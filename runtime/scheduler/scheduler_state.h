@@ -38,6 +38,9 @@ struct SchedulerState {
   // that became full are there for who comes with the same tokens.
   void Commit(const SchedulerOutput& output);
 
+  // What idle blocks hold is worth nothing from now on.
+  void ForgetCached();
+
   bool empty() const { return running.empty() && waiting.empty(); }
   // kInternal when an invariant is broken, or a block is leaked or has an owner too many.
   // O(blocks): debug builds and tests.

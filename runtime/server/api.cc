@@ -111,6 +111,7 @@ void Api::Refuse(const ApiError& error, http::Responder& responder, const Tenant
   if (error.code == "admission_full") metrics_.CountRejected("admission_full");
   if (error.code == "context_length_exceeded") metrics_.CountRejected("context_length");
   if (error.code == "model_loading") metrics_.CountRejected("loading");
+  if (error.code == "model_sleeping") metrics_.CountRejected("sleeping");
   if (error.code == "draining") metrics_.CountRejected("draining");
   responder.Send(ToResponse(error));
 }
@@ -118,12 +119,14 @@ void Api::Refuse(const ApiError& error, http::Responder& responder, const Tenant
 const LoadedModel* Api::ModelOrRefuse(http::Responder& responder) {
   const auto view = state_.Get();
   if (view.phase == ServingState::Phase::kReady) return view.model;
-  const bool loading = view.phase == ServingState::Phase::kLoading;
-  Refuse(
-      ApiError{503,
-               loading ? fmt::format("the model is still loading: {}", view.reason) : view.reason,
-               "server_error", "", loading ? "model_loading" : "draining", 1},
-      responder);
+  ApiError error{503, view.reason, "server_error", "", "draining", 1};
+  if (view.phase == ServingState::Phase::kLoading) {
+    error.message = fmt::format("the model is still loading: {}", view.reason);
+    error.code = "model_loading";
+  } else if (view.phase == ServingState::Phase::kSleeping) {
+    error.code = "model_sleeping";
+  }
+  Refuse(error, responder);
   return nullptr;
 }
 
@@ -268,7 +271,9 @@ void Api::Ready(http::Responder& responder) {
     if (RefuseIfStalled(options_.stall_timeout * kUnreadyStallShare, responder)) return;
     return responder.Send(JsonResponse(200, {{"status", "ready"}}));
   }
-  const char* status = view.phase == ServingState::Phase::kLoading ? "loading" : "draining";
+  const char* status = view.phase == ServingState::Phase::kLoading    ? "loading"
+                       : view.phase == ServingState::Phase::kSleeping ? "sleeping"
+                                                                      : "draining";
   responder.Send(JsonResponse(503, {{"status", status}, {"reason", view.reason}}));
 }
 
@@ -281,6 +286,7 @@ void Api::Metrics(http::Responder& responder) {
     now.kv_tokens_used = int64_t{stats.kv_blocks_used} * stats.kv_block_tokens;
     now.kv_tokens_capacity = int64_t{stats.kv_blocks_total} * stats.kv_block_tokens;
     now.tokens_per_second = stats.tokens_per_second;
+    now.sleeping = stats.asleep;
     now.prompt_tokens_total = stats.prompt_tokens_total;
     now.generation_tokens_total = stats.generated_tokens_total;
     now.preemptions_kv_full_total = stats.preemptions_kv_full_total;

@@ -35,7 +35,7 @@ class Api {
       const Access* access = nullptr);
 
   http::Router PublicRouter();
-  http::Router AdminRouter();
+  http::Router AdminRouter();  // to which others may add
 
   // Waits until the requests that are being read and encoded have been handed to the engine or
   // answered, at most `timeout`; whether they were. While draining no new ones come. Any thread.

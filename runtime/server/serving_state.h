@@ -26,11 +26,12 @@ struct LoadedModel {
   std::unique_ptr<EngineCore> engine;
 };
 
-// Where the server is in its life: loading, ready, draining. Thread-safe. The model, once there,
-// stays until this is destroyed; whatever still uses it must have ended by then.
+// Where the server is in its life: loading, ready, sleeping, draining. Thread-safe. The model, once
+// there, stays until this is destroyed, with or without its weights; whatever still uses it must
+// have ended by then.
 class ServingState {
  public:
-  enum class Phase { kLoading, kReady, kDraining };
+  enum class Phase { kLoading, kReady, kSleeping, kDraining };
   struct View {
     Phase phase;
     std::string reason;        // why it is not ready, for people
@@ -47,6 +48,21 @@ class ServingState {
     std::lock_guard lock(mutex_);
     model_ = std::move(model);
     if (phase_ != Phase::kLoading) return;
+    phase_ = Phase::kReady;
+    reason_.clear();
+  }
+  // Ready -> sleeping; whether it was ready.
+  bool SetSleeping() {
+    std::lock_guard lock(mutex_);
+    if (phase_ != Phase::kReady) return false;
+    phase_ = Phase::kSleeping;
+    reason_ = "the model sleeps: POST /wake_up on the administrative port wakes it";
+    return true;
+  }
+  // Undoes that, unless it is draining by now.
+  void SetAwake() {
+    std::lock_guard lock(mutex_);
+    if (phase_ != Phase::kSleeping) return;
     phase_ = Phase::kReady;
     reason_.clear();
   }
