@@ -237,9 +237,10 @@ int Serve(const ServeOptions& options) {
 
   server::SleepSwitch sleep(
       state,
-      [&options]() -> Result<std::unique_ptr<Model>> {
+      [&options](EngineCore& engine) -> Status {
         QUERN_ASSIGN(auto file, GgufFile::Open(options.model));
-        return Model::Load(std::move(file), ModelOptionsOf(options));
+        QUERN_ASSIGN(auto model, Model::Load(std::move(file), ModelOptionsOf(options)));
+        return engine.Wake(std::move(model));
       },
       options.drain_timeout);
 

@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <cassert>
 #include <cstdlib>
+#include <random>
 #include <utility>
 
 namespace quern {
@@ -23,6 +24,11 @@ StepShape ShapeOf(const SchedulerOutput& step) {
   return shape;
 }
 
+uint64_t RandomSeed() {
+  std::random_device random;
+  return uint64_t{random()} << 32 | random();
+}
+
 }  // namespace
 
 StepLoop::StepLoop(Model& model, const Tokenizer& tokenizer, const EngineOptions& options,
@@ -35,7 +41,7 @@ StepLoop::StepLoop(Model& model, const Tokenizer& tokenizer, const EngineOptions
       prefix_cache_(options.prefix_cache),
       observer_(observer),
       clock_(clock),
-      state_(layout.num_blocks, layout.block_tokens),
+      state_(layout.num_blocks, layout.block_tokens, RandomSeed()),
       batch_builder_(options.max_batch_tokens, options.max_sequences),
       picker_(tokenizer),
       logits_(static_cast<size_t>(options.max_sequences) * vocab_size_) {}

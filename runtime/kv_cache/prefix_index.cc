@@ -4,7 +4,6 @@
 #include <cassert>
 #include <cstddef>
 #include <functional>
-#include <random>
 #include <unordered_set>
 
 namespace quern {
@@ -18,27 +17,17 @@ uint64_t Mix(uint64_t x) {
   return x ^ (x >> 31);
 }
 
-// Of this process alone: nobody can send prompts that are chosen to have one hash, whose lookups
-// would take a time that grows with their number.
-uint64_t ProcessSeed() {
-  static const uint64_t seed = [] {
-    std::random_device random;
-    return uint64_t{random()} << 32 | random();
-  }();
-  return seed;
-}
-
 }  // namespace
 
-uint64_t PrefixIndex::DefaultHash(uint64_t parent, const Key& key) {
-  uint64_t hash = Mix(parent ^ ProcessSeed());
+uint64_t PrefixIndex::DefaultHash(uint64_t seed, uint64_t parent, const Key& key) {
+  uint64_t hash = Mix(parent ^ seed);
   if (parent == 0) hash = Mix(hash ^ std::hash<std::string_view>()(key.salt));
   for (const int32_t token : key.tokens) hash = Mix(hash ^ static_cast<uint32_t>(token));
   return hash;
 }
 
-PrefixIndex::PrefixIndex(int32_t num_blocks, Hash hash)
-    : hash_(hash), entries_(static_cast<size_t>(num_blocks)) {}
+PrefixIndex::PrefixIndex(int32_t num_blocks, uint64_t seed, Hash hash)
+    : seed_(seed), hash_(hash), entries_(static_cast<size_t>(num_blocks)) {}
 
 bool PrefixIndex::ParentOf(const Key& key, uint64_t& parent) const {
   parent = key.parent == kNoBlock ? 0 : entries_[static_cast<size_t>(key.parent)].number;
@@ -53,7 +42,7 @@ bool PrefixIndex::Matches(const Entry& entry, uint64_t parent, const Key& key) c
 BlockId PrefixIndex::Find(const Key& key) const {
   uint64_t parent = 0;
   if (!ParentOf(key, parent)) return kNoBlock;
-  const auto [begin, end] = by_hash_.equal_range(hash_(parent, key));
+  const auto [begin, end] = by_hash_.equal_range(hash_(seed_, parent, key));
   for (auto it = begin; it != end; ++it) {
     if (Matches(entries_[static_cast<size_t>(it->second)], parent, key)) return it->second;
   }
@@ -69,7 +58,7 @@ void PrefixIndex::Insert(BlockId block, const Key& key) {
   Entry& entry = entries_[static_cast<size_t>(block)];
   entry.number = next_number_++;
   entry.parent = parent;
-  entry.hash = hash_(parent, key);
+  entry.hash = hash_(seed_, parent, key);
   if (parent == 0) entry.salt = key.salt;
   entry.tokens.assign(key.tokens.begin(), key.tokens.end());
   by_hash_.emplace(entry.hash, block);

@@ -18,8 +18,9 @@ struct SchedulerOutput;
 // Invariant: `running` is in order of admission, each queue of `waiting` in order of arrival; a
 // waiting sequence holds no blocks and has nothing cached.
 struct SchedulerState {
-  SchedulerState(int32_t num_blocks, int32_t block_tokens)
-      : pool(num_blocks), block_tokens(block_tokens) {}
+  // `hash_seed`: PrefixIndex.
+  SchedulerState(int32_t num_blocks, int32_t block_tokens, uint64_t hash_seed = 0)
+      : pool(num_blocks, hash_seed), block_tokens(block_tokens) {}
 
   // Whether a sequence can ever run: alone, with `tokens` tokens in all, does it fit the pool? Only
   // such sequences may be added; that is what rules a deadlock out.

@@ -93,9 +93,7 @@ SleepSwitch::Outcome SleepSwitch::WakeUp() {
   const auto view = state_.Get();
   if (view.phase == ServingState::Phase::kReady) return kAwake;
   if (view.phase != ServingState::Phase::kSleeping) return NotNow(view);
-  auto model = load_();
-  const Status status =
-      model ? view.model->engine->Wake(std::move(model).value()) : Status(model.error());
+  const Status status = wake_(*view.model->engine);
   if (!status.ok()) {
     spdlog::error("cannot wake up: {}", status.error().message);
     return FromModel(status.error());

@@ -2,11 +2,11 @@
 
 #include <chrono>
 #include <functional>
-#include <memory>
+#include <utility>
 #include <variant>
 
+#include "runtime/engine/engine.h"
 #include "runtime/http/router.h"
-#include "runtime/model/model.h"
 #include "runtime/server/api_error.h"
 #include "runtime/server/encode_pool.h"
 #include "runtime/server/serving_state.h"
@@ -19,10 +19,11 @@ namespace quern::server {
 // of their own. The referenced state outlives this; this outlives the HTTP server's threads.
 class SleepSwitch {
  public:
-  using LoadModel = std::function<Result<std::unique_ptr<Model>>()>;
-  // `load`: the same model again. `timeout`: how long /sleep waits for requests to end.
-  SleepSwitch(ServingState& state, LoadModel load, std::chrono::milliseconds timeout)
-      : state_(state), load_(std::move(load)), timeout_(timeout) {}
+  // `wake`: loads the same model again, for EngineCore::Wake. `timeout`: how long /sleep waits for
+  // requests to end.
+  using Wake = std::function<Status(EngineCore& engine)>;
+  SleepSwitch(ServingState& state, Wake wake, std::chrono::milliseconds timeout)
+      : state_(state), wake_(std::move(wake)), timeout_(timeout) {}
 
   void AddRoutes(http::Router& router);
 
@@ -33,7 +34,7 @@ class SleepSwitch {
   void Change(Outcome (SleepSwitch::*change)(), const http::ResponderPtr& responder);
 
   ServingState& state_;
-  const LoadModel load_;
+  const Wake wake_;
   const std::chrono::milliseconds timeout_;
   EncodePool worker_{1};  // last: its thread uses the others
 };

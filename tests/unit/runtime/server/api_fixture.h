@@ -38,7 +38,7 @@ class ApiTest : public testing::Test {
     listen.observer = &observer;
     port = server->Listen(listen, api->PublicRouter()).value();
     sleep = std::make_unique<SleepSwitch>(
-        state, [this] { return load_again(); }, std::chrono::milliseconds(0));
+        state, [this](EngineCore&) { return wake(); }, std::chrono::milliseconds(0));
     http::Router admin = api->AdminRouter();
     sleep->AddRoutes(admin);
     admin_port = server->Listen(listen, std::move(admin)).value();
@@ -127,7 +127,7 @@ class ApiTest : public testing::Test {
   ServingState state;
   std::unique_ptr<Access> access;
   std::unique_ptr<Api> api;
-  SleepSwitch::LoadModel load_again = [] { return std::unique_ptr<Model>(); };
+  std::function<Status()> wake = [] { return Status(); };
   std::unique_ptr<SleepSwitch> sleep;
   uint16_t port = 0, admin_port = 0;
 };

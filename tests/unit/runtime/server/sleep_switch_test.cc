@@ -57,9 +57,7 @@ TEST_F(SleepSwitchTest, WhoIsNotDoneInTimeKeepsItAwake) {
 }
 
 TEST_F(SleepSwitchTest, SleepsOnWhenTheModelCannotBeLoaded) {
-  load_again = []() -> Result<std::unique_ptr<Model>> {
-    return MakeError(ErrorCode::kNotFound, "m.gguf: no such file");
-  };
+  wake = []() -> Status { return MakeError(ErrorCode::kNotFound, "m.gguf: no such file"); };
   StartServer();
   EXPECT_EQ(Ask("POST", "/sleep", "", true).status, 200);
   const Reply reply = Ask("POST", "/wake_up", "", true);
