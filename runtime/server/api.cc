@@ -200,12 +200,13 @@ void Api::Submit(ReplyKind kind, ApiResult<Prepared> result, const LoadedModel& 
                                    usage.prompt_tokens, usage.completion_tokens);
     };
   }
+  prepared.answer.max_backlog_bytes = options_.max_backlog_bytes;
   const bool stream = prepared.answer.stream;
   ReplyWriter writer(kind, id, model.served_name, std::time(nullptr), prepared.answer.include_usage,
                      prepared.answer.logprobs ? model.tokenizer.get() : nullptr);
-  const auto job =
-      std::make_shared<GenerationJob>(*model.engine, responder, std::move(writer),
-                                      std::move(prepared.answer), std::move(on_finish));
+  const auto job = std::make_shared<GenerationJob>(
+      *model.engine, responder, std::move(writer), std::move(prepared.answer), std::move(on_finish),
+      [this] { metrics_.CountRejected("stream_buffer"); });
   if (auto started = job->Start(std::move(prepared.requests)); !started) {
     return Refuse(FromEngine(started.error()), *responder, tenant);
   }

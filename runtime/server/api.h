@@ -21,6 +21,7 @@ struct ApiOptions {
   size_t max_preparing_bytes = 64 << 20;  // their bodies
   size_t long_body_bytes = 16 * 1024;     // from here on not on an I/O thread
   int encode_threads = 1;
+  size_t max_backlog_bytes = 1 << 20;  // of one stream, waiting for its client
   Seconds stall_timeout{120};  // without progress: not ready after a quarter of it, not live
                                // after all of it; 0: never
 };
