@@ -227,10 +227,7 @@ ApiResult<Prepared> Assemble(const GenerationParams& params, const char* prompt_
   return prepared;
 }
 
-ApiResult<Prepared> PrepareChat(std::string_view body, const LoadedModel& model) {
-  auto parsed = ParseChatRequest(body);
-  if (auto* error = std::get_if<ApiError>(&parsed)) return std::move(*error);
-  const auto& request = std::get<ChatRequest>(parsed);
+ApiResult<Prepared> PrepareChat(ChatRequest request, const LoadedModel& model) {
   if (request.params.model != model.served_name) return ModelNotFound(request.params.model, model);
   auto tokens =
       EncodeChat(request.messages, request.add_generation_prompt, model, Purpose::kGenerate);
@@ -240,10 +237,7 @@ ApiResult<Prepared> PrepareChat(std::string_view body, const LoadedModel& model)
   return Assemble(request.params, "messages", std::move(prompts), model);
 }
 
-ApiResult<Prepared> PrepareCompletion(std::string_view body, const LoadedModel& model) {
-  auto parsed = ParseCompletionRequest(body);
-  if (auto* error = std::get_if<ApiError>(&parsed)) return std::move(*error);
-  auto& request = std::get<CompletionRequest>(parsed);
+ApiResult<Prepared> PrepareCompletion(CompletionRequest request, const LoadedModel& model) {
   if (request.params.model != model.served_name) return ModelNotFound(request.params.model, model);
   const EncodeOptions options{.add_special = request.add_special_tokens, .parse_special = true};
   std::vector<std::vector<TokenId>> prompts;
@@ -275,6 +269,27 @@ ApiResult<Prepared> PrepareCompletion(std::string_view body, const LoadedModel& 
   return prepared;
 }
 
+// Nothing: it asks for a format, which may not be compiled here.
+template <typename T>
+std::optional<ApiResult<Prepared>> ParseAndPrepare(
+    std::string_view body, ApiResult<T> (*parse)(std::string_view body),
+    ApiResult<Prepared> (*prepare)(T request, const LoadedModel& model), const LoadedModel& model,
+    bool may_compile) {
+  auto parsed = parse(body);
+  if (auto* error = std::get_if<ApiError>(&parsed)) return std::move(*error);
+  auto& request = std::get<T>(parsed);
+  if (request.params.structured && !may_compile) return std::nullopt;
+  return prepare(std::move(request), model);
+}
+
+std::optional<ApiResult<Prepared>> Prepare(ReplyKind kind, std::string_view body,
+                                           const LoadedModel& model, bool may_compile) {
+  if (kind == ReplyKind::kChat) {
+    return ParseAndPrepare(body, ParseChatRequest, PrepareChat, model, may_compile);
+  }
+  return ParseAndPrepare(body, ParseCompletionRequest, PrepareCompletion, model, may_compile);
+}
+
 }  // namespace
 
 ApiError ModelNotFound(std::string_view asked, const LoadedModel& model) {
@@ -285,7 +300,12 @@ ApiError ModelNotFound(std::string_view asked, const LoadedModel& model) {
 }
 
 ApiResult<Prepared> Prepare(ReplyKind kind, std::string_view body, const LoadedModel& model) {
-  return kind == ReplyKind::kChat ? PrepareChat(body, model) : PrepareCompletion(body, model);
+  return *Prepare(kind, body, model, /*may_compile=*/true);
+}
+
+std::optional<ApiResult<Prepared>> PrepareAtOnce(ReplyKind kind, std::string_view body,
+                                                 const LoadedModel& model) {
+  return Prepare(kind, body, model, /*may_compile=*/false);
 }
 
 ApiResult<std::string> Tokenize(std::string_view body, const LoadedModel& model) {

@@ -81,6 +81,28 @@ TEST_F(ApiTest, FullAdmissionGateIs429ForLongRequestsAndNothingForShortOnes) {
   EXPECT_EQ(Ask("POST", "/tokenize", R"({"prompt":"ab"})").status, 200);
 }
 
+TEST_F(ApiTest, WhatMustBeCompiledGoesThroughTheGateHoweverShort) {
+  options.max_preparing = 0;
+  StartServer();
+  for (const char* format : {R"("response_format":{"type":"json_object"})", R"("guided_regex":"a")",
+                             R"("guided\u005fchoice":["a"])"}) {
+    const Reply reply =
+        Ask("POST", "/v1/completions", fmt::format(R"({{"model":"m","prompt":"a",{}}})", format));
+    EXPECT_EQ(reply.status, 429) << format;
+    EXPECT_EQ(reply.Error("code"), "admission_full");
+  }
+}
+
+// The tokenizer of these tests has no end of generation, which the compiler wants.
+TEST_F(ApiTest, AFormatIsCompiledOnThePoolAndItsErrorIsTheAnswer) {
+  StartServer();
+  const Reply reply =
+      Ask("POST", "/v1/completions", R"({"model":"m","prompt":"a","guided_regex":"a"})");
+  EXPECT_EQ(reply.status, 400);
+  EXPECT_EQ(reply.Error("param"), "guided_regex");
+  EXPECT_NE(reply.Error("message").find("no end-of-generation token"), std::string::npos);
+}
+
 TEST_F(ApiTest, LongPromptIsPreparedOffTheLoopAndAnsweredTheSame) {
   options.long_body_bytes = 100;
   StartServer();
