@@ -111,6 +111,7 @@ Result<std::unique_ptr<LoadedModel>> Load(const ServeOptions& options, ServingSt
     longest = std::max(longest, loaded->tokenizer->TokenBytes(id, /*render_special=*/true).size());
   }
   loaded->longest_token_bytes = static_cast<int64_t>(longest);
+  loaded->token_sizes = server::TokenSizesOf(*loaded->tokenizer);
   if (auto chat = ChatTemplate::FromGguf(*file)) {
     loaded->chat_template = std::move(chat).value();
   } else {

@@ -42,7 +42,6 @@ struct ActiveRequest {
       sequence.priority = static_cast<int32_t>(std::min<int64_t>(sum, INT32_MAX));
     }
     sequence.prompt_tokens = sequence.total_tokens = static_cast<int32_t>(tokens.size());
-    if (LogitAdjuster::Needed(sampling)) adjuster.emplace(sampling, tokens);
   }
 
   int32_t prompt_tokens() const { return sequence.prompt_tokens; }
@@ -62,8 +61,10 @@ struct ActiveRequest {
   std::vector<TokenId> tokens;  // prompt and generated; sequence.total_tokens of them
   Sequence sequence;
   TextStream text;
-  std::optional<LogitAdjuster> adjuster;  // where the request asks for what it does
-  LogprobQueue logprobs;                  // stays empty unless top_logprobs
+  // Where the request asks for what it does, from its first token on: a table of its prompt's
+  // tokens, which nobody pays for while the request waits.
+  std::optional<LogitAdjuster> adjuster;
+  LogprobQueue logprobs;  // stays empty unless top_logprobs
   int32_t prefilled_tokens =
       0;  // of the prompt, the most that were ever cached: recomputing counts once
 

@@ -27,7 +27,7 @@ enum class FinishReason { kStop, kLength, kCancelled, kError };
 struct Tenant {
   std::string name;          // root of the prefix cache's chains, label of metrics; "" without keys
   double weight = 1;         // its share of the tokens beside others that wait; > 0
-  int32_t max_requests = 0;  // running and waiting at once; 0: half of what the engine takes
+  int32_t max_requests = 0;  // running and waiting at once; 0: as many as there is room left for
   int32_t priority = 0;      // class: a lower number is served before a higher one (vLLM's sense)
 };
 
@@ -169,8 +169,8 @@ class EngineCore {
   virtual EngineStats Stats() const = 0;
   virtual int32_t max_context_tokens() const = 0;
   // Requests that may run and wait at once: of this tenant, or of all where there are no tenants
-  // (null). A tenant without a limit of its own may fill half of the engine, so that one that
-  // floods never shuts the others out.
+  // (null). Of a tenant without a limit of its own: when it is the only one, half; it may have as
+  // many as there is room left for, so that those that flood never shut the others out.
   virtual int32_t max_requests(const Tenant* tenant) const = 0;
 
   // No new requests; returns when all have finished (true) or the time is over (false; those left

@@ -79,7 +79,9 @@ class ThreadedEngine : public EngineCore {
     bool cancel_requested = false;
     std::string tenant;
   };
-  void RequestCancel(RequestId id, Live& live);  // with mutex_ held
+  // The rest: with mutex_ held.
+  void RequestCancel(RequestId id, Live& live);
+  Status CheckRoom(const Tenant* tenant) const;  // for one more request of it (null: nameless)
 
   std::unique_ptr<Model> model_;  // the engine thread's; null: asleep
   const ModelInfo info_;
@@ -120,32 +122,19 @@ class ThreadedEngine : public EngineCore {
 };
 
 Result<RequestId> ThreadedEngine::Submit(GenerationRequest request, DeltaSink sink) {
+  // First, so that who floods costs no more than this; and once more when the request is built.
+  {
+    const std::lock_guard lock(mutex_);
+    QUERN_TRY(CheckRoom(request.tenant.get()));
+  }
   QUERN_TRY(CheckRequest(request, info_.vocab_size, context_tokens_));
   auto active = std::make_unique<ActiveRequest>(std::move(request), std::move(sink), tokenizer_);
   active->submitted = clock_.Now();
   RequestId id = 0;
   {
     const std::lock_guard lock(mutex_);
-    if (draining_ || stopping_) {
-      return MakeError(ErrorCode::kUnavailable, "the engine is shutting down; try another replica");
-    }
-    if (resting_) {
-      return MakeError(ErrorCode::kUnavailable, "the model sleeps; try another replica");
-    }
-    if (live_.size() >= max_live_) {
-      return MakeError(ErrorCode::kResourceExhausted,
-                       "{} requests are running or waiting, which is the limit; try again later",
-                       live_.size());
-    }
+    QUERN_TRY(CheckRoom(active->tenant.get()));
     const std::string& tenant = active->sequence.tenant;
-    if (const auto it = live_of_tenant_.find(tenant);
-        active->tenant && it != live_of_tenant_.end() &&
-        it->second >= max_requests(active->tenant.get())) {
-      return MakeError(ErrorCode::kPermissionDenied,
-                       "{} requests of '{}' are running or waiting, which is its limit; try again "
-                       "when one has ended",
-                       it->second, tenant);
-    }
     if (live_.empty()) last_progress_ = active->submitted;
     id = active->id = next_id_++;
     active->seed = active->sampling.seed ? *active->sampling.seed : seeds_();
@@ -155,6 +144,32 @@ Result<RequestId> ThreadedEngine::Submit(GenerationRequest request, DeltaSink si
   }
   wake_.notify_one();
   return id;
+}
+
+Status ThreadedEngine::CheckRoom(const Tenant* tenant) const {
+  if (draining_ || stopping_) {
+    return MakeError(ErrorCode::kUnavailable, "the engine is shutting down; try another replica");
+  }
+  if (resting_) {
+    return MakeError(ErrorCode::kUnavailable, "the model sleeps; try another replica");
+  }
+  if (live_.size() >= max_live_) {
+    return MakeError(ErrorCode::kResourceExhausted,
+                     "{} requests are running or waiting, which is the limit; try again later",
+                     live_.size());
+  }
+  if (tenant == nullptr) return {};
+  const auto it = live_of_tenant_.find(tenant->name);
+  if (it == live_of_tenant_.end()) return {};
+  // Without a limit of its own it may have as many as there is room for yet (dynamic thresholds;
+  // Choudhury and Hahne 1998): one alone half of all, two a third each; some is always left.
+  const auto left = static_cast<int32_t>(max_live_ - live_.size());
+  if (it->second < (tenant->max_requests > 0 ? tenant->max_requests : left)) return {};
+  return MakeError(ErrorCode::kPermissionDenied,
+                   "{} requests of '{}' are running or waiting, which is its limit{}; try again "
+                   "when one has ended",
+                   it->second, tenant->name,
+                   tenant->max_requests > 0 ? "" : " while others have theirs");
 }
 
 void ThreadedEngine::Cancel(RequestId id) {

@@ -19,6 +19,10 @@ Result<PickedToken> TokenPicker::Pick(ActiveRequest& request, std::span<float> l
     picked.top = logprobs_.Top(logits, static_cast<size_t>(*request.top_logprobs));
   }
   originals_.clear();
+  if (!request.adjuster && LogitAdjuster::Needed(request.sampling)) {
+    // None is generated yet. Once for each request: some milliseconds for 100,000 tokens of prompt.
+    request.adjuster.emplace(request.sampling, request.tokens);
+  }
   if (request.adjuster) request.adjuster->Apply(logits, originals_);
   Constraint* constraint = request.constraint.get();
   // An answer that its format has brought to its end cannot go on for the sake of min_tokens.

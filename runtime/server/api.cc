@@ -134,19 +134,17 @@ template <typename T>
 void Api::Offload(std::string body, const TenantPtr& tenant, const ResponderPtr& responder,
                   std::function<ApiResult<T>(const std::string&)> work,
                   std::function<void(ApiResult<T>)> then) {
-  // A short one is read at once, here, and waits for nobody: the gate is for those that queue for
-  // the pool. So long prompts do not shut out short ones.
-  if (body.size() < options_.long_body_bytes) return then(work(body));
   auto [ticket, tenant_limit] = gate_.TryEnter(NameOf(tenant), body.size());
   if (tenant_limit) {
-    return Refuse(TenantLimit("too many long requests of your tenant wait to be read; try again "
-                              "later"),
+    return Refuse(TenantLimit("too many long or structured requests of your tenant wait to be "
+                              "read; try again later"),
                   *responder, tenant);
   }
   if (!ticket) {
-    return Refuse(ApiError{429, "too many long requests wait to be read; try again later",
-                           "rate_limit_error", "", "admission_full", 1},
-                  *responder, tenant);
+    return Refuse(
+        ApiError{429, "too many long or structured requests wait to be read; try again later",
+                 "rate_limit_error", "", "admission_full", 1},
+        *responder, tenant);
   }
   // Nothing is done for a client that leaves while it waits here.
   auto gone = std::make_shared<std::atomic<bool>>(false);
@@ -167,6 +165,11 @@ void Api::Generate(ReplyKind kind, Request request, ResponderPtr responder) {
   if (!tenant) return;
   const LoadedModel* model = ModelOrRefuse(*responder);
   if (!model) return;
+  if (IsShort(request.body)) {
+    if (auto prepared = PrepareAtOnce(kind, request.body, *model)) {
+      return Submit(kind, std::move(*prepared), *model, *tenant, responder);
+    }
+  }
   Offload<Prepared>(
       std::move(request.body), *tenant, responder,
       [kind, model](const std::string& body) { return Prepare(kind, body, *model); },
@@ -203,12 +206,13 @@ void Api::Submit(ReplyKind kind, ApiResult<Prepared> result, const LoadedModel& 
                                    usage.prompt_tokens, usage.completion_tokens);
     };
   }
+  prepared.answer.max_backlog_bytes = options_.max_backlog_bytes;
   const bool stream = prepared.answer.stream;
   ReplyWriter writer(kind, id, model.served_name, std::time(nullptr), prepared.answer.include_usage,
                      prepared.answer.logprobs ? model.tokenizer.get() : nullptr);
-  const auto job =
-      std::make_shared<GenerationJob>(*model.engine, responder, std::move(writer),
-                                      std::move(prepared.answer), std::move(on_finish));
+  const auto job = std::make_shared<GenerationJob>(
+      *model.engine, responder, std::move(writer), std::move(prepared.answer), std::move(on_finish),
+      [this] { metrics_.CountRejected("stream_buffer"); });
   if (auto started = job->Start(std::move(prepared.requests)); !started) {
     return Refuse(FromEngine(started.error()), *responder, tenant);
   }
@@ -222,15 +226,16 @@ void Api::AnswerText(TextFunction function, Request request, ResponderPtr respon
   if (!tenant) return;
   const LoadedModel* model = ModelOrRefuse(*responder);
   if (!model) return;
+  const auto answer_with = [this, responder](ApiResult<std::string> answer) {
+    if (const auto* error = std::get_if<ApiError>(&answer)) return Refuse(*error, *responder);
+    Response response;
+    response.body = std::get<std::string>(std::move(answer));
+    responder->Send(std::move(response));
+  };
+  if (IsShort(request.body)) return answer_with(function(request.body, *model));
   Offload<std::string>(
       std::move(request.body), *tenant, responder,
-      [function, model](const std::string& body) { return function(body, *model); },
-      [this, responder](ApiResult<std::string> answer) {
-        if (const auto* error = std::get_if<ApiError>(&answer)) return Refuse(*error, *responder);
-        Response response;
-        response.body = std::get<std::string>(std::move(answer));
-        responder->Send(std::move(response));
-      });
+      [function, model](const std::string& body) { return function(body, *model); }, answer_with);
 }
 
 void Api::ListModels(http::Responder& responder) {

@@ -7,6 +7,7 @@
 #include <string>
 
 #include "runtime/engine/engine.h"
+#include "runtime/server/logprob_json.h"
 #include "runtime/server/structured_output.h"
 #include "runtime/tokenizer/chat_template.h"
 #include "runtime/tokenizer/tokenizer.h"
@@ -20,6 +21,7 @@ struct LoadedModel {
   int64_t created = 0;  // seconds since 1970, for /v1/models
   std::unique_ptr<Tokenizer> tokenizer;
   int64_t longest_token_bytes = 512;  // at least that of any text that one token stands for
+  TokenSizes token_sizes;             // of what the vocabulary's tokens come to in an answer
   std::unique_ptr<ChatTemplate> chat_template;  // null where the model has none ...
   std::string no_chat_reason;                   // ... and why
   mutable LazyConstraints constraints;          // for answers that are held to a format

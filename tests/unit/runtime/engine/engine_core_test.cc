@@ -4,6 +4,7 @@
 
 #include <atomic>
 #include <condition_variable>
+#include <deque>
 #include <map>
 #include <mutex>
 #include <random>
@@ -44,29 +45,40 @@ TEST_F(EngineCoreTest, ATenantsOwnLimitRefusesItAloneAndUntilOneOfItsRequestsEnd
   EXPECT_EQ(later.AwaitEnd(), FinishReason::kLength);
 }
 
-TEST_F(EngineCoreTest, ATenantWithoutALimitOfItsOwnFillsHalfAndLeavesTheRestToOthers) {
+TEST_F(EngineCoreTest, TenantsWithoutALimitOfTheirOwnAlwaysLeaveRoomForAnother) {
   model_->on_forward = [this](const ForwardBatch&) -> Status {
     gate_.Pass();
     return {};
   };
-  Start({.max_sequences = 2, .max_waiting = 2});
-  const auto flood = std::make_shared<const Tenant>(Tenant{.name = "flood"});
-  const auto other = std::make_shared<const Tenant>(Tenant{.name = "other"});
-  EXPECT_EQ(engine_->max_requests(flood.get()), 2);
-  EXPECT_EQ(engine_->max_requests(nullptr), 4);
-  Inbox inboxes[4];
-  const auto submit = [&](std::shared_ptr<const Tenant> who, Inbox& inbox) {
-    return engine_
-        ->Submit({.prompt = {5}, .max_tokens = 2, .ignore_eos = true, .tenant = std::move(who)},
-                 inbox.Sink())
-        .ok();
+  Start({.max_sequences = 2, .max_waiting = 4});
+  const auto tenant = [](const char* name) {
+    return std::make_shared<const Tenant>(Tenant{.name = name});
   };
-  EXPECT_TRUE(submit(flood, inboxes[0]));
-  EXPECT_TRUE(submit(flood, inboxes[1]));
-  EXPECT_FALSE(submit(flood, inboxes[2]));
-  EXPECT_TRUE(submit(other, inboxes[3]));
+  EXPECT_EQ(engine_->max_requests(tenant("flood").get()), 3);
+  EXPECT_EQ(engine_->max_requests(nullptr), 6);
+  std::deque<Inbox> inboxes;
+  const auto taken = [&](const char* name) {
+    int count = 0;
+    for (; count < 10; ++count) {
+      const auto id = engine_->Submit(
+          {.prompt = {5}, .max_tokens = 2, .ignore_eos = true, .tenant = tenant(name)},
+          inboxes.emplace_back().Sink());
+      if (id.ok()) continue;
+      inboxes.pop_back();
+      EXPECT_EQ(id.error().code, ErrorCode::kPermissionDenied) << id.error().message;
+      break;
+    }
+    return count;
+  };
+  EXPECT_EQ(taken("flood"), 3);
+  EXPECT_EQ(taken("another"), 2);
+  EXPECT_TRUE(
+      engine_
+          ->Submit({.prompt = {5}, .max_tokens = 2, .ignore_eos = true, .tenant = tenant("third")},
+                   inboxes.emplace_back().Sink())
+          .ok());
   gate_.Open();
-  for (const int i : {0, 1, 3}) EXPECT_EQ(inboxes[i].AwaitEnd(), FinishReason::kLength);
+  for (Inbox& inbox : inboxes) EXPECT_EQ(inbox.AwaitEnd(), FinishReason::kLength);
 }
 
 TEST_F(EngineCoreTest, AnswersARequestAndIsEmptyAfterIt) {
