@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <cassert>
+#include <chrono>
 #include <cstdlib>
 #include <random>
 #include <utility>
@@ -13,6 +14,11 @@ namespace {
 
 // A prompt advances by at least so many tokens a step, whatever that costs those that stream.
 constexpr int32_t kLeastPrefillTokens = 8;
+
+// How long a step waits, after its forward pass, for masks that are not ready: so much at most does
+// a slow grammar add to everybody's step. Its own sequence sits the step out, and pays: what it
+// runs again is charged to its tenant.
+constexpr std::chrono::milliseconds kMaskPatience{2};
 
 StepShape ShapeOf(const SchedulerOutput& step) {
   StepShape shape = {.decode_sequences = step.num_decodes,
@@ -94,7 +100,7 @@ SchedulerLimits StepLoop::LimitsNow() const {
 
 void StepLoop::Step() {
   const SteadyTime start = clock_.Now();
-  const SchedulerOutput step = Schedule(state_, LimitsNow());
+  SchedulerOutput step = Schedule(state_, LimitsNow());
   const StepShape shape = ShapeOf(step);
   preemptions_kv_full_total_ += static_cast<uint64_t>(step.num_preempted_kv_full);
   preemptions_fairness_total_ += static_cast<uint64_t>(step.num_preempted_fairness);
@@ -128,25 +134,36 @@ void StepLoop::Step() {
   CheckIntegrity();
 }
 
-Status StepLoop::RunForward(const SchedulerOutput& step) {
+Status StepLoop::RunForward(SchedulerOutput& step) {
   const ForwardBatch batch = batch_builder_.Build(step, step_requests_);
   BeginMasks(step);
   const Status status =
+<<<<<<< HEAD
       model_->Forward(batch, std::span(logits_).first(batch.logit_rows.size() * vocab_size_));
   masks_.Wait();
+=======
+      model_.Forward(batch, std::span(logits_).first(batch.logit_rows.size() * vocab));
+  const size_t rows = row_masks_.size();
+  row_masks_.clear();
+  masks_.Wait(kMaskPatience, step.sequences.size() > rows);
+>>>>>>> w2-guard
   QUERN_TRY(status);
+  size_t row = 0;
+  for (ScheduledSequence& scheduled : step.sequences) {
+    // Its last token stays pending, so that the next step gives the same logits again.
+    if (scheduled.samples && !masks_.Ready(row++)) --scheduled.num_tokens;
+  }
   state_.Commit(step);
   return {};
 }
 
 void StepLoop::BeginMasks(const SchedulerOutput& step) {
-  row_constraints_.clear();
   for (size_t i = 0; i < step.sequences.size(); ++i) {
     if (step.sequences[i].samples) {
-      row_constraints_.push_back(step_requests_[i]->constraint.get());
+      row_masks_.push_back(step_requests_[i]->masks);
     }
   }
-  masks_.Begin(row_constraints_);
+  masks_.Begin(row_masks_);
 }
 
 void StepLoop::SampleStep(const SchedulerOutput& step) {
@@ -156,8 +173,14 @@ void StepLoop::SampleStep(const SchedulerOutput& step) {
     CountPrefill(request);
     if (!step.sequences[i].samples) continue;
     const size_t at = row++;
+<<<<<<< HEAD
     Result<PickedToken> picked = picker_.Pick(
         request, std::span(logits_).subspan(at * vocab_size_, vocab_size_), masks_, at);
+=======
+    if (!masks_.Ready(at)) continue;
+    Result<PickedToken> picked =
+        picker_.Pick(request, std::span(logits_).subspan(at * vocab, vocab), masks_, at);
+>>>>>>> w2-guard
     if (picked.ok()) {
       Accept(request, std::move(picked).value(), clock_.Now());
     } else {

@@ -56,7 +56,8 @@ class StepLoop {
   };
 
   SchedulerLimits LimitsNow() const;
-  Status RunForward(const SchedulerOutput& step);
+  // Takes the last token of those whose mask is late out of `step`: it runs again.
+  Status RunForward(SchedulerOutput& step);
   void BeginMasks(const SchedulerOutput& step);
   void SampleStep(const SchedulerOutput& step);
   void Accept(ActiveRequest& request, PickedToken picked, SteadyTime now);
@@ -84,7 +85,7 @@ class StepLoop {
   TokenPicker picker_;
   std::vector<float> logits_;  // [max_sequences, vocab_size]
   MaskWorker masks_;           // by row of logits_
-  std::vector<Constraint*> row_constraints_;
+  std::vector<std::shared_ptr<MaskJob>> row_masks_;
 
   std::unordered_map<RequestId, std::unique_ptr<ActiveRequest>> requests_;
   std::vector<ActiveRequest*> step_requests_;  // owners of the sequences of the step at hand

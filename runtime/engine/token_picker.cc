@@ -25,10 +25,10 @@ Result<PickedToken> TokenPicker::Pick(ActiveRequest& request, std::span<float> l
   }
   if (request.adjuster) request.adjuster->Apply(logits, originals_);
   Constraint* constraint = request.constraint.get();
-  // An answer that its format has brought to its end cannot go on for the sake of min_tokens.
-  const bool must_end = constraint != nullptr && constraint->IsFinished();
-  if (!must_end && !request.ignore_eos && request.completion_tokens() < request.min_tokens) {
-    MaskEnds(logits);
+  if (!request.ignore_eos && request.completion_tokens() < request.min_tokens) {
+    // An answer that its format has brought to its end cannot go on for the sake of min_tokens.
+    const bool must_end = constraint != nullptr && masks.AllowsOnly(row, ends_);
+    if (!must_end) MaskEnds(logits);
   }
   // Last, so that no bias brings back what the format forbids.
   if (constraint != nullptr) QUERN_TRY(masks.Apply(row, logits));
