@@ -138,15 +138,10 @@ Status StepLoop::RunForward(SchedulerOutput& step) {
   const ForwardBatch batch = batch_builder_.Build(step, step_requests_);
   BeginMasks(step);
   const Status status =
-<<<<<<< HEAD
       model_->Forward(batch, std::span(logits_).first(batch.logit_rows.size() * vocab_size_));
-  masks_.Wait();
-=======
-      model_.Forward(batch, std::span(logits_).first(batch.logit_rows.size() * vocab));
   const size_t rows = row_masks_.size();
   row_masks_.clear();
   masks_.Wait(kMaskPatience, step.sequences.size() > rows);
->>>>>>> w2-guard
   QUERN_TRY(status);
   size_t row = 0;
   for (ScheduledSequence& scheduled : step.sequences) {
@@ -173,14 +168,9 @@ void StepLoop::SampleStep(const SchedulerOutput& step) {
     CountPrefill(request);
     if (!step.sequences[i].samples) continue;
     const size_t at = row++;
-<<<<<<< HEAD
+    if (!masks_.Ready(at)) continue;
     Result<PickedToken> picked = picker_.Pick(
         request, std::span(logits_).subspan(at * vocab_size_, vocab_size_), masks_, at);
-=======
-    if (!masks_.Ready(at)) continue;
-    Result<PickedToken> picked =
-        picker_.Pick(request, std::span(logits_).subspan(at * vocab, vocab), masks_, at);
->>>>>>> w2-guard
     if (picked.ok()) {
       Accept(request, std::move(picked).value(), clock_.Now());
     } else {
