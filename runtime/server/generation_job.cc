@@ -28,6 +28,28 @@ std::string_view Piece(std::string_view text) {
   return text.substr(0, end == 0 ? kWriteBytes : end);
 }
 
+// All of a text: its content; its calls go into `calls`.
+std::string TakeCalls(std::string_view text, ToolCallStream& stream, std::vector<ToolCall>& calls) {
+  std::vector<ToolCallEvent> events;
+  stream.Push(text, events);
+  stream.Finish(events);
+  std::string content;
+  for (ToolCallEvent& event : events) {
+    switch (event.kind) {
+      case ToolCallEvent::Kind::kContent:
+        content += event.text;
+        break;
+      case ToolCallEvent::Kind::kCall:
+        calls.push_back({.id = NewId("call_"), .name = std::move(event.text), .arguments = ""});
+        break;
+      case ToolCallEvent::Kind::kArguments:
+        calls.back().arguments += event.text;
+        break;
+    }
+  }
+  return content;
+}
+
 }  // namespace
 
 GenerationJob::GenerationJob(EngineCore& engine, http::ResponderPtr responder, ReplyWriter writer,
@@ -41,6 +63,11 @@ GenerationJob::GenerationJob(EngineCore& engine, http::ResponderPtr responder, R
 
 Status GenerationJob::Start(std::vector<GenerationRequest> requests) {
   choices_.resize(requests.size());
+  if (options_.tools) {
+    for (Choice& choice : choices_) {
+      choice.calls.emplace(options_.tools->names, options_.tools->parallel);
+    }
+  }
   const auto self = shared_from_this();
   for (size_t i = 0; i < requests.size(); ++i) {
     auto id = engine_.Submit(std::move(requests[i]), [self, i](GenerationDelta delta) {
@@ -173,7 +200,7 @@ void GenerationJob::SendEvents() {
     while (HasMore(i) && events.size() < kWriteBytes) events += NextTextEvent(i);
     if (choice.finish && !HasMore(i) && !choice.finish_sent) {
       choice.finish_sent = true;
-      events += writer_.FinishEvent(i, *choice.finish);
+      events += LastEvents(i);
     }
   }
   for (const Choice& choice : choices_) all_sent = all_sent && choice.finish_sent;
@@ -199,7 +226,44 @@ std::string GenerationJob::NextTextEvent(size_t index) {
   const auto begin = std::make_move_iterator(choice.logprobs.begin());
   const std::vector<GeneratedLogprobs> logprobs(begin, begin + count);
   choice.logprobs.erase(choice.logprobs.begin(), choice.logprobs.begin() + count);
-  return writer_.TextEvent(index, piece, logprobs);
+  if (!choice.calls) return writer_.TextEvent(index, piece, logprobs);
+  std::vector<ToolCallEvent> events;
+  choice.calls->Push(piece, events);
+  return ToolEvents(index, events, logprobs);
+}
+
+// The events of a stream. Log-probabilities go with the first content, or before what comes.
+std::string GenerationJob::ToolEvents(size_t index, const std::vector<ToolCallEvent>& events,
+                                      std::span<const GeneratedLogprobs> logprobs) {
+  Choice& choice = choices_[index];
+  std::string written;
+  if (!logprobs.empty() &&
+      (events.empty() || events.front().kind != ToolCallEvent::Kind::kContent)) {
+    written += writer_.TextEvent(index, "", std::exchange(logprobs, {}));
+  }
+  for (const ToolCallEvent& event : events) {
+    switch (event.kind) {
+      case ToolCallEvent::Kind::kContent:
+        written += writer_.TextEvent(index, event.text, std::exchange(logprobs, {}));
+        break;
+      case ToolCallEvent::Kind::kCall:
+        written += writer_.CallEvent(index, choice.calls_sent++, NewId("call_"), event.text);
+        break;
+      case ToolCallEvent::Kind::kArguments:
+        written += writer_.ArgumentsEvent(index, choice.calls_sent - 1, event.text);
+        break;
+    }
+  }
+  return written;
+}
+
+std::string GenerationJob::LastEvents(size_t index) {
+  Choice& choice = choices_[index];
+  if (!choice.calls) return writer_.FinishEvent(index, *choice.finish);
+  std::vector<ToolCallEvent> events;
+  choice.calls->Finish(events);
+  return ToolEvents(index, events, {}) +
+         writer_.FinishEvent(index, *choice.finish, choice.calls->num_calls() > 0);
 }
 
 void GenerationJob::SendWhole() {
@@ -207,7 +271,10 @@ void GenerationJob::SendWhole() {
   std::vector<FinishedChoice> finished;
   for (size_t i = 0; i < choices_.size(); ++i) {
     Choice& choice = choices_[i];
+    std::vector<ToolCall> calls;
+    if (choice.calls) choice.text = TakeCalls(choice.text, *choice.calls, calls);
     finished.push_back({.text = std::string(Echo(i)) + choice.text,
+                        .calls = std::move(calls),
                         .finish = *choice.finish,
                         .logprobs = {std::make_move_iterator(choice.logprobs.begin()),
                                      std::make_move_iterator(choice.logprobs.end())}});

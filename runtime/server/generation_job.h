@@ -5,6 +5,7 @@
 #include <memory>
 #include <mutex>
 #include <optional>
+#include <span>
 #include <string>
 #include <string_view>
 #include <utility>
@@ -14,6 +15,7 @@
 #include "runtime/http/responder.h"
 #include "runtime/server/api_error.h"
 #include "runtime/server/reply.h"
+#include "runtime/server/tool_call_stream.h"
 
 namespace quern::server {
 
@@ -24,6 +26,12 @@ struct AnswerOptions {
   bool logprobs = false;          // deltas carry log-probabilities
   size_t choices_per_prompt = 1;  // those of one prompt are side by side
   std::vector<std::string> echo;  // text before the choices of each prompt; or empty
+  // Functions that the text may call.
+  struct Tools {
+    std::vector<std::string> names;
+    bool parallel = true;
+  };
+  std::optional<Tools> tools;
   // A stream: text and log-probabilities that wait for the client. Beyond it the stream ends with
   // an error, and its work is cancelled.
   size_t max_backlog_bytes = 1 << 20;
@@ -58,6 +66,8 @@ class GenerationJob : public std::enable_shared_from_this<GenerationJob> {
     size_t echo_sent = 0;                    // a stream: bytes of its prompt's echo
     std::string text;                        // a stream: not yet sent; else all of it
     std::deque<GeneratedLogprobs> logprobs;  // as `text`
+    std::optional<ToolCallStream> calls;     // reads the text where it may call functions
+    size_t calls_sent = 0;                   // a stream: calls that have begun
     bool begun = false;                      // a stream: the first event was sent
     bool finish_sent = false;                // a stream
     std::optional<FinishReason> finish;
@@ -73,6 +83,9 @@ class GenerationJob : public std::enable_shared_from_this<GenerationJob> {
   void FallBehind();
   void SendEvents();
   std::string NextTextEvent(size_t choice);
+  std::string ToolEvents(size_t choice, const std::vector<ToolCallEvent>& events,
+                         std::span<const GeneratedLogprobs> logprobs);
+  std::string LastEvents(size_t choice);
   void SendWhole();
   void Fail();
   Usage UsageOf(size_t choice, const GenerationDelta& delta) const;

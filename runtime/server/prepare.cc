@@ -5,6 +5,9 @@
 #include <nlohmann/json.hpp>
 #include <optional>
 
+#include "runtime/server/tool_call_stream.h"
+#include "runtime/server/tool_prompt.h"
+
 namespace quern::server {
 using nlohmann::json;
 
@@ -69,8 +72,9 @@ ApiResult<std::vector<TokenId>> Encode(const std::string& text, EncodeOptions op
   return std::move(tokens).value();
 }
 
-ApiResult<std::vector<TokenId>> EncodeChat(const json& messages, bool add_generation_prompt,
-                                           const LoadedModel& model, Purpose purpose) {
+ApiResult<std::vector<TokenId>> EncodeChat(const Conversation& conversation,
+                                           bool add_generation_prompt, const LoadedModel& model,
+                                           Purpose purpose) {
   if (!model.chat_template) {
     ApiError error;
     error.param = "messages";
@@ -80,7 +84,14 @@ ApiResult<std::vector<TokenId>> EncodeChat(const json& messages, bool add_genera
                     model.served_name, model.no_chat_reason);
     return error;
   }
-  auto text = model.chat_template->Render(messages, add_generation_prompt);
+  const nlohmann::ordered_json tools =
+      conversation.tools ? conversation.tools->tools : nlohmann::ordered_json();
+  const bool as_text =
+      (conversation.tools || conversation.has_calls) && !model.chat_template->knows_tool_calls();
+  auto text =
+      as_text ? model.chat_template->Render(WriteToolsAsText(conversation.messages, tools), nullptr,
+                                            add_generation_prompt)
+              : model.chat_template->Render(conversation.messages, tools, add_generation_prompt);
   if (!text) {
     return FromPrompt(std::move(text).error().Within("the model's chat template"), "messages");
   }
@@ -230,11 +241,20 @@ ApiResult<Prepared> Assemble(const GenerationParams& params, const char* prompt_
 ApiResult<Prepared> PrepareChat(ChatRequest request, const LoadedModel& model) {
   if (request.params.model != model.served_name) return ModelNotFound(request.params.model, model);
   auto tokens =
-      EncodeChat(request.messages, request.add_generation_prompt, model, Purpose::kGenerate);
+      EncodeChat(request.conversation, request.add_generation_prompt, model, Purpose::kGenerate);
   if (auto* error = std::get_if<ApiError>(&tokens)) return std::move(*error);
   std::vector<std::vector<TokenId>> prompts;
   prompts.push_back(std::get<0>(std::move(tokens)));
-  return Assemble(request.params, "messages", std::move(prompts), model);
+  auto& tools = request.conversation.tools;
+  // Whoever wants one call needs nothing that comes after it.
+  if (tools && !tools->parallel && tools->choice == ToolUse::Choice::kAuto) {
+    request.params.stop.emplace_back(kToolCallClose);
+  }
+  auto prepared = Assemble(request.params, "messages", std::move(prompts), model);
+  if (auto* ready = std::get_if<Prepared>(&prepared); ready && tools) {
+    ready->answer.tools = {std::move(tools->names), tools->parallel};
+  }
+  return prepared;
 }
 
 ApiResult<Prepared> PrepareCompletion(CompletionRequest request, const LoadedModel& model) {
@@ -319,7 +339,7 @@ ApiResult<std::string> Tokenize(std::string_view body, const LoadedModel& model)
   auto encoded =
       text ? Encode(*text, {.add_special = request.add_special_tokens, .parse_special = true},
                     "prompt", model, Purpose::kCount)
-           : EncodeChat(std::get<json>(request.input), request.add_generation_prompt, model,
+           : EncodeChat(std::get<Conversation>(request.input), request.add_generation_prompt, model,
                         Purpose::kCount);
   if (auto* error = std::get_if<ApiError>(&encoded)) return std::move(*error);
   const auto& tokens = std::get<std::vector<TokenId>>(encoded);

@@ -19,12 +19,24 @@ json UsageJson(const Usage& usage) {
           {"prompt_tokens_details", {{"cached_tokens", usage.cached_tokens}}}};
 }
 
+// The member of a message, with the comma before it; nothing where there are no calls.
+std::string Calls(const std::vector<ToolCall>& calls) {
+  std::string list;
+  for (const ToolCall& call : calls) {
+    list +=
+        fmt::format(R"({}{{"id":{},"type":"function","function":{{"name":{},"arguments":{}}}}})",
+                    list.empty() ? "" : ",", QuotedJson(call.id), QuotedJson(call.name),
+                    QuotedJson(call.arguments));
+  }
+  return calls.empty() ? list : fmt::format(R"(,"tool_calls":[{}])", list);
+}
+
 }  // namespace
 
-std::string_view FinishName(FinishReason reason) {
+std::string_view FinishName(FinishReason reason, bool called) {
   switch (reason) {
     case FinishReason::kStop:
-      return "stop";
+      return called ? "tool_calls" : "stop";
     case FinishReason::kLength:
       return "length";
     case FinishReason::kCancelled:
@@ -61,14 +73,18 @@ std::string ReplyWriter::Whole(const std::vector<FinishedChoice>& choices,
   // Written as text: log-probabilities are many, and as JSON values ten times as large.
   std::string list;
   for (size_t i = 0; i < choices.size(); ++i) {
-    const std::string text = QuotedJson(choices[i].text);
+    const FinishedChoice& choice = choices[i];
+    const bool called = !choice.calls.empty();
+    const std::string text =
+        called && choice.text.empty() ? std::string("null") : QuotedJson(choice.text);
     if (i > 0) list += ',';
     list += fmt::format(
         R"({{"index":{},{},"logprobs":{},"finish_reason":"{}"}})", i,
         kind_ == ReplyKind::kChat
-            ? fmt::format(R"("message":{{"role":"assistant","content":{},"refusal":null}})", text)
+            ? fmt::format(R"("message":{{"role":"assistant","content":{},"refusal":null{}}})", text,
+                          Calls(choice.calls))
             : fmt::format(R"("text":{})", text),
-        tokens_ ? Logprobs(choices[i].logprobs) : "null", FinishName(choices[i].finish));
+        tokens_ ? Logprobs(choice.logprobs) : "null", FinishName(choice.finish, called));
   }
   return fmt::format(R"({{"id":{},"object":"{}","created":{},"model":{},)"
                      R"("system_fingerprint":"quern-{}","choices":[{}],"usage":{}}})",
@@ -102,9 +118,27 @@ std::string ReplyWriter::TextEvent(size_t choice, std::string_view text,
                "null", logprobs.empty() ? "null" : Logprobs(logprobs));
 }
 
-std::string ReplyWriter::FinishEvent(size_t choice, FinishReason reason) const {
+std::string ReplyWriter::CallEvent(size_t choice, size_t index, std::string_view id,
+                                   std::string_view name) const {
+  return Event(choice,
+               fmt::format(R"("delta":{{"tool_calls":[{{"index":{},"id":{},"type":"function",)"
+                           R"("function":{{"name":{},"arguments":""}}}}]}})",
+                           index, QuotedJson(id), QuotedJson(name)),
+               "null");
+}
+
+std::string ReplyWriter::ArgumentsEvent(size_t choice, size_t index,
+                                        std::string_view arguments) const {
+  return Event(
+      choice,
+      fmt::format(R"("delta":{{"tool_calls":[{{"index":{},"function":{{"arguments":{}}}}}]}})",
+                  index, QuotedJson(arguments)),
+      "null");
+}
+
+std::string ReplyWriter::FinishEvent(size_t choice, FinishReason reason, bool called) const {
   return Event(choice, kind_ == ReplyKind::kChat ? R"("delta":{})" : R"("text":"")",
-               fmt::format("\"{}\"", FinishName(reason)));
+               fmt::format("\"{}\"", FinishName(reason, called)));
 }
 
 std::string ReplyWriter::UsageEvent(const Usage& usage) const {

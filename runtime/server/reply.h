@@ -20,8 +20,15 @@ struct Usage {
   int64_t cached_tokens = 0;  // of prompt_tokens: found in the prefix cache
 };
 
+struct ToolCall {
+  std::string id;  // "call_" and random digits
+  std::string name;
+  std::string arguments;  // the text of JSON, unless it was cut off
+};
+
 struct FinishedChoice {
   std::string text;
+  std::vector<ToolCall> calls;  // of functions
   FinishReason finish = FinishReason::kStop;
   std::vector<GeneratedLogprobs> logprobs;
 };
@@ -42,7 +49,12 @@ class ReplyWriter {
   std::string FirstEvent(size_t choice) const;
   std::string TextEvent(size_t choice, std::string_view text,
                         std::span<const GeneratedLogprobs> logprobs = {}) const;
-  std::string FinishEvent(size_t choice, FinishReason reason) const;
+  // A call begins, number `index` of the choice; and more of its arguments.
+  std::string CallEvent(size_t choice, size_t index, std::string_view id,
+                        std::string_view name) const;
+  std::string ArgumentsEvent(size_t choice, size_t index, std::string_view arguments) const;
+  // `called`: the answer has calls of functions.
+  std::string FinishEvent(size_t choice, FinishReason reason, bool called = false) const;
   std::string UsageEvent(const Usage& usage) const;
   static std::string DoneEvent();
 
@@ -60,8 +72,9 @@ class ReplyWriter {
   std::string suffix_;
 };
 
-// "stop", "length"; OpenAI has no word for the others, which never reach a finished answer.
-std::string_view FinishName(FinishReason reason);
+// "stop", "tool_calls" where it stopped after calls, "length"; OpenAI has no word for the others,
+// which never reach a finished answer.
+std::string_view FinishName(FinishReason reason, bool called = false);
 
 // "chatcmpl-" or the like and 24 random hexadecimal digits.
 std::string NewId(std::string_view prefix);

@@ -145,35 +145,59 @@ std::string FlattenContent(const json& content, const std::string& path) {
   return text;
 }
 
-json ParseMessages(const json& messages) {
+// An assistant's or another's message, but for its role.
+json ParseMessage(Fields& message, const std::string& path, const std::string& role,
+                  size_t& argument_bytes) {
+  json parsed = {{"role", role}};
+  if (role == "assistant") {
+    if (json calls = ParseToolCalls(message, argument_bytes); !calls.is_null()) {
+      parsed["tool_calls"] = std::move(calls);
+    }
+  } else {
+    message.OnlyNeutral("tool_calls", {json::array()}, "only an assistant's message has them");
+  }
+  if (role == "tool") {
+    const json& id = message.Require("tool_call_id", "the id of the call that this answers");
+    if (!id.is_string()) message.WrongType("tool_call_id", "a string", id);
+    parsed["tool_call_id"] = id;
+  }
+  message.OnlyNeutral("function_call", {});
+  message.OnlyNeutral("audio", {});
+  message.Ignore({"refusal", "annotations", "name"});
+  const json* content = message.Find("content");
+  if (content == nullptr && !parsed.contains("tool_calls")) {
+    content = &message.Require("content", "a string");
+  }
+  parsed["content"] = content == nullptr ? "" : FlattenContent(*content, path + ".content");
+  message.RefuseUnknown();
+  return parsed;
+}
+
+Conversation ParseConversation(const json& messages) {
   if (!messages.is_array() || messages.empty()) {
     ThrowApiError("messages", messages.is_array() ? "invalid_value" : "invalid_type",
                   fmt::format("'messages' must be an array of at least one message, not {}",
                               messages.is_array() ? "an empty one" : Shown(messages)));
   }
-  json flattened = json::array();
+  constexpr char kRoles[] = "\"system\", \"user\", \"assistant\" or \"tool\"";
+  Conversation conversation;
+  conversation.messages = json::array();
+  size_t argument_bytes = 0;
   for (size_t i = 0; i < messages.size(); ++i) {
     const std::string path = fmt::format("messages[{}]", i);
     Fields message(messages[i], path);
-    const json& role_value = message.Require("role", "\"system\", \"user\" or \"assistant\"");
+    const json& role_value = message.Require("role", kRoles);
     if (!role_value.is_string()) message.WrongType("role", "a string", role_value);
     std::string role = role_value.get<std::string>();
     if (role == "developer") role = "system";  // OpenAI's newer name for the same
-    if (role != "system" && role != "user" && role != "assistant") {
+    if (role != "system" && role != "user" && role != "assistant" && role != "tool") {
       ThrowApiError(path + ".role", "invalid_value",
-                    fmt::format("'{}.role' must be \"system\", \"user\" or \"assistant\", not {}; "
-                                "tools are not supported",
-                                path, Shown(role_value)));
+                    fmt::format("'{}.role' must be {}, not {}", path, kRoles, Shown(role_value)));
     }
-    message.OnlyNeutral("tool_calls", {json::array()});
-    message.OnlyNeutral("function_call", {});
-    message.OnlyNeutral("audio", {});
-    message.Ignore({"refusal", "annotations", "name"});
-    const json& content = message.Require("content", "a string");
-    flattened.push_back({{"role", role}, {"content", FlattenContent(content, path + ".content")}});
-    message.RefuseUnknown();
+    conversation.messages.push_back(ParseMessage(message, path, role, argument_bytes));
+    conversation.has_calls |= role == "tool" || conversation.messages.back().contains("tool_calls");
   }
-  return flattened;
+  return conversation;
 }
 
 void CheckChoices(const CompletionRequest& request) {
@@ -205,6 +229,20 @@ CompletionRequest ReadCompletion(Fields& fields, std::string_view body) {
   return request;
 }
 
+// An answer that must call keeps to the format of calls.
+void HoldToCalls(ChatRequest& request) {
+  const auto& tools = request.conversation.tools;
+  if (!tools || tools->choice != ToolUse::Choice::kRequired) return;
+  auto& structured = request.params.structured;
+  if (structured) {
+    ThrowApiError(structured->param, "invalid_value",
+                  fmt::format("'{}' and a 'tool_choice' that asks for a call exclude each other: "
+                              "the answer is either in that format or a call",
+                              structured->param));
+  }
+  structured = {ToolCallGrammar(*tools), "tools"};
+}
+
 ChatRequest ReadChat(Fields& fields, std::string_view body) {
   ChatRequest request;
   request.params = ParseParams(fields, body);
@@ -216,14 +254,14 @@ ChatRequest ReadChat(Fields& fields, std::string_view body) {
     }
     request.params.max_tokens = older;
   }
-  request.messages = ParseMessages(fields.Require("messages", "an array of messages"));
+  request.conversation = ParseConversation(fields.Require("messages", "an array of messages"));
+  request.conversation.tools = ParseTools(fields, body);
+  HoldToCalls(request);
   request.add_generation_prompt = fields.Bool("add_generation_prompt").value_or(true);
   request.params.top_logprobs = ParseChatLogprobs(fields);
   fields.OnlyNeutral("echo", {false});
-  fields.OnlyNeutral("tools", {json::array()});
-  fields.OnlyNeutral("tool_choice", {"none", "auto"});
-  fields.OnlyNeutral("functions", {json::array()});
-  fields.OnlyNeutral("function_call", {"none", "auto"});
+  fields.OnlyNeutral("functions", {json::array()}, "send 'tools'");
+  fields.OnlyNeutral("function_call", {"none", "auto"}, "send 'tool_choice'");
   fields.OnlyNeutral("modalities", {json::array({"text"})});
   fields.OnlyNeutral("audio", {});
   fields.OnlyNeutral("web_search_options", {});
@@ -234,12 +272,11 @@ ChatRequest ReadChat(Fields& fields, std::string_view body) {
   fields.OnlyNeutral("documents", {json::array()});
   fields.OnlyNeutral("continue_final_message", {false});
   fields.OnlyNeutral("add_special_tokens", {false});
-  fields.Ignore({"parallel_tool_calls"});
   fields.RefuseUnknown();
   return request;
 }
 
-TokenizeRequest ReadTokenize(Fields& fields, std::string_view /*body*/) {
+TokenizeRequest ReadTokenize(Fields& fields, std::string_view body) {
   TokenizeRequest request;
   request.model = fields.String("model").value_or("");
   request.add_special_tokens = fields.Bool("add_special_tokens").value_or(true);
@@ -249,7 +286,9 @@ TokenizeRequest ReadTokenize(Fields& fields, std::string_view /*body*/) {
     if (fields.Find("prompt")) {
       ThrowApiError("prompt", "invalid_value", "send either 'prompt' or 'messages', not both");
     }
-    request.input = ParseMessages(*messages);
+    Conversation conversation = ParseConversation(*messages);
+    conversation.tools = ParseTools(fields, body);
+    request.input = std::move(conversation);
     fields.OnlyNeutral("add_special_tokens", {false}, "a conversation's template writes them");
   } else {
     const json& prompt = fields.Require("prompt", "a string (or send 'messages')");

@@ -11,6 +11,7 @@
 #include "runtime/engine/engine.h"
 #include "runtime/server/api_error.h"
 #include "runtime/server/structured_output.h"
+#include "runtime/server/tools.h"
 #include "runtime/tokenizer/tokenizer.h"
 
 namespace quern::server {
@@ -54,17 +55,24 @@ struct CompletionRequest {
   bool echo = false;  // the prompt's text before the answer's
 };
 
+// [{role, content, ...}]: content flattened to a string, "developer" turned into "system"; of an
+// assistant with `tool_calls`, whose arguments are objects; of a "tool" with `tool_call_id`.
+struct Conversation {
+  nlohmann::json messages;
+  bool has_calls = false;        // messages with `tool_calls` or of a "tool"
+  std::optional<ToolUse> tools;  // that may be called next
+};
+
 struct ChatRequest {
   GenerationParams params;
-  // [{role, content, ...}], content flattened to a string, "developer" turned into "system".
-  nlohmann::json messages;
+  Conversation conversation;
   bool add_generation_prompt = true;
 };
 
 struct TokenizeRequest {
   std::string model;  // may be empty
   // The text, or a conversation to render first.
-  std::variant<std::string, nlohmann::json> input;
+  std::variant<std::string, Conversation> input;
   bool add_special_tokens = true;
   bool add_generation_prompt = true;
   bool return_token_strs = false;

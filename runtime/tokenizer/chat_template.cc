@@ -11,22 +11,28 @@ constexpr size_t kMaxTemplateBytes = 1 << 20;
 
 class JinjaChatTemplate final : public ChatTemplate {
  public:
-  JinjaChatTemplate(jinja::Body body, std::string bos_text, std::string eos_text)
-      : body_(std::move(body)), bos_text_(std::move(bos_text)), eos_text_(std::move(eos_text)) {}
+  JinjaChatTemplate(jinja::Body body, std::string bos_text, std::string eos_text,
+                    bool knows_tool_calls)
+      : body_(std::move(body)),
+        bos_text_(std::move(bos_text)),
+        eos_text_(std::move(eos_text)),
+        knows_tool_calls_(knows_tool_calls) {}
 
-  Result<std::string> Render(const nlohmann::json& messages,
+  bool knows_tool_calls() const override { return knows_tool_calls_; }
+
+  Result<std::string> Render(const nlohmann::json& messages, const nlohmann::ordered_json& tools,
                              bool add_generation_prompt) const override {
     if (!messages.is_array()) {
       return MakeError(ErrorCode::kInvalidArgument, "the messages must be an array, not {}",
                        messages.type_name());
     }
     try {
-      // What Hugging Face's apply_chat_template gives a template, with no tools and no documents.
+      // What Hugging Face's apply_chat_template gives a template, with no documents.
       jinja::Dict globals = {{"messages", jinja::Value::FromJson(messages)},
                              {"add_generation_prompt", jinja::Value::Bool(add_generation_prompt)},
                              {"bos_token", jinja::Value::Text(bos_text_)},
                              {"eos_token", jinja::Value::Text(eos_text_)},
-                             {"tools", jinja::Value::OfNone()},
+                             {"tools", jinja::Value::FromJson(tools)},
                              {"documents", jinja::Value::OfNone()}};
       return jinja::Interpreter(globals, jinja::Limits()).Render(body_);
     } catch (jinja::TemplateError& failure) {
@@ -38,6 +44,7 @@ class JinjaChatTemplate final : public ChatTemplate {
   const jinja::Body body_;
   const std::string bos_text_;
   const std::string eos_text_;
+  const bool knows_tool_calls_;
 };
 
 // The text of the token that a metadata key names; empty if there is none.
@@ -67,7 +74,8 @@ Result<std::unique_ptr<ChatTemplate>> ChatTemplate::Parse(std::string_view sourc
   }
   try {
     return std::unique_ptr<ChatTemplate>(std::make_unique<JinjaChatTemplate>(
-        jinja::Parse(source), std::move(bos_text), std::move(eos_text)));
+        jinja::Parse(source), std::move(bos_text), std::move(eos_text),
+        source.find("tools") != source.npos && source.find("<tool_call>") != source.npos));
   } catch (jinja::TemplateError& failure) {
     return std::move(failure.error);
   }

@@ -21,10 +21,16 @@ class ChatTemplate {
                                                      std::string eos_text);
   virtual ~ChatTemplate() = default;
 
-  // `messages`: OpenAI's array of {role, content, ...}, content already flattened to a string. The
+  // `messages`: OpenAI's array of {role, content, ...}, content already flattened to a string,
+  // arguments of `tool_calls` as objects. `tools`: OpenAI's, in their order; null: none. The
   // template's own raise_exception() comes back as kInvalidArgument with its text.
   virtual Result<std::string> Render(const nlohmann::json& messages,
+                                     const nlohmann::ordered_json& tools,
                                      bool add_generation_prompt) const = 0;
+
+  // Whether it describes tools itself and has calls written between <tool_call> and </tool_call>,
+  // as Hermes' and Qwen's do.
+  virtual bool knows_tool_calls() const = 0;
 };
 
 }  // namespace quern

@@ -10,6 +10,6 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
       {{"role", "assistant"}, {"content", "<think>x</think>y"}}};
   auto parsed =
       quern::ChatTemplate::Parse({reinterpret_cast<const char*>(data), size}, "<s>", "</s>");
-  if (parsed) (void)(*parsed)->Render(messages, true).ok();
+  if (parsed) (void)(*parsed)->Render(messages, nullptr, true).ok();
   return 0;
 }

@@ -5,6 +5,7 @@
 #include <string_view>
 
 #include "runtime/server/request.h"
+#include "runtime/server/tool_prompt.h"
 
 namespace {
 
@@ -56,9 +57,14 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
       const auto parsed = ParseChatRequest(body);
       if (const auto* error = std::get_if<ApiError>(&parsed)) return CheckError(*error), 0;
       CheckParams(std::get<ChatRequest>(parsed).params);
-      for (const auto& message : std::get<ChatRequest>(parsed).messages) {
+      const Conversation& conversation = std::get<ChatRequest>(parsed).conversation;
+      for (const auto& message : conversation.messages) {
         if (!message["role"].is_string() || !message["content"].is_string()) abort();
       }
+      const auto& tools = conversation.tools;
+      if (tools && (tools->names.empty() || tools->names.size() != tools->schemas.size())) abort();
+      (void)WriteToolsAsText(conversation.messages,
+                             tools ? tools->tools : nlohmann::ordered_json());
       return 0;
     }
     case 2: {

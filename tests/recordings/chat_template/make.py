@@ -4,7 +4,7 @@
     python3 -m venv /tmp/jinja && /tmp/jinja/bin/pip install jinja2==3.1.6
     /tmp/jinja/bin/python tests/recordings/chat_template/make.py
 
-Writes recordings.json: [{"name", "template", "cases": [{"messages", "add_generation_prompt", "output" or "error"}]}].
+Writes recordings.json: [{"name", "template", "cases": [{"messages", "tools" or not, "add_generation_prompt", "output" or "error"}]}].
 The templates are written here in the manner of the model families they are named after, one feature or more each.
 """
 
@@ -273,6 +273,13 @@ CHATS = [
 ]
 
 
+TOOLS = [
+    {"type": "function", "function": {"name": "weather", "description": "The weather of a “city”", "parameters": {
+        "type": "object", "required": ["city"], "properties": {"days": {"type": "integer", "minimum": 1}, "city": {"type": "string"}}}}},
+    {"type": "function", "function": {"name": "now"}},
+]
+
+
 def environment():
     def tojson(value, ensure_ascii=False, indent=None, separators=None, sort_keys=False):
         return json.dumps(value, ensure_ascii=ensure_ascii, indent=indent, separators=separators, sort_keys=sort_keys)
@@ -286,10 +293,10 @@ def environment():
     return env
 
 
-def render(env, source, messages, add_generation_prompt):
+def render(env, source, messages, add_generation_prompt, tools=None):
     try:
         text = env.from_string(source).render(messages=messages, add_generation_prompt=add_generation_prompt, bos_token=BOS,
-                                              eos_token=EOS, tools=None, documents=None)
+                                              eos_token=EOS, tools=tools, documents=None)
         return {"output": text}
     except (TemplateError, UndefinedError, TypeError, ZeroDivisionError) as error:
         return {"error": str(error)}
@@ -302,6 +309,8 @@ def main():
     for name, source in families.items():
         cases = [{"messages": chat, "add_generation_prompt": add, **render(env, source, chat, add)}
                  for chat in CHATS for add in (True, False)]
+        cases += [{"messages": chat, "tools": TOOLS, "add_generation_prompt": True, **render(env, source, chat, True, TOOLS)}
+                  for chat in (CHATS[1], CHATS[-1])]
         recordings.append({"name": name, "template": source, "cases": cases})
     for name, source in FEATURES.items():
         case = {"messages": CHATS[3], "add_generation_prompt": True}

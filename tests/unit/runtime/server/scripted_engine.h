@@ -48,7 +48,9 @@ class ByteTokenizer : public Tokenizer {
 // "[user]hello[assistant]"
 class BracketTemplate : public ChatTemplate {
  public:
-  Result<std::string> Render(const nlohmann::json& messages, bool prompt) const override {
+  bool knows_tool_calls() const override { return false; }
+  Result<std::string> Render(const nlohmann::json& messages, const nlohmann::ordered_json&,
+                             bool prompt) const override {
     std::string text;
     for (const auto& message : messages) {
       if (message["content"] == "raise") {

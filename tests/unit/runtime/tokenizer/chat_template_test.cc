@@ -17,10 +17,10 @@ using ::testing::HasSubstr;
 const nlohmann::json kMessages = {{{"role", "user"}, {"content", "Hi"}}};
 
 Result<std::string> Render(std::string_view source, const nlohmann::json& messages = kMessages,
-                           bool add = true) {
+                           bool add = true, const nlohmann::ordered_json& tools = nullptr) {
   auto parsed = ChatTemplate::Parse(source, "<s>", "</s>");
   if (!parsed) return std::move(parsed).error();
-  return (*parsed)->Render(messages, add);
+  return (*parsed)->Render(messages, tools, add);
 }
 
 Error MustFail(std::string_view source) {
@@ -34,13 +34,14 @@ Error MustFail(std::string_view source) {
 TEST(ChatTemplate, RendersWhatJinjaRenders) {
   std::ifstream in(QUERN_TESTS_DIR "/recordings/chat_template/recordings.json");
   ASSERT_TRUE(in.good()) << "run from the root of the checkout";
-  const auto recordings = nlohmann::json::parse(in);
+  const auto recordings = nlohmann::ordered_json::parse(in);
   ASSERT_GT(recordings.size(), 25u);
   for (const auto& recording : recordings) {
     const std::string name = recording["name"];
     for (const auto& recorded : recording["cases"]) {
-      const auto text = Render(recording["template"].get<std::string>(), recorded["messages"],
-                               recorded["add_generation_prompt"]);
+      const auto text = Render(
+          recording["template"].get<std::string>(), nlohmann::json(recorded["messages"]),
+          recorded["add_generation_prompt"], recorded.value("tools", nlohmann::ordered_json()));
       if (recorded.contains("error")) {
         EXPECT_FALSE(text.ok()) << name << ": " << recorded["error"];
       } else if (text.ok()) {
@@ -228,7 +229,7 @@ TEST(ChatTemplate, IsReadFromTheModelWithItsTokens) {
   ASSERT_TRUE(file.ok());
   auto parsed = ChatTemplate::FromGguf(**file);
   ASSERT_TRUE(parsed.ok()) << parsed.error().message;
-  EXPECT_EQ(*(*parsed)->Render(kMessages, true), "<b>Hi<a>");
+  EXPECT_EQ(*(*parsed)->Render(kMessages, nullptr, true), "<b>Hi<a>");
 }
 
 TEST(ChatTemplate, ABaseModelHasNone) {

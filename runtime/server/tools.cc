@@ -1,0 +1,258 @@
+#include "runtime/server/tools.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <utility>
+
+#include "runtime/server/structured_output.h"
+#include "runtime/server/tool_call_stream.h"
+
+namespace quern::server {
+using nlohmann::json;
+using nlohmann::ordered_json;
+
+namespace {
+
+constexpr char kTypeIsFunction[] = "\"function\", the only kind of tool that there is";
+
+bool IsName(std::string_view text) {
+  return !text.empty() && text.size() <= kMaxToolNameBytes &&
+         std::all_of(text.begin(), text.end(), [](char c) {
+           return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') ||
+                  c == '_' || c == '-';
+         });
+}
+
+void RequireFunctionType(Fields& fields) {
+  const json& type = fields.Require("type", kTypeIsFunction);
+  if (type == "function") return;
+  ThrowApiError(
+      fields.Path("type"), "unsupported_parameter",
+      fmt::format("'{}' must be {}, not {}", fields.Path("type"), kTypeIsFunction, Shown(type)));
+}
+
+std::string RequireName(Fields& fields) {
+  const json& value = fields.Require("name", "a function's name");
+  if (!value.is_string() || !IsName(value.get_ref<const std::string&>())) {
+    ThrowApiError(fields.Path("name"), "invalid_value",
+                  fmt::format("'{}' must be 1 to {} letters, digits, '_' or '-', not {}",
+                              fields.Path("name"), kMaxToolNameBytes, Shown(value)));
+  }
+  return value.get<std::string>();
+}
+
+// The name in {"type": "function", "function": {"name": ...}}, which must be one of `tools`.
+std::string RequireChosen(Fields& choice, const ToolUse& tools) {
+  RequireFunctionType(choice);
+  Fields function(choice.Require("function", "an object with 'name'"), choice.Path("function"));
+  std::string name = RequireName(function);
+  function.RefuseUnknown();
+  choice.RefuseUnknown();
+  if (std::find(tools.names.begin(), tools.names.end(), name) == tools.names.end()) {
+    ThrowApiError(
+        function.Path("name"), "invalid_value",
+        fmt::format("'{}' is \"{}\", which is none of 'tools'", function.Path("name"), name));
+  }
+  return name;
+}
+
+void ReadTool(const json& value, const ordered_json& ordered, size_t index, ToolUse& tools) {
+  Fields tool(value, fmt::format("tools[{}]", index));
+  RequireFunctionType(tool);
+  Fields function(tool.Require("function", "an object with 'name' and 'parameters'"),
+                  tool.Path("function"));
+  std::string name = RequireName(function);
+  if (std::find(tools.names.begin(), tools.names.end(), name) != tools.names.end()) {
+    ThrowApiError(function.Path("name"), "invalid_value",
+                  fmt::format("'{}' is \"{}\", as another tool's: names must differ",
+                              function.Path("name"), name));
+  }
+  function.String("description");
+  function.Bool("strict");  // a call that must be made always keeps to its schema
+  ordered_json schema = {
+      {"type", "object"}, {"properties", ordered_json::object()}, {"additionalProperties", false}};
+  if (const json* parameters = function.Find("parameters")) {
+    if (!parameters->is_object()) {
+      function.WrongType("parameters", "a JSON schema of an object", *parameters);
+    }
+    schema = ordered["function"]["parameters"];
+  }
+  function.RefuseUnknown();
+  tool.RefuseUnknown();
+  tools.names.push_back(std::move(name));
+  tools.schemas.push_back(schema.dump(-1, ' ', false, json::error_handler_t::replace));
+}
+
+// Only the tools of `names` may be called.
+void Narrow(ToolUse& tools, const std::vector<std::string>& names) {
+  for (size_t i = tools.names.size(); i-- > 0;) {
+    if (std::find(names.begin(), names.end(), tools.names[i]) != names.end()) continue;
+    tools.names.erase(tools.names.begin() + static_cast<std::ptrdiff_t>(i));
+    tools.schemas.erase(tools.schemas.begin() + static_cast<std::ptrdiff_t>(i));
+  }
+}
+
+constexpr char kChoices[] =
+    "\"none\", \"auto\", \"required\", or an object that names a function or 'allowed_tools'";
+
+ToolUse::Choice ReadMode(const std::string& path, const json& value) {
+  if (value == "auto") return ToolUse::Choice::kAuto;
+  if (value == "required") return ToolUse::Choice::kRequired;
+  ThrowApiError(path, "invalid_value",
+                fmt::format("'{}' must be \"auto\" or \"required\", not {}", path, Shown(value)));
+}
+
+void ReadAllowed(Fields& choice, ToolUse& tools) {
+  Fields allowed(choice.Require("allowed_tools", "an object with 'mode' and 'tools'"),
+                 choice.Path("allowed_tools"));
+  tools.choice =
+      ReadMode(allowed.Path("mode"), allowed.Require("mode", "\"auto\" or \"required\""));
+  const json& list = allowed.Require("tools", "an array of functions' names");
+  if (!list.is_array() || list.empty()) {
+    allowed.WrongType("tools", "an array of at least one function", list);
+  }
+  std::vector<std::string> names;
+  for (size_t i = 0; i < list.size(); ++i) {
+    Fields one(list[i], fmt::format("{}[{}]", allowed.Path("tools"), i));
+    names.push_back(RequireChosen(one, tools));
+  }
+  allowed.RefuseUnknown();
+  choice.RefuseUnknown();
+  Narrow(tools, names);
+}
+
+// False: no tool may be called.
+bool ReadChoice(const json& value, ToolUse& tools) {
+  if (value == "none") return false;
+  if (value == "auto") return true;
+  if (value == "required") {
+    tools.choice = ToolUse::Choice::kRequired;
+    return true;
+  }
+  if (!value.is_object()) {
+    ThrowApiError("tool_choice", value.is_string() ? "invalid_value" : "invalid_type",
+                  fmt::format("'tool_choice' must be {}, not {}", kChoices, Shown(value)));
+  }
+  Fields choice(value, "tool_choice");
+  if (value.value("type", json()) == "allowed_tools") {
+    choice.Ignore({"type"});
+    ReadAllowed(choice, tools);
+    return true;
+  }
+  Narrow(tools, {RequireChosen(choice, tools)});
+  tools.choice = ToolUse::Choice::kRequired;
+  tools.parallel = false;
+  return true;
+}
+
+json ParseArguments(const std::string& text, const std::string& path, size_t& argument_bytes) {
+  argument_bytes += text.size();
+  if (argument_bytes > kMaxArgumentBytes) {
+    ThrowApiError(path, "invalid_value",
+                  fmt::format("the arguments of the conversation's tool calls have more than {} "
+                              "bytes, at '{}'",
+                              kMaxArgumentBytes, path));
+  }
+  if (text.empty()) return json::object();  // some clients write none so
+  try {
+    return ParseJsonObject(text);
+  } catch (ApiException&) {
+    ThrowApiError(path, "invalid_value",
+                  fmt::format("'{}' must be the text of a JSON object, at most {} levels deep, "
+                              "such as \"{{\\\"city\\\": \\\"Paris\\\"}}\"",
+                              path, kMaxJsonDepth));
+  }
+}
+
+json ReadToolCall(const json& value, const std::string& path, size_t& argument_bytes) {
+  Fields call(value, path);
+  RequireFunctionType(call);
+  const std::string id = call.String("id").value_or("");
+  call.Ignore({"index"});  // streams' clients leave it in
+  Fields function(call.Require("function", "an object with 'name' and 'arguments'"),
+                  call.Path("function"));
+  const std::string name = RequireName(function);
+  const json& text = function.Require("arguments", "a JSON object, as text");
+  if (!text.is_string()) function.WrongType("arguments", "the text of a JSON object", text);
+  json arguments = ParseArguments(text.get_ref<const std::string&>(), function.Path("arguments"),
+                                  argument_bytes);
+  function.RefuseUnknown();
+  call.RefuseUnknown();
+  return {{"id", id},
+          {"type", "function"},
+          {"function", {{"name", name}, {"arguments", std::move(arguments)}}}};
+}
+
+// The schema with blanks bounded, as for one that is an answer's.
+std::string Bounded(const std::string& schema) {
+  ordered_json parsed = ordered_json::parse(schema, nullptr, /*allow_exceptions=*/false);
+  if (!parsed.is_object()) return schema;
+  if (!parsed.contains("x-guidance")) {
+    parsed["x-guidance"] = {{"whitespace_pattern", "[ ]?"}};
+  }
+  return parsed.dump(-1, ' ', false, json::error_handler_t::replace);
+}
+
+}  // namespace
+
+std::optional<ToolUse> ParseTools(Fields& fields, std::string_view body) {
+  const json* choice = fields.Find("tool_choice");
+  const auto parallel = fields.Bool("parallel_tool_calls");
+  const json* list = fields.Find("tools");
+  if (list == nullptr || (list->is_array() && list->empty())) {
+    if (choice != nullptr && *choice != "none" && *choice != "auto") {
+      ThrowApiError("tool_choice", "invalid_value",
+                    "'tool_choice' asks for a call, but there are no 'tools'");
+    }
+    return std::nullopt;
+  }
+  if (!list->is_array()) fields.WrongType("tools", "an array of tools", *list);
+  if (list->size() > kMaxTools) {
+    ThrowApiError(
+        "tools", "invalid_value",
+        fmt::format("'tools' may have at most {} entries, not {}", kMaxTools, list->size()));
+  }
+  ToolUse tools;
+  tools.parallel = parallel.value_or(true);
+  // In the order in which the client wrote them, where the names have no escapes.
+  tools.tools = ordered_json::parse(RawMember(body, "tools"), nullptr, false);
+  if (!tools.tools.is_array() || tools.tools.size() != list->size()) tools.tools = *list;
+  for (size_t i = 0; i < list->size(); ++i) ReadTool((*list)[i], tools.tools[i], i, tools);
+  if (choice != nullptr && !ReadChoice(*choice, tools)) return std::nullopt;
+  return tools;
+}
+
+json ParseToolCalls(Fields& message, size_t& argument_bytes) {
+  const json* list = message.Find("tool_calls");
+  if (list == nullptr || (list->is_array() && list->empty())) return nullptr;
+  if (!list->is_array()) message.WrongType("tool_calls", "an array of tool calls", *list);
+  const std::string path = message.Path("tool_calls");
+  if (list->size() > kMaxToolCalls) {
+    ThrowApiError(
+        path, "invalid_value",
+        fmt::format("'{}' may have at most {} entries, not {}", path, kMaxToolCalls, list->size()));
+  }
+  json calls = json::array();
+  for (size_t i = 0; i < list->size(); ++i) {
+    calls.push_back(ReadToolCall((*list)[i], fmt::format("{}[{}]", path, i), argument_bytes));
+  }
+  return calls;
+}
+
+ConstraintSpec ToolCallGrammar(const ToolUse& tools) {
+  std::string start = "start: call";
+  if (tools.parallel) start += fmt::format(" (\"\\n\" call){{0,{}}}", kMaxForcedToolCalls - 1);
+  std::string calls, rules;
+  for (size_t i = 0; i < tools.names.size(); ++i) {
+    calls += fmt::format("{} call_{}", i == 0 ? "call:" : " |", i);
+    rules += fmt::format(
+        "call_{0}: \"{1}\\n{{\\\"name\\\": \\\"{2}\\\", \\\"arguments\\\": \" args_{0} "
+        "\"}}\\n{3}\"\n"
+        "args_{0}: %json {4}\n",
+        i, kToolCallOpen, tools.names[i], kToolCallClose, Bounded(tools.schemas[i]));
+  }
+  return {ConstraintSpec::Kind::kGrammar, start + "\n" + calls + "\n" + rules};
+}
+
+}  // namespace quern::server

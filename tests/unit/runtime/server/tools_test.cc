@@ -1,0 +1,181 @@
+#include "runtime/server/tools.h"
+
+#include <fmt/format.h>
+#include <gtest/gtest.h>
+
+#include <string>
+#include <variant>
+
+#include "runtime/server/request.h"
+#include "runtime/server/tool_prompt.h"
+
+namespace quern::server {
+namespace {
+using nlohmann::json;
+
+constexpr char kTwo[] =
+    R"("tools":[{"type":"function","function":{"name":"weather","description":"Of a city",)"
+    R"("parameters":{"type":"object","properties":{"z":{"type":"string"},"a":{"type":"integer"}}}}},)"
+    R"({"type":"function","function":{"name":"now","strict":true}}])";
+
+ApiResult<ChatRequest> Parse(const std::string& members,
+                             const std::string& messages = R"([{"role":"user","content":"a"}])") {
+  return ParseChatRequest(fmt::format(R"({{"model":"m","messages":{}{}{}}})", messages,
+                                      members.empty() ? "" : ",", members));
+}
+ChatRequest Good(const std::string& members,
+                 const std::string& messages = R"([{"role":"user","content":"a"}])") {
+  auto parsed = Parse(members, messages);
+  if (auto* error = std::get_if<ApiError>(&parsed)) {
+    ADD_FAILURE() << error->message;
+    return {};
+  }
+  return std::get<ChatRequest>(std::move(parsed));
+}
+ApiError Bad(const std::string& members,
+             const std::string& messages = R"([{"role":"user","content":"a"}])") {
+  auto parsed = Parse(members, messages);
+  return std::holds_alternative<ApiError>(parsed) ? std::get<ApiError>(parsed)
+                                                  : ApiError{0, "accepted"};
+}
+
+TEST(Tools, AreReadInTheirOwnOrderAndChosenByTheModelByDefault) {
+  const auto request = Good(kTwo);
+  const auto& tools = request.conversation.tools;
+  ASSERT_TRUE(tools);
+  EXPECT_EQ(tools->names, (std::vector<std::string>{"weather", "now"}));
+  EXPECT_EQ(tools->schemas[0],
+            R"({"type":"object","properties":{"z":{"type":"string"},"a":{"type":"integer"}}})");
+  EXPECT_EQ(tools->schemas[1], R"({"type":"object","properties":{},"additionalProperties":false})");
+  EXPECT_EQ(tools->tools[0]["function"].dump().find("name"), 2u);
+  EXPECT_EQ(tools->choice, ToolUse::Choice::kAuto);
+  EXPECT_TRUE(tools->parallel);
+  EXPECT_FALSE(request.params.structured);
+}
+
+TEST(Tools, AChoiceSaysWhichMayBeCalledAndWhetherOneMust) {
+  const auto with = [](const std::string& choice) {
+    return Good(fmt::format(R"({},"tool_choice":{})", kTwo, choice));
+  };
+  EXPECT_FALSE(with(R"("none")").conversation.tools);
+  EXPECT_EQ(with(R"("auto")").conversation.tools->choice, ToolUse::Choice::kAuto);
+  const auto required = with(R"("required")");
+  EXPECT_EQ(required.conversation.tools->choice, ToolUse::Choice::kRequired);
+  ASSERT_TRUE(required.params.structured);
+  EXPECT_EQ(required.params.structured->param, "tools");
+  const auto named = with(R"({"type":"function","function":{"name":"now"}})");
+  EXPECT_EQ(named.conversation.tools->names, std::vector<std::string>{"now"});
+  EXPECT_FALSE(named.conversation.tools->parallel);
+  EXPECT_EQ(named.conversation.tools->tools.size(), 2u) << "the prompt names all";
+  const auto allowed = with(R"({"type":"allowed_tools","allowed_tools":{"mode":"auto","tools":[)"
+                            R"({"type":"function","function":{"name":"weather"}}]}})");
+  EXPECT_EQ(allowed.conversation.tools->names, std::vector<std::string>{"weather"});
+  EXPECT_EQ(allowed.conversation.tools->choice, ToolUse::Choice::kAuto);
+}
+
+TEST(Tools, BadOnesAreNamedByTheirPath) {
+  const auto function = [](const std::string& members) {
+    return R"("tools":[{"type":"function","function":{)" + members + "}}]";
+  };
+  const auto choice = [](const std::string& text) {
+    return fmt::format(R"({},"tool_choice":{})", kTwo, text);
+  };
+  struct Case {
+    std::string members;
+    std::string param;
+  };
+  const Case cases[] = {
+      {R"("tools":{})", "tools"},
+      {R"("tools":[1])", "tools[0]"},
+      {R"("tools":[{"type":"web_search"}])", "tools[0].type"},
+      {R"("tools":[{"type":"function"}])", "tools[0].function"},
+      {function(""), "tools[0].function.name"},
+      {function(R"("name":"a b")"), "tools[0].function.name"},
+      {function(R"("name":"a","parameters":[])"), "tools[0].function.parameters"},
+      {function(R"("name":"a","param":{})"), "tools[0].function.param"},
+      {R"("tools":[{"type":"function","function":{"name":"a"}},)"
+       R"({"type":"function","function":{"name":"a"}}])",
+       "tools[1].function.name"},
+      {choice(R"("sometimes")"), "tool_choice"},
+      {choice("5"), "tool_choice"},
+      {choice(R"({"type":"function","function":{"name":"other"}})"), "tool_choice.function.name"},
+      {choice(R"({"type":"function"})"), "tool_choice.function"},
+      {choice(R"({"type":"allowed_tools","allowed_tools":{"mode":"x","tools":[]}})"),
+       "tool_choice.allowed_tools.mode"},
+      {R"("tool_choice":"required")", "tool_choice"},
+      {std::string(kTwo) + R"(,"parallel_tool_calls":"yes")", "parallel_tool_calls"},
+      {choice(R"("required")") + R"(,"response_format":{"type":"json_object"})", "response_format"},
+  };
+  for (const Case& it : cases) {
+    const ApiError error = Bad(it.members);
+    EXPECT_EQ(error.status, 400) << it.members;
+    EXPECT_EQ(error.param, it.param) << error.message;
+  }
+}
+
+constexpr char kCalled[] =
+    R"([{"role":"user","content":"Weather?"},{"role":"assistant","content":null,"tool_calls":[)"
+    R"({"id":"c1","type":"function","function":{"name":"weather","arguments":"{\"city\": \"Rome\"}"}},)"
+    R"({"id":"c2","type":"function","function":{"name":"now","arguments":""}}]},)"
+    R"({"role":"tool","tool_call_id":"c1","content":"sunny"},)"
+    R"({"role":"tool","tool_call_id":"c2","content":[{"type":"text","text":"noon"}]}])";
+
+TEST(Tools, CallsOfEarlierAnswersAreReadWithTheirArgumentsAsObjects) {
+  const auto request = Good(kTwo, kCalled);
+  const json& messages = request.conversation.messages;
+  EXPECT_TRUE(request.conversation.has_calls);
+  EXPECT_EQ(messages[1]["content"], "");
+  EXPECT_EQ(messages[1]["tool_calls"][0]["function"]["arguments"]["city"], "Rome");
+  EXPECT_EQ(messages[1]["tool_calls"][1]["function"]["arguments"], json::object());
+  EXPECT_EQ(messages[3], json({{"role", "tool"}, {"content", "noon"}, {"tool_call_id", "c2"}}));
+}
+
+TEST(Tools, ArgumentsThatAreNoObjectOrTooManyAreRefused) {
+  const auto with = [](const std::string& arguments) {
+    return Bad("", R"([{"role":"assistant","tool_calls":[{"id":"c","type":"function","function":)"
+                   R"({"name":"f","arguments":)" +
+                       arguments + "}}]}]");
+  };
+  for (const std::string& arguments :
+       {std::string(R"("{")"), std::string(R"("[1]")"), std::string("5"),
+        '"' + std::string(100, '[') + '"',
+        R"("{\"a\":\")" + std::string(kMaxArgumentBytes, 'x') + R"(\"}")"}) {
+    const ApiError error = with(arguments);
+    EXPECT_EQ(error.status, 400);
+    EXPECT_EQ(error.param, "messages[0].tool_calls[0].function.arguments") << error.message;
+    EXPECT_LT(error.message.size(), 300u);
+  }
+}
+
+TEST(ToolPrompt, WritesToolsCallsAndAnswersIntoTheTextOfOtherMessages) {
+  const auto request = Good(kTwo, kCalled);
+  const json written =
+      WriteToolsAsText(request.conversation.messages, request.conversation.tools->tools);
+  ASSERT_EQ(written.size(), 4u) << written.dump(1);
+  EXPECT_EQ(written[0]["role"], "system");
+  const std::string system = written[0]["content"];
+  EXPECT_NE(system.find(R"("parameters":{"type":"object","properties":{"z":)"), std::string::npos)
+      << system;
+  EXPECT_NE(system.find("<tool_call>\n{\"name\": "), std::string::npos) << system;
+  EXPECT_EQ(
+      written[2]["content"],
+      "<tool_call>\n{\"name\": \"weather\", \"arguments\": {\"city\":\"Rome\"}}\n</tool_call>\n"
+      "<tool_call>\n{\"name\": \"now\", \"arguments\": {}}\n</tool_call>");
+  EXPECT_EQ(written[3]["role"], "user");
+  EXPECT_EQ(written[3]["content"],
+            "<tool_response>\nsunny\n</tool_response>\n<tool_response>\nnoon\n</tool_response>");
+}
+
+TEST(ToolPrompt, TheClientsOwnSystemMessageComesFirst) {
+  const auto request =
+      Good(kTwo, R"([{"role":"system","content":"Be brief."},{"role":"user","content":"a"}])");
+  const json written =
+      WriteToolsAsText(request.conversation.messages, request.conversation.tools->tools);
+  ASSERT_EQ(written.size(), 2u);
+  EXPECT_EQ(written[0]["content"].get<std::string>().rfind("Be brief.\n\n# Tools", 0), 0u);
+  EXPECT_EQ(WriteToolsAsText(request.conversation.messages, nullptr),
+            request.conversation.messages);
+}
+
+}  // namespace
+}  // namespace quern::server
