@@ -24,7 +24,8 @@ struct ModelInfo {
   std::string compute;             // instruction set and threads, for the log: "avx2, 2 threads"
 };
 
-// "f16" or "f32", as options spell them. kInvalidArgument says which there are.
+// "f16", "f32", "int8" or "int4", as options spell them. kInvalidArgument says which there are.
+const char* KvDtypeName(KvDtype dtype);
 Result<KvDtype> ParseKvDtype(std::string_view name);
 
 struct ModelOptions {
