@@ -4,8 +4,8 @@
 #include <algorithm>
 #include <charconv>
 #include <cstdio>
+#include <ctime>
 #include <filesystem>
-#include <fstream>
 #include <new>
 #include <nlohmann/json.hpp>
 #include <random>
@@ -152,6 +152,9 @@ class Progress {
   SteadyTime next_ = RealClock().Now() + kFirstWord;
 };
 
+// Of all threads of this process so far.
+double CpuSeconds() { return static_cast<double>(std::clock()) / CLOCKS_PER_SEC; }
+
 // An engine with a model, and what it is measured with.
 class Bench {
  public:
@@ -236,6 +239,7 @@ class Bench {
     for (int32_t i = 0; i < batch; ++i) requests.push_back(RandomRequest(generate));
     // Shared: where a Submit fails, the engine still calls the sinks of those before.
     const auto run = std::make_shared<BenchRun>(requests.size(), static_cast<size_t>(generate));
+    const double cpu_start = CpuSeconds();
     const SteadyTime start = RealClock().Now();
     for (size_t i = 0; i < requests.size(); ++i) {
       auto sink = [run, i, this](const GenerationDelta& delta) {
@@ -248,7 +252,7 @@ class Bench {
                      int64_t{batch} * generate);
     }
     QUERN_ASSIGN(const auto times, run->TakeTimes());
-    return FiguresOf(start, times, command_.prompt);
+    return FiguresOf(start, times, command_.prompt, CpuSeconds() - cpu_start);
   }
 
   const BenchCommand& command_;
@@ -261,16 +265,6 @@ class Bench {
   StepClock step_clock_;
   std::unique_ptr<EngineCore> engine_;  // last: its thread uses what is above
 };
-
-// As the kernel names it; "unknown" where it does not.
-std::string CpuModel() {
-  std::ifstream file("/proc/cpuinfo");
-  for (std::string line; std::getline(file, line);) {
-    const size_t colon = line.find(": ");
-    if (line.starts_with("model name") && colon != std::string::npos) return line.substr(colon + 2);
-  }
-  return "unknown";
-}
 
 json Bench::Disclosure() const {
   const EngineStats stats = engine_->Stats();
@@ -303,6 +297,7 @@ json ToJson(int32_t batch, const BenchFigures& figures) {
           {"decode_tokens_per_second", figures.decode},
           {"decode_mean_batch", figures.decode_batch},
           {"total_tokens_per_second", figures.total},
+          {"total_tokens_per_cpu_second", figures.total_per_cpu},
           {"ttft_seconds", {{"p50", figures.ttft_p50}, {"p95", figures.ttft_p95}}},
           {"itl_seconds", {{"p50", figures.itl_p50}, {"p95", figures.itl_p95}}}};
 }

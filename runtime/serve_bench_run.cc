@@ -4,16 +4,15 @@
 #include <set>
 #include <utility>
 
+#include "runtime/base/percentile.h"
+
 namespace quern {
 namespace {
 
-// Linear between the two nearest ranks. `values` must not be empty; sorts them.
+// `values` must not be empty; sorts them.
 double Percentile(std::vector<double>& values, double part) {
   std::sort(values.begin(), values.end());
-  const double rank = part * static_cast<double>(values.size() - 1);
-  const auto below = static_cast<size_t>(rank);
-  const size_t above = std::min(below + 1, values.size() - 1);
-  return values[below] + (rank - static_cast<double>(below)) * (values[above] - values[below]);
+  return PercentileOfSorted<double>(values, part);
 }
 
 }  // namespace
@@ -56,7 +55,8 @@ Result<TokenTimes> BenchRun::TakeTimes() {
   return std::move(times_);
 }
 
-BenchFigures FiguresOf(SteadyTime start, const TokenTimes& times, int32_t prompt) {
+BenchFigures FiguresOf(SteadyTime start, const TokenTimes& times, int32_t prompt,
+                       double cpu_seconds) {
   SteadyTime last_first = start, end = start;
   std::vector<double> ttft, itl;
   size_t generated = 0;
@@ -81,6 +81,7 @@ BenchFigures FiguresOf(SteadyTime start, const TokenTimes& times, int32_t prompt
           .decode = static_cast<double>(decoded) / Seconds(end - last_first).count(),
           .decode_batch = static_cast<double>(decoded) / static_cast<double>(decode_steps.size()),
           .total = (prompts + static_cast<double>(generated)) / Seconds(end - start).count(),
+          .total_per_cpu = (prompts + static_cast<double>(generated)) / cpu_seconds,
           .ttft_p50 = Percentile(ttft, 0.5),
           .ttft_p95 = Percentile(ttft, 0.95),
           .itl_p50 = Percentile(itl, 0.5),
@@ -91,8 +92,8 @@ BenchFigures Medians(const std::vector<BenchFigures>& runs) {
   BenchFigures medians;
   for (double BenchFigures::*figure :
        {&BenchFigures::prefill, &BenchFigures::decode, &BenchFigures::decode_batch,
-        &BenchFigures::total, &BenchFigures::ttft_p50, &BenchFigures::ttft_p95,
-        &BenchFigures::itl_p50, &BenchFigures::itl_p95}) {
+        &BenchFigures::total, &BenchFigures::total_per_cpu, &BenchFigures::ttft_p50,
+        &BenchFigures::ttft_p95, &BenchFigures::itl_p50, &BenchFigures::itl_p95}) {
     std::vector<double> values;
     for (const BenchFigures& run : runs) values.push_back(run.*figure);
     medians.*figure = Percentile(values, 0.5);

@@ -52,15 +52,18 @@ class BenchRun {
 // Of one run, or medians over several. Rates in tokens a second, times in seconds. prefill: prompt
 // tokens until the last sequence's first token; decode: tokens after that moment over the time from
 // it to the end; decode_batch: those tokens by the steps that made them; total: prompt and
-// generated tokens over the whole time.
+// generated tokens over the whole time; total_per_cpu: over the processors' time, of all threads,
+// which others on the machine disturb less.
 struct BenchFigures {
-  double prefill = 0, decode = 0, decode_batch = 0, total = 0;
+  double prefill = 0, decode = 0, decode_batch = 0, total = 0, total_per_cpu = 0;
   double ttft_p50 = 0, ttft_p95 = 0, itl_p50 = 0, itl_p95 = 0;
 };
 
-// Of sequences with prompts of `prompt` tokens that were submitted at `start`; at least one, and at
-// least two tokens of each. Percentiles are linear between the two nearest ranks.
-BenchFigures FiguresOf(SteadyTime start, const TokenTimes& times, int32_t prompt);
+// Of sequences with prompts of `prompt` tokens that were submitted at `start` and took
+// `cpu_seconds` of processors' time; at least one, and at least two tokens of each. Percentiles are
+// linear between the two nearest ranks.
+BenchFigures FiguresOf(SteadyTime start, const TokenTimes& times, int32_t prompt,
+                       double cpu_seconds);
 
 // Of each figure for itself; `runs` are at least one.
 BenchFigures Medians(const std::vector<BenchFigures>& runs);

@@ -30,7 +30,6 @@ namespace quern {
 namespace {
 
 using Milliseconds = std::chrono::milliseconds;
-using server::ConstraintVocabularyOf;
 using server::LoadedModel;
 using server::ServingState;
 
@@ -116,12 +115,6 @@ Result<std::unique_ptr<LoadedModel>> Load(const ServeOptions& options, ServingSt
   } else {
     loaded->no_chat_reason = chat.error().message;
     spdlog::warn("no chat: {}; /v1/completions works", loaded->no_chat_reason);
-  }
-  if (auto compiler = ConstraintCompiler::Create(ConstraintVocabularyOf(*loaded->tokenizer))) {
-    loaded->constraints = std::move(compiler).value();
-  } else {
-    loaded->no_constraints_reason = compiler.error().message;
-    spdlog::warn("no structured output: {}", loaded->no_constraints_reason);
   }
   spdlog::info("tokenizer ready: {} tokens ({:.1f} s)", loaded->tokenizer->vocab_size(),
                SecondsSince(start));

@@ -184,6 +184,15 @@ int64_t MemoryLimitBytes() {
 
 int64_t MemoryAvailableBytes() { return ReadKilobytes("/proc/meminfo", "MemAvailable:"); }
 
+std::string CpuModel() {
+  std::ifstream file("/proc/cpuinfo");
+  for (std::string line; std::getline(file, line);) {
+    const size_t colon = line.find(": ");
+    if (line.starts_with("model name") && colon != std::string::npos) return line.substr(colon + 2);
+  }
+  return "unknown";
+}
+
 MemoryUse ProcessMemoryUse() {
   return {ReadKilobytes("/proc/self/status", "VmRSS:"),
           ReadKilobytes("/proc/self/status", "VmHWM:")};

@@ -31,6 +31,9 @@ int64_t MemoryLimitBytes();
 // Bytes that the machine could still give without swapping (MemAvailable); 0 where unknown.
 int64_t MemoryAvailableBytes();
 
+// The processor, as the kernel names it; "unknown" where it does not.
+std::string CpuModel();
+
 // Bytes that the kernel charges to this process now, and the most it ever did (VmRSS and VmHWM). 0
 // where unknown.
 struct MemoryUse {

@@ -18,7 +18,7 @@ namespace quern {
 // The figures of RuntimeMetrics again, under the names, labels and bucket bounds that vLLM's v1
 // engine gives them, so that dashboards and routers written for vLLM read them. What of vLLM's is
 // missing is listed in docs/monitoring.md. Names as of vLLM 0.12: vllm/v1/metrics/loggers.py,
-// docs/design/metrics.md. Thread-safe, but for Render.
+// docs/design/metrics.md. Thread-safe, but for Set.
 class VllmMetrics {
  public:
   // Registers the series; `registry` outlives this.

@@ -50,7 +50,7 @@ bool Solve(const NormalEquations<N>& full, unsigned active, std::array<double, N
   }
   // Cholesky's pivots without the square roots; the matrix is symmetric and has no negative ones.
   for (size_t k = 0; k < n; ++k) {
-    if (!(m[k][k] > 1e-9 * full.a[index[k]][index[k]])) return false;
+    if (!(m[k][k] > 1e-7 * full.a[index[k]][index[k]])) return false;
     for (size_t r = k + 1; r < n; ++r) {
       const double factor = m[r][k] / m[k][k];
       for (size_t c = k; c <= n; ++c) m[r][c] -= factor * m[k][c];
@@ -74,10 +74,14 @@ std::array<double, N> SolveNonNegative(const NormalEquations<N>& equations) {
     std::array<double, N> x{};
     if (!Solve(equations, active, x)) continue;
     if (std::any_of(x.begin(), x.end(), [](double v) { return !(v >= 0); })) continue;
-    double gain =
-        0;  // by which the squared error is less than that of all zeros: x b at an optimum
-    for (size_t i = 0; i < N; ++i) gain += x[i] * equations.b[i];
-    if (gain > best_gain) {
+    // By how much the squared error is less than that of all zeros. Not x b alone, which it is at
+    // an exact optimum: that would flatter what rounding has spoilt.
+    double gain = 0;
+    for (size_t i = 0; i < N; ++i) {
+      gain += 2 * x[i] * equations.b[i];
+      for (size_t j = 0; j < N; ++j) gain -= x[i] * equations.a[i][j] * x[j];
+    }
+    if (gain > best_gain * (1 + 1e-9)) {
       best_gain = gain;
       best = x;
     }
@@ -169,19 +173,17 @@ int32_t PrefillBudget(const StepTimeCoefficients& times, const PrefillPressure& 
       {.decode_sequences = pressure.decoding, .attended_tokens = pressure.decode_context});
   double share = slowdown - 1;
   if (pressure.prefilling > pressure.decoding) {
-    share = std::max(share, static_cast<double>(pressure.prefilling) / pressure.decoding);
+    const double ratio = static_cast<double>(pressure.prefilling) / pressure.decoding;
+    share = std::max(share, ratio * ratio);
   }
   const double allowed = share * alone;
   // p tokens cost p * per_prefill_token, and attend to p * (context + p / 2): a quadratic in p.
   const double linear = times.per_prefill_token +
                         times.per_attended_token * static_cast<double>(pressure.prefill_context);
   const double square = times.per_attended_token / 2;
-  double tokens = most;
-  if (square > 0) {
-    tokens = (std::sqrt(linear * linear + 4 * square * allowed) - linear) / (2 * square);
-  } else if (linear > 0) {
-    tokens = allowed / linear;
-  }
+  // The root in the form that loses nothing where `square` is next to nothing.
+  const double divisor = linear + std::sqrt(linear * linear + 4 * square * allowed);
+  const double tokens = divisor > 0 ? 2 * allowed / divisor : most;
   return static_cast<int32_t>(std::clamp<double>(tokens, least, most));
 }
 

@@ -78,9 +78,10 @@ struct PrefillPressure {
 PrefillPressure PressureOf(const SchedulerState& state, const SchedulerLimits& limits);
 
 // Prefill tokens that a step may have: so many that it takes at most `slowdown` times as long as
-// with the decodes alone, or, where more requests wait for their prompts than stream, so much
-// longer that each request has the same share of the time: 1 + prefilling / decoding. Between
-// `least` (a prompt always advances) and `most`, which is the answer too when nothing streams.
+// with the decodes alone. Where more requests wait for their prompts than stream, more: the square
+// of the one over the other takes the place of `slowdown` - 1, for then the batch is filled sooner,
+// which serves all. Between `least` (a prompt always advances) and `most`, which is the answer too
+// when nothing streams.
 int32_t PrefillBudget(const StepTimeCoefficients& times, const PrefillPressure& pressure,
                       double slowdown, int32_t least, int32_t most);
 

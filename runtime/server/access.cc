@@ -134,16 +134,21 @@ Result<Access::FileText> Access::Read(const std::string& path) {
 
 // Reads the file whatever is known of it; the tenants change if it is good and another one.
 Status Access::Load() {
-  settled_ = false;
+  settled_ = false;  // what follows may throw for want of memory: then the next check reads again
   QUERN_ASSIGN(const FileText file, Read(path_));
   version_ = file.version;
-  settled_ = std::time(nullptr) - version_.changed.tv_sec > kSettleSeconds;
+  const bool settled = std::time(nullptr) - version_.changed.tv_sec > kSettleSeconds;
   const Sha256 hash = Sha256Of(file.text);
-  if (hash == text_hash_ && last_complaint_.empty()) return {};
-  auto table = TenantTable::Parse(file.text);
-  if (!table) return std::move(table).error().Within(path_);
-  text_hash_ = hash;
-  Use(std::move(table).value());
+  if (hash != text_hash_ || !last_complaint_.empty()) {
+    auto table = TenantTable::Parse(file.text);
+    if (!table) {
+      settled_ = settled;
+      return std::move(table).error().Within(path_);
+    }
+    Use(std::move(table).value());
+    text_hash_ = hash;
+  }
+  settled_ = settled;
   return {};
 }
 
@@ -193,10 +198,15 @@ http::Response InvalidApiKey(const http::Headers& headers) {
   ApiError error;
   error.status = 401;
   error.code = "invalid_api_key";
-  error.message = http::FindHeader(headers, "Authorization")
-                      ? "the API key is not one that this server knows; send 'Authorization: "
-                        "Bearer KEY' with a key of yours"
-                      : "the request has no API key; send 'Authorization: Bearer KEY'";
+  if (!http::FindHeader(headers, "Authorization")) {
+    error.message = "the request has no API key; send 'Authorization: Bearer KEY'";
+  } else if (BearerToken(headers).empty()) {
+    error.message = "the API key cannot be read; send it in one field 'Authorization: Bearer KEY'";
+  } else {
+    error.message =
+        "the API key is not one that this server knows; send 'Authorization: Bearer KEY' with a "
+        "key of yours";
+  }
   http::Response response = ToResponse(error);
   response.headers.emplace_back("WWW-Authenticate", "Bearer");
   return response;

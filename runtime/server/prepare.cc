@@ -128,13 +128,14 @@ uint64_t SeedOfChoice(uint64_t seed, int32_t choice) {
 // A constraint at its start, from the model's compiler, or the error about the parameter.
 ApiResult<std::shared_ptr<Constraint>> Compile(const StructuredOutput& wanted,
                                                const LoadedModel& model) {
-  if (!model.constraints) {
+  auto compiler = model.constraints.Get(*model.tokenizer);
+  if (!compiler) {
     return ApiError{400,
                     fmt::format("the model '{}' cannot keep to a format: {}", model.served_name,
-                                model.no_constraints_reason),
+                                compiler.error().message),
                     "invalid_request_error", wanted.param, "unsupported_parameter"};
   }
-  auto constraint = model.constraints->Compile(wanted.spec);
+  auto constraint = (*compiler)->Compile(wanted.spec);
   if (!constraint) {
     return ApiError{400, constraint.error().message, "invalid_request_error", wanted.param,
                     "invalid_value"};

@@ -6,8 +6,8 @@
 #include <mutex>
 #include <string>
 
-#include "runtime/constraints/constraint_compiler.h"
 #include "runtime/engine/engine.h"
+#include "runtime/server/structured_output.h"
 #include "runtime/tokenizer/chat_template.h"
 #include "runtime/tokenizer/tokenizer.h"
 
@@ -22,10 +22,7 @@ struct LoadedModel {
   int64_t longest_token_bytes = 512;  // at least that of any text that one token stands for
   std::unique_ptr<ChatTemplate> chat_template;  // null where the model has none ...
   std::string no_chat_reason;                   // ... and why
-  // Null where the model's answers cannot be held to a format, and why. Shared by all requests:
-  // it is thread-safe.
-  std::unique_ptr<ConstraintCompiler> constraints;
-  std::string no_constraints_reason;
+  mutable LazyConstraints constraints;          // for answers that are held to a format
   std::unique_ptr<EngineCore> engine;
 };
 

@@ -192,4 +192,15 @@ ConstraintVocabulary ConstraintVocabularyOf(const Tokenizer& tokenizer) {
   return vocabulary;
 }
 
+Result<ConstraintCompiler*> LazyConstraints::Get(const Tokenizer& tokenizer) {
+  std::lock_guard lock(mutex_);
+  if (error_) return *error_;
+  if (!compiler_) {
+    auto made = ConstraintCompiler::Create(ConstraintVocabularyOf(tokenizer));
+    if (!made) return error_.emplace(std::move(made).error());
+    compiler_ = std::move(made).value();
+  }
+  return compiler_.get();
+}
+
 }  // namespace quern::server

@@ -1,5 +1,7 @@
 #pragma once
 
+#include <memory>
+#include <mutex>
 #include <optional>
 #include <string>
 #include <string_view>
@@ -25,6 +27,19 @@ std::optional<StructuredOutput> ParseStructuredOutput(Fields& fields, std::strin
 
 // What the compiler must know of a model's tokens. The tokens of control give nothing.
 ConstraintVocabulary ConstraintVocabularyOf(const Tokenizer& tokenizer);
+
+// The compiler of one model's constraints, made for the first request that wants one: for a large
+// vocabulary it takes a hundred MiB, which nobody pays who wants none. Thread-safe.
+class LazyConstraints {
+ public:
+  // Lives as long as this. The error says why there is none; it is the same each time.
+  Result<ConstraintCompiler*> Get(const Tokenizer& tokenizer);
+
+ private:
+  std::mutex mutex_;
+  std::unique_ptr<ConstraintCompiler> compiler_;
+  std::optional<Error> error_;
+};
 
 // The text of the member `name` of `object`, which is the text of a JSON object that was checked to
 // be one; of several with that name the last. Empty: there is none, or its name is written with

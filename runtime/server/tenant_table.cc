@@ -24,8 +24,8 @@ Error Wrong(std::string_view place, std::string_view what) {
   return MakeError(ErrorCode::kInvalidArgument, "{} {}", place, what);
 }
 
-// nlohmann's callback: stops at the first member that an object has twice, of which the parser
-// would silently keep the last, and at what is nested too deeply.
+// nlohmann's callback: notes a member that an object has twice, of which the parser would silently
+// keep the last, and stops at what is nested too deeply.
 class ShapeCheck {
  public:
   bool operator()(int depth, json::parse_event_t event, json& parsed) {
@@ -66,8 +66,9 @@ Result<json> ParseJson(std::string_view text) {
   } catch (const json::exception&) {
     return Wrong("the file", "has a number that is out of range");
   }
-  if (check.too_deep()) return Wrong("the file", "is nested too deeply");
-  if (check.duplicate()) return Wrong("the file", "has an object with the same member twice");
+  if (check.too_deep())
+    return Wrong("the file", "is nested too deeply: a tenant is an object in the array 'tenants'");
+  if (check.duplicate()) return Wrong("the file", "has an object that names the same member twice");
   if (!value.is_object()) {
     return Wrong("the file", "must be a JSON object: {\"tenants\": [...]}");
   }

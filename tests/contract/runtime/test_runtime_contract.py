@@ -77,7 +77,8 @@ def test_vllms_names_are_added_where_they_are_wanted():
     vllm = [line for line in shape(text).splitlines() if line.startswith("vllm:")]
     check_golden("metrics_vllm.golden", "\n".join(vllm) + "\n")
     # The format is right; that these names break Prometheus' rules for names is vLLM's doing.
-    _, findings = promtool_check(text)
+    code, findings = promtool_check(text)
+    assert code == 3 and findings, f"promtool has findings with exit code 3, not {code}: {findings}"
     for line in findings.splitlines():
         assert line.startswith("vllm:") and ("should not contain ':'" in line or "suffix" in line), line
 
@@ -86,6 +87,13 @@ def test_help_text():
     result = subprocess.run([quern_serve.binary(), "--help"], capture_output=True, text=True, timeout=30)
     assert result.returncode == 0
     check_golden("help.golden", result.stdout)
+
+
+def test_help_text_of_quern_bench():
+    result = subprocess.run([Path(quern_serve.binary()).with_name("quern-bench"), "--help"], capture_output=True, text=True,
+                            timeout=30)
+    assert result.returncode == 0
+    check_golden("help_bench.golden", result.stdout)
 
 
 def test_version():

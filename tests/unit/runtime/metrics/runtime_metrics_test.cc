@@ -115,17 +115,19 @@ TEST(RuntimeMetrics, FiguresAreShownUnderVllmsNamesOnlyWhereThatIsWanted) {
   now.generation_tokens_total = 5;
   now.preemptions_kv_full_total = 1;
   now.preemptions_fairness_total = 2;
+  now.prefix_queries_total = 90;
+  now.prefix_hits_total = 64;
   metrics.Render(now);
   const std::string text = metrics.Render(now);
   const std::string labels = R"({engine="0",model_name="m"} )";
   for (const char* sample :
        {"num_requests_running=3", "num_requests_waiting=2", "kv_cache_usage_perc=0.25",
         "gpu_cache_usage_perc=0.25", "prompt_tokens_total=7", "generation_tokens_total=5",
-        "num_preemptions_total=3", "iteration_tokens_total_sum=36",
-        "time_to_first_token_seconds_sum=0.5", "request_queue_time_seconds_sum=0.1",
-        "inter_token_latency_seconds_sum=0.03", "time_per_output_token_seconds_sum=0.03",
-        "e2e_request_latency_seconds_sum=2", "request_prompt_tokens_sum=11",
-        "request_generation_tokens_sum=3"}) {
+        "num_preemptions_total=3", "prefix_cache_queries_total=90", "prefix_cache_hits_total=64",
+        "iteration_tokens_total_sum=36", "time_to_first_token_seconds_sum=0.5",
+        "request_queue_time_seconds_sum=0.1", "inter_token_latency_seconds_sum=0.03",
+        "time_per_output_token_seconds_sum=0.03", "e2e_request_latency_seconds_sum=2",
+        "request_prompt_tokens_sum=11", "request_generation_tokens_sum=3"}) {
     std::string line = std::string("vllm:") + sample;
     line.replace(line.find('='), 1, labels);
     EXPECT_TRUE(Has(text, line)) << line;

@@ -240,6 +240,34 @@ TEST(Fairness, ALowerClassIsServedFirst) {
   EXPECT_TRUE(house.Runs(batch) && house.Runs(later));
 }
 
+TEST(Fairness, WhenBlocksRunOutTheHighestClassGivesWayBeforeTheLargestShare) {
+  House house(10, {.max_sequences = 8, .max_batch_tokens = 64});
+  const uint64_t first = house.Add({"large", 8, 20, 1, 0});
+  const uint64_t batch = house.Add({"small", 4, 20, 1, 1});
+  house.Step();
+  const uint64_t latest = house.Add({"large", 5, 20, 1, 0});
+  house.Step();
+  ASSERT_TRUE(house.Runs(first) && house.Runs(batch) && house.Runs(latest));
+  for (int i = 0; i < 20 && house.kv_full() == 0; ++i) house.Step();
+  EXPECT_EQ(house.kv_full(), 1);
+  EXPECT_FALSE(house.Runs(batch));
+  EXPECT_TRUE(house.Runs(first) && house.Runs(latest));
+}
+
+TEST(Fairness, ANewcomerNeverEvictsALowerClass) {
+  House house(400, {.max_sequences = 4, .max_batch_tokens = 64});
+  for (int i = 0; i < 4; ++i) house.Add({"flood", 8, 1000, 1, 0});
+  house.Step();
+  const uint64_t batch = house.Add({"mine", 8, 10, 1, 1});
+  for (int i = 0; i < 20; ++i) house.Step();
+  EXPECT_EQ(house.fairness(), 0);
+  EXPECT_FALSE(house.Runs(batch));
+  const uint64_t equal = house.Add({"mine", 8, 10, 1, 0});
+  EXPECT_EQ(house.Step().num_preempted_fairness, 1) << "of its own class it does";
+  EXPECT_TRUE(house.Runs(equal));
+  EXPECT_FALSE(house.Runs(batch));
+}
+
 TEST(Fairness, AccountsOfTenantsThatLeftAreDropped) {
   House house(400, {.max_sequences = 8, .max_batch_tokens = 64});
   for (int i = 0; i < 500; ++i) {

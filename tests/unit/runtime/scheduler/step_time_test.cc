@@ -128,11 +128,13 @@ TEST(PrefillBudget, KeepsAStepWithStreamsWithinTheSlowdown) {
   EXPECT_GT(with(budget + 1), 1.999 * alone);
 }
 
-TEST(PrefillBudget, GivesPromptsTheirShareWhereMoreOfThemWaitThanStream) {
+TEST(PrefillBudget, GivesPromptsTheSquareOfTheRatioWhereMoreOfThemWaitThanStream) {
   const PrefillPressure one = {.decoding = 4, .prefilling = 1};
   const PrefillPressure many = {.decoding = 4, .prefilling = 28};
-  const int32_t little = PrefillBudget(kMachine, one, 2, 1, 4096);
-  EXPECT_NEAR(PrefillBudget(kMachine, many, 2, 1, 4096), 7 * little, 7 * little * 0.1);
+  constexpr StepTimeCoefficients kLinear = {
+      .base = 8e-3, .per_decode_sequence = 1e-3, .per_prefill_token = 1.2e-3};
+  const int32_t little = PrefillBudget(kLinear, one, 2, 1, 4096);
+  EXPECT_NEAR(PrefillBudget(kLinear, many, 2, 1, 4096), 49 * little, 49);
 }
 
 TEST(PrefillBudget, SharesNothingBeyondTheSlowdownWhereFewerPromptsWaitThanStream) {

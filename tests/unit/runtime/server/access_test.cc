@@ -265,5 +265,15 @@ TEST(AdmissionGate, WithoutTenantsTheWholeGateIsForEveryone) {
   EXPECT_FALSE(gate.TryEnter("", 10).ticket);
 }
 
+TEST(InvalidApiKey, SaysWhetherAKeyIsMissingUnreadableOrUnknown) {
+  const auto says = [](const http::Headers& headers) { return InvalidApiKey(headers).body; };
+  EXPECT_NE(says({}).find("has no API key"), std::string::npos);
+  EXPECT_NE(says({{"Authorization", "Basic YTpi"}}).find("cannot be read"), std::string::npos);
+  EXPECT_NE(says({{"Authorization", "Bearer a"}, {"Authorization", "Bearer b"}}).find("cannot be"),
+            std::string::npos);
+  EXPECT_NE(says({{"Authorization", "Bearer a"}}).find("not one that this server knows"),
+            std::string::npos);
+}
+
 }  // namespace
 }  // namespace quern::server
