@@ -175,10 +175,12 @@ void Attention(const AttentionArgs& args, const AttentionQuery* queries, int cou
     int32_t run = kv.block_tokens - slot;
     if (run > kAttentionSlots) run = kAttentionSlots;
     if (run > last - token + 1) run = last - token + 1;
-    const int64_t offset = kv.Offset(args.blocks[token / kv.block_tokens], args.kv_head, slot);
-    const float* keys = KvFloats(kv.dtype, kv.k + offset, run, dim, scratch);
+    const int32_t block = args.blocks[token / kv.block_tokens];
+    const float* keys =
+        KvFloats(KeyDtype(kv.dtype), kv.Key(block, args.kv_head, slot), run, dim, scratch);
     const float* values =  // after the keys, whose padding lies here
-        KvFloats(kv.dtype, kv.v + offset, run, dim, scratch + int64_t{kAttentionSlots} * dim);
+        KvFloats(kv.dtype, kv.Value(block, args.kv_head, slot), run, dim,
+                 scratch + int64_t{kAttentionSlots} * dim);
     for (int i = 0; i < count; ++i) {
       const int32_t begin = first_seen(queries[i]) > token ? first_seen(queries[i]) - token : 0;
       const int32_t end =
@@ -220,9 +222,8 @@ inline void StoreKv(KvDtype dtype, const float* x, int dim, uint8_t* head) {
 
 void AppendKv(const PagedKv& kv, int32_t block, int kv_head, int slot, const float* k,
               const float* v) {
-  const int64_t offset = kv.Offset(block, kv_head, slot);
-  StoreKv(kv.dtype, k, kv.head_dim, kv.k + offset);
-  StoreKv(kv.dtype, v, kv.head_dim, kv.v + offset);
+  StoreKv(KeyDtype(kv.dtype), k, kv.head_dim, kv.Key(block, kv_head, slot));
+  StoreKv(kv.dtype, v, kv.head_dim, kv.Value(block, kv_head, slot));
 }
 
 }  // namespace

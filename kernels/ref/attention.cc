@@ -38,14 +38,23 @@ void WriteHead(KvDtype dtype, const float* x, int head_dim, uint8_t* head) {
 void AttendOne(const AttentionArgs& args, const AttentionQuery& query) {
   const PagedKv& kv = args.kv;
   const int first = args.window > 0 ? std::max(0, query.position - args.window + 1) : 0;
-  auto offset = [&](int token) {
-    return kv.Offset(args.blocks[token / kv.block_tokens], args.kv_head, token % kv.block_tokens);
+  const auto key = [&](int token) {
+    return ReadHead(
+        KeyDtype(kv.dtype),
+        kv.Key(args.blocks[token / kv.block_tokens], args.kv_head, token % kv.block_tokens),
+        kv.head_dim);
+  };
+  const auto value = [&](int token) {
+    return ReadHead(
+        kv.dtype,
+        kv.Value(args.blocks[token / kv.block_tokens], args.kv_head, token % kv.block_tokens),
+        kv.head_dim);
   };
   std::vector<double> weights;
   double largest = -INFINITY;
   for (int token = first; token <= query.position; ++token) {
     double score = 0;
-    const std::vector<float> k = ReadHead(kv.dtype, kv.k + offset(token), kv.head_dim);
+    const std::vector<float> k = key(token);
     for (size_t i = 0; i < k.size(); ++i) score += static_cast<double>(query.q[i]) * k[i];
     score *= args.scale;
     if (args.softcap > 0) score = args.softcap * std::tanh(score / args.softcap);
@@ -57,7 +66,7 @@ void AttendOne(const AttentionArgs& args, const AttentionQuery& query) {
   std::vector<double> out(static_cast<size_t>(kv.head_dim));
   for (int token = first; token <= query.position; ++token) {
     const double w = weights[static_cast<size_t>(token - first)] / total;
-    const std::vector<float> v = ReadHead(kv.dtype, kv.v + offset(token), kv.head_dim);
+    const std::vector<float> v = value(token);
     for (size_t i = 0; i < v.size(); ++i) out[i] += w * v[i];
   }
   for (int i = 0; i < kv.head_dim; ++i)
@@ -72,9 +81,8 @@ void Attention(const AttentionArgs& args, const AttentionQuery* queries, int cou
 
 void AppendKv(const PagedKv& kv, int32_t block, int kv_head, int slot, const float* k,
               const float* v) {
-  const int64_t offset = kv.Offset(block, kv_head, slot);
-  WriteHead(kv.dtype, k, kv.head_dim, kv.k + offset);
-  WriteHead(kv.dtype, v, kv.head_dim, kv.v + offset);
+  WriteHead(KeyDtype(kv.dtype), k, kv.head_dim, kv.Key(block, kv_head, slot));
+  WriteHead(kv.dtype, v, kv.head_dim, kv.Value(block, kv_head, slot));
 }
 
 }  // namespace quern::kernels::ref

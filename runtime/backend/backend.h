@@ -46,7 +46,7 @@ struct KvShape {
 
 // K and V of one token, over all layers, with the scales of a quantised dtype.
 constexpr int64_t KvBytesPerToken(const KvShape& shape) {
-  return 2 * kernels::KvHeadBytes(shape.dtype, shape.head_dim) * shape.layers * shape.kv_heads;
+  return kernels::KvTokenBytes(shape.dtype, shape.head_dim) * shape.layers * shape.kv_heads;
 }
 
 // Rotary embedding of one kind of layer: radians a token for each pair of a head's first 2 *

@@ -63,6 +63,7 @@ ModelInfo Describe(const GgufFile& file, const Hyperparameters& h, const KvShape
   }
   info.weight_bytes = weight_bytes;
   info.compute = std::move(compute);
+  info.kv_dtype = kv.dtype;
   info.kv_bytes_per_token = KvBytesPerToken(kv);
   return info;
 }

@@ -19,8 +19,9 @@ struct ModelInfo {
   int32_t vocab_size = 0;
   int32_t context_tokens = 0;  // trained context length
   int64_t parameters = 0;
-  int64_t weight_bytes = 0;        // resident bytes of the weights, repacked ones counted once
-  int64_t kv_bytes_per_token = 0;  // over all layers, in the cache's dtype
+  int64_t weight_bytes = 0;  // resident bytes of the weights, repacked ones counted once
+  KvDtype kv_dtype = KvDtype::kF16;
+  int64_t kv_bytes_per_token = 0;  // over all layers, in kv_dtype, scales included
   std::string compute;             // instruction set and threads, for the log: "avx2, 2 threads"
 };
 
@@ -53,6 +54,8 @@ class Model {
 
   virtual const ModelInfo& info() const = 0;
 
+  // What the KV cache will store, instead of what the model was loaded with; before AllocateKv.
+  virtual void SetKvDtype(KvDtype dtype) = 0;
   // Allocates the KV cache; call once before Forward. kResourceExhausted says how much was wanted
   // and how much there is.
   virtual Status AllocateKv(const KvLayout& layout) = 0;

@@ -7,11 +7,13 @@
 namespace quern {
 
 kernels::PagedKv CpuBackend::LayerKv(int layer) const {
-  const int64_t bytes = kernels::KvHeadBytes(kv_shape_.dtype, kv_shape_.head_dim) *
-                        kv_layout_.num_blocks * kv_layout_.block_tokens * kv_shape_.kv_heads;
-  uint8_t* base = kv_.as<uint8_t>() + 2 * layer * bytes;
-  return {kv_shape_.dtype,   base, base + bytes, kv_layout_.block_tokens, kv_shape_.kv_heads,
-          kv_shape_.head_dim};
+  const KvDtype dtype = kv_shape_.dtype;
+  const int dim = kv_shape_.head_dim;
+  const int64_t heads =
+      int64_t{kv_layout_.num_blocks} * kv_layout_.block_tokens * kv_shape_.kv_heads;
+  uint8_t* k = kv_.as<uint8_t>() + layer * heads * kernels::KvTokenBytes(dtype, dim);
+  uint8_t* v = k + heads * kernels::KvHeadBytes(kernels::KeyDtype(dtype), dim);
+  return {dtype, k, v, kv_layout_.block_tokens, kv_shape_.kv_heads, dim};
 }
 
 void CpuBackend::AppendKv(int layer, const Tensor& k, const Tensor& v) {

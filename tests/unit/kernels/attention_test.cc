@@ -45,8 +45,8 @@ class Cache {
     std::iota(blocks_.begin(), blocks_.end(), 0);
     std::shuffle(blocks_.begin(), blocks_.end(), random);
     const auto heads = static_cast<size_t>(blocks * shape.block_tokens * kv_heads);
-    k_.assign(heads * static_cast<size_t>(KvHeadBytes(dtype, shape.head_dim)), 0xff);
-    v_ = k_;
+    k_.assign(heads * static_cast<size_t>(KvHeadBytes(KeyDtype(dtype), shape.head_dim)), 0xff);
+    v_.assign(heads * static_cast<size_t>(KvHeadBytes(dtype, shape.head_dim)), 0xff);
     kv_ = {dtype, k_.data(), v_.data(), shape.block_tokens, kv_heads, shape.head_dim};
     for (int token = 0; token < shape.tokens; ++token) {
       for (int head = 0; head < kv_heads; ++head) {
@@ -193,13 +193,16 @@ TEST_P(AttentionTest, AppendedHeadsAreReadAsTheirFormatSays) {
   for (const KvDtype dtype : {KvDtype::kInt8, KvDtype::kInt4}) {
     const auto k = RandomFloats(random, kDim);
     const auto v = RandomFloats(random, kDim);
-    const auto head = static_cast<size_t>(KvHeadBytes(dtype, kDim));
-    std::vector<uint8_t> cache(2 * 4 * head, 0xff);
-    const PagedKv kv{dtype, cache.data(), cache.data() + 4 * head, 4, 1, kDim};
+    const auto key = static_cast<size_t>(KvHeadBytes(KeyDtype(dtype), kDim));
+    std::vector<uint8_t> cache(4 * static_cast<size_t>(KvTokenBytes(dtype, kDim)), 0xff);
+    const PagedKv kv{dtype, cache.data(), cache.data() + 4 * key, 4, 1, kDim};
     kernels().append_kv(kv, 0, 0, 0, k.data(), v.data());
-    EXPECT_EQ(std::count(cache.begin() + static_cast<std::ptrdiff_t>(head),
-                         cache.begin() + static_cast<std::ptrdiff_t>(4 * head), 0xff),
-              static_cast<std::ptrdiff_t>(3 * head));
+    EXPECT_EQ(std::count(cache.begin() + static_cast<std::ptrdiff_t>(key),
+                         cache.begin() + static_cast<std::ptrdiff_t>(4 * key), 0xff),
+              static_cast<std::ptrdiff_t>(3 * key));
+    std::vector<float> stored_key(kDim);
+    ref::DequantizeKvHead(KeyDtype(dtype), kv.k, kDim, stored_key.data());
+    for (size_t i = 0; i < k.size(); ++i) EXPECT_NEAR(stored_key[i], k[i], 5 * 0.5f / 127);
     std::vector<float> expected(kDim);
     ref::DequantizeKvHead(dtype, kv.v, kDim, expected.data());
     Queries queries(random, kDim, {0});  // one token: its value comes out as it is

@@ -29,6 +29,9 @@ TEST(KvFormat, ScalesAndPaddingAreCounted) {
   EXPECT_EQ(KvHeadBytes(KvDtype::kInt4, 64), 36);
   EXPECT_EQ(KvHeadBytes(KvDtype::kInt8, 80), 3 * 34);
   EXPECT_EQ(KvHeadBytes(KvDtype::kInt4, 7), 18);
+  EXPECT_EQ(KvTokenBytes(KvDtype::kF16, 64), 256);
+  EXPECT_EQ(KvTokenBytes(KvDtype::kInt8, 64), 2 * 68);
+  EXPECT_EQ(KvTokenBytes(KvDtype::kInt4, 64), 68 + 36);
 }
 
 TEST(KvFormat, Int8IsOffByHalfAStepOfItsGroupAtMost) {

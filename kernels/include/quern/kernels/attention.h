@@ -6,8 +6,8 @@
 
 namespace quern::kernels {
 
-// A layer's KV cache: [block][kv_head][slot] of KvHeadBytes, K and V apart. Token i of a sequence
-// lives in blocks[i / block_tokens], slot i % block_tokens.
+// A layer's KV cache: [block][kv_head][slot] of KvHeadBytes, K and V apart, K of KeyDtype. Token i
+// of a sequence lives in blocks[i / block_tokens], slot i % block_tokens.
 struct PagedKv {
   KvDtype dtype;
   uint8_t* k;
@@ -16,10 +16,14 @@ struct PagedKv {
   int kv_heads;
   int head_dim;
 
-  // In bytes.
-  int64_t Offset(int32_t block, int kv_head, int slot) const {
-    return ((static_cast<int64_t>(block) * kv_heads + kv_head) * block_tokens + slot) *
-           KvHeadBytes(dtype, head_dim);
+  uint8_t* Key(int32_t block, int kv_head, int slot) const {
+    return k + Index(block, kv_head, slot) * KvHeadBytes(KeyDtype(dtype), head_dim);
+  }
+  uint8_t* Value(int32_t block, int kv_head, int slot) const {
+    return v + Index(block, kv_head, slot) * KvHeadBytes(dtype, head_dim);
+  }
+  int64_t Index(int32_t block, int kv_head, int slot) const {
+    return (static_cast<int64_t>(block) * kv_heads + kv_head) * block_tokens + slot;
   }
 };
 

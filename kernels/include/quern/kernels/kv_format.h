@@ -11,10 +11,16 @@ enum class KvDtype {
   // Groups of kKvGroup elements of a head that share a binary16 scale; a head's last group is
   // padded with zeros. Meant for rotated heads (hadamard.h), whose elements are much alike.
   kInt8,  // scale, then 32 signed bytes: 8.5 bits an element
-  // Scale, then 16 bytes; byte i has element i in its low four bits and element i + 16 in the high
-  // ones, as indices into kInt4Levels: 4.5 bits an element.
+  // V as scale, then 16 bytes; byte i has element i in its low four bits and element i + 16 in the
+  // high ones, as indices into kInt4Levels: 4.5 bits an element. K as kInt8: an error in K moves
+  // every weight of the softmax, and 4 bits cost too much there.
   kInt4,
 };
+
+// What K is stored as in a cache of `dtype`; V is stored as `dtype`.
+constexpr KvDtype KeyDtype(KvDtype dtype) {
+  return dtype == KvDtype::kInt4 ? KvDtype::kInt8 : dtype;
+}
 
 inline constexpr int kKvGroup = 32;
 
@@ -31,10 +37,15 @@ constexpr int64_t KvGroupBytes(KvDtype dtype) {
   return dtype == KvDtype::kInt8 ? 2 + kKvGroup : 2 + kKvGroup / 2;
 }
 
-// Of one token's K, or V, of one head: scales and padding included.
+// Of one token's V of one head, or of its K where KeyDtype is `dtype`: scales and padding included.
 constexpr int64_t KvHeadBytes(KvDtype dtype, int head_dim) {
   if (IsQuantized(dtype)) return (head_dim + kKvGroup - 1) / kKvGroup * KvGroupBytes(dtype);
   return int64_t{dtype == KvDtype::kF32 ? 4 : 2} * head_dim;
+}
+
+// Of one token's K and V of one head.
+constexpr int64_t KvTokenBytes(KvDtype dtype, int head_dim) {
+  return KvHeadBytes(KeyDtype(dtype), head_dim) + KvHeadBytes(dtype, head_dim);
 }
 
 // Writes `x` [head_dim] as groups of `dtype`, a quantised one. The error of an int8 element is at
