@@ -117,6 +117,7 @@ TEST_P(ForwardTest, ACacheOfFewerBitsChangesLogitsByWhatItRounds) {
   double power = 0;
   for (const float logit : full) power += logit * logit;
   double previous = 0;
+  double of_half = 0;
   for (const KvDtype dtype : kServedDtypes) {
     const auto rounded = logits_of(*Load(1, dtype));
     double difference = 0;
@@ -124,8 +125,15 @@ TEST_P(ForwardTest, ACacheOfFewerBitsChangesLogitsByWhatItRounds) {
       difference += (full[i] - rounded[i]) * (full[i] - rounded[i]);
     }
     EXPECT_GT(difference, previous) << KvDtypeName(dtype);
-    EXPECT_LT(std::sqrt(difference / power), dtype == KvDtype::kInt4 ? 0.3 : 0.03)
-        << KvDtypeName(dtype);
+    if (dtype == KvDtype::kF16) {
+      of_half = difference;
+      EXPECT_LT(std::sqrt(difference / power), 0.03);
+    } else {
+      // Of a value's own size, binary16 rounds off 1.8e-4 (RMS), int8 0.5 % (a step is a 127th of
+      // some 2.2 of it) and int4's V 9.7 %: 28 and 540 times as much; twice that is let pass.
+      EXPECT_LT(std::sqrt(difference / of_half), dtype == KvDtype::kInt8 ? 56 : 1080)
+          << KvDtypeName(dtype);
+    }
     previous = difference;
   }
 }
