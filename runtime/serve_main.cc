@@ -24,6 +24,7 @@
 #include "runtime/serve_options.h"
 #include "runtime/server/api.h"
 #include "runtime/server/observers.h"
+#include "runtime/server/sleep_switch.h"
 #include "runtime/server/units.h"
 
 namespace quern {
@@ -110,6 +111,7 @@ Result<std::unique_ptr<LoadedModel>> Load(const ServeOptions& options, ServingSt
     longest = std::max(longest, loaded->tokenizer->TokenBytes(id, /*render_special=*/true).size());
   }
   loaded->longest_token_bytes = static_cast<int64_t>(longest);
+  loaded->token_sizes = server::TokenSizesOf(*loaded->tokenizer);
   if (auto chat = ChatTemplate::FromGguf(*file)) {
     loaded->chat_template = std::move(chat).value();
   } else {
@@ -147,7 +149,8 @@ size_t HeldBytes() {
 
 // Both ports, listening. Returns "host:port" of the API for the log.
 Result<std::string> OpenPorts(const ServeOptions& options, http::HttpObserver& observer,
-                              server::Api& api, http::HttpServer& http) {
+                              server::Api& api, server::SleepSwitch& sleep,
+                              http::HttpServer& http) {
   http::ListenOptions listen;
   listen.host = options.host;
   listen.port = options.port;
@@ -169,7 +172,9 @@ Result<std::string> OpenPorts(const ServeOptions& options, http::HttpObserver& o
   admin.limits.header_timeout = std::chrono::seconds(5);
   admin.limits.idle_timeout = std::chrono::seconds(20);
   admin.limits.max_body_bytes = 64 * 1024;
-  QUERN_ASSIGN(const uint16_t admin_port, http.Listen(admin, api.AdminRouter()));
+  http::Router admin_router = api.AdminRouter();
+  if (options.sleep_mode) sleep.AddRoutes(admin_router);
+  QUERN_ASSIGN(const uint16_t admin_port, http.Listen(admin, std::move(admin_router)));
   spdlog::info("listening: API http://{}:{}/v1, metrics http://{}:{}/metrics", options.host, port,
                options.admin_host, admin_port);
   return fmt::format("{}:{}", options.host, port);
@@ -231,7 +236,16 @@ int Serve(const ServeOptions& options) {
   }
   server::Api api(state, metrics, api_options, access.get());
 
-  auto opened = OpenPorts(options, http_observer, api, http);
+  server::SleepSwitch sleep(
+      state,
+      [&options](EngineCore& engine) -> Status {
+        QUERN_ASSIGN(auto file, GgufFile::Open(options.model));
+        QUERN_ASSIGN(auto model, Model::Load(std::move(file), ModelOptionsOf(options)));
+        return engine.Wake(std::move(model));
+      },
+      options.drain_timeout);
+
+  auto opened = OpenPorts(options, http_observer, api, sleep, http);
   if (!opened) {
     spdlog::error("{}", opened.error().message);
     return ExitCode(opened.error());

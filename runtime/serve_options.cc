@@ -191,6 +191,10 @@ void AddLimits(CLI::App& app, ServeOptions& options) {
   AddDuration(app, "--stall-timeout", options.stall_timeout,
               "/health/live fails when work waits so long without a token, /health/ready after a "
               "quarter of it; 0: never [120s]");
+  AddParsed(app, "--sleep-mode", options.sleep_mode, ParseOnOff,
+            "POST /sleep and /wake_up on the administrative port give the memory of weights and KV "
+            "cache back and take it again: on or off [off]")
+      ->type_name("on|off");
   AddParsed(app, "--metrics-compat", options.metrics_compat, ParseMetricsCompat,
             "none, or vllm: /metrics shows the figures under vLLM's names too [none]")
       ->type_name("NAMES");

@@ -34,6 +34,7 @@ struct ServeOptions {
   int64_t kv_memory_bytes = 0;     // 0: from free memory
   std::optional<KvDtype> kv_dtype = KvDtype::kF16;  // nullopt: f16 where that fits, else int8
   bool prefix_cache = true;
+  bool sleep_mode = false;
   int32_t max_connections = 1024;
   int64_t max_body_bytes = 4 << 20;
   std::chrono::milliseconds header_timeout{10'000};

@@ -21,6 +21,14 @@ inline bool MaskAllows(std::span<const uint32_t> mask, size_t token) {
 
 // Where one answer stands in its constraint. Made by ConstraintCompiler::Compile, which it may
 // outlive. One thread at a time; different ones are independent, clones too.
+//
+// Why that holds, as read in the sources of llguidance 1.9.1: what matchers of one tokenizer or one
+// grammar share (the trie of tokens, its slices, the grammar) is immutable behind an Arc, but for
+// counters of time, which are atomics. What changes is the parser's state, by value, and the lexer
+// with its table of states, which grows as masks are computed and lies behind an Arc<Mutex>:
+// llg_clone_matcher makes a deep clone, with a lexer and mutex of its own (Matcher::clone, which it
+// does not use, shares them). So no clone waits for another's 14 ms of work, and none sees states
+// of another tenant's grammar. To look at again when the version changes.
 class Constraint {
  public:
   using Tokens = std::vector<int32_t>;

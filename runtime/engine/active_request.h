@@ -12,6 +12,7 @@
 
 #include "runtime/engine/engine.h"
 #include "runtime/engine/logprob_queue.h"
+#include "runtime/engine/mask_worker.h"
 #include "runtime/engine/text_stream.h"
 #include "runtime/sampling/logit_adjuster.h"
 #include "runtime/scheduler/sequence.h"
@@ -41,8 +42,8 @@ struct ActiveRequest {
       const int64_t sum = int64_t{tenant->priority} + wanted.priority;
       sequence.priority = static_cast<int32_t>(std::min<int64_t>(sum, INT32_MAX));
     }
+    if (constraint) masks = std::make_shared<MaskJob>(constraint, name);
     sequence.prompt_tokens = sequence.total_tokens = static_cast<int32_t>(tokens.size());
-    if (LogitAdjuster::Needed(sampling)) adjuster.emplace(sampling, tokens);
   }
 
   int32_t prompt_tokens() const { return sequence.prompt_tokens; }
@@ -55,6 +56,7 @@ struct ActiveRequest {
   bool ignore_eos;
   std::optional<int32_t> top_logprobs;
   std::shared_ptr<Constraint> constraint;  // null: none
+  std::shared_ptr<MaskJob> masks;          // of the constraint; null without
   uint64_t seed = 0;                       // the one asked for, or a random one
   std::shared_ptr<const Tenant> tenant;    // null: the nameless one
   DeltaSink sink;
@@ -62,8 +64,10 @@ struct ActiveRequest {
   std::vector<TokenId> tokens;  // prompt and generated; sequence.total_tokens of them
   Sequence sequence;
   TextStream text;
-  std::optional<LogitAdjuster> adjuster;  // where the request asks for what it does
-  LogprobQueue logprobs;                  // stays empty unless top_logprobs
+  // Where the request asks for what it does, from its first token on: a table of its prompt's
+  // tokens, which nobody pays for while the request waits.
+  std::optional<LogitAdjuster> adjuster;
+  LogprobQueue logprobs;  // stays empty unless top_logprobs
   int32_t prefilled_tokens =
       0;  // of the prompt, the most that were ever cached: recomputing counts once
 

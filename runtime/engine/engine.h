@@ -27,7 +27,7 @@ enum class FinishReason { kStop, kLength, kCancelled, kError };
 struct Tenant {
   std::string name;          // root of the prefix cache's chains, label of metrics; "" without keys
   double weight = 1;         // its share of the tokens beside others that wait; > 0
-  int32_t max_requests = 0;  // running and waiting at once; 0: half of what the engine takes
+  int32_t max_requests = 0;  // running and waiting at once; 0: as many as there is room left for
   int32_t priority = 0;      // class: a lower number is served before a higher one (vLLM's sense)
 };
 
@@ -93,8 +93,8 @@ struct StepStats {
 struct EngineStats {
   int32_t running = 0;
   int32_t waiting = 0;
-  int32_t kv_blocks_used = 0;  // with owners; what is merely kept in the prefix cache is free
-  int32_t kv_blocks_total = 0;
+  int32_t kv_blocks_used = 0;   // with owners; what is merely kept in the prefix cache is free
+  int32_t kv_blocks_total = 0;  // 0 while asleep
   int32_t kv_block_tokens = 0;
   KvDtype kv_dtype = KvDtype::kF16;
   int64_t kv_bytes_per_token = 0;
@@ -109,6 +109,7 @@ struct EngineStats {
   uint64_t preempted_tokens_total = 0;
   StepTimeCoefficients step_times;   // as fitted to the steps so far
   double step_time_error_ratio = 0;  // of their predictions
+  bool asleep = false;
   // Prompt tokens that were looked up in the prefix cache, once each, and those found there.
   uint64_t prefix_queries_total = 0;
   uint64_t prefix_hits_total = 0;
@@ -164,7 +165,7 @@ class EngineCore {
   // kInvalidArgument: the prompt is empty, a token id is outside the vocabulary, or prompt +
   // max_tokens exceed the context (says by how much). kResourceExhausted: the waiting queue is
   // full. kPermissionDenied: max_requests of its tenant run or wait, which may pass.
-  // kUnavailable: draining.
+  // kUnavailable: draining or asleep.
   virtual Result<RequestId> Submit(GenerationRequest request, DeltaSink sink) = 0;
   // Ends the request within one step with FinishReason::kCancelled. Unknown or finished ids are
   // ignored.
@@ -173,13 +174,23 @@ class EngineCore {
   virtual EngineStats Stats() const = 0;
   virtual int32_t max_context_tokens() const = 0;
   // Requests that may run and wait at once: of this tenant, or of all where there are no tenants
-  // (null). A tenant without a limit of its own may fill half of the engine, so that one that
-  // floods never shuts the others out.
+  // (null). Of a tenant without a limit of its own: when it is the only one, half; it may have as
+  // many as there is room left for, so that those that flood never shut the others out.
   virtual int32_t max_requests(const Tenant* tenant) const = 0;
 
   // No new requests; returns when all have finished (true) or the time is over (false; those left
   // were cancelled).
   virtual bool Drain(std::chrono::milliseconds timeout) = 0;
+
+  // Gives weights and KV cache back: takes no new requests, waits until those that it has are done,
+  // at most `timeout`, and lets the model go. Asleep already: nothing to do. kDeadlineExceeded:
+  // they were not done in time; it is awake and goes on. kUnavailable: draining.
+  // Sleep and Wake: one at a time.
+  virtual Status Sleep(std::chrono::milliseconds timeout) = 0;
+  // Goes on with `model`, without a KV cache, which must be what it had before (kConflict says what
+  // differs). Awake already: lets it go. The errors of Model::AllocateKv; it sleeps on then.
+  virtual Status Wake(std::unique_ptr<Model> model) = 0;
+
   // Time since work that was waiting last made progress; zero when idle. For liveness.
   virtual Seconds StalledFor() const = 0;
 };

@@ -31,6 +31,8 @@ class ThreadedEngine : public EngineCore {
                  const EngineOptions& options, const MemoryPlan& plan, EngineObserver* observer,
                  const Clock& clock)
       : model_(std::move(model)),
+        info_(model_->info()),
+        layout_(plan.layout),
         tokenizer_(tokenizer),
         max_live_(static_cast<size_t>(options.max_sequences) +
                   static_cast<size_t>(options.max_waiting)),
@@ -57,6 +59,8 @@ class ThreadedEngine : public EngineCore {
   EngineStats Stats() const override;
   bool Drain(std::chrono::milliseconds timeout) override;
   Seconds StalledFor() const override;
+  Status Sleep(std::chrono::milliseconds timeout) override;
+  Status Wake(std::unique_ptr<Model> model) override;
 
   int32_t max_context_tokens() const override { return context_tokens_; }
   int32_t max_requests(const Tenant* tenant) const override {
@@ -68,15 +72,20 @@ class ThreadedEngine : public EngineCore {
  private:
   void Run();
   bool TakeMail();  // waits for something to do; false when the engine is to stop
+  void ChangeModel();
   void Publish();
   void Retire();
   struct Live {
     bool cancel_requested = false;
     std::string tenant;
   };
-  void RequestCancel(RequestId id, Live& live);  // with mutex_ held
+  // The rest: with mutex_ held.
+  void RequestCancel(RequestId id, Live& live);
+  Status CheckRoom(const Tenant* tenant) const;  // for one more request of it (null: nameless)
 
-  const std::unique_ptr<Model> model_;
+  std::unique_ptr<Model> model_;  // the engine thread's; null: asleep
+  const ModelInfo info_;
+  const KvLayout layout_;
   const Tokenizer& tokenizer_;
   const size_t max_live_;  // requests between Submit and their last delta
   const int32_t context_tokens_;
@@ -99,6 +108,11 @@ class ThreadedEngine : public EngineCore {
   RequestId next_id_ = 1;
   bool draining_ = false;
   bool stopping_ = false;
+  bool resting_ = false;       // takes nothing new: falls asleep, or sleeps
+  bool sleep_wanted_ = false;  // the engine thread sees to it; only without live requests
+  bool asleep_ = false;
+  std::unique_ptr<Model> next_model_;  // to wake with
+  std::condition_variable model_changed_;
   EngineStats published_;
   mutable TokenRate rate_;
   SteadyTime last_progress_;
@@ -108,29 +122,19 @@ class ThreadedEngine : public EngineCore {
 };
 
 Result<RequestId> ThreadedEngine::Submit(GenerationRequest request, DeltaSink sink) {
-  QUERN_TRY(CheckRequest(request, model_->info().vocab_size, context_tokens_));
+  // First, so that who floods costs no more than this; and once more when the request is built.
+  {
+    const std::lock_guard lock(mutex_);
+    QUERN_TRY(CheckRoom(request.tenant.get()));
+  }
+  QUERN_TRY(CheckRequest(request, info_.vocab_size, context_tokens_));
   auto active = std::make_unique<ActiveRequest>(std::move(request), std::move(sink), tokenizer_);
   active->submitted = clock_.Now();
   RequestId id = 0;
   {
     const std::lock_guard lock(mutex_);
-    if (draining_ || stopping_) {
-      return MakeError(ErrorCode::kUnavailable, "the engine is shutting down; try another replica");
-    }
-    if (live_.size() >= max_live_) {
-      return MakeError(ErrorCode::kResourceExhausted,
-                       "{} requests are running or waiting, which is the limit; try again later",
-                       live_.size());
-    }
+    QUERN_TRY(CheckRoom(active->tenant.get()));
     const std::string& tenant = active->sequence.tenant;
-    if (const auto it = live_of_tenant_.find(tenant);
-        active->tenant && it != live_of_tenant_.end() &&
-        it->second >= max_requests(active->tenant.get())) {
-      return MakeError(ErrorCode::kPermissionDenied,
-                       "{} requests of '{}' are running or waiting, which is its limit; try again "
-                       "when one has ended",
-                       it->second, tenant);
-    }
     if (live_.empty()) last_progress_ = active->submitted;
     id = active->id = next_id_++;
     active->seed = active->sampling.seed ? *active->sampling.seed : seeds_();
@@ -140,6 +144,32 @@ Result<RequestId> ThreadedEngine::Submit(GenerationRequest request, DeltaSink si
   }
   wake_.notify_one();
   return id;
+}
+
+Status ThreadedEngine::CheckRoom(const Tenant* tenant) const {
+  if (draining_ || stopping_) {
+    return MakeError(ErrorCode::kUnavailable, "the engine is shutting down; try another replica");
+  }
+  if (resting_) {
+    return MakeError(ErrorCode::kUnavailable, "the model sleeps; try another replica");
+  }
+  if (live_.size() >= max_live_) {
+    return MakeError(ErrorCode::kResourceExhausted,
+                     "{} requests are running or waiting, which is the limit; try again later",
+                     live_.size());
+  }
+  if (tenant == nullptr) return {};
+  const auto it = live_of_tenant_.find(tenant->name);
+  if (it == live_of_tenant_.end()) return {};
+  // Without a limit of its own it may have as many as there is room for yet (dynamic thresholds;
+  // Choudhury and Hahne 1998): one alone half of all, two a third each; some is always left.
+  const auto left = static_cast<int32_t>(max_live_ - live_.size());
+  if (it->second < (tenant->max_requests > 0 ? tenant->max_requests : left)) return {};
+  return MakeError(ErrorCode::kPermissionDenied,
+                   "{} requests of '{}' are running or waiting, which is its limit{}; try again "
+                   "when one has ended",
+                   it->second, tenant->name,
+                   tenant->max_requests > 0 ? "" : " while others have theirs");
 }
 
 void ThreadedEngine::Cancel(RequestId id) {
@@ -164,9 +194,62 @@ EngineStats ThreadedEngine::Stats() const {
   EngineStats stats = published_;
   stats.waiting += static_cast<int32_t>(mail_.size());
   stats.tokens_per_second = rate_.PerSecond(now);
-  stats.kv_dtype = model_->info().kv_dtype;
-  stats.kv_bytes_per_token = model_->info().kv_bytes_per_token;
+  stats.kv_dtype = info_.kv_dtype;
+  stats.kv_bytes_per_token = info_.kv_bytes_per_token;
+  stats.asleep = asleep_;
+  if (asleep_) stats.kv_blocks_total = 0;
   return stats;
+}
+
+Status ThreadedEngine::Sleep(std::chrono::milliseconds timeout) {
+  std::unique_lock lock(mutex_);
+  if (draining_) return MakeError(ErrorCode::kUnavailable, "the engine is shutting down");
+  if (asleep_) return {};
+  resting_ = true;
+  if (!all_ended_.wait_for(lock, timeout, [this] { return live_.empty(); })) {
+    resting_ = false;
+    return MakeError(ErrorCode::kDeadlineExceeded,
+                     "{} requests were not done within {} ms; they go on, and the model is awake",
+                     live_.size(), timeout.count());
+  }
+  sleep_wanted_ = true;
+  wake_.notify_one();
+  model_changed_.wait(lock, [this] { return asleep_; });
+  return {};
+}
+
+// kConflict says what differs in a way that the engine would not bear, or that shows another model.
+Status CheckSame(const ModelInfo& was, const ModelInfo& is) {
+  const auto check = [](const char* what, const auto& before, const auto& now) -> Status {
+    if (before == now) return {};
+    return MakeError(ErrorCode::kConflict,
+                     "the file holds another model than before: {} was {} and is {}; restart the "
+                     "server to change models",
+                     what, before, now);
+  };
+  QUERN_TRY(check("its architecture", was.architecture, is.architecture));
+  QUERN_TRY(check("its number of parameters", was.parameters, is.parameters));
+  QUERN_TRY(check("its quantisation", was.quantization, is.quantization));
+  QUERN_TRY(check("its vocabulary", was.vocab_size, is.vocab_size));
+  return check("its KV cache of a token, in bytes,", was.kv_bytes_per_token, is.kv_bytes_per_token);
+}
+
+Status ThreadedEngine::Wake(std::unique_ptr<Model> model) {
+  {
+    const std::lock_guard lock(mutex_);
+    if (!asleep_) return {};
+  }
+  // What ChooseKvDtype may have chosen.
+  if (model->info().kv_dtype != info_.kv_dtype) model->SetKvDtype(info_.kv_dtype);
+  QUERN_TRY(CheckSame(info_, model->info()));
+  QUERN_TRY(model->AllocateKv(layout_));
+  std::unique_lock lock(mutex_);
+  next_model_ = std::move(model);
+  sleep_wanted_ = false;
+  wake_.notify_one();
+  model_changed_.wait(lock, [this] { return !asleep_; });
+  resting_ = false;
+  return {};
 }
 
 Seconds ThreadedEngine::StalledFor() const {
@@ -196,6 +279,7 @@ bool ThreadedEngine::Drain(std::chrono::milliseconds timeout) {
 
 void ThreadedEngine::Run() {
   while (TakeMail()) {
+    ChangeModel();
     for (auto& request : arrivals_) loop_.Add(std::move(request));
     arrivals_.clear();
     for (const RequestId id : cancellations_) loop_.Cancel(id);
@@ -216,13 +300,34 @@ void ThreadedEngine::Run() {
 bool ThreadedEngine::TakeMail() {
   std::unique_lock lock(mutex_);
   wake_.wait(lock, [this] {
-    return stopping_ || !mail_.empty() || !cancel_mail_.empty() || loop_.HasWork();
+    return stopping_ || !mail_.empty() || !cancel_mail_.empty() || loop_.HasWork() ||
+           sleep_wanted_ != asleep_;
   });
   std::swap(mail_, arrivals_);
   std::swap(cancel_mail_, cancellations_);
   // Until the next Publish these wait here and not in the mailbox.
   published_.waiting += static_cast<int32_t>(arrivals_.size());
   return !stopping_;
+}
+
+// Falls asleep or wakes up if that is wanted. There are no requests then.
+void ThreadedEngine::ChangeModel() {
+  {
+    const std::lock_guard lock(mutex_);
+    if (sleep_wanted_ == asleep_) return;
+    model_.swap(next_model_);
+  }
+  if (model_) {
+    loop_.Attach(*model_);
+  } else {
+    loop_.Detach();
+    next_model_.reset();
+  }
+  {
+    const std::lock_guard lock(mutex_);
+    asleep_ = model_ == nullptr;
+  }
+  model_changed_.notify_all();
 }
 
 void ThreadedEngine::Publish() {

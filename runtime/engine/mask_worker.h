@@ -1,11 +1,18 @@
 #pragma once
 
+#include <chrono>
 #include <condition_variable>
 #include <cstddef>
 #include <cstdint>
+#include <deque>
+#include <functional>
+#include <map>
+#include <memory>
 #include <mutex>
 #include <span>
+#include <string>
 #include <thread>
+#include <utility>
 #include <vector>
 
 #include "runtime/base/result.h"
@@ -17,9 +24,31 @@ namespace quern {
 // and still so after any penalty; its exp is 0 beside every logit of a model.
 inline constexpr float kForbiddenLogit = -1e30f;
 
+// The mask of one sequence's next token. Its owner keeps it from token to token. From Begin until
+// it is ready the worker alone may touch it and its constraint; it may be let go of at any time.
+struct MaskJob {
+  MaskJob(std::shared_ptr<Constraint> its_constraint, std::string its_tenant)
+      : constraint(std::move(its_constraint)), tenant(std::move(its_tenant)) {}
+
+  const std::shared_ptr<Constraint> constraint;
+  const std::string tenant;      // whose turn it takes
+  std::function<void()> before;  // called first, on the worker's thread; tests hold it there
+
+  // The worker's.
+  enum class State { kIdle, kWanted, kReady };
+  State state = State::kIdle;
+  std::vector<uint32_t> mask;
+  Status status;
+};
+
 // Computes the token masks of a step's constrained sequences on a thread of its own, while the step
-// loop's thread is in Model::Forward. The thread starts with the first mask. Its members are called
-// by one thread.
+// loop's thread is in Model::Forward. A mask is mostly a matter of microseconds, but a grammar that
+// was made for it takes more than ten milliseconds for each (ConstraintLimits). So that this is not
+// what every stream of the batch waits for, the step waits for late masks a bounded time only: the
+// sequences that they belong to sit the step out, and the masks are ready in a later one. Tenants
+// take turns, so that one's many slow masks delay another's mask by one of them at most.
+//
+// The thread starts with the first mask. Its members are called by one thread.
 class MaskWorker {
  public:
   MaskWorker() = default;
@@ -27,31 +56,39 @@ class MaskWorker {
   MaskWorker(const MaskWorker&) = delete;
   MaskWorker& operator=(const MaskWorker&) = delete;
 
-  // Begins with the masks of `constraints`, which nobody else may touch until Wait. A null stands
-  // for a sequence without. Nothing of an earlier Begin may be left.
-  void Begin(std::span<Constraint* const> constraints);
-  // Returns when all masks are there.
-  void Wait();
-  // After Wait: forbids in `logits` [at least the constraint's vocabulary; what is beyond it is
-  // forbidden, too] what the mask of constraint `index` does; or why there is no mask.
-  Status Apply(size_t index, std::span<float> logits) const;
+  // Begins with the masks of `rows`, which stay alive until the next Begin or the last Apply. A
+  // null stands for a sequence without. A mask that an earlier step did not wait for goes on.
+  void Begin(std::span<const std::shared_ptr<MaskJob>> rows);
+  // Returns when all masks are there; after `patience`, when some row can go on: one that is ready
+  // or has no mask, or, where `others`, any that the caller knows of.
+  void Wait(std::chrono::milliseconds patience, bool others);
+  // After Wait: whether the row has its mask, or none. It is used up by this step.
+  bool Ready(size_t row) const { return rows_[row].ready; }
+  // Forbids in `logits` [at least the constraint's vocabulary; what is beyond it is forbidden, too]
+  // what the mask of a row that is ready does; or why there is no mask.
+  Status Apply(size_t row, std::span<float> logits) const;
+  // Whether the mask of a row that is ready allows none but `tokens`.
+  bool AllowsOnly(size_t row, std::span<const int32_t> tokens) const;
 
  private:
-  struct Job {
-    Constraint* constraint = nullptr;
-    std::vector<uint32_t> mask;
-    Status status;
+  struct Row {
+    MaskJob* job = nullptr;
+    bool ready = false;
   };
 
   void Run();
+  std::shared_ptr<MaskJob> TakeNext();
 
-  std::vector<Job> jobs_;  // the worker's between Begin and the end of Wait
+  std::vector<Row> rows_;
   bool begun_ = false;
   std::thread thread_;
 
-  std::mutex mutex_;
-  std::condition_variable changed_;
-  bool work_ = false;  // Begin: true; done: false
+  std::mutex mutex_;  // of the rest, and of MaskJob::state
+  std::condition_variable wanted_;
+  std::condition_variable ready_;
+  // By tenant; none is empty. A job that was let go of is passed over.
+  std::map<std::string, std::deque<std::weak_ptr<MaskJob>>> queues_;
+  std::deque<std::string> turns_;  // each tenant of queues_ once
   bool stop_ = false;
 };
 

@@ -4,7 +4,9 @@
 
 #include <algorithm>
 #include <cassert>
+#include <chrono>
 #include <cstdlib>
+#include <random>
 #include <utility>
 
 namespace quern {
@@ -12,6 +14,11 @@ namespace {
 
 // A prompt advances by at least so many tokens a step, whatever that costs those that stream.
 constexpr int32_t kLeastPrefillTokens = 8;
+
+// How long a step waits, after its forward pass, for masks that are not ready: so much at most does
+// a slow grammar add to everybody's step. Its own sequence sits the step out, and pays: what it
+// runs again is charged to its tenant.
+constexpr std::chrono::milliseconds kMaskPatience{2};
 
 StepShape ShapeOf(const SchedulerOutput& step) {
   StepShape shape = {.decode_sequences = step.num_decodes,
@@ -23,25 +30,43 @@ StepShape ShapeOf(const SchedulerOutput& step) {
   return shape;
 }
 
+uint64_t RandomSeed() {
+  std::random_device random;
+  return uint64_t{random()} << 32 | random();
+}
+
 }  // namespace
 
 StepLoop::StepLoop(Model& model, const Tokenizer& tokenizer, const EngineOptions& options,
                    const KvLayout& layout, EngineObserver* observer, const Clock& clock)
-    : model_(model),
+    : model_(&model),
+      vocab_size_(static_cast<size_t>(model.info().vocab_size)),
       tokenizer_(tokenizer),
       limits_{.max_sequences = options.max_sequences, .max_batch_tokens = options.max_batch_tokens},
       max_decode_slowdown_(options.max_decode_slowdown),
       prefix_cache_(options.prefix_cache),
       observer_(observer),
       clock_(clock),
-      state_(layout.num_blocks, layout.block_tokens),
+      state_(layout.num_blocks, layout.block_tokens, RandomSeed()),
       batch_builder_(options.max_batch_tokens, options.max_sequences),
       picker_(tokenizer),
-      logits_(static_cast<size_t>(options.max_sequences) *
-              static_cast<size_t>(model.info().vocab_size)) {}
+      logits_(static_cast<size_t>(options.max_sequences) * vocab_size_) {}
 
 StepLoop::~StepLoop() {
   for (auto& [id, request] : requests_) state_.Remove(&request->sequence);
+}
+
+void StepLoop::Detach() {
+  assert(!HasWork());
+  state_.ForgetCached();
+  model_ = nullptr;
+  logits_ = {};
+}
+
+void StepLoop::Attach(Model& model) {
+  assert(model_ == nullptr && static_cast<size_t>(model.info().vocab_size) == vocab_size_);
+  logits_.resize(static_cast<size_t>(limits_.max_sequences) * vocab_size_);
+  model_ = &model;
 }
 
 void StepLoop::Add(std::unique_ptr<ActiveRequest> request) {
@@ -75,7 +100,7 @@ SchedulerLimits StepLoop::LimitsNow() const {
 
 void StepLoop::Step() {
   const SteadyTime start = clock_.Now();
-  const SchedulerOutput step = Schedule(state_, LimitsNow());
+  SchedulerOutput step = Schedule(state_, LimitsNow());
   const StepShape shape = ShapeOf(step);
   preemptions_kv_full_total_ += static_cast<uint64_t>(step.num_preempted_kv_full);
   preemptions_fairness_total_ += static_cast<uint64_t>(step.num_preempted_fairness);
@@ -109,38 +134,43 @@ void StepLoop::Step() {
   CheckIntegrity();
 }
 
-Status StepLoop::RunForward(const SchedulerOutput& step) {
+Status StepLoop::RunForward(SchedulerOutput& step) {
   const ForwardBatch batch = batch_builder_.Build(step, step_requests_);
-  const size_t vocab = static_cast<size_t>(model_.info().vocab_size);
   BeginMasks(step);
   const Status status =
-      model_.Forward(batch, std::span(logits_).first(batch.logit_rows.size() * vocab));
-  masks_.Wait();
+      model_->Forward(batch, std::span(logits_).first(batch.logit_rows.size() * vocab_size_));
+  const size_t rows = row_masks_.size();
+  row_masks_.clear();
+  masks_.Wait(kMaskPatience, step.sequences.size() > rows);
   QUERN_TRY(status);
+  size_t row = 0;
+  for (ScheduledSequence& scheduled : step.sequences) {
+    // Its last token stays pending, so that the next step gives the same logits again.
+    if (scheduled.samples && !masks_.Ready(row++)) --scheduled.num_tokens;
+  }
   state_.Commit(step);
   return {};
 }
 
 void StepLoop::BeginMasks(const SchedulerOutput& step) {
-  row_constraints_.clear();
   for (size_t i = 0; i < step.sequences.size(); ++i) {
     if (step.sequences[i].samples) {
-      row_constraints_.push_back(step_requests_[i]->constraint.get());
+      row_masks_.push_back(step_requests_[i]->masks);
     }
   }
-  masks_.Begin(row_constraints_);
+  masks_.Begin(row_masks_);
 }
 
 void StepLoop::SampleStep(const SchedulerOutput& step) {
-  const size_t vocab = static_cast<size_t>(model_.info().vocab_size);
   size_t row = 0;
   for (size_t i = 0; i < step.sequences.size(); ++i) {
     ActiveRequest& request = *step_requests_[i];
     CountPrefill(request);
     if (!step.sequences[i].samples) continue;
     const size_t at = row++;
-    Result<PickedToken> picked =
-        picker_.Pick(request, std::span(logits_).subspan(at * vocab, vocab), masks_, at);
+    if (!masks_.Ready(at)) continue;
+    Result<PickedToken> picked = picker_.Pick(
+        request, std::span(logits_).subspan(at * vocab_size_, vocab_size_), masks_, at);
     if (picked.ok()) {
       Accept(request, std::move(picked).value(), clock_.Now());
     } else {

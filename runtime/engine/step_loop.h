@@ -29,6 +29,11 @@ class StepLoop {
            const KvLayout& layout, EngineObserver* observer, const Clock& clock);
   ~StepLoop();
 
+  // The model goes, or one of the same kind comes, with its KV cache of the same layout. Only when
+  // nothing is there to work on; in between there must be nothing.
+  void Detach();
+  void Attach(Model& model);
+
   // Takes a request that was checked (CheckRequest) and that fits the KV cache alone. Ids ascend.
   void Add(std::unique_ptr<ActiveRequest> request);
   // Ends it with kCancelled. Unknown ids are ignored.
@@ -51,7 +56,8 @@ class StepLoop {
   };
 
   SchedulerLimits LimitsNow() const;
-  Status RunForward(const SchedulerOutput& step);
+  // Takes the last token of those whose mask is late out of `step`: it runs again.
+  Status RunForward(SchedulerOutput& step);
   void BeginMasks(const SchedulerOutput& step);
   void SampleStep(const SchedulerOutput& step);
   void Accept(ActiveRequest& request, PickedToken picked, SteadyTime now);
@@ -64,7 +70,8 @@ class StepLoop {
   GenerationDelta EmptyDelta(const ActiveRequest& request) const;
   void CheckIntegrity() const;
 
-  Model& model_;
+  Model* model_;  // null while detached
+  const size_t vocab_size_;
   const Tokenizer& tokenizer_;
   const SchedulerLimits limits_;
   const double max_decode_slowdown_;
@@ -78,7 +85,7 @@ class StepLoop {
   TokenPicker picker_;
   std::vector<float> logits_;  // [max_sequences, vocab_size]
   MaskWorker masks_;           // by row of logits_
-  std::vector<Constraint*> row_constraints_;
+  std::vector<std::shared_ptr<MaskJob>> row_masks_;
 
   std::unordered_map<RequestId, std::unique_ptr<ActiveRequest>> requests_;
   std::vector<ActiveRequest*> step_requests_;  // owners of the sequences of the step at hand

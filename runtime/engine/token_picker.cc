@@ -19,12 +19,16 @@ Result<PickedToken> TokenPicker::Pick(ActiveRequest& request, std::span<float> l
     picked.top = logprobs_.Top(logits, static_cast<size_t>(*request.top_logprobs));
   }
   originals_.clear();
+  if (!request.adjuster && LogitAdjuster::Needed(request.sampling)) {
+    // None is generated yet. Once for each request: some milliseconds for 100,000 tokens of prompt.
+    request.adjuster.emplace(request.sampling, request.tokens);
+  }
   if (request.adjuster) request.adjuster->Apply(logits, originals_);
   Constraint* constraint = request.constraint.get();
-  // An answer that its format has brought to its end cannot go on for the sake of min_tokens.
-  const bool must_end = constraint != nullptr && constraint->IsFinished();
-  if (!must_end && !request.ignore_eos && request.completion_tokens() < request.min_tokens) {
-    MaskEnds(logits);
+  if (!request.ignore_eos && request.completion_tokens() < request.min_tokens) {
+    // An answer that its format has brought to its end cannot go on for the sake of min_tokens.
+    const bool must_end = constraint != nullptr && masks.AllowsOnly(row, ends_);
+    if (!must_end) MaskEnds(logits);
   }
   // Last, so that no bias brings back what the format forbids.
   if (constraint != nullptr) QUERN_TRY(masks.Apply(row, logits));

@@ -28,8 +28,8 @@ class TokenPicker {
   explicit TokenPicker(const Tokenizer& tokenizer);
 
   // `logits` [vocab_size] is changed. `masks`: where the request has a constraint, its mask is
-  // number `row`; the token is committed to the constraint. kInternal when a logit is NaN or
-  // infinite; what Constraint::ComputeMask and Commit say.
+  // number `row`, which is ready; the token is committed to the constraint. kInternal when a logit
+  // is NaN or infinite; what Constraint::ComputeMask and Commit say.
   Result<PickedToken> Pick(ActiveRequest& request, std::span<float> logits, const MaskWorker& masks,
                            size_t row);
 

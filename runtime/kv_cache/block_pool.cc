@@ -5,8 +5,8 @@
 
 namespace quern {
 
-BlockPool::BlockPool(int32_t num_blocks, PrefixIndex::Hash hash)
-    : blocks_(static_cast<size_t>(num_blocks)), index_(num_blocks, hash) {
+BlockPool::BlockPool(int32_t num_blocks, uint64_t hash_seed, PrefixIndex::Hash hash)
+    : blocks_(static_cast<size_t>(num_blocks)), index_(num_blocks, hash_seed, hash) {
   assert(num_blocks >= 0);
   empty_.reserve(static_cast<size_t>(num_blocks));
   for (BlockId block = num_blocks - 1; block >= 0; --block) empty_.push_back(block);

@@ -20,7 +20,8 @@ namespace quern {
 // those before it; so an idle block is always evicted before the ones that it stands on.
 class BlockPool {
  public:
-  explicit BlockPool(int32_t num_blocks,  // at least 0
+  explicit BlockPool(int32_t num_blocks,      // at least 0
+                     uint64_t hash_seed = 0,  // PrefixIndex
                      PrefixIndex::Hash hash = PrefixIndex::DefaultHash);
 
   std::optional<BlockId> Allocate();  // one owner; nullopt when no block is free

@@ -19,15 +19,15 @@ uint64_t Mix(uint64_t x) {
 
 }  // namespace
 
-uint64_t PrefixIndex::DefaultHash(uint64_t parent, const Key& key) {
-  uint64_t hash = Mix(parent);
+uint64_t PrefixIndex::DefaultHash(uint64_t seed, uint64_t parent, const Key& key) {
+  uint64_t hash = Mix(parent ^ seed);
   if (parent == 0) hash = Mix(hash ^ std::hash<std::string_view>()(key.salt));
   for (const int32_t token : key.tokens) hash = Mix(hash ^ static_cast<uint32_t>(token));
   return hash;
 }
 
-PrefixIndex::PrefixIndex(int32_t num_blocks, Hash hash)
-    : hash_(hash), entries_(static_cast<size_t>(num_blocks)) {}
+PrefixIndex::PrefixIndex(int32_t num_blocks, uint64_t seed, Hash hash)
+    : seed_(seed), hash_(hash), entries_(static_cast<size_t>(num_blocks)) {}
 
 bool PrefixIndex::ParentOf(const Key& key, uint64_t& parent) const {
   parent = key.parent == kNoBlock ? 0 : entries_[static_cast<size_t>(key.parent)].number;
@@ -42,7 +42,7 @@ bool PrefixIndex::Matches(const Entry& entry, uint64_t parent, const Key& key) c
 BlockId PrefixIndex::Find(const Key& key) const {
   uint64_t parent = 0;
   if (!ParentOf(key, parent)) return kNoBlock;
-  const auto [begin, end] = by_hash_.equal_range(hash_(parent, key));
+  const auto [begin, end] = by_hash_.equal_range(hash_(seed_, parent, key));
   for (auto it = begin; it != end; ++it) {
     if (Matches(entries_[static_cast<size_t>(it->second)], parent, key)) return it->second;
   }
@@ -58,7 +58,7 @@ void PrefixIndex::Insert(BlockId block, const Key& key) {
   Entry& entry = entries_[static_cast<size_t>(block)];
   entry.number = next_number_++;
   entry.parent = parent;
-  entry.hash = hash_(parent, key);
+  entry.hash = hash_(seed_, parent, key);
   if (parent == 0) entry.salt = key.salt;
   entry.tokens.assign(key.tokens.begin(), key.tokens.end());
   by_hash_.emplace(entry.hash, block);

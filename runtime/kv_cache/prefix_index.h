@@ -32,10 +32,12 @@ class PrefixIndex {
     std::span<const int32_t> tokens;
   };
   // Of a key and its parent's number. Tests put a bad one in.
-  using Hash = uint64_t (*)(uint64_t parent, const Key& key);
-  static uint64_t DefaultHash(uint64_t parent, const Key& key);
+  using Hash = uint64_t (*)(uint64_t seed, uint64_t parent, const Key& key);
+  static uint64_t DefaultHash(uint64_t seed, uint64_t parent, const Key& key);
 
-  explicit PrefixIndex(int32_t num_blocks, Hash hash = DefaultHash);
+  // `seed`: a secret where prompts come from strangers, who could else choose them so that their
+  // hashes collide, and make lookups slow.
+  explicit PrefixIndex(int32_t num_blocks, uint64_t seed = 0, Hash hash = DefaultHash);
 
   BlockId Find(const Key& key) const;  // kNoBlock: none, or the parent is not in the index
   // `block` is not in the index, the key is not, and its parent is (asserted).
@@ -60,6 +62,7 @@ class PrefixIndex {
   // The parent's number; false if it has none.
   bool ParentOf(const Key& key, uint64_t& parent) const;
 
+  const uint64_t seed_;
   const Hash hash_;
   std::vector<Entry> entries_;  // by block
   std::unordered_multimap<uint64_t, BlockId> by_hash_;

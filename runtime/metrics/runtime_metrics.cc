@@ -150,6 +150,8 @@ struct RuntimeMetrics::Families {
       Gauge("quern_kv_cache_tokens_capacity", "Tokens that the KV cache can hold.");
   prometheus::Gauge& token_rate = Gauge(
       "quern_tokens_per_second", "Tokens generated per second, mean over the last 10 seconds.");
+  prometheus::Gauge& sleeping =
+      Gauge("quern_engine_sleeping", "1 while the model sleeps: without weights and KV cache.");
   prometheus::Gauge& resident = Gauge("quern_process_resident_memory_bytes",
                                       "Resident memory of the process, weights and KV included.");
   std::array<prometheus::Gauge*, kStepTerms.size()> step_times{};
@@ -339,6 +341,7 @@ std::string RuntimeMetrics::Render(const MetricsSnapshot& now) {
                      : 0.0);
   f.kv_capacity.Set(static_cast<double>(now.kv_tokens_capacity));
   f.token_rate.Set(now.tokens_per_second);
+  f.sleeping.Set(now.sleeping ? 1 : 0);
   for (size_t i = 0; i < kStepTerms.size(); ++i) f.step_times[i]->Set(now.step_times[i]);
   f.step_time_error.Set(now.step_time_error_ratio);
   f.resident.Set(static_cast<double>(ProcessMemoryUse().resident_bytes));

@@ -25,6 +25,7 @@ struct MetricsSnapshot {
   // looked back at.
   std::array<double, 4> step_times{};
   double step_time_error_ratio = 0;
+  bool sleeping = false;
   uint64_t prefix_queries_total = 0;
   uint64_t prefix_hits_total = 0;
 };
@@ -42,11 +43,11 @@ class RuntimeMetrics {
  public:
   // Why a request or a connection was turned away or cut, each a value of the label `reason`. The
   // first ones are the serving API's; the rest are limits of the HTTP side.
-  static constexpr std::array<std::string_view, 17> kRejectReasons = {
-      "queue_full",   "admission_full", "tenant_limit",  "context_length", "loading",
-      "draining",     "connections",    "header_bytes",  "body_bytes",     "header_timeout",
-      "body_timeout", "idle_timeout",   "write_timeout", "stream_buffer",  "pipelined_bytes",
-      "held_bodies",  "held_responses"};
+  static constexpr std::array<std::string_view, 18> kRejectReasons = {
+      "queue_full",      "admission_full", "tenant_limit",  "context_length", "loading",
+      "sleeping",        "draining",       "connections",   "header_bytes",   "body_bytes",
+      "header_timeout",  "body_timeout",   "idle_timeout",  "write_timeout",  "stream_buffer",
+      "pipelined_bytes", "held_bodies",    "held_responses"};
 
   explicit RuntimeMetrics(const std::string& model, MetricsCompat compat = MetricsCompat::kNone);
   ~RuntimeMetrics();

@@ -2,19 +2,10 @@
 
 #include <algorithm>
 #include <cassert>
-#include <limits>
 #include <optional>
 
 namespace quern {
 namespace {
-
-std::optional<double> LowestActive(const auto& accounts) {
-  std::optional<double> lowest;
-  for (const auto& [name, account] : accounts) {
-    if (account.active()) lowest = std::min(lowest.value_or(account.counter), account.counter);
-  }
-  return lowest;
-}
 
 bool Earlier(const Sequence* a, const Sequence* b) { return a->arrival < b->arrival; }
 
@@ -22,9 +13,8 @@ bool Earlier(const Sequence* a, const Sequence* b) { return a->arrival < b->arri
 
 void FairQueue::Enter(Sequence* sequence) {
   assert(sequence->weight > 0 && sequence->account == nullptr);
-  const std::optional<double> lowest = LowestActive(accounts_);
   TenantAccount& account = accounts_[sequence->tenant];
-  if (!account.active() && lowest) account.counter = std::max(account.counter, *lowest);
+  if (account.waiting == 0) account.counter = std::max(account.counter, Floor(sequence->priority));
   account.weight = sequence->weight;
   sequence->account = &account;
   sequence->waits = true;
@@ -42,6 +32,7 @@ void FairQueue::Start(Sequence* sequence) {
   sequence->waits = false;
   --account.waiting;
   ++account.running;
+  last_started_ = &account;
 }
 
 void FairQueue::Return(Sequence* sequence) {
@@ -70,14 +61,48 @@ void FairQueue::Leave(Sequence* sequence) {
   DropSettled();
 }
 
+// Where a tenant without waiting sequences starts that enters one of this class. Those that wait in
+// a higher class do not count: they may have waited for long, with counters of long ago.
+double FairQueue::Floor(int32_t priority) const {
+  std::optional<double> lowest;
+  for (const auto& [name, account] : accounts_) {
+    if (account.queues.empty() || account.queues.begin()->first > priority) continue;
+    lowest = std::min(lowest.value_or(account.counter), account.counter);
+  }
+  if (lowest) return *lowest;
+  return last_started_ != nullptr ? last_started_->counter : last_counter_;
+}
+
 void FairQueue::DropSettled() {
-  const double lowest = LowestActive(accounts_).value_or(std::numeric_limits<double>::infinity());
-  std::erase_if(accounts_,
-                [&](const auto& it) { return !it.second.active() && it.second.counter <= lowest; });
+  if (std::none_of(accounts_.begin(), accounts_.end(),
+                   [](const auto& it) { return it.second.active(); })) {
+    accounts_.clear();
+    last_started_ = nullptr;
+    last_counter_ = 0;
+    return;
+  }
+  // Of all classes: the lowest that an account without sequences could be lifted to.
+  double floor = last_started_ != nullptr ? last_started_->counter : last_counter_;
+  for (const auto& [name, account] : accounts_) {
+    if (account.waiting > 0) floor = std::min(floor, account.counter);
+  }
+  std::erase_if(accounts_, [&](const auto& it) {
+    if (it.second.active() || it.second.counter > floor) return false;
+    if (&it.second == last_started_) {
+      last_counter_ = last_started_->counter;
+      last_started_ = nullptr;
+    }
+    return true;
+  });
 }
 
 void FairQueue::Charge(const Sequence& sequence, int64_t tokens) {
   sequence.account->counter += static_cast<double>(tokens) / sequence.account->weight;
+}
+
+void FairQueue::PassOver(const Sequence& passed, const Sequence& other) {
+  if (passed.priority != other.priority) return;
+  passed.account->counter = std::max(passed.account->counter, other.account->counter);
 }
 
 bool FairQueue::Before(const Sequence& a, const Sequence& b) {
@@ -91,11 +116,12 @@ bool FairQueue::Before(const Sequence& a, const Sequence& b) {
   return a.arrival < b.arrival;
 }
 
-Sequence* FairQueue::Next() const {
+Sequence* FairQueue::Next(std::span<const Sequence* const> passed_over) const {
   Sequence* next = nullptr;
   for (const auto& [name, account] : accounts_) {
     if (account.queues.empty()) continue;
     Sequence* first = account.queues.begin()->second.front();
+    if (std::find(passed_over.begin(), passed_over.end(), first) != passed_over.end()) continue;
     if (next == nullptr || Before(*first, *next)) next = first;
   }
   return next;

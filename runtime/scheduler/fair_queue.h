@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <deque>
 #include <map>
+#include <span>
 #include <string>
 
 #include "runtime/base/result.h"
@@ -25,12 +26,13 @@ struct TenantAccount {
 // The sequences that wait, by tenant and class, and the account of every tenant: virtual token
 // counters (VTC; Sheng et al. 2024, "Fairness in Serving Large Language Models"). Each tenant's
 // counter goes up by what it is served, divided by its weight; who has the lowest is served next.
-// A tenant that comes back from idling starts at the lowest counter of the active ones: it has no
-// claim on what it did not ask for.
+// A tenant that has nothing waiting starts at the lowest counter of those that have, or, where none
+// has, at that of the tenant served last: it has no claim on what it did not ask for, however long
+// a stream of its own runs beside.
 //
-// Bounded: an account without sequences is dropped once its counter is not above that lowest one,
-// where it would be lifted to anyway; what stays are debts of tenants that left while over-served,
-// one for each name. Deterministic. Not thread-safe.
+// Bounded: an account without sequences is dropped once its counter is not above where it would be
+// lifted to anyway; what stays are debts of tenants that left while over-served, one for each name.
+// Deterministic. Not thread-safe.
 class FairQueue {
  public:
   // A sequence that is new: to the end of its queue.
@@ -44,12 +46,16 @@ class FairQueue {
 
   // Its tenant was served `tokens` virtual tokens; negative: they were taken back.
   static void Charge(const Sequence& sequence, int64_t tokens);
+  // `other`, of the same class, was served although `passed` was next: what did not fit beside the
+  // others' is no debt of theirs.
+  static void PassOver(const Sequence& passed, const Sequence& other);
 
   // Who is to be served before whom: the lower class; then the tenant with the lower counter, and
   // of two alike the one that runs less; within a tenant what runs before what waits, then by
   // arrival.
   static bool Before(const Sequence& a, const Sequence& b);
-  Sequence* Next() const;  // of those that wait; null: none does
+  // Of those that wait, but for those of `passed_over`; null: none does.
+  Sequence* Next(std::span<const Sequence* const> passed_over = {}) const;
 
   size_t size() const;
   bool empty() const { return size() == 0; }
@@ -70,8 +76,13 @@ class FairQueue {
   Status CheckIntegrity() const;
 
  private:
+  double Floor(int32_t priority) const;
   void DropSettled();
 
+  // Of the tenant that Start() was last called for; null: its account was dropped, at
+  // last_counter_.
+  const TenantAccount* last_started_ = nullptr;
+  double last_counter_ = 0;
   std::map<std::string, TenantAccount, std::less<>> accounts_;  // nodes stay where they are
 };
 

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cassert>
 #include <cstddef>
+#include <span>
 #include <utility>
 
 #include "runtime/scheduler/victims.h"
@@ -52,16 +53,28 @@ class Planner {
     for (Sequence* sequence : state_.running) {
       if (!sequence->decoding()) prefills_.push_back(sequence);
     }
+    // The next of each tenant that got none of this step, for want of room.
+    std::vector<const Sequence*> passed_over;
     bool admits = true;
     while (budget() > 0) {
       const auto first = std::min_element(
           prefills_.begin(), prefills_.end(),
           [](const Sequence* a, const Sequence* b) { return FairQueue::Before(*a, *b); });
-      Sequence* newcomer = admits ? state_.waiting.Next() : nullptr;
+      Sequence* newcomer = admits ? state_.waiting.Next(passed_over) : nullptr;
       if (newcomer != nullptr &&
           (first == prefills_.end() || FairQueue::Before(*newcomer, **first))) {
-        // None overtakes one that does not fit yet.
-        admits = Admit(newcomer);
+        // None overtakes one that does not fit yet, but what is due to its tenant and fits
+        // overtakes what is beyond the share of its own.
+        switch (Admit(newcomer, passed_over)) {
+          case Admission::kAdmitted:
+            break;
+          case Admission::kMustWait:
+            admits = false;
+            break;
+          case Admission::kBeyondItsShare:
+            passed_over.push_back(newcomer);
+            break;
+        }
       } else if (first != prefills_.end()) {
         Sequence* sequence = *first;
         prefills_.erase(first);
@@ -81,35 +94,61 @@ class Planner {
       ++output_.num_preempted_kv_full;
     }
     const int32_t chunk = std::min(budget(), TokensWithRoom(*sequence));
-    if (chunk > 0) Append(sequence, chunk, chunk * kPrefillCost);
+    if (chunk > 0) Append(sequence, chunk, PrefillCost(*sequence, chunk));
   }
 
-  bool Admit(Sequence* sequence) {
+  enum class Admission { kAdmitted, kMustWait, kBeyondItsShare };
+
+  Admission Admit(Sequence* sequence, std::span<const Sequence* const> passed_over) {
     // The whole of its prompt must fit beside what the running ones will still take, else two
     // half-filled prompts would take turns at evicting each other.
-    const int32_t wanted = BlocksFor(sequence->total_tokens, state_.block_tokens);
-    const int32_t needed = wanted - FindCached(*sequence) + 1;
+    const int32_t own =
+        BlocksFor(sequence->total_tokens, state_.block_tokens) - FindCached(*sequence);
+    const int32_t needed = own + 1;
     const bool fits = state_.running.empty() ||
                       (static_cast<int32_t>(state_.running.size()) < limits_.max_sequences &&
                        needed <= state_.pool.num_free() - Reserved(1));
     // A step that had to take blocks away has none to give, but to whom they are due.
-    if ((!fits || output_.num_preempted() > 0) && !MakeRoom(*sequence, wanted, needed)) {
-      return false;
+    if (!fits || output_.num_preempted() > 0 || !passed_over.empty()) {
+      const Admission decided = fits && output_.num_preempted() == 0
+                                    ? Overtake(*sequence, own)
+                                    : MakeRoom(*sequence, own, needed, passed_over.empty());
+      if (decided != Admission::kAdmitted) return decided;
     }
+    for (const Sequence* passed : passed_over) FairQueue::PassOver(*passed, *sequence);
     state_.waiting.Start(sequence);
     state_.running.push_back(sequence);
     TakeCached(sequence);
     const int32_t chunk = std::min(budget(), TokensWithRoom(*sequence));
-    Append(sequence, chunk, chunk * kPrefillCost);
-    return true;
+    Append(sequence, chunk, PrefillCost(*sequence, chunk));
+    return Admission::kAdmitted;
   }
 
-  // Preempts for a newcomer whose tenant has less than its fair share.
-  bool MakeRoom(const Sequence& newcomer, int32_t wanted, int32_t needed) {
-    if (newcomer.admitted) return false;
+  // A token that was computed before the sequence was preempted is not its tenant's to pay again.
+  static int64_t PrefillCost(const Sequence& sequence, int32_t tokens) {
+    const int32_t paid = std::max(sequence.cached_tokens, sequence.paid_tokens);
+    return std::max(0, sequence.cached_tokens + tokens - paid) * kPrefillCost;
+  }
+
+  // `own`: blocks for it that no other has yet.
+  Admission Overtake(const Sequence& newcomer, int32_t own) const {
+    const Holdings holdings(state_.running, limits_.max_sequences, state_.pool);
+    return holdings.IsUnderServed(newcomer, own, state_.waiting.ActiveWeight())
+               ? Admission::kAdmitted
+               : Admission::kBeyondItsShare;
+  }
+
+  // Preempts, if it `may`, for a newcomer whose tenant has less than its fair share.
+  Admission MakeRoom(const Sequence& newcomer, int32_t own, int32_t needed, bool may) {
     const double weight = state_.waiting.ActiveWeight();
-    if (weight <= newcomer.account->weight) return false;  // it is the only one
-    Holdings holdings(state_.running, limits_.max_sequences, state_.pool.num_blocks());
+    if (weight <= newcomer.account->weight) return Admission::kMustWait;  // it is the only one
+    Holdings holdings(state_.running, limits_.max_sequences, state_.pool);
+    if (!holdings.IsUnderServed(newcomer, own, weight)) {
+      const bool places = static_cast<int32_t>(state_.running.size()) < limits_.max_sequences;
+      return places && output_.num_preempted() == 0 ? Admission::kBeyondItsShare
+                                                    : Admission::kMustWait;
+    }
+    if (newcomer.admitted || !may) return Admission::kMustWait;
     // The sequences that run need not be left room to grow into: when they have none, it is the
     // over-served ones among them that give way.
     const Holdings::Need need{
@@ -122,10 +161,12 @@ class Planner {
       return static_cast<int32_t>(own) + ReservedFor(sequence, 0);
     };
     std::vector<Sequence*> victims;
-    if (!holdings.MakeRoom(newcomer, wanted, weight, need, yields, victims)) return false;
+    if (!holdings.MakeRoom(newcomer, own, weight, need, yields, victims)) {
+      return Admission::kMustWait;
+    }
     for (Sequence* victim : victims) Preempt(victim);
     output_.num_preempted_fairness += static_cast<int32_t>(victims.size());
-    return true;
+    return Admission::kAdmitted;
   }
 
   // Finds the sequence's cached prefix, into `prefix_`. Returns how many of its blocks have owners:
@@ -142,7 +183,8 @@ class Planner {
   void TakeCached(Sequence* sequence) {
     sequence->blocks.TakePrefix(prefix_, state_.pool);
     sequence->cached_tokens = sequence->blocks.size() * state_.block_tokens;
-    output_.preempted_tokens += std::max(0, sequence->lost_tokens - sequence->cached_tokens);
+    sequence->recomputed_tokens = std::max(0, sequence->lost_tokens - sequence->cached_tokens);
+    output_.preempted_tokens += sequence->recomputed_tokens;
     const bool first_time = !std::exchange(sequence->admitted, true);
     if (!first_time || sequence->tokens == nullptr) return;
     sequence->hit_tokens = std::min(sequence->cached_tokens, sequence->prompt_tokens);
@@ -194,7 +236,7 @@ class Planner {
 
   // The sequence in need is number `first` of the running ones.
   Sequence* VictimFor(size_t first) const {
-    const Holdings holdings(state_.running, limits_.max_sequences, state_.pool.num_blocks());
+    const Holdings holdings(state_.running, limits_.max_sequences, state_.pool);
     return holdings.VictimFrom(std::max<size_t>(first, 1));
   }
 

@@ -50,7 +50,7 @@ struct SchedulerOutput {
 // as the decodes can bear beside them, goes to prefill chunks and to sequences admitted from the
 // queues, of the tenant with the lowest virtual counter first (FairQueue), each tenant's own first
 // come first served. A token that is prefilled counts 1, one that is generated 2; what the prefix
-// cache gave costs nothing.
+// cache gave, and what is computed again after a preemption, costs nothing.
 //
 // When a sequence finds no block free, one that was admitted later loses its blocks and is
 // recomputed later: the latest of the tenant with the largest share (Holdings). If that is the
@@ -60,7 +60,8 @@ struct SchedulerOutput {
 // A sequence that has never run, of a tenant that has no more than its fair share, does not wait
 // until an over-served tenant leaves it a place or blocks: it takes them (Holdings::MakeRoom). Each
 // sequence does so once at most, and who was preempted never again, so no two take turns at
-// evicting each other.
+// evicting each other. If that is not enough, no newcomer overtakes it. One of a tenant that would
+// hold more than its fair share of the blocks is overtaken by others that would not, and that fit.
 //
 // With one tenant and one class all this is: first come, first served; the latest gives way.
 //

@@ -61,27 +61,28 @@ void SchedulerState::Commit(const SchedulerOutput& output) {
   for (const ScheduledSequence& scheduled : output.sequences) {
     Sequence& sequence = *scheduled.sequence;
     sequence.cached_tokens += scheduled.num_tokens;
+    sequence.paid_tokens = std::max(sequence.paid_tokens, sequence.cached_tokens);
     if (sequence.tokens == nullptr) continue;
     sequence.blocks.Publish(*sequence.tokens, sequence.cached_tokens, sequence.salt, block_tokens,
                             pool);
   }
 }
 
+void SchedulerState::ForgetCached() {
+  // A block that is handed out leaves the index.
+  std::vector<BlockId> free;
+  while (const auto block = pool.Allocate()) free.push_back(*block);
+  for (const BlockId block : free) pool.Free(block);
+}
+
 Status SchedulerState::CheckIntegrity() const {
   std::vector<const BlockTable*> tables;
-  std::map<std::pair<const TenantAccount*, int32_t>, const Sequence*> last;
   std::map<const TenantAccount*, int32_t> counted;
   const auto check = [&](const Sequence* sequence, bool is_waiting) -> Status {
-    const Sequence*& previous = last[{sequence->account, sequence->priority}];
-    if (previous != nullptr && previous->arrival >= sequence->arrival) {
-      return MakeError(ErrorCode::kInternal, "sequence {} stands behind sequence {}",
-                       sequence->arrival, previous->arrival);
-    }
     if (sequence->account == nullptr || sequence->waits != is_waiting) {
       return MakeError(ErrorCode::kInternal, "sequence {} is in the wrong place",
                        sequence->arrival);
     }
-    previous = sequence;
     tables.push_back(&sequence->blocks);
     return CheckSequence(*sequence, block_tokens, is_waiting);
   };

@@ -15,12 +15,12 @@ struct SchedulerOutput;
 // The queues and the blocks: everything that Schedule() decides from. Sequences belong to the
 // caller and must stay where they are until removed. Not thread-safe.
 //
-// Invariant: `running` is in order of admission; of one tenant and class, `running` and then
-// `waiting`, read as one list, are in order of arrival; a waiting sequence holds no blocks and has
-// nothing cached.
+// Invariant: `running` is in order of admission, each queue of `waiting` in order of arrival; a
+// waiting sequence holds no blocks and has nothing cached.
 struct SchedulerState {
-  SchedulerState(int32_t num_blocks, int32_t block_tokens)
-      : pool(num_blocks), block_tokens(block_tokens) {}
+  // `hash_seed`: PrefixIndex.
+  SchedulerState(int32_t num_blocks, int32_t block_tokens, uint64_t hash_seed = 0)
+      : pool(num_blocks, hash_seed), block_tokens(block_tokens) {}
 
   // Whether a sequence can ever run: alone, with `tokens` tokens in all, does it fit the pool? Only
   // such sequences may be added; that is what rules a deadlock out.
@@ -33,11 +33,14 @@ struct SchedulerState {
   // Takes a finished or cancelled sequence out of whichever queue it is in, and frees its blocks.
   void Remove(Sequence* sequence);
   // From `running` to its queue, its blocks freed: all its tokens will be computed again, but for
-  // those that are still in the prefix cache then. It is the latest of its tenant and class.
+  // those that are still in the prefix cache then.
   void Preempt(Sequence* victim);
   // Tells the state that a step has run: the K and V of its tokens are in the cache now, and blocks
   // that became full are there for who comes with the same tokens.
   void Commit(const SchedulerOutput& output);
+
+  // What idle blocks hold is worth nothing from now on.
+  void ForgetCached();
 
   bool empty() const { return running.empty() && waiting.empty(); }
   // kInternal when an invariant is broken, or a block is leaked or has an owner too many.

@@ -29,10 +29,12 @@ struct Sequence {
   // Its total_tokens tokens, for the prefix cache; null: it takes no blocks of others and leaves
   // none. Belongs to the engine.
   const std::vector<int32_t>* tokens = nullptr;
-  std::string salt;         // only sequences with the same one share blocks
-  bool admitted = false;    // ran before, if only to be preempted
-  int32_t lost_tokens = 0;  // that it had cached when it was last preempted
-  int32_t hit_tokens = 0;   // of its prompt, those that were cached when it was first admitted
+  std::string salt;               // only sequences with the same one share blocks
+  bool admitted = false;          // ran before, if only to be preempted
+  int32_t lost_tokens = 0;        // that it had cached when it was last preempted
+  int32_t recomputed_tokens = 0;  // of those, that the prefix cache did not have when it came back
+  int32_t paid_tokens = 0;        // its first tokens, that its tenant was charged for
+  int32_t hit_tokens = 0;  // of its prompt, those that were cached when it was first admitted
 
   // Tokens that must run before the next one can be sampled; at least 1 while the sequence lives.
   int32_t pending_tokens() const { return total_tokens - cached_tokens; }

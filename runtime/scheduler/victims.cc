@@ -4,19 +4,30 @@
 
 namespace quern {
 
-Holdings::Holdings(std::span<Sequence* const> running, int32_t max_sequences, int32_t num_blocks)
-    : max_sequences_(max_sequences),
-      num_blocks_(num_blocks),
-      running_(running.begin(), running.end()) {
+Holdings::Holdings(std::span<Sequence* const> running, int32_t max_sequences, const BlockPool& pool)
+    : max_sequences_(max_sequences), pool_(pool), running_(running.begin(), running.end()) {
   for (const Sequence* sequence : running) {
     Held& held = held_[sequence->account];
     ++held.places;
-    held.blocks += sequence->blocks.size();
+    held.blocks += BlocksOf(*sequence);
   }
 }
 
+double Holdings::BlocksOf(const Sequence& sequence) const {
+  double parts = 0;
+  for (const BlockId block : sequence.blocks.blocks()) parts += 1.0 / pool_.Owners(block);
+  return parts;
+}
+
+// What the newcomer's tenant holds once it is admitted.
+Holdings::Held Holdings::With(const Sequence& newcomer, int32_t blocks) const {
+  const auto it = held_.find(newcomer.account);
+  const Held held = it == held_.end() ? Held{} : it->second;
+  return {held.places + 1, held.blocks + blocks};
+}
+
 double Holdings::Share(const Held& held, double weight) const {
-  return std::max(held.places / max_sequences_, held.blocks / num_blocks_) / weight;
+  return std::max(held.places / max_sequences_, held.blocks / pool_.num_blocks()) / weight;
 }
 
 Sequence* Holdings::VictimFrom(size_t first) const {
@@ -35,18 +46,17 @@ Sequence* Holdings::VictimFrom(size_t first) const {
 }
 
 bool Holdings::IsUnderServed(const Sequence& newcomer, int32_t blocks, double all_weight) const {
-  const auto it = held_.find(newcomer.account);
-  if (it == held_.end()) return true;
-  const Held after{it->second.places + 1, it->second.blocks + blocks};
-  return Share(after, newcomer.account->weight) * all_weight <= 1;
+  if (!held_.contains(newcomer.account)) return true;
+  return Share(With(newcomer, blocks), newcomer.account->weight) * all_weight <= 1;
 }
 
-Sequence* Holdings::Give(const Sequence& newcomer, double all_weight) {
-  // Of each tenant, what would go first. Only that: within a tenant and class, what came earlier
-  // never waits for what came later.
+Sequence* Holdings::Give(const Sequence& newcomer, int32_t blocks, double all_weight) {
+  const double share_then = Share(With(newcomer, blocks), newcomer.account->weight);
+  // Of each tenant, what would go first.
   std::vector<Sequence*> candidates;
   for (Sequence* sequence : running_) {
     if (sequence->account == newcomer.account || sequence->priority < newcomer.priority) continue;
+    if (sequence->cached_tokens < 2 * sequence->recomputed_tokens) continue;
     const auto same = std::find_if(candidates.begin(), candidates.end(), [&](const Sequence* it) {
       return it->account == sequence->account;
     });
@@ -61,9 +71,11 @@ Sequence* Holdings::Give(const Sequence& newcomer, double all_weight) {
   for (Sequence* candidate : candidates) {
     const double weight = candidate->account->weight;
     const Held& held = held_.at(candidate->account);
-    const Held after{held.places - 1, held.blocks - candidate->blocks.size()};
+    const Held after{held.places - 1, held.blocks - BlocksOf(*candidate)};
     const double share = Share(held, weight);
-    if (share * all_weight <= 1 || Share(after, weight) * all_weight < 1) continue;
+    if (share * all_weight <= 1) continue;
+    const bool swap = newcomer.account->counter < candidate->account->counter && share_then < share;
+    if (Share(after, weight) * all_weight < 1 && !swap) continue;
     if (victim != nullptr && share <= most) continue;
     victim = candidate;
     most = share;
@@ -71,7 +83,7 @@ Sequence* Holdings::Give(const Sequence& newcomer, double all_weight) {
   if (victim == nullptr) return nullptr;
   Held& held = held_.at(victim->account);
   --held.places;
-  held.blocks -= victim->blocks.size();
+  held.blocks -= BlocksOf(*victim);
   running_.erase(std::find(running_.begin(), running_.end(), victim));
   return victim;
 }

@@ -13,7 +13,8 @@ namespace quern::server {
 
 // Bounds what the server holds of requests that the engine does not know yet: those whose bodies
 // are being parsed, rendered and encoded. (The engine bounds its own queue.) Where there are
-// tenants, none holds more than half of it, so that one that floods shuts out no other.
+// tenants, none gets more while it holds as much as is left (dynamic thresholds; Choudhury and
+// Hahne 1998): one alone holds half, two a third each, and those that flood shut out no other.
 // Thread-safe.
 class AdmissionGate {
  public:
@@ -34,9 +35,13 @@ class AdmissionGate {
     std::lock_guard lock(mutex_);
     if (!tenant.empty()) {
       const auto held = tenants_.find(tenant);
-      if (held != tenants_.end() && Exceeds(held->second, bytes, 2)) return {nullptr, true};
+      if (held != tenants_.end() && HoldsAsMuchAsIsLeft(held->second, bytes)) {
+        return {nullptr, true};
+      }
     }
-    if (Exceeds(all_, bytes, 1)) return {};
+    if (all_.requests >= max_requests_ || (all_.requests > 0 && all_.bytes + bytes > max_bytes_)) {
+      return {};
+    }
     all_.Add(bytes);
     if (!tenant.empty()) tenants_[tenant].Add(bytes);
     return {Ticket(this, [tenant, bytes](void* gate) {
@@ -64,10 +69,9 @@ class AdmissionGate {
     }
   };
 
-  // Whether one more would be beyond a `share`-th of the bounds.
-  bool Exceeds(const Held& held, size_t bytes, size_t share) const {
-    return held.requests >= max_requests_ / share ||
-           (held.requests > 0 && held.bytes + bytes > max_bytes_ / share);
+  bool HoldsAsMuchAsIsLeft(const Held& held, size_t bytes) const {
+    return held.requests + all_.requests >= max_requests_ ||
+           held.bytes + all_.bytes + bytes > max_bytes_;
   }
   void Leave(const std::string& tenant, size_t bytes) {
     std::lock_guard lock(mutex_);

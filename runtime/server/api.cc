@@ -111,6 +111,7 @@ void Api::Refuse(const ApiError& error, http::Responder& responder, const Tenant
   if (error.code == "admission_full") metrics_.CountRejected("admission_full");
   if (error.code == "context_length_exceeded") metrics_.CountRejected("context_length");
   if (error.code == "model_loading") metrics_.CountRejected("loading");
+  if (error.code == "model_sleeping") metrics_.CountRejected("sleeping");
   if (error.code == "draining") metrics_.CountRejected("draining");
   responder.Send(ToResponse(error));
 }
@@ -118,12 +119,14 @@ void Api::Refuse(const ApiError& error, http::Responder& responder, const Tenant
 const LoadedModel* Api::ModelOrRefuse(http::Responder& responder) {
   const auto view = state_.Get();
   if (view.phase == ServingState::Phase::kReady) return view.model;
-  const bool loading = view.phase == ServingState::Phase::kLoading;
-  Refuse(
-      ApiError{503,
-               loading ? fmt::format("the model is still loading: {}", view.reason) : view.reason,
-               "server_error", "", loading ? "model_loading" : "draining", 1},
-      responder);
+  ApiError error{503, view.reason, "server_error", "", "draining", 1};
+  if (view.phase == ServingState::Phase::kLoading) {
+    error.message = fmt::format("the model is still loading: {}", view.reason);
+    error.code = "model_loading";
+  } else if (view.phase == ServingState::Phase::kSleeping) {
+    error.code = "model_sleeping";
+  }
+  Refuse(error, responder);
   return nullptr;
 }
 
@@ -131,19 +134,17 @@ template <typename T>
 void Api::Offload(std::string body, const TenantPtr& tenant, const ResponderPtr& responder,
                   std::function<ApiResult<T>(const std::string&)> work,
                   std::function<void(ApiResult<T>)> then) {
-  // A short one is read at once, here, and waits for nobody: the gate is for those that queue for
-  // the pool. So long prompts do not shut out short ones.
-  if (body.size() < options_.long_body_bytes) return then(work(body));
   auto [ticket, tenant_limit] = gate_.TryEnter(NameOf(tenant), body.size());
   if (tenant_limit) {
-    return Refuse(TenantLimit("too many long requests of your tenant wait to be read; try again "
-                              "later"),
+    return Refuse(TenantLimit("too many long or structured requests of your tenant wait to be "
+                              "read; try again later"),
                   *responder, tenant);
   }
   if (!ticket) {
-    return Refuse(ApiError{429, "too many long requests wait to be read; try again later",
-                           "rate_limit_error", "", "admission_full", 1},
-                  *responder, tenant);
+    return Refuse(
+        ApiError{429, "too many long or structured requests wait to be read; try again later",
+                 "rate_limit_error", "", "admission_full", 1},
+        *responder, tenant);
   }
   // Nothing is done for a client that leaves while it waits here.
   auto gone = std::make_shared<std::atomic<bool>>(false);
@@ -164,6 +165,11 @@ void Api::Generate(ReplyKind kind, Request request, ResponderPtr responder) {
   if (!tenant) return;
   const LoadedModel* model = ModelOrRefuse(*responder);
   if (!model) return;
+  if (IsShort(request.body)) {
+    if (auto prepared = PrepareAtOnce(kind, request.body, *model)) {
+      return Submit(kind, std::move(*prepared), *model, *tenant, responder);
+    }
+  }
   Offload<Prepared>(
       std::move(request.body), *tenant, responder,
       [kind, model](const std::string& body) { return Prepare(kind, body, *model); },
@@ -200,12 +206,13 @@ void Api::Submit(ReplyKind kind, ApiResult<Prepared> result, const LoadedModel& 
                                    usage.prompt_tokens, usage.completion_tokens);
     };
   }
+  prepared.answer.max_backlog_bytes = options_.max_backlog_bytes;
   const bool stream = prepared.answer.stream;
   ReplyWriter writer(kind, id, model.served_name, std::time(nullptr), prepared.answer.include_usage,
                      prepared.answer.logprobs ? model.tokenizer.get() : nullptr);
-  const auto job =
-      std::make_shared<GenerationJob>(*model.engine, responder, std::move(writer),
-                                      std::move(prepared.answer), std::move(on_finish));
+  const auto job = std::make_shared<GenerationJob>(
+      *model.engine, responder, std::move(writer), std::move(prepared.answer), std::move(on_finish),
+      [this] { metrics_.CountRejected("stream_buffer"); });
   if (auto started = job->Start(std::move(prepared.requests)); !started) {
     return Refuse(FromEngine(started.error()), *responder, tenant);
   }
@@ -219,15 +226,16 @@ void Api::AnswerText(TextFunction function, Request request, ResponderPtr respon
   if (!tenant) return;
   const LoadedModel* model = ModelOrRefuse(*responder);
   if (!model) return;
+  const auto answer_with = [this, responder](ApiResult<std::string> answer) {
+    if (const auto* error = std::get_if<ApiError>(&answer)) return Refuse(*error, *responder);
+    Response response;
+    response.body = std::get<std::string>(std::move(answer));
+    responder->Send(std::move(response));
+  };
+  if (IsShort(request.body)) return answer_with(function(request.body, *model));
   Offload<std::string>(
       std::move(request.body), *tenant, responder,
-      [function, model](const std::string& body) { return function(body, *model); },
-      [this, responder](ApiResult<std::string> answer) {
-        if (const auto* error = std::get_if<ApiError>(&answer)) return Refuse(*error, *responder);
-        Response response;
-        response.body = std::get<std::string>(std::move(answer));
-        responder->Send(std::move(response));
-      });
+      [function, model](const std::string& body) { return function(body, *model); }, answer_with);
 }
 
 void Api::ListModels(http::Responder& responder) {
@@ -268,7 +276,9 @@ void Api::Ready(http::Responder& responder) {
     if (RefuseIfStalled(options_.stall_timeout * kUnreadyStallShare, responder)) return;
     return responder.Send(JsonResponse(200, {{"status", "ready"}}));
   }
-  const char* status = view.phase == ServingState::Phase::kLoading ? "loading" : "draining";
+  const char* status = view.phase == ServingState::Phase::kLoading    ? "loading"
+                       : view.phase == ServingState::Phase::kSleeping ? "sleeping"
+                                                                      : "draining";
   responder.Send(JsonResponse(503, {{"status", status}, {"reason", view.reason}}));
 }
 
@@ -281,6 +291,7 @@ void Api::Metrics(http::Responder& responder) {
     now.kv_tokens_used = int64_t{stats.kv_blocks_used} * stats.kv_block_tokens;
     now.kv_tokens_capacity = int64_t{stats.kv_blocks_total} * stats.kv_block_tokens;
     now.tokens_per_second = stats.tokens_per_second;
+    now.sleeping = stats.asleep;
     now.prompt_tokens_total = stats.prompt_tokens_total;
     now.generation_tokens_total = stats.generated_tokens_total;
     now.preemptions_kv_full_total = stats.preemptions_kv_full_total;

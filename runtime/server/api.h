@@ -17,10 +17,11 @@
 namespace quern::server {
 
 struct ApiOptions {
-  size_t max_preparing = 256;             // long requests between body and engine
+  size_t max_preparing = 256;             // long or structured requests between body and engine
   size_t max_preparing_bytes = 64 << 20;  // their bodies
   size_t long_body_bytes = 16 * 1024;     // from here on not on an I/O thread
   int encode_threads = 1;
+  size_t max_backlog_bytes = 1 << 20;  // of one stream, waiting for its client
   Seconds stall_timeout{120};  // without progress: not ready after a quarter of it, not live
                                // after all of it; 0: never
 };
@@ -35,7 +36,7 @@ class Api {
       const Access* access = nullptr);
 
   http::Router PublicRouter();
-  http::Router AdminRouter();
+  http::Router AdminRouter();  // to which others may add
 
   // Waits until the requests that are being read and encoded have been handed to the engine or
   // answered, at most `timeout`; whether they were. While draining no new ones come. Any thread.
@@ -56,8 +57,11 @@ class Api {
               const TenantPtr& tenant, const http::ResponderPtr& responder);
   using TextFunction = ApiResult<std::string> (*)(std::string_view body, const LoadedModel& model);
   void AnswerText(TextFunction function, http::Request request, http::ResponderPtr responder);
-  // Runs `work` here or, for a long body, on the pool; then `then` with its result on the strand.
-  // Answers 429 to a long body if the gate is full.
+  // A short body is read at once, on the I/O thread, and waits for nobody: the gate is for those
+  // that queue for the pool. So long prompts do not shut out short ones.
+  bool IsShort(const std::string& body) const { return body.size() < options_.long_body_bytes; }
+  // Runs `work` on the pool; then `then` with its result on the strand. Answers 429 if the gate is
+  // full.
   template <typename T>
   void Offload(std::string body, const TenantPtr& tenant, const http::ResponderPtr& responder,
                std::function<ApiResult<T>(const std::string&)> work,

@@ -15,9 +15,10 @@
 
 namespace quern::server {
 
-// Threads for work that is too long for an I/O thread: parsing and encoding long prompts. What
-// waits is bounded by the AdmissionGate, through which every task comes. Tenants take turns, so
-// that none waits behind all that another has sent. Thread-safe.
+// Threads for work that is too long for an I/O thread: parsing and encoding long prompts, and
+// compiling what answers must look like. What waits is bounded by the AdmissionGate, through which
+// every task comes. Tenants take turns, so that none waits behind all that another has sent.
+// Thread-safe.
 class EncodePool {
  public:
   explicit EncodePool(int threads) {

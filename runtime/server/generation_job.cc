@@ -1,5 +1,6 @@
 #include "runtime/server/generation_job.h"
 
+#include <fmt/format.h>
 #include <spdlog/spdlog.h>
 
 #include <algorithm>
@@ -20,25 +21,23 @@ constexpr size_t kWriteBytes = 32 * 1024;
 constexpr size_t kEventLogprobs = 16;
 
 // At most kWriteBytes from the front of `text`, ending between two UTF-8 characters.
-std::string TakePiece(std::string& text) {
-  if (text.size() <= kWriteBytes) return std::exchange(text, {});
+std::string_view Piece(std::string_view text) {
+  if (text.size() <= kWriteBytes) return text;
   size_t end = kWriteBytes;
   while (end > 0 && (static_cast<unsigned char>(text[end]) & 0xC0) == 0x80) --end;
-  if (end == 0) end = kWriteBytes;
-  std::string piece = text.substr(0, end);
-  text.erase(0, end);
-  return piece;
+  return text.substr(0, end == 0 ? kWriteBytes : end);
 }
 
 }  // namespace
 
 GenerationJob::GenerationJob(EngineCore& engine, http::ResponderPtr responder, ReplyWriter writer,
-                             AnswerOptions options, OnFinish on_finish)
+                             AnswerOptions options, OnFinish on_finish, OnBehind on_behind)
     : engine_(engine),
       responder_(std::move(responder)),
       writer_(std::move(writer)),
       options_(std::move(options)),
-      on_finish_(std::move(on_finish)) {}
+      on_finish_(std::move(on_finish)),
+      on_behind_(std::move(on_behind)) {}
 
 Status GenerationJob::Start(std::vector<GenerationRequest> requests) {
   choices_.resize(requests.size());
@@ -55,7 +54,6 @@ Status GenerationJob::Start(std::vector<GenerationRequest> requests) {
       return std::move(id).error();
     }
     choices_[i].id = *id;
-    if (!options_.echo.empty()) choices_[i].text = options_.echo[i / options_.choices_per_prompt];
   }
   responder_->SetCallbacks([self] { self->SendEvents(); },
                            [self] {
@@ -97,6 +95,7 @@ void GenerationJob::Pump() {
     if (failure_) return Fail();
     if (options_.stream) {
       SendEvents();
+      if (BacklogBytes() > options_.max_backlog_bytes) FallBehind();
     } else if (std::all_of(choices_.begin(), choices_.end(), [](auto& c) { return c.finish; })) {
       SendWhole();
     }
@@ -129,6 +128,37 @@ void GenerationJob::Take(size_t index, GenerationDelta delta) {
   }
 }
 
+std::string_view GenerationJob::Echo(size_t choice) const {
+  if (options_.echo.empty()) return {};
+  return options_.echo[choice / options_.choices_per_prompt];
+}
+
+bool GenerationJob::HasMore(size_t index) const {
+  const Choice& choice = choices_[index];
+  return choice.echo_sent < Echo(index).size() || !choice.text.empty() || !choice.logprobs.empty();
+}
+
+size_t GenerationJob::BacklogBytes() const {
+  size_t bytes = 0;
+  for (const Choice& choice : choices_) {
+    bytes += choice.text.size();
+    if (choice.logprobs.empty()) continue;
+    const GeneratedLogprobs& any = choice.logprobs.front();  // all have as many alternatives
+    bytes += choice.logprobs.size() * (sizeof(any) + any.top.size() * sizeof(any.token));
+  }
+  return bytes;
+}
+
+void GenerationJob::FallBehind() {
+  failure_ = ApiError{408,
+                      fmt::format("more than {} bytes of the answer wait to be read; read faster, "
+                                  "or ask for fewer choices, tokens or log-probabilities",
+                                  options_.max_backlog_bytes),
+                      "invalid_request_error", "", "client_too_slow"};
+  if (on_behind_) on_behind_();
+  Fail();
+}
+
 void GenerationJob::SendEvents() {
   if (ended_ || !options_.stream || !responder_->Writable())
     return;  // called again when all is written
@@ -136,12 +166,12 @@ void GenerationJob::SendEvents() {
   bool all_sent = true;
   for (size_t i = 0; i < choices_.size() && events.size() < kWriteBytes; ++i) {
     Choice& choice = choices_[i];
-    if (!choice.begun && (choice.HasMore() || choice.finish)) {
+    if (!choice.begun && (HasMore(i) || choice.finish)) {
       choice.begun = true;
       events += writer_.FirstEvent(i);
     }
-    while (choice.HasMore() && events.size() < kWriteBytes) events += NextTextEvent(i);
-    if (choice.finish && !choice.HasMore() && !choice.finish_sent) {
+    while (HasMore(i) && events.size() < kWriteBytes) events += NextTextEvent(i);
+    if (choice.finish && !HasMore(i) && !choice.finish_sent) {
       choice.finish_sent = true;
       events += writer_.FinishEvent(i, *choice.finish);
     }
@@ -158,7 +188,13 @@ void GenerationJob::SendEvents() {
 
 std::string GenerationJob::NextTextEvent(size_t index) {
   Choice& choice = choices_[index];
-  const std::string piece = TakePiece(choice.text);
+  if (const auto echo = Echo(index).substr(choice.echo_sent); !echo.empty()) {
+    const std::string_view piece = Piece(echo);
+    choice.echo_sent += piece.size();
+    return writer_.TextEvent(index, piece);
+  }
+  const std::string piece(Piece(choice.text));
+  choice.text.erase(0, piece.size());
   const auto count = static_cast<std::ptrdiff_t>(std::min(choice.logprobs.size(), kEventLogprobs));
   const auto begin = std::make_move_iterator(choice.logprobs.begin());
   const std::vector<GeneratedLogprobs> logprobs(begin, begin + count);
@@ -169,8 +205,9 @@ std::string GenerationJob::NextTextEvent(size_t index) {
 void GenerationJob::SendWhole() {
   ended_ = true;
   std::vector<FinishedChoice> finished;
-  for (Choice& choice : choices_) {
-    finished.push_back({.text = std::move(choice.text),
+  for (size_t i = 0; i < choices_.size(); ++i) {
+    Choice& choice = choices_[i];
+    finished.push_back({.text = std::string(Echo(i)) + choice.text,
                         .finish = *choice.finish,
                         .logprobs = {std::make_move_iterator(choice.logprobs.begin()),
                                      std::make_move_iterator(choice.logprobs.end())}});

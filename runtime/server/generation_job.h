@@ -6,6 +6,7 @@
 #include <mutex>
 #include <optional>
 #include <string>
+#include <string_view>
 #include <utility>
 #include <vector>
 
@@ -23,21 +24,28 @@ struct AnswerOptions {
   bool logprobs = false;          // deltas carry log-probabilities
   size_t choices_per_prompt = 1;  // those of one prompt are side by side
   std::vector<std::string> echo;  // text before the choices of each prompt; or empty
+  // A stream: text and log-probabilities that wait for the client. Beyond it the stream ends with
+  // an error, and its work is cancelled.
+  size_t max_backlog_bytes = 1 << 20;
 };
 
 // One request of a client with its engine requests (one per choice) between engine and HTTP side.
 // Deltas come on the engine's thread, are queued here and leave on the session's strand. A client
-// that reads slowly gets fewer, larger events: deltas are merged while its buffer is full, so that
-// what is held is bounded by max_tokens (and log-probabilities by kMaxLogprobs). A client that has
-// gone cancels the engine's work.
+// that reads slowly gets fewer, larger events: deltas are merged while its buffer is full. What is
+// held of an answer is bounded: of one that is sent whole by kMaxAnswerBytes, which prepare.cc
+// keeps, of a stream by AnswerOptions::max_backlog_bytes. A client that has gone cancels the
+// engine's work.
 class GenerationJob : public std::enable_shared_from_this<GenerationJob> {
  public:
   // Told how each choice ended and what it used, on the strand, also after the client has gone.
   using OnFinish = std::function<void(FinishReason, const Usage&)>;
 
-  // `engine` and `responder`'s server outlive the job. `on_finish` may be null.
+  // Told, on the strand, that a stream was ended because its client reads too slowly.
+  using OnBehind = std::function<void()>;
+
+  // `engine` and `responder`'s server outlive the job. `on_finish` and `on_behind` may be null.
   GenerationJob(EngineCore& engine, http::ResponderPtr responder, ReplyWriter writer,
-                AnswerOptions options, OnFinish on_finish = {});
+                AnswerOptions options, OnFinish on_finish = {}, OnBehind on_behind = {});
 
   // Hands the requests to the engine and, for a stream, begins the answer. If the engine refuses
   // one, the others are cancelled, nothing has been answered and the error comes back. On the
@@ -47,19 +55,22 @@ class GenerationJob : public std::enable_shared_from_this<GenerationJob> {
  private:
   struct Choice {
     RequestId id = 0;
+    size_t echo_sent = 0;                    // a stream: bytes of its prompt's echo
     std::string text;                        // a stream: not yet sent; else all of it
     std::deque<GeneratedLogprobs> logprobs;  // as `text`
     bool begun = false;                      // a stream: the first event was sent
     bool finish_sent = false;                // a stream
     std::optional<FinishReason> finish;
     Usage usage;
-
-    bool HasMore() const { return !text.empty() || !logprobs.empty(); }
   };
 
   void OnDelta(size_t choice, GenerationDelta delta);  // engine's thread
   void Pump();                                         // the rest: strand
   void Take(size_t choice, GenerationDelta delta);
+  std::string_view Echo(size_t choice) const;  // that of its prompt, held once for all its choices
+  bool HasMore(size_t choice) const;           // to send
+  size_t BacklogBytes() const;
+  void FallBehind();
   void SendEvents();
   std::string NextTextEvent(size_t choice);
   void SendWhole();
@@ -73,6 +84,7 @@ class GenerationJob : public std::enable_shared_from_this<GenerationJob> {
   const ReplyWriter writer_;
   const AnswerOptions options_;
   OnFinish on_finish_;
+  const OnBehind on_behind_;
   std::vector<Choice> choices_;
   std::optional<ApiError> failure_;
   bool ended_ = false;

@@ -2,6 +2,7 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <iterator>
 #include <nlohmann/json.hpp>
 #include <set>
@@ -62,6 +63,41 @@ std::string Array(std::span<const GeneratedLogprobs> logprobs, const Write& writ
 
 std::string QuotedJson(std::string_view text) {
   return nlohmann::json(text).dump(-1, ' ', false, nlohmann::json::error_handler_t::replace);
+}
+
+int64_t QuotedBytes(std::string_view text) {
+  const int64_t high_byte = FindInvalidUtf8(text) ? 3 : 1;  // what is invalid becomes U+FFFD
+  int64_t bytes = 0;
+  for (const char c : text) {
+    const auto byte = static_cast<unsigned char>(c);
+    if (byte >= 0x80) {
+      bytes += high_byte;
+    } else if (byte < 0x20) {
+      bytes += std::string_view("\b\t\n\f\r").find(c) != std::string_view::npos ? 2 : 6;
+    } else {
+      bytes += c == '"' || c == '\\' ? 2 : 1;
+    }
+  }
+  return bytes;
+}
+
+TokenSizes TokenSizesOf(const Tokenizer& tokenizer) {
+  constexpr int64_t kAround = 80;             // names of members, the number, commas and brackets
+  TokenSizes sizes{.text = 4, .logprob = 0};  // a character without a token is written, too
+  for (TokenId id = 0; id < tokenizer.vocab_size(); ++id) {
+    const std::string bytes = tokenizer.TokenBytes(id, /*render_special=*/true);
+    const int64_t quoted = QuotedBytes(bytes);
+    int64_t listed = 0;  // 9,10,195
+    for (const char c : bytes) {
+      const auto byte = static_cast<unsigned char>(c);
+      listed += byte < 10 ? 2 : byte < 100 ? 3 : 4;
+    }
+    // The name of what is not valid UTF-8: "bytes:\\xc3\\xa9".
+    const int64_t name = FindInvalidUtf8(bytes) ? 6 + 5 * std::ssize(bytes) : quoted;
+    sizes.text = std::max(sizes.text, quoted);
+    sizes.logprob = std::max(sizes.logprob, kAround + std::max(quoted + listed, name));
+  }
+  return sizes;
 }
 
 std::string ChatLogprobs(std::span<const GeneratedLogprobs> logprobs, const Tokenizer& tokenizer) {

@@ -1,5 +1,6 @@
 #pragma once
 
+#include <cstdint>
 #include <span>
 #include <string>
 #include <string_view>
@@ -11,6 +12,18 @@ namespace quern::server {
 
 // JSON string of valid or invalid UTF-8; what is invalid becomes U+FFFD.
 std::string QuotedJson(std::string_view text);
+
+// Bytes of `text` between the quotes of QuotedJson(text): exact where it is valid UTF-8, else at
+// least so many.
+int64_t QuotedBytes(std::string_view text);
+
+// The most that one token of a vocabulary adds to an answer.
+struct TokenSizes {
+  int64_t text = 512;      // to the text of a choice
+  int64_t logprob = 4096;  // as an entry of its log-probabilities, of a chat or a completion
+};
+// Looks at every token once.
+TokenSizes TokenSizesOf(const Tokenizer& tokenizer);
 
 // OpenAI's "logprobs" of a chat's choice: {"content": [{token, logprob, bytes, top_logprobs}],
 // "refusal": null}. `token` is text, `bytes` is exact where a token is a part of a character.

@@ -102,18 +102,34 @@ std::optional<ApiError> BiasOutsideVocabulary(const SamplingParams& sampling, in
   return std::nullopt;
 }
 
-// `tokens`: the most that all choices together may have.
-std::optional<ApiError> TooManyLogprobs(const GenerationParams& params, int64_t tokens) {
-  if (!params.top_logprobs) return std::nullopt;
-  const int64_t per_token = *params.top_logprobs + 1;
-  if (tokens * per_token <= kMaxLogprobs) return std::nullopt;
+// The most that one token adds to an answer that is sent whole.
+int64_t AnswerBytesPerToken(const GenerationParams& params, const LoadedModel& model) {
+  const TokenSizes& sizes = model.token_sizes;
+  if (!params.top_logprobs) return sizes.text;
+  // Its own entry, which names it twice in a completion, and those of the alternatives.
+  return sizes.text + (*params.top_logprobs + 2) * sizes.logprob;
+}
+
+// Whether an answer of `prepared`, whose prompts echo `echo_bytes` in all, may become larger than
+// what is held of one.
+std::optional<ApiError> AnswerTooLarge(const GenerationParams& params, int64_t echo_bytes,
+                                       const Prepared& prepared, const LoadedModel& model) {
+  int64_t tokens = 0;
+  for (const auto& request : prepared.requests) tokens += request.max_tokens;
+  const int64_t most = params.stream
+                           ? echo_bytes
+                           : params.n * echo_bytes + tokens * AnswerBytesPerToken(params, model);
+  if (most <= kMaxAnswerBytes) return std::nullopt;
+  const char* param = params.top_logprobs ? "logprobs" : echo_bytes > 0 ? "echo" : "max_tokens";
   return ApiError{
       400,
-      fmt::format("the answer may have {} tokens in all its choices, each with {} "
-                  "log-probabilities: together {}, and at most {} are given in one answer; ask for "
-                  "fewer tokens ('max_tokens'), choices ('n') or alternatives",
-                  tokens, per_token, tokens * per_token, kMaxLogprobs),
-      "invalid_request_error", "logprobs", "invalid_value"};
+      fmt::format("the answer may have {} tokens in its {} choices, which with all that they echo "
+                  "and their log-probabilities may take {} bytes; at most {} are given in one "
+                  "answer: ask for fewer tokens ('max_tokens'), choices ('n', prompts) or "
+                  "alternatives{}",
+                  tokens, prepared.requests.size(), most, kMaxAnswerBytes,
+                  params.stream ? "" : ", or for a stream"),
+      "invalid_request_error", param, "invalid_value"};
 }
 
 // Choice 0 has the request's own seed. The finaliser of SplitMix64 (Steele, Lea and Flood 2014)
@@ -153,7 +169,6 @@ ApiResult<Prepared> Assemble(const GenerationParams& params, const char* prompt_
                      .logprobs = params.top_logprobs.has_value(),
                      .choices_per_prompt = static_cast<size_t>(params.n)};
   if (auto error = BiasOutsideVocabulary(params.sampling, vocab)) return std::move(*error);
-  int64_t tokens_wanted = 0;
   std::shared_ptr<Constraint> constraint;
   if (params.structured) {
     auto compiled = Compile(*params.structured, model);
@@ -175,9 +190,9 @@ ApiResult<Prepared> Assemble(const GenerationParams& params, const char* prompt_
     }
     const auto length = static_cast<int64_t>(tokens.size());
     int64_t wanted = params.max_tokens ? *params.max_tokens : context - length;
-    // Who names no length gets no more than can be given with its log-probabilities.
-    if (!params.max_tokens && params.top_logprobs) {
-      wanted = std::min(wanted, kMaxLogprobs / ((*params.top_logprobs + 1) * params.n));
+    // Who names no length gets no more than can be given in one answer.
+    if (!params.max_tokens && !params.stream) {
+      wanted = std::min(wanted, kMaxAnswerBytes / (AnswerBytesPerToken(params, model) * params.n));
     }
     if (length + std::max<int64_t>(wanted, 1) > context) {
       return ContextExceeded(prompt_param, context, length, wanted);
@@ -189,7 +204,6 @@ ApiResult<Prepared> Assemble(const GenerationParams& params, const char* prompt_
                                   params.min_tokens, wanted),
                       "invalid_request_error", "min_tokens", "invalid_value"};
     }
-    tokens_wanted += wanted * params.n;
     GenerationRequest request;
     request.prompt = std::move(tokens);
     request.sampling = params.sampling;
@@ -209,14 +223,11 @@ ApiResult<Prepared> Assemble(const GenerationParams& params, const char* prompt_
     }
     prepared.requests.push_back(std::move(request));
   }
-  if (auto error = TooManyLogprobs(params, tokens_wanted)) return std::move(*error);
+  if (auto error = AnswerTooLarge(params, 0, prepared, model)) return std::move(*error);
   return prepared;
 }
 
-ApiResult<Prepared> PrepareChat(std::string_view body, const LoadedModel& model) {
-  auto parsed = ParseChatRequest(body);
-  if (auto* error = std::get_if<ApiError>(&parsed)) return std::move(*error);
-  const auto& request = std::get<ChatRequest>(parsed);
+ApiResult<Prepared> PrepareChat(ChatRequest request, const LoadedModel& model) {
   if (request.params.model != model.served_name) return ModelNotFound(request.params.model, model);
   auto tokens =
       EncodeChat(request.messages, request.add_generation_prompt, model, Purpose::kGenerate);
@@ -226,10 +237,7 @@ ApiResult<Prepared> PrepareChat(std::string_view body, const LoadedModel& model)
   return Assemble(request.params, "messages", std::move(prompts), model);
 }
 
-ApiResult<Prepared> PrepareCompletion(std::string_view body, const LoadedModel& model) {
-  auto parsed = ParseCompletionRequest(body);
-  if (auto* error = std::get_if<ApiError>(&parsed)) return std::move(*error);
-  auto& request = std::get<CompletionRequest>(parsed);
+ApiResult<Prepared> PrepareCompletion(CompletionRequest request, const LoadedModel& model) {
   if (request.params.model != model.served_name) return ModelNotFound(request.params.model, model);
   const EncodeOptions options{.add_special = request.add_special_tokens, .parse_special = true};
   std::vector<std::vector<TokenId>> prompts;
@@ -245,14 +253,41 @@ ApiResult<Prepared> PrepareCompletion(std::string_view body, const LoadedModel& 
   }
   auto prepared = Assemble(request.params, "prompt", std::move(prompts), model);
   if (auto* ready = std::get_if<Prepared>(&prepared); ready && request.echo) {
+    int64_t bytes = 0;
     for (size_t i = 0; i < request.prompts.size(); ++i) {
       auto* text = std::get_if<std::string>(&request.prompts[i]);
       const auto& tokens = ready->requests[i * ready->answer.choices_per_prompt].prompt;
-      ready->answer.echo.push_back(text ? std::move(*text)
-                                        : model.tokenizer->Decode(tokens, /*render_special=*/true));
+      std::string& echo = ready->answer.echo.emplace_back(
+          text ? std::move(*text) : model.tokenizer->Decode(tokens, /*render_special=*/true));
+      bytes += QuotedBytes(echo);
+      // At each: token ids of two bytes in the body may stand for a hundred in the answer.
+      if (auto error = AnswerTooLarge(request.params, bytes, *ready, model)) {
+        return std::move(*error);
+      }
     }
   }
   return prepared;
+}
+
+// Nothing: it asks for a format, which may not be compiled here.
+template <typename T>
+std::optional<ApiResult<Prepared>> ParseAndPrepare(
+    std::string_view body, ApiResult<T> (*parse)(std::string_view body),
+    ApiResult<Prepared> (*prepare)(T request, const LoadedModel& model), const LoadedModel& model,
+    bool may_compile) {
+  auto parsed = parse(body);
+  if (auto* error = std::get_if<ApiError>(&parsed)) return std::move(*error);
+  auto& request = std::get<T>(parsed);
+  if (request.params.structured && !may_compile) return std::nullopt;
+  return prepare(std::move(request), model);
+}
+
+std::optional<ApiResult<Prepared>> Prepare(ReplyKind kind, std::string_view body,
+                                           const LoadedModel& model, bool may_compile) {
+  if (kind == ReplyKind::kChat) {
+    return ParseAndPrepare(body, ParseChatRequest, PrepareChat, model, may_compile);
+  }
+  return ParseAndPrepare(body, ParseCompletionRequest, PrepareCompletion, model, may_compile);
 }
 
 }  // namespace
@@ -265,7 +300,12 @@ ApiError ModelNotFound(std::string_view asked, const LoadedModel& model) {
 }
 
 ApiResult<Prepared> Prepare(ReplyKind kind, std::string_view body, const LoadedModel& model) {
-  return kind == ReplyKind::kChat ? PrepareChat(body, model) : PrepareCompletion(body, model);
+  return *Prepare(kind, body, model, /*may_compile=*/true);
+}
+
+std::optional<ApiResult<Prepared>> PrepareAtOnce(ReplyKind kind, std::string_view body,
+                                                 const LoadedModel& model) {
+  return Prepare(kind, body, model, /*may_compile=*/false);
 }
 
 ApiResult<std::string> Tokenize(std::string_view body, const LoadedModel& model) {

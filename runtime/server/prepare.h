@@ -1,5 +1,6 @@
 #pragma once
 
+#include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -21,6 +22,11 @@ struct Prepared {
 // Body -> tokens: parses, renders the conversation, encodes, and checks against the model (name,
 // context). May take long for a long prompt. Any thread; `model` is only read.
 ApiResult<Prepared> Prepare(ReplyKind kind, std::string_view body, const LoadedModel& model);
+
+// The same of a short body on an I/O thread. Nothing where the answer is to keep to a format: to
+// compile one, or the compiler for the first one, takes milliseconds for any length of text.
+std::optional<ApiResult<Prepared>> PrepareAtOnce(ReplyKind kind, std::string_view body,
+                                                 const LoadedModel& model);
 
 // /tokenize and /detokenize: body -> the answer's JSON.
 ApiResult<std::string> Tokenize(std::string_view body, const LoadedModel& model);

@@ -23,9 +23,10 @@ constexpr int32_t kMaxRequestPriority = 1'000'000;
 constexpr size_t kMaxPrompts = 64;            // of one /v1/completions request
 constexpr int32_t kMaxChoicesPerPrompt = 16;  // n
 constexpr size_t kMaxChoices = 128;           // prompts times n
-// Log-probabilities that one request may ask for: choices times max_tokens times one and
-// top_logprobs. Each takes 8 bytes until it is written, and about 70 in the answer.
-constexpr int64_t kMaxLogprobs = 1 << 18;
+// What an answer that is sent whole may come to, if each of its tokens is the vocabulary's longest:
+// of all choices, with what they echo and with log-probabilities. While it is written it takes four
+// times as much. A stream is sent as it comes and may have any length; of its echo so much is held.
+constexpr int64_t kMaxAnswerBytes = 32 << 20;
 
 // What /v1/completions and /v1/chat/completions have in common.
 struct GenerationParams {

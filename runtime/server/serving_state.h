@@ -7,6 +7,7 @@
 #include <string>
 
 #include "runtime/engine/engine.h"
+#include "runtime/server/logprob_json.h"
 #include "runtime/server/structured_output.h"
 #include "runtime/tokenizer/chat_template.h"
 #include "runtime/tokenizer/tokenizer.h"
@@ -20,17 +21,19 @@ struct LoadedModel {
   int64_t created = 0;  // seconds since 1970, for /v1/models
   std::unique_ptr<Tokenizer> tokenizer;
   int64_t longest_token_bytes = 512;  // at least that of any text that one token stands for
+  TokenSizes token_sizes;             // of what the vocabulary's tokens come to in an answer
   std::unique_ptr<ChatTemplate> chat_template;  // null where the model has none ...
   std::string no_chat_reason;                   // ... and why
   mutable LazyConstraints constraints;          // for answers that are held to a format
   std::unique_ptr<EngineCore> engine;
 };
 
-// Where the server is in its life: loading, ready, draining. Thread-safe. The model, once there,
-// stays until this is destroyed; whatever still uses it must have ended by then.
+// Where the server is in its life: loading, ready, sleeping, draining. Thread-safe. The model, once
+// there, stays until this is destroyed, with or without its weights; whatever still uses it must
+// have ended by then.
 class ServingState {
  public:
-  enum class Phase { kLoading, kReady, kDraining };
+  enum class Phase { kLoading, kReady, kSleeping, kDraining };
   struct View {
     Phase phase;
     std::string reason;        // why it is not ready, for people
@@ -47,6 +50,21 @@ class ServingState {
     std::lock_guard lock(mutex_);
     model_ = std::move(model);
     if (phase_ != Phase::kLoading) return;
+    phase_ = Phase::kReady;
+    reason_.clear();
+  }
+  // Ready -> sleeping; whether it was ready.
+  bool SetSleeping() {
+    std::lock_guard lock(mutex_);
+    if (phase_ != Phase::kReady) return false;
+    phase_ = Phase::kSleeping;
+    reason_ = "the model sleeps: POST /wake_up on the administrative port wakes it";
+    return true;
+  }
+  // Undoes that, unless it is draining by now.
+  void SetAwake() {
+    std::lock_guard lock(mutex_);
+    if (phase_ != Phase::kSleeping) return;
     phase_ = Phase::kReady;
     reason_.clear();
   }

@@ -30,6 +30,7 @@ ConstraintVocabulary ConstraintVocabularyOf(const Tokenizer& tokenizer);
 
 // The compiler of one model's constraints, made for the first request that wants one: for a large
 // vocabulary it takes a hundred MiB, which nobody pays who wants none. Thread-safe.
+// Making it takes tenths of a second, for which others wait: not for an I/O thread.
 class LazyConstraints {
  public:
   // Lives as long as this. The error says why there is none; it is the same each time.

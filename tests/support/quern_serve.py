@@ -89,9 +89,9 @@ class Server:
     def get(self, path: str, admin: bool = False):
         return requests.get((self.admin if admin else self.url) + path, timeout=PATIENCE)
 
-    def post(self, path: str, body, **arguments):
+    def post(self, path: str, body, admin: bool = False, **arguments):
         kind = {"data": body} if isinstance(body, (bytes, str)) else {"json": body}
-        return requests.post(self.url + path, timeout=PATIENCE, **kind, **arguments)
+        return requests.post((self.admin if admin else self.url) + path, timeout=PATIENCE, **kind, **arguments)
 
     def metrics(self) -> dict[str, float]:
         """Every sample of /metrics: 'name{labels}' -> value."""

@@ -4,113 +4,16 @@
 
 #include <atomic>
 #include <condition_variable>
+#include <deque>
 #include <map>
 #include <mutex>
 #include <random>
 #include <thread>
 
-#include "runtime/engine/engine.h"
-#include "tests/unit/runtime/engine/byte_tokenizer.h"
-#include "tests/unit/runtime/engine/hash_model.h"
+#include "tests/unit/runtime/engine/engine_core_fixture.h"
 
 namespace quern {
 namespace {
-
-constexpr std::chrono::seconds kDeadline{60};
-
-// Collects one request's deltas; waits for its end.
-class Inbox {
- public:
-  DeltaSink Sink() {
-    return [this](GenerationDelta delta) {
-      const std::lock_guard lock(mutex_);
-      EXPECT_FALSE(finish_.has_value()) << "a delta after the last";
-      tokens_.insert(tokens_.end(), delta.tokens.begin(), delta.tokens.end());
-      finish_ = delta.finish;
-      error_ = delta.error;
-      changed_.notify_all();
-    };
-  }
-  std::optional<FinishReason> AwaitEnd() {
-    std::unique_lock lock(mutex_);
-    changed_.wait_for(lock, kDeadline, [this] { return finish_.has_value(); });
-    return finish_;
-  }
-  // Until `count` tokens have come, or its end.
-  bool AwaitTokens(size_t count) {
-    std::unique_lock lock(mutex_);
-    return changed_.wait_for(lock, kDeadline,
-                             [&] { return tokens_.size() >= count || finish_.has_value(); });
-  }
-  std::vector<TokenId> tokens() {
-    const std::lock_guard lock(mutex_);
-    return tokens_;
-  }
-  std::optional<FinishReason> finish() {
-    const std::lock_guard lock(mutex_);
-    return finish_;
-  }
-
- private:
-  std::mutex mutex_;
-  std::condition_variable changed_;
-  std::vector<TokenId> tokens_;
-  std::optional<FinishReason> finish_;
-  std::string error_;
-};
-
-// Moves by hand from any thread, and counts how often it is read.
-class AtomicClock : public Clock {
- public:
-  SteadyTime Now() const override {
-    ++reads_;
-    return SteadyTime(std::chrono::nanoseconds(now_.load()));
-  }
-  std::chrono::system_clock::time_point WallNow() const override { return {}; }
-  void Advance(std::chrono::nanoseconds by) { now_ += by.count(); }
-  int64_t reads() const { return reads_; }
-
- private:
-  std::atomic<int64_t> now_{0};
-  mutable std::atomic<int64_t> reads_{0};
-};
-
-template <typename Condition>
-bool Eventually(Condition condition) {
-  const auto deadline = std::chrono::steady_clock::now() + kDeadline;
-  while (!condition()) {
-    if (std::chrono::steady_clock::now() > deadline) return false;
-    std::this_thread::yield();
-  }
-  return true;
-}
-
-class EngineCoreTest : public testing::Test {
- protected:
-  static constexpr int32_t kBlocks = 64;
-
-  // `model_` may be prepared before; afterwards it belongs to the engine.
-  void Start(EngineOptions options = {}, EngineObserver* observer = nullptr) {
-    if (options.kv_memory_bytes == 0) {
-      options.kv_memory_bytes = kBlocks * options.kv_block_tokens * HashModel::kKvBytesPerToken;
-    }
-    auto engine = EngineCore::Start(std::move(model_), tokenizer_, options, observer, clock_);
-    ASSERT_TRUE(engine.ok()) << engine.error().message;
-    engine_ = std::move(*engine);
-  }
-
-  static GenerationRequest Endless(TokenId first) {
-    return {
-        .prompt = {first}, .sampling = {.temperature = 0}, .max_tokens = 900, .ignore_eos = true};
-  }
-
-  ByteTokenizer tokenizer_;
-  AtomicClock clock_;
-  Gate gate_;
-  std::unique_ptr<HashModel> model_ = std::make_unique<HashModel>();
-  HashModel* model_view_ = model_.get();
-  std::unique_ptr<EngineCore> engine_;
-};
 
 TEST_F(EngineCoreTest, ATenantsOwnLimitRefusesItAloneAndUntilOneOfItsRequestsEnds) {
   model_->on_forward = [this](const ForwardBatch&) -> Status {
@@ -142,29 +45,40 @@ TEST_F(EngineCoreTest, ATenantsOwnLimitRefusesItAloneAndUntilOneOfItsRequestsEnd
   EXPECT_EQ(later.AwaitEnd(), FinishReason::kLength);
 }
 
-TEST_F(EngineCoreTest, ATenantWithoutALimitOfItsOwnFillsHalfAndLeavesTheRestToOthers) {
+TEST_F(EngineCoreTest, TenantsWithoutALimitOfTheirOwnAlwaysLeaveRoomForAnother) {
   model_->on_forward = [this](const ForwardBatch&) -> Status {
     gate_.Pass();
     return {};
   };
-  Start({.max_sequences = 2, .max_waiting = 2});
-  const auto flood = std::make_shared<const Tenant>(Tenant{.name = "flood"});
-  const auto other = std::make_shared<const Tenant>(Tenant{.name = "other"});
-  EXPECT_EQ(engine_->max_requests(flood.get()), 2);
-  EXPECT_EQ(engine_->max_requests(nullptr), 4);
-  Inbox inboxes[4];
-  const auto submit = [&](std::shared_ptr<const Tenant> who, Inbox& inbox) {
-    return engine_
-        ->Submit({.prompt = {5}, .max_tokens = 2, .ignore_eos = true, .tenant = std::move(who)},
-                 inbox.Sink())
-        .ok();
+  Start({.max_sequences = 2, .max_waiting = 4});
+  const auto tenant = [](const char* name) {
+    return std::make_shared<const Tenant>(Tenant{.name = name});
   };
-  EXPECT_TRUE(submit(flood, inboxes[0]));
-  EXPECT_TRUE(submit(flood, inboxes[1]));
-  EXPECT_FALSE(submit(flood, inboxes[2]));
-  EXPECT_TRUE(submit(other, inboxes[3]));
+  EXPECT_EQ(engine_->max_requests(tenant("flood").get()), 3);
+  EXPECT_EQ(engine_->max_requests(nullptr), 6);
+  std::deque<Inbox> inboxes;
+  const auto taken = [&](const char* name) {
+    int count = 0;
+    for (; count < 10; ++count) {
+      const auto id = engine_->Submit(
+          {.prompt = {5}, .max_tokens = 2, .ignore_eos = true, .tenant = tenant(name)},
+          inboxes.emplace_back().Sink());
+      if (id.ok()) continue;
+      inboxes.pop_back();
+      EXPECT_EQ(id.error().code, ErrorCode::kPermissionDenied) << id.error().message;
+      break;
+    }
+    return count;
+  };
+  EXPECT_EQ(taken("flood"), 3);
+  EXPECT_EQ(taken("another"), 2);
+  EXPECT_TRUE(
+      engine_
+          ->Submit({.prompt = {5}, .max_tokens = 2, .ignore_eos = true, .tenant = tenant("third")},
+                   inboxes.emplace_back().Sink())
+          .ok());
   gate_.Open();
-  for (const int i : {0, 1, 3}) EXPECT_EQ(inboxes[i].AwaitEnd(), FinishReason::kLength);
+  for (Inbox& inbox : inboxes) EXPECT_EQ(inbox.AwaitEnd(), FinishReason::kLength);
 }
 
 TEST_F(EngineCoreTest, AnswersARequestAndIsEmptyAfterIt) {

@@ -114,5 +114,19 @@ TEST(ActiveRequest, BringsItsTenantsWeightAndTheSumOfBothPriorities) {
   EXPECT_EQ(made(nullptr, 4).sequence.priority, 4);
 }
 
+TEST(ActiveRequest, HasNoTableOfPenaltiesWhileItWaits) {
+  GenerationRequest wanted{.prompt = {1, 2, 3}};
+  wanted.sampling.repetition_penalty = 1.5f;
+  const ByteTokenizer tokenizer;
+  ActiveRequest request(
+      std::move(wanted), [](const GenerationDelta&) {}, tokenizer);
+  EXPECT_FALSE(request.adjuster.has_value());
+  std::vector<float> logits(HashModel::kVocabSize, 1.0f);
+  ASSERT_TRUE(TokenPicker(tokenizer).Pick(request, logits, MaskWorker(), 0).ok());
+  EXPECT_TRUE(request.adjuster.has_value());
+  EXPECT_LT(logits[2], 1.0f) << "of the prompt";
+  EXPECT_EQ(logits[4], 1.0f);
+}
+
 }  // namespace
 }  // namespace quern

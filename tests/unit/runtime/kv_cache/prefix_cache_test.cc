@@ -54,7 +54,7 @@ TEST(PrefixCache, AnotherSaltFindsNothing) {
 }
 
 TEST(PrefixCache, PromptsWhoseHashesCollideNeverGetEachOthersBlocks) {
-  BlockPool pool(16, [](uint64_t, const PrefixIndex::Key&) -> uint64_t { return 42; });
+  BlockPool pool(16, 0, [](uint64_t, uint64_t, const PrefixIndex::Key&) -> uint64_t { return 42; });
   BlockTable a = Filled({1, 2, 3, 4}, pool, "a");
   BlockTable b = Filled({1, 2, 3, 4}, pool, "b");
   BlockTable c = Filled({7, 8, 3, 4}, pool, "a");

@@ -93,6 +93,8 @@ class House {
     return it != live_.end() && !it->second.sequence.waits;
   }
   bool Lives(uint64_t arrival) const { return live_.contains(arrival); }
+  int32_t Tokens(uint64_t arrival) const { return live_.at(arrival).sequence.total_tokens; }
+  double Counter(uint64_t arrival) const { return live_.at(arrival).sequence.account->counter; }
   double served(const std::string& tenant) { return served_[tenant]; }
   SchedulerState& state() { return state_; }
   int64_t fairness() const { return fairness_; }
@@ -207,6 +209,75 @@ TEST(Fairness, WhoWasIdleHasNoClaimOnWhatItDidNotAskFor) {
   run(1500, true);
   const double gained = house.served("early") - before;
   EXPECT_NEAR(gained / (gained + house.served("late")), 0.5, 0.05);
+}
+
+TEST(Fairness, ASlowStreamIsNoClaimOnWhatWasNotAskedForEither) {
+  House house(1600, {.max_sequences = 8, .max_batch_tokens = 64});
+  house.Add({"slow", 4, 5000});
+  const auto run = [&](int steps, const std::vector<std::string>& tenants) {
+    for (int i = 0; i < steps; ++i) {
+      for (const std::string& tenant : tenants) {
+        while (house.Count(tenant) < 16) house.Add({tenant, 20, 20});
+      }
+      house.Step();
+    }
+  };
+  run(600, {"early"});
+  const double early = house.served("early"), slow = house.served("slow");
+  run(600, {"early", "slow", "friend"});
+  const double of_early = house.served("early") - early, of_slow = house.served("slow") - slow;
+  const double all = of_early + of_slow + house.served("friend");
+  EXPECT_NEAR(of_early / all, 1.0 / 3, 0.05);
+  EXPECT_NEAR(of_slow / all, 1.0 / 3, 0.05);
+}
+
+TEST(Fairness, WhatIsBeyondATenantsShareHoldsUpNoOther) {
+  House house(100, {.max_sequences = 8, .max_batch_tokens = 64});
+  const uint64_t large = house.Add({"large", 200, 100});
+  for (int i = 0; i < 5; ++i) house.Step();
+  const uint64_t larger = house.Add({"large", 300, 10});
+  // After the first of them it would be the turn of the larger one.
+  const uint64_t small[] = {house.Add({"small", 8, 20}), house.Add({"small", 8, 20})};
+  house.Step();
+  EXPECT_TRUE(house.Runs(large) && house.Runs(small[0]) && house.Runs(small[1]));
+  EXPECT_FALSE(house.Runs(larger));
+  while (house.Lives(larger)) house.Step();
+  EXPECT_EQ(house.fairness(), 0);
+}
+
+TEST(Fairness, WhoFillsTheCacheGivesWayButNotAgainBeforeItGotOn) {
+  House house(100, {.max_sequences = 8, .max_batch_tokens = 64});
+  const uint64_t hog = house.Add({"hog", 360, 38});
+  while (house.Tokens(hog) < 362) house.Step();
+  const uint64_t first = house.Add({"small", 40, 4});
+  house.Step();
+  EXPECT_EQ(house.fairness(), 1);
+  EXPECT_TRUE(house.Runs(first));
+  while (house.Tokens(hog) < 394) house.Step();
+  const uint64_t second = house.Add({"small", 40, 4});
+  const double turn = house.Counter(second);
+  house.Step();
+  EXPECT_LT(turn, house.Counter(hog)) << "else it would not be its turn";
+  EXPECT_TRUE(house.Runs(hog));
+  while (house.Lives(second)) house.Step();
+  EXPECT_EQ(house.fairness(), 1);
+}
+
+TEST(Fairness, WhatIsComputedAgainIsNotPaidAgain) {
+  House house(400, {.max_sequences = 2, .max_batch_tokens = 64});
+  house.Add({"flood", 40, 200});
+  const uint64_t victim = house.Add({"flood", 40, 20});
+  for (int i = 0; i < 4; ++i) house.Step();
+  const uint64_t mine = house.Add({"mine", 10, 5});
+  house.Step();
+  ASSERT_EQ(house.fairness(), 1);
+  while (house.Lives(mine)) house.Step();
+  const double before = house.Counter(victim);
+  const int32_t tokens = house.Tokens(victim);
+  while (!house.Runs(victim)) house.Step();
+  EXPECT_GT(tokens, 40);
+  // A step: two tokens generated.
+  EXPECT_LE(house.Counter(victim) - before, 8);
 }
 
 TEST(Fairness, APlaceIsTakenFromTheOverServedOnceAndNeverBack) {

@@ -238,14 +238,14 @@ TEST_F(AccessTest, SwapOfALinkInThePathIsAChange) {
   EXPECT_EQ(NameFor("Bearer sk-aaaaaaaaaaaaaaaa"), "b");
 }
 
-TEST(AdmissionGate, OneTenantHoldsHalfOfThePlacesAndOfTheBytesAtMost) {
+TEST(AdmissionGate, ATenantGetsNoMoreWhileItHoldsAsMuchAsIsLeft) {
   AdmissionGate gate(4, 100);
   auto first = gate.TryEnter("a", 10);
   auto second = gate.TryEnter("a", 10);
   ASSERT_TRUE(first.ticket && second.ticket);
   EXPECT_FALSE(gate.TryEnter("a", 10).ticket);
   EXPECT_TRUE(gate.TryEnter("a", 10).tenant_limit);
-  auto large = gate.TryEnter("b", 70);  // a tenant's only one may be larger than half
+  auto large = gate.TryEnter("b", 70);  // a tenant's only one may be larger than that
   ASSERT_TRUE(large.ticket);
   const auto refused = gate.TryEnter("c", 20);
   EXPECT_FALSE(refused.ticket);

@@ -12,6 +12,7 @@
 #include "runtime/http/server.h"
 #include "runtime/server/api.h"
 #include "runtime/server/observers.h"
+#include "runtime/server/sleep_switch.h"
 #include "tests/unit/runtime/http/raw_client.h"
 #include "tests/unit/runtime/http/test_server.h"
 #include "tests/unit/runtime/server/scripted_engine.h"
@@ -36,7 +37,11 @@ class ApiTest : public testing::Test {
     listen.limits.max_body_bytes = 1 << 20;
     listen.observer = &observer;
     port = server->Listen(listen, api->PublicRouter()).value();
-    admin_port = server->Listen(listen, api->AdminRouter()).value();
+    sleep = std::make_unique<SleepSwitch>(
+        state, [this](EngineCore&) { return wake(); }, std::chrono::milliseconds(0));
+    http::Router admin = api->AdminRouter();
+    sleep->AddRoutes(admin);
+    admin_port = server->Listen(listen, std::move(admin)).value();
     server->Start();
     if (load) Load();
   }
@@ -122,6 +127,8 @@ class ApiTest : public testing::Test {
   ServingState state;
   std::unique_ptr<Access> access;
   std::unique_ptr<Api> api;
+  std::function<Status()> wake = [] { return Status(); };
+  std::unique_ptr<SleepSwitch> sleep;
   uint16_t port = 0, admin_port = 0;
 };
 

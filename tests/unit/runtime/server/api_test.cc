@@ -395,7 +395,41 @@ TEST_F(ApiTest, MetricsAreOnTheAdministrativePortOnly) {
             std::string::npos);
 }
 
+TEST_F(ApiTest, EchoComesOnceBeforeEachChoiceOfAStream) {
+  StartServer();
+  RawClient client(port);
+  client.Send(Request("POST", "/v1/completions",
+                      R"({"model":"m","prompt":["ab","cd"],"n":2,"echo":true,"stream":true})"));
+  ASSERT_TRUE(engine->WaitForRequest(4));
+  for (RequestId id = 1; id <= 4; ++id) engine->Emit(id, std::to_string(id));
+  for (RequestId id = 1; id <= 4; ++id) engine->Emit(id, "!", FinishReason::kStop);
+  const std::string all = client.ReadUntil("data: [DONE]\n\n");
+  std::vector<std::string> texts(4);
+  for (size_t at = all.find("data: {"); at != std::string::npos; at = all.find("data: {", at + 1)) {
+    const json choice =
+        json::parse(all.substr(at + 6, all.find("\n\n", at) - at - 6))["choices"][0];
+    texts[choice["index"].get<size_t>()] += choice["text"].get<std::string>();
+  }
+  EXPECT_EQ(texts, (std::vector<std::string>{"ab1!", "ab2!", "cd3!", "cd4!"}));
+}
+
+TEST_F(ApiTest, StreamThatFallsTooFarBehindEndsWithAnErrorAndItsWorkIsCancelled) {
+  StartServer();
+  RawClient client(port, /*receive_buffer=*/4096);
+  client.Send(Request("POST", "/v1/completions", R"({"model":"m","prompt":"a","stream":true})"));
+  ASSERT_TRUE(engine->WaitForRequest(1));
+  const std::string piece(8000, '~');
+  const int pieces = 2000;  // 16 MB: far beyond what the sockets and the stream's buffer take
+  for (int i = 0; i < pieces; ++i) engine->Emit(1, piece);
+  EXPECT_TRUE(engine->WaitForCancel(1));
+  const std::string all = client.ReadUntil("[DONE]");
+  EXPECT_NE(all.find(R"("code":"client_too_slow")"), std::string::npos);
+  EXPECT_LT(std::count(all.begin(), all.end(), '~'), int64_t{8000} * pieces);
+  EXPECT_TRUE(MetricIs(R"(quern_requests_rejected_total{model="m",reason="stream_buffer"})", 1));
+}
+
 TEST_F(ApiTest, SlowReaderGetsFewerLargerEventsAndLosesNothing) {
+  options.max_backlog_bytes = 32 << 20;
   StartServer();
   RawClient client(port, /*receive_buffer=*/4096);
   client.Send(Request("POST", "/v1/completions", R"({"model":"m","prompt":"a","stream":true})"));

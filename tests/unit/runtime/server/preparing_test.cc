@@ -81,6 +81,28 @@ TEST_F(ApiTest, FullAdmissionGateIs429ForLongRequestsAndNothingForShortOnes) {
   EXPECT_EQ(Ask("POST", "/tokenize", R"({"prompt":"ab"})").status, 200);
 }
 
+TEST_F(ApiTest, WhatMustBeCompiledGoesThroughTheGateHoweverShort) {
+  options.max_preparing = 0;
+  StartServer();
+  for (const char* format : {R"("response_format":{"type":"json_object"})", R"("guided_regex":"a")",
+                             R"("guided\u005fchoice":["a"])"}) {
+    const Reply reply =
+        Ask("POST", "/v1/completions", fmt::format(R"({{"model":"m","prompt":"a",{}}})", format));
+    EXPECT_EQ(reply.status, 429) << format;
+    EXPECT_EQ(reply.Error("code"), "admission_full");
+  }
+}
+
+// The tokenizer of these tests has no end of generation, which the compiler wants.
+TEST_F(ApiTest, AFormatIsCompiledOnThePoolAndItsErrorIsTheAnswer) {
+  StartServer();
+  const Reply reply =
+      Ask("POST", "/v1/completions", R"({"model":"m","prompt":"a","guided_regex":"a"})");
+  EXPECT_EQ(reply.status, 400);
+  EXPECT_EQ(reply.Error("param"), "guided_regex");
+  EXPECT_NE(reply.Error("message").find("no end-of-generation token"), std::string::npos);
+}
+
 TEST_F(ApiTest, LongPromptIsPreparedOffTheLoopAndAnsweredTheSame) {
   options.long_body_bytes = 100;
   StartServer();
@@ -163,6 +185,62 @@ TEST_F(ApiTest, TokenizeAndDetokenizeTakeFourContextsAndNoMore) {
   };
   EXPECT_EQ(detokenize(4000).status, 200);
   EXPECT_EQ(detokenize(4001).Error("code"), "context_length_exceeded");
+}
+
+TEST_F(ApiTest, AnswerThatMayTakeTooMuchMemoryIsRefusedUnlessItIsAStream) {
+  StartServer();
+  // 128 choices of 900 tokens; each token counts for 512 bytes.
+  json body = {{"model", "m"}, {"n", 2}, {"max_tokens", 900}};
+  body["prompt"] = std::vector<std::string>(64, "ab");
+  const Reply reply = Ask("POST", "/v1/completions", body.dump());
+  EXPECT_EQ(reply.status, 400);
+  EXPECT_EQ(reply.Error("param"), "max_tokens");
+  EXPECT_NE(reply.Error("message").find("may take 58982400 bytes; at most 33554432"),
+            std::string::npos)
+      << reply.body;
+  // The echo of token 256, "<s>", counts as text for every choice.
+  body = {{"model", "m"}, {"n", 1}, {"max_tokens", 512}, {"echo", true}};
+  body["prompt"] = std::vector<std::vector<int>>(64, std::vector<int>(480, 256));
+  body["n"] = 2;
+  EXPECT_EQ(Ask("POST", "/v1/completions", body.dump()).Error("param"), "echo");
+  body["stream"] = true;
+  RawClient client(port);
+  client.Send(Request("POST", "/v1/completions", body.dump()));
+  EXPECT_TRUE(engine->WaitForRequest(128));
+}
+
+TEST_F(ApiTest, WithoutALengthAnAnswerGetsWhatCanBeGivenWithItsLogprobs) {
+  StartServer();
+  json body = {{"model", "m"}, {"n", 16}, {"logprobs", true}, {"top_logprobs", 20}};
+  body["messages"] = json::array({{{"role", "user"}, {"content", "hi"}}});
+  RawClient client(port);
+  client.Send(Request("POST", "/v1/chat/completions", body.dump()));
+  ASSERT_TRUE(engine->WaitForRequest(16));
+  const TokenSizes sizes;
+  EXPECT_EQ(engine->WaitForRequest(16)->max_tokens,
+            kMaxAnswerBytes / (16 * (sizes.text + 22 * sizes.logprob)));
+  body["max_tokens"] = 100;
+  EXPECT_EQ(Ask("POST", "/v1/chat/completions", body.dump()).Error("param"), "logprobs");
+}
+
+TEST(TokenSizes, AreWhatTheLargestTokenTakesInAnAnswerOrALittleMore) {
+  for (const std::string text : {"", "a\"\\\b\x01\x7F", "caf\xC3\xA9", "\xE2\x82z\xFF"}) {
+    const auto written = static_cast<int64_t>(QuotedJson(text).size()) - 2;
+    EXPECT_GE(QuotedBytes(text), written) << text;
+    if (text[0] != '\xE2') EXPECT_EQ(QuotedBytes(text), written) << text;
+  }
+  const ByteTokenizer tokenizer;
+  const TokenSizes sizes = TokenSizesOf(tokenizer);
+  EXPECT_EQ(sizes.text, 6);
+  EXPECT_LT(sizes.logprob, 120);
+  for (TokenId id = 0; id < tokenizer.vocab_size(); ++id) {
+    const GeneratedLogprobs one{
+        .token = {id, -1.1920929e-07f}, .top = {{id, -1.1920929e-07f}}, .text_offset = 1 << 30};
+    const std::vector<GeneratedLogprobs> many(10, one);
+    const auto most = 10 * 3 * sizes.logprob;  // as for one alternative
+    EXPECT_LE(std::ssize(ChatLogprobs(many, tokenizer)), most) << id;
+    EXPECT_LE(std::ssize(CompletionLogprobs(many, tokenizer)), most) << id;
+  }
 }
 
 TEST(EncodePool, TaskThatThrowsDoesNotEndItsThread) {

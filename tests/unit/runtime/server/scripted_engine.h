@@ -100,6 +100,12 @@ class ScriptedEngine : public EngineCore {
     return tenant != nullptr && tenant->max_requests > 0 ? tenant->max_requests : 200;
   }
   bool Drain(std::chrono::milliseconds) override { return true; }
+  Status Sleep(std::chrono::milliseconds) override {
+    std::lock_guard lock(mutex_);
+    if (busy_) return MakeError(ErrorCode::kDeadlineExceeded, "one is not done (scripted)");
+    return {};
+  }
+  Status Wake(std::unique_ptr<Model>) override { return {}; }
   Seconds StalledFor() const override {
     std::lock_guard lock(mutex_);
     return stalled_;
@@ -140,6 +146,11 @@ class ScriptedEngine : public EngineCore {
     std::lock_guard lock(mutex_);
     capacity_ = requests;
   }
+  // Sleep() finds requests that are not done.
+  void SetBusy(bool busy) {
+    std::lock_guard lock(mutex_);
+    busy_ = busy;
+  }
   void SetStalled(Seconds time) {
     std::lock_guard lock(mutex_);
     stalled_ = time;
@@ -154,6 +165,7 @@ class ScriptedEngine : public EngineCore {
   std::map<RequestId, int32_t> tokens_;
   size_t capacity_ = 1000;
   Seconds stalled_{0};
+  bool busy_ = false;
 };
 
 }  // namespace quern::server

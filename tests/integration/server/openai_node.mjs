@@ -1,0 +1,89 @@
+// OpenAI's client for Node, unchanged, against a server that test_openai_node.py has started. Run by `node --test`.
+
+import assert from "node:assert/strict";
+import { createRequire } from "node:module";
+import { test } from "node:test";
+
+const require = createRequire(process.env.QUERN_NODE_MODULES + "/");
+const OpenAI = require("openai");
+
+const model = process.env.QUERN_MODEL;
+const client = new OpenAI({ baseURL: process.env.QUERN_URL + "/v1", apiKey: "unused", maxRetries: 0 });
+const messages = [{ role: "user", content: "What is the capital of France? Answer in one sentence." }];
+
+test("models are listed and retrieved", async () => {
+  const ids = [];
+  for await (const one of client.models.list()) ids.push(one.id);
+  assert.deepEqual(ids, [model]);
+  assert.equal((await client.models.retrieve(model)).owned_by, "quern");
+});
+
+test("a streamed chat is the same text in pieces", async () => {
+  const asked = { model, messages, temperature: 0, max_completion_tokens: 24 };
+  const whole = await client.chat.completions.create(asked);
+  assert.match(whole.choices[0].message.content, /Paris/);
+  const stream = await client.chat.completions.create({ ...asked, stream: true, stream_options: { include_usage: true } });
+  let text = "", chunks = 0, usage = null;
+  for await (const chunk of stream) {
+    text += chunk.choices[0]?.delta.content ?? "";
+    usage = chunk.usage ?? usage;
+    ++chunks;
+  }
+  assert.equal(text, whole.choices[0].message.content);
+  assert.equal(usage.completion_tokens, whole.usage.completion_tokens);
+  assert.ok(chunks > 5, `${chunks} chunks`);
+});
+
+test("the client's own helper puts a stream together", async () => {
+  const runner = client.chat.completions.stream({ model, messages, temperature: 0, max_completion_tokens: 24, logprobs: true });
+  const final = await runner.finalChatCompletion();
+  assert.match(final.choices[0].message.content, /Paris/);
+  assert.ok(final.choices[0].logprobs.content.length > 4);
+});
+
+test("completions, plain and streamed, agree", async () => {
+  const asked = { model, prompt: "The three primary colours are", temperature: 0, max_tokens: 12 };
+  const whole = await client.completions.create(asked);
+  assert.equal(whole.usage.completion_tokens, 12);
+  let text = "";
+  for await (const chunk of await client.completions.create({ ...asked, stream: true })) text += chunk.choices[0].text;
+  assert.equal(text, whole.choices[0].text);
+});
+
+test("an answer is held to a schema", async () => {
+  const schema = {
+    type: "object", additionalProperties: false, required: ["city", "million_inhabitants"],
+    properties: { city: { enum: ["Paris", "Rome"] }, million_inhabitants: { type: "integer", minimum: 0, maximum: 99 } },
+  };
+  const reply = await client.chat.completions.create({
+    model, messages, temperature: 0, max_completion_tokens: 60,
+    response_format: { type: "json_schema", json_schema: { name: "answer", strict: true, schema } },
+  });
+  const answer = JSON.parse(reply.choices[0].message.content);
+  assert.ok(["Paris", "Rome"].includes(answer.city));
+  assert.ok(Number.isInteger(answer.million_inhabitants));
+});
+
+test("errors are the client's own classes and say what is wrong", async () => {
+  await assert.rejects(client.chat.completions.create({ model: "another", messages }), (error) => {
+    assert.ok(error instanceof OpenAI.NotFoundError);
+    assert.equal(error.code, "model_not_found");
+    return true;
+  });
+  await assert.rejects(client.chat.completions.create({ model, messages, temperature: 9 }), (error) => {
+    assert.ok(error instanceof OpenAI.BadRequestError);
+    assert.equal(error.param, "temperature");
+    return true;
+  });
+});
+
+test("an aborted stream ends, and the server goes on", async () => {
+  const stream = await client.completions.create({ model, prompt: "Once", max_tokens: 1000, ignore_eos: true, stream: true });
+  let chunks = 0;
+  for await (const chunk of stream) {
+    assert.ok(chunk.choices.length === 1);
+    if (++chunks === 3) break;
+  }
+  assert.ok(stream.controller.signal.aborted);
+  assert.equal((await client.completions.create({ model, prompt: "Once", max_tokens: 1 })).usage.completion_tokens, 1);
+});
