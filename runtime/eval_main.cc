@@ -37,7 +37,8 @@ void AddCommon(CLI::App* command, CommonOptions* common) {
   CLI::Option* dtype =
       command
           ->add_option_function<std::string>("--kv-dtype", read_dtype,
-                                             "what the KV cache stores: f16, or f32 (exact) [f16]")
+                                             "what the KV cache stores: f16, f32 (exact), int8, or "
+                                             "int4 (K in int8, V in int4) [f16]")
           ->type_name("DTYPE");
   const auto all_float32 = [common] {
     common->load.float32_weights = true;

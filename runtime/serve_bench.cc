@@ -57,7 +57,6 @@ struct BenchCommand {
   int32_t repeats = 3;
   uint32_t seed = 1;
   bool as_json = false;
-  std::string kv_dtype = "f16";
 
   int32_t largest() const { return *std::max_element(batches.begin(), batches.end()); }
 };
@@ -220,7 +219,7 @@ class Bench {
                      "--kv-memory {}KiB, or a smaller batch",
                      command_.largest(), blocks * stats.kv_block_tokens,
                      int64_t{stats.kv_blocks_total} * stats.kv_block_tokens,
-                     (blocks * stats.kv_block_tokens * info_.kv_bytes_per_token + 1023) / 1024);
+                     (blocks * stats.kv_block_tokens * stats.kv_bytes_per_token + 1023) / 1024);
   }
 
   GenerationRequest RandomRequest(int32_t generate) {
@@ -275,7 +274,7 @@ json Bench::Disclosure() const {
           {"quantization", info_.quantization},
           {"parameters", info_.parameters},
           {"weight_bytes", info_.weight_bytes},
-          {"kv_dtype", command_.kv_dtype},
+          {"kv_dtype", KvDtypeName(stats.kv_dtype)},
           {"kv_cache_tokens", int64_t{stats.kv_blocks_total} * stats.kv_block_tokens},
           {"compute", info_.compute},
           {"threads", serve.threads > 0 ? serve.threads : DefaultThreads()},
@@ -354,8 +353,6 @@ int BenchMain(int argc, char** argv) {
   try {
     app.parse(argc, argv);
     FitEngine(command);
-    const CLI::Option& dtype = *app.get_option("--kv-dtype");
-    if (dtype.count() > 0) command.kv_dtype = dtype.results().back();
     if (auto log = InitLog("quern-serve", "warn", "text"); !log) {
       return Fail(log.error().message, ExitCode(log.error()));
     }

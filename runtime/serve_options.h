@@ -2,6 +2,7 @@
 
 #include <chrono>
 #include <cstdint>
+#include <optional>
 #include <string>
 
 #include "runtime/base/result.h"
@@ -31,7 +32,7 @@ struct ServeOptions {
   double max_decode_slowdown = 2;  // 0: no bound
   int32_t max_context_tokens = 0;  // 0: the model's
   int64_t kv_memory_bytes = 0;     // 0: from free memory
-  KvDtype kv_dtype = KvDtype::kF16;
+  std::optional<KvDtype> kv_dtype = KvDtype::kF16;  // nullopt: f16 where that fits, else int8
   bool prefix_cache = true;
   bool sleep_mode = false;
   int32_t max_connections = 1024;

@@ -1,6 +1,7 @@
 #pragma once
 
 #include <cmath>
+#include <cstring>
 
 #include "kernels/cpu/elementwise_impl.h"
 #include "quern/kernels/attention.h"
@@ -16,11 +17,43 @@ inline void HalvesToFloats(const uint16_t* x, int64_t n, float* y) {
   for (; i < n; ++i) y[i] = HalfToFloat(x[i]);
 }
 
-// `n` elements of the cache from `offset` on as floats: in place, or converted into `scratch`.
-inline const float* KvFloats(KvDtype dtype, const void* cache, int64_t offset, int64_t n,
+// `rows` heads of `dim` elements in groups of 32, in order: padding is overwritten by the next.
+inline void Int8ToFloats(const uint8_t* groups, int rows, int dim, float* y) {
+  for (int row = 0; row < rows; ++row, y += dim) {
+    for (int i = 0; i < dim; i += kKvGroup, groups += KvGroupBytes(KvDtype::kInt8)) {
+      const Simd::F scale = Simd::Set(Simd::Half(groups));
+      for (int j = 0; j < kKvGroup; j += Simd::kLanes) {
+        Simd::StoreF(y + i + j, Simd::Mul(scale, Simd::LoadSigned8(groups + 2 + j)));
+      }
+    }
+  }
+}
+
+inline void Int4ToFloats(const uint8_t* groups, int rows, int dim, float* y) {
+  for (int row = 0; row < rows; ++row, y += dim) {
+    for (int i = 0; i < dim; i += kKvGroup, groups += KvGroupBytes(KvDtype::kInt4)) {
+      Simd::StoreLookedUp(groups + 2, kInt4Levels, Simd::Set(Simd::Half(groups)), y + i);
+    }
+  }
+}
+
+// `rows` heads of the cache, which lie one behind the other, as floats: in place, or converted into
+// `scratch`, of which up to a group behind them may be written.
+inline const float* KvFloats(KvDtype dtype, const uint8_t* heads, int rows, int dim,
                              float* scratch) {
-  if (dtype == KvDtype::kF32) return static_cast<const float*>(cache) + offset;
-  HalvesToFloats(static_cast<const uint16_t*>(cache) + offset, n, scratch);
+  switch (dtype) {
+    case KvDtype::kF32:
+      return reinterpret_cast<const float*>(heads);
+    case KvDtype::kF16:
+      HalvesToFloats(reinterpret_cast<const uint16_t*>(heads), int64_t{rows} * dim, scratch);
+      break;
+    case KvDtype::kInt8:
+      Int8ToFloats(heads, rows, dim, scratch);
+      break;
+    case KvDtype::kInt4:
+      Int4ToFloats(heads, rows, dim, scratch);
+      break;
+  }
   return scratch;
 }
 
@@ -142,11 +175,12 @@ void Attention(const AttentionArgs& args, const AttentionQuery* queries, int cou
     int32_t run = kv.block_tokens - slot;
     if (run > kAttentionSlots) run = kAttentionSlots;
     if (run > last - token + 1) run = last - token + 1;
-    const int64_t offset = kv.Offset(args.blocks[token / kv.block_tokens], args.kv_head, slot);
-    const int64_t elements = static_cast<int64_t>(run) * dim;
-    const float* keys = KvFloats(kv.dtype, kv.k, offset, elements, scratch);
-    const float* values =
-        KvFloats(kv.dtype, kv.v, offset, elements, scratch + int64_t{kAttentionSlots} * dim);
+    const int32_t block = args.blocks[token / kv.block_tokens];
+    const float* keys =
+        KvFloats(KeyDtype(kv.dtype), kv.Key(block, args.kv_head, slot), run, dim, scratch);
+    const float* values =  // after the keys, whose padding lies here
+        KvFloats(kv.dtype, kv.Value(block, args.kv_head, slot), run, dim,
+                 scratch + int64_t{kAttentionSlots} * dim);
     for (int i = 0; i < count; ++i) {
       const int32_t begin = first_seen(queries[i]) > token ? first_seen(queries[i]) - token : 0;
       const int32_t end =
@@ -176,20 +210,20 @@ inline void FloatsToHalves(const float* x, int64_t n, uint16_t* y) {
   }
 }
 
-inline void StoreKv(KvDtype dtype, const float* x, int64_t n, void* cache, int64_t offset) {
-  if (dtype == KvDtype::kF32) {
-    float* y = static_cast<float*>(cache) + offset;
-    for (int64_t i = 0; i < n; ++i) y[i] = x[i];
-    return;
+inline void StoreKv(KvDtype dtype, const float* x, int dim, uint8_t* head) {
+  if (IsQuantized(dtype)) {
+    QuantizeKvHead(dtype, x, dim, head);
+  } else if (dtype == KvDtype::kF32) {
+    std::memcpy(head, x, static_cast<size_t>(dim) * sizeof(float));
+  } else {
+    FloatsToHalves(x, dim, reinterpret_cast<uint16_t*>(head));
   }
-  FloatsToHalves(x, n, static_cast<uint16_t*>(cache) + offset);
 }
 
 void AppendKv(const PagedKv& kv, int32_t block, int kv_head, int slot, const float* k,
               const float* v) {
-  const int64_t offset = kv.Offset(block, kv_head, slot);
-  StoreKv(kv.dtype, k, kv.head_dim, kv.k, offset);
-  StoreKv(kv.dtype, v, kv.head_dim, kv.v, offset);
+  StoreKv(KeyDtype(kv.dtype), k, kv.head_dim, kv.Key(block, kv_head, slot));
+  StoreKv(kv.dtype, v, kv.head_dim, kv.Value(block, kv_head, slot));
 }
 
 }  // namespace

@@ -4,6 +4,7 @@
 
 #include "quern/kernels/elementwise.h"
 #include "quern/kernels/gated_activation.h"
+#include "quern/kernels/hadamard.h"
 #include "quern/kernels/quantize_activations.h"
 #include "quern/kernels/rms_norm.h"
 #include "quern/kernels/rope.h"
@@ -106,7 +107,7 @@ void RotateAdjacent(const float* cosines, const float* sines, int dims, float* x
   int i = 0;
   for (; i + Simd::kLanes <= dims; i += Simd::kLanes) {
     const Simd::F v = Simd::LoadF(x + i);
-    const Simd::F turned = Simd::Mul(Simd::SwapPairs(v), Simd::LoadDoubled(sines + i / 2));
+    const Simd::F turned = Simd::Mul(Simd::SwapLanes<1>(v), Simd::LoadDoubled(sines + i / 2));
     Simd::StoreF(x + i, Simd::AddSub(Simd::Mul(v, Simd::LoadDoubled(cosines + i / 2)), turned));
   }
   for (; i < dims; i += 2) {
@@ -145,6 +146,55 @@ void Rope(RopePairs pairs, const float* cosines, const float* sines, int dims, i
       RotateHalves(cosines, sines, dims, x);
     }
   }
+}
+
+// Sums and differences of lanes that are kDistance apart, the sum in the lower one; then those of
+// twice the distance, up to the width of a vector.
+template <int kDistance>
+inline Simd::F ButterfliesWithin(Simd::F a) {
+  float signs[Simd::kLanes];
+  for (int i = 0; i < Simd::kLanes; ++i) signs[i] = (i & kDistance) == 0 ? 1.0f : -1.0f;
+  a = Simd::Fma(a, Simd::LoadF(signs), Simd::SwapLanes<kDistance>(a));
+  if constexpr (2 * kDistance < Simd::kLanes) return ButterfliesWithin<2 * kDistance>(a);
+  return a;
+}
+
+// The fast Walsh-Hadamard transform of one block.
+inline void HadamardOfBlock(int n, float* x) {
+  const float factor = 1.0f / std::sqrt(static_cast<float>(n));
+  int distance = 1;
+  if (n % Simd::kLanes == 0) {
+    const Simd::F scale = Simd::Set(factor);
+    for (int i = 0; i < n; i += Simd::kLanes) {
+      Simd::StoreF(x + i, ButterfliesWithin<1>(Simd::Mul(scale, Simd::LoadF(x + i))));
+    }
+    distance = Simd::kLanes;
+  } else {
+    for (int i = 0; i < n; ++i) x[i] *= factor;
+  }
+  for (; distance < n; distance *= 2) {
+    const int step = distance < Simd::kLanes ? 1 : Simd::kLanes;
+    for (int begin = 0; begin < n; begin += 2 * distance) {
+      for (int i = begin; i < begin + distance; i += step) {
+        if (step == 1) {
+          const float a = x[i];
+          const float b = x[i + distance];
+          x[i] = a + b;
+          x[i + distance] = a - b;
+          continue;
+        }
+        const Simd::F a = Simd::LoadF(x + i);
+        const Simd::F b = Simd::LoadF(x + i + distance);
+        Simd::StoreF(x + i, Simd::Add(a, b));
+        Simd::StoreF(x + i + distance, Simd::Sub(a, b));
+      }
+    }
+  }
+}
+
+void Hadamard(int n, float* x) {
+  const int block = HadamardBlock(n);
+  for (int i = 0; i < n; i += block) HadamardOfBlock(block, x + i);
 }
 
 // One group of 32: q to `out`, its scale returned, the sum of q in *sum. Values all below 1e-30

@@ -7,8 +7,8 @@
 
 namespace quern::kernels {
 
-const CpuKernels kAvx2Kernels = {CpuIsa::kAvx2, "avx2",  Simd::kLanes, QuantizeActivations,
-                                 MatMul,        RmsNorm, Rope,         GatedActivation,
-                                 Add,           Softcap, Attention,    AppendKv};
+const CpuKernels kAvx2Kernels = {
+    CpuIsa::kAvx2,   "avx2", Simd::kLanes, QuantizeActivations, MatMul,   RmsNorm, Rope,
+    GatedActivation, Add,    Softcap,      Attention,           AppendKv, Hadamard};
 
 }  // namespace quern::kernels

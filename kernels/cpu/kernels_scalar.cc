@@ -8,7 +8,7 @@
 namespace quern::kernels {
 
 const CpuKernels kScalarKernels = {
-    CpuIsa::kScalar, "scalar", Simd::kLanes, QuantizeActivations, MatMul,  RmsNorm, Rope,
-    GatedActivation, Add,      Softcap,      Attention,           AppendKv};
+    CpuIsa::kScalar, "scalar", Simd::kLanes, QuantizeActivations, MatMul,   RmsNorm, Rope,
+    GatedActivation, Add,      Softcap,      Attention,           AppendKv, Hadamard};
 
 }  // namespace quern::kernels

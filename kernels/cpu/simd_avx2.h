@@ -66,6 +66,25 @@ struct Simd {
   static void StoreHalf(uint16_t* p, F f) {
     _mm_storeu_si128(reinterpret_cast<__m128i*>(p), _mm256_cvtps_ph(f, _MM_FROUND_TO_NEAREST_INT));
   }
+  static float Half(const void* p) {
+    uint16_t raw;
+    std::memcpy(&raw, p, sizeof(raw));
+    return _cvtsh_ss(raw);
+  }
+  static void StoreLookedUp(const uint8_t* p, const int8_t* table, F scale, float* y) {
+    const __m128i levels = _mm_loadu_si128(reinterpret_cast<const __m128i*>(table));
+    const __m128i mask = _mm_set1_epi8(15);
+    const __m128i raw = _mm_loadu_si128(reinterpret_cast<const __m128i*>(p));
+    const __m128i low = _mm_shuffle_epi8(levels, _mm_and_si128(raw, mask));
+    const __m128i high = _mm_shuffle_epi8(levels, _mm_and_si128(_mm_srli_epi16(raw, 4), mask));
+    const auto store = [scale](__m128i bytes, float* to) {
+      StoreF(to, Mul(scale, _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(bytes))));
+    };
+    store(low, y);
+    store(_mm_srli_si128(low, 8), y + 8);
+    store(high, y + 16);
+    store(_mm_srli_si128(high, 8), y + 24);
+  }
   static F LoadBf16(const void* p) {
     const __m256i wide = _mm256_cvtepu16_epi32(_mm_loadu_si128(static_cast<const __m128i*>(p)));
     return _mm256_castsi256_ps(_mm256_slli_epi32(wide, 16));
@@ -103,7 +122,11 @@ struct Simd {
     s = _mm_max_ss(s, _mm_movehdup_ps(s));
     return _mm_cvtss_f32(s);
   }
-  static F SwapPairs(F a) { return _mm256_permute_ps(a, 0xb1); }
+  template <int kDistance>
+  static F SwapLanes(F a) {
+    if constexpr (kDistance == 4) return _mm256_permute2f128_ps(a, a, 0x01);
+    return _mm256_permute_ps(a, kDistance == 1 ? 0xb1 : 0x4e);
+  }
   static F LoadDoubled(const float* p) {
     const __m256 four = _mm256_castps128_ps256(_mm_loadu_ps(p));
     return _mm256_permutevar8x32_ps(four, _mm256_setr_epi32(0, 0, 1, 1, 2, 2, 3, 3));

@@ -60,6 +60,20 @@ struct Simd {
     _mm256_storeu_si256(reinterpret_cast<__m256i*>(p),
                         _mm512_cvtps_ph(f, _MM_FROUND_TO_NEAREST_INT));
   }
+  static float Half(const void* p) {
+    uint16_t raw;
+    std::memcpy(&raw, p, sizeof(raw));
+    return _cvtsh_ss(raw);
+  }
+  static void StoreLookedUp(const uint8_t* p, const int8_t* table, F scale, float* y) {
+    const __m128i levels = _mm_loadu_si128(reinterpret_cast<const __m128i*>(table));
+    const __m128i mask = _mm_set1_epi8(15);
+    const __m128i raw = _mm_loadu_si128(reinterpret_cast<const __m128i*>(p));
+    const __m128i low = _mm_shuffle_epi8(levels, _mm_and_si128(raw, mask));
+    const __m128i high = _mm_shuffle_epi8(levels, _mm_and_si128(_mm_srli_epi16(raw, 4), mask));
+    StoreF(y, Mul(scale, _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(low))));
+    StoreF(y + 16, Mul(scale, _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(high))));
+  }
   static F LoadBf16(const void* p) {
     const __m512i wide = _mm512_cvtepu16_epi32(_mm256_loadu_si256(static_cast<const __m256i*>(p)));
     return _mm512_castsi512_ps(_mm512_slli_epi32(wide, 16));
@@ -89,7 +103,12 @@ struct Simd {
   }
   static float Sum(F a) { return _mm512_reduce_add_ps(a); }
   static float MaxOf(F a) { return _mm512_reduce_max_ps(a); }
-  static F SwapPairs(F a) { return _mm512_permute_ps(a, 0xb1); }
+  template <int kDistance>
+  static F SwapLanes(F a) {
+    if constexpr (kDistance == 8) return _mm512_shuffle_f32x4(a, a, 0x4e);
+    if constexpr (kDistance == 4) return _mm512_shuffle_f32x4(a, a, 0xb1);
+    return _mm512_permute_ps(a, kDistance == 1 ? 0xb1 : 0x4e);
+  }
   static F LoadDoubled(const float* p) {
     const __m512 eight = _mm512_castps256_ps512(_mm256_loadu_ps(p));
     return _mm512_permutexvar_ps(_mm512_setr_epi32(0, 0, 1, 1, 2, 2, 3, 3, 4, 4, 5, 5, 6, 6, 7, 7),

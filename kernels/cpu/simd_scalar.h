@@ -139,6 +139,18 @@ struct Simd {
   static void StoreHalf(uint16_t* p, F f) {
     for (int i = 0; i < kLanes; ++i) p[i] = FloatToHalf(f.v[i]);
   }
+  static float Half(const void* p) {
+    uint16_t raw;
+    std::memcpy(&raw, p, sizeof(raw));
+    return HalfToFloat(raw);
+  }
+  // 32 floats: scale * table[low four bits] of 16 bytes, then of the high ones.
+  static void StoreLookedUp(const uint8_t* p, const int8_t* table, F scale, float* y) {
+    for (int i = 0; i < 16; ++i) {
+      y[i] = scale.v[0] * static_cast<float>(table[p[i] & 15]);
+      y[i + 16] = scale.v[0] * static_cast<float>(table[p[i] >> 4]);
+    }
+  }
   static F LoadBf16(const void* p) {
     uint16_t raw[kLanes];
     std::memcpy(raw, p, sizeof(raw));
@@ -205,14 +217,12 @@ struct Simd {
     for (float lane : a.v) largest = lane > largest ? lane : largest;
     return largest;
   }
-  // (a, b) pairs in memory: swaps the two of each pair.
-  static F SwapPairs(F a) {
-    for (int i = 0; i < kLanes; i += 2) {
-      const float first = a.v[i];
-      a.v[i] = a.v[i + 1];
-      a.v[i + 1] = first;
-    }
-    return a;
+  // Lane i gets lane i ^ kDistance, a power of two.
+  template <int kDistance>
+  static F SwapLanes(F a) {
+    F swapped;
+    for (int i = 0; i < kLanes; ++i) swapped.v[i] = a.v[i ^ kDistance];
+    return swapped;
   }
   // Half as many values, each doubled: (p0, p0, p1, p1, ...).
   static F LoadDoubled(const float* p) {

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <cstring>
 #include <vector>
 
 #include "quern/kernels/numeric_types.h"
@@ -11,32 +12,50 @@ namespace {
 
 uint16_t SaturatedHalf(float value) { return FloatToHalf(std::clamp(value, -65504.0f, 65504.0f)); }
 
-float ReadKv(KvDtype dtype, const void* cache, int64_t at) {
-  return dtype == KvDtype::kF32 ? static_cast<const float*>(cache)[at]
-                                : HalfToFloat(static_cast<const uint16_t*>(cache)[at]);
+std::vector<float> ReadHead(KvDtype dtype, const uint8_t* head, int head_dim) {
+  std::vector<float> x(static_cast<size_t>(head_dim));
+  if (IsQuantized(dtype)) {
+    DequantizeKvHead(dtype, head, head_dim, x.data());
+  } else if (dtype == KvDtype::kF32) {
+    std::memcpy(x.data(), head, x.size() * sizeof(float));
+  } else {
+    const auto* halves = reinterpret_cast<const uint16_t*>(head);
+    std::transform(halves, halves + head_dim, x.begin(), HalfToFloat);
+  }
+  return x;
 }
 
-void WriteKv(KvDtype dtype, float value, void* cache, int64_t at) {
-  if (dtype == KvDtype::kF32) {
-    static_cast<float*>(cache)[at] = value;
+void WriteHead(KvDtype dtype, const float* x, int head_dim, uint8_t* head) {
+  if (IsQuantized(dtype)) {
+    QuantizeKvHead(dtype, x, head_dim, head);
+  } else if (dtype == KvDtype::kF32) {
+    std::memcpy(head, x, static_cast<size_t>(head_dim) * sizeof(float));
   } else {
-    static_cast<uint16_t*>(cache)[at] = SaturatedHalf(value);
+    std::transform(x, x + head_dim, reinterpret_cast<uint16_t*>(head), SaturatedHalf);
   }
 }
 
 void AttendOne(const AttentionArgs& args, const AttentionQuery& query) {
   const PagedKv& kv = args.kv;
   const int first = args.window > 0 ? std::max(0, query.position - args.window + 1) : 0;
-  auto offset = [&](int token) {
-    return kv.Offset(args.blocks[token / kv.block_tokens], args.kv_head, token % kv.block_tokens);
+  const auto key = [&](int token) {
+    return ReadHead(
+        KeyDtype(kv.dtype),
+        kv.Key(args.blocks[token / kv.block_tokens], args.kv_head, token % kv.block_tokens),
+        kv.head_dim);
+  };
+  const auto value = [&](int token) {
+    return ReadHead(
+        kv.dtype,
+        kv.Value(args.blocks[token / kv.block_tokens], args.kv_head, token % kv.block_tokens),
+        kv.head_dim);
   };
   std::vector<double> weights;
   double largest = -INFINITY;
   for (int token = first; token <= query.position; ++token) {
     double score = 0;
-    for (int i = 0; i < kv.head_dim; ++i) {
-      score += static_cast<double>(query.q[i]) * ReadKv(kv.dtype, kv.k, offset(token) + i);
-    }
+    const std::vector<float> k = key(token);
+    for (size_t i = 0; i < k.size(); ++i) score += static_cast<double>(query.q[i]) * k[i];
     score *= args.scale;
     if (args.softcap > 0) score = args.softcap * std::tanh(score / args.softcap);
     largest = std::max(largest, score);
@@ -47,9 +66,8 @@ void AttendOne(const AttentionArgs& args, const AttentionQuery& query) {
   std::vector<double> out(static_cast<size_t>(kv.head_dim));
   for (int token = first; token <= query.position; ++token) {
     const double w = weights[static_cast<size_t>(token - first)] / total;
-    for (int i = 0; i < kv.head_dim; ++i) {
-      out[static_cast<size_t>(i)] += w * ReadKv(kv.dtype, kv.v, offset(token) + i);
-    }
+    const std::vector<float> v = value(token);
+    for (size_t i = 0; i < v.size(); ++i) out[i] += w * v[i];
   }
   for (int i = 0; i < kv.head_dim; ++i)
     query.out[i] = static_cast<float>(out[static_cast<size_t>(i)]);
@@ -63,11 +81,8 @@ void Attention(const AttentionArgs& args, const AttentionQuery* queries, int cou
 
 void AppendKv(const PagedKv& kv, int32_t block, int kv_head, int slot, const float* k,
               const float* v) {
-  const int64_t offset = kv.Offset(block, kv_head, slot);
-  for (int i = 0; i < kv.head_dim; ++i) {
-    WriteKv(kv.dtype, k[i], kv.k, offset + i);
-    WriteKv(kv.dtype, v[i], kv.v, offset + i);
-  }
+  WriteHead(KeyDtype(kv.dtype), k, kv.head_dim, kv.Key(block, kv_head, slot));
+  WriteHead(kv.dtype, v, kv.head_dim, kv.Value(block, kv_head, slot));
 }
 
 }  // namespace quern::kernels::ref

@@ -44,9 +44,9 @@ struct KvShape {
   KvDtype dtype = KvDtype::kF16;
 };
 
-// K and V of one token, over all layers.
+// K and V of one token, over all layers, with the scales of a quantised dtype.
 constexpr int64_t KvBytesPerToken(const KvShape& shape) {
-  return 2 * kernels::KvElementBytes(shape.dtype) * shape.layers * shape.kv_heads * shape.head_dim;
+  return kernels::KvTokenBytes(shape.dtype, shape.head_dim) * shape.layers * shape.kv_heads;
 }
 
 // Rotary embedding of one kind of layer: radians a token for each pair of a head's first 2 *
@@ -111,9 +111,9 @@ class Backend {
   // Turns every head of x by the angles of its rows' positions.
   virtual void Rope(int rope, int head_dim, Tensor* x) = 0;
   // Writes k and v [rows, kv_heads * head_dim] to the cache, then out = attention of q [rows, heads
-  // * head_dim] over it.
-  virtual void Attention(const AttentionSpec& spec, const Tensor& q, const Tensor& k,
-                         const Tensor& v, Tensor* out) = 0;
+  // * head_dim] over it. What is in q, k and v afterwards is undefined.
+  virtual void Attention(const AttentionSpec& spec, Tensor* q, Tensor* k, Tensor* v,
+                         Tensor* out) = 0;
   // gate = act(gate) * up
   virtual void GatedActivation(kernels::Gate kind, const Tensor& up, Tensor* gate) = 0;
   // y += x

@@ -96,6 +96,8 @@ struct EngineStats {
   int32_t kv_blocks_used = 0;   // with owners; what is merely kept in the prefix cache is free
   int32_t kv_blocks_total = 0;  // 0 while asleep
   int32_t kv_block_tokens = 0;
+  KvDtype kv_dtype = KvDtype::kF16;
+  int64_t kv_bytes_per_token = 0;
   double tokens_per_second = 0;  // generated, over the last 10 s
   // Of prompts, each counted once: computed or found in the prefix cache.
   uint64_t prompt_tokens_total = 0;
@@ -143,6 +145,9 @@ struct EngineOptions {
   int32_t max_context_tokens = 0;  // 0: the model's, at most what the KV cache holds
   int64_t kv_memory_bytes = 0;     // 0: chosen from free memory (cgroup limit), said in the log
   int32_t kv_block_tokens = 16;
+  // Takes an int8 KV cache instead of the model's own dtype where that one does not hold the
+  // context (max_context_tokens or the model's); said in the log.
+  bool int8_kv_if_short = false;
   bool prefix_cache = true;  // prompts that begin alike share the KV of what they have in common
 };
 

@@ -194,6 +194,8 @@ EngineStats ThreadedEngine::Stats() const {
   EngineStats stats = published_;
   stats.waiting += static_cast<int32_t>(mail_.size());
   stats.tokens_per_second = rate_.PerSecond(now);
+  stats.kv_dtype = info_.kv_dtype;
+  stats.kv_bytes_per_token = info_.kv_bytes_per_token;
   stats.asleep = asleep_;
   if (asleep_) stats.kv_blocks_total = 0;
   return stats;
@@ -237,6 +239,8 @@ Status ThreadedEngine::Wake(std::unique_ptr<Model> model) {
     const std::lock_guard lock(mutex_);
     if (!asleep_) return {};
   }
+  // What ChooseKvDtype may have chosen.
+  if (model->info().kv_dtype != info_.kv_dtype) model->SetKvDtype(info_.kv_dtype);
   QUERN_TRY(CheckSame(info_, model->info()));
   QUERN_TRY(model->AllocateKv(layout_));
   std::unique_lock lock(mutex_);
@@ -360,6 +364,17 @@ Status CheckTokenizer(const Tokenizer& tokenizer, const ModelInfo& model) {
                    tokenizer.vocab_size(), model.vocab_size);
 }
 
+void ChooseKvDtype(const EngineOptions& options, const ProcessMemory& memory, Model* model) {
+  const char* own = KvDtypeName(model->info().kv_dtype);
+  const std::string shortage = WhyContextDoesNotFit(model->info(), options, memory);
+  if (shortage.empty()) {
+    spdlog::info("KV cache in {}: the context fits", own);
+    return;
+  }
+  model->SetKvDtype(KvDtype::kInt8);
+  spdlog::info("KV cache in int8 rather than {}: {}", own, shortage);
+}
+
 }  // namespace
 
 Result<std::unique_ptr<EngineCore>> EngineCore::Start(std::unique_ptr<Model> model,
@@ -369,8 +384,10 @@ Result<std::unique_ptr<EngineCore>> EngineCore::Start(std::unique_ptr<Model> mod
                                                       const Clock& clock) {
   QUERN_TRY(CheckTokenizer(tokenizer, model->info()));
   const ProcessMemory memory = ReadProcessMemory();
+  if (options.int8_kv_if_short) ChooseKvDtype(options, memory, model.get());
   QUERN_ASSIGN(const MemoryPlan plan, PlanMemory(model->info(), options, memory));
-  spdlog::info("memory: {}", plan.Describe(memory));
+  spdlog::info("memory: {}; the KV cache stores {}", plan.Describe(memory),
+               KvDtypeName(model->info().kv_dtype));
   if (plan.context_tokens < model->info().context_tokens && options.max_context_tokens == 0) {
     spdlog::warn("the context is {} tokens instead of the model's {}: the KV cache holds no more",
                  plan.context_tokens, model->info().context_tokens);

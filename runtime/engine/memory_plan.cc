@@ -160,6 +160,20 @@ Result<MemoryPlan> PlanMemory(const ModelInfo& model, const EngineOptions& optio
   return plan;
 }
 
+std::string WhyContextDoesNotFit(const ModelInfo& model, const EngineOptions& options,
+                                 const ProcessMemory& memory) {
+  const auto plan = PlanMemory(model, options, memory);
+  if (!plan) {
+    return plan.error().code == ErrorCode::kResourceExhausted ? plan.error().message : "";
+  }
+  const int64_t wanted =
+      options.max_context_tokens > 0 ? options.max_context_tokens : model.context_tokens;
+  if (plan->context_tokens >= wanted) return "";
+  return fmt::format("a context of {} tokens takes {} in {}, and there are {}", Grouped(wanted),
+                     Size(wanted * model.kv_bytes_per_token), KvDtypeName(model.kv_dtype),
+                     Size(plan->kv_bytes));
+}
+
 std::string MemoryPlan::Describe(const ProcessMemory& memory) const {
   std::string text = fmt::format(
       "weights {}, KV {} = {} tokens ({} blocks of {}), logits {}, reserve {}, context {} tokens",

@@ -29,4 +29,9 @@ struct MemoryPlan {
 Result<MemoryPlan> PlanMemory(const ModelInfo& model, const EngineOptions& options,
                               const ProcessMemory& memory);
 
+// Why a sequence of max_context_tokens (0: the model's context) does not fit the KV cache that
+// PlanMemory gives it, in words for the log; empty where it fits, or where the options are wrong.
+std::string WhyContextDoesNotFit(const ModelInfo& model, const EngineOptions& options,
+                                 const ProcessMemory& memory);
+
 }  // namespace quern

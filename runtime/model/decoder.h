@@ -19,6 +19,10 @@ class Decoder : public Model {
       : h_(std::move(hyperparameters)), backend_(std::move(backend)) {}
 
   const ModelInfo& info() const override { return info_; }
+  void SetKvDtype(KvDtype dtype) override {
+    kv_shape_.dtype = info_.kv_dtype = dtype;
+    info_.kv_bytes_per_token = KvBytesPerToken(kv_shape_);
+  }
   Status AllocateKv(const KvLayout& layout) override {
     return backend_->AllocateKv(kv_shape_, layout);
   }

@@ -65,7 +65,7 @@ class Gemma3 : public Decoder {
       b.RmsNormHeads(layer.k_norm, h_.epsilon, k_);
       b.Rope(rope, h_.head_dim, q_);
       b.Rope(rope, h_.head_dim, k_);
-      b.Attention({i, h_.heads, scale, h_.attention_softcap, global ? 0 : h_.window}, *q_, *k_, *v_,
+      b.Attention({i, h_.heads, scale, h_.attention_softcap, global ? 0 : h_.window}, q_, k_, v_,
                   attended_);
       b.MatMul(*attended_, {{layer.attn_out.get(), normed_}});
       b.RmsNorm(*normed_, layer.post_attn_norm, h_.epsilon, normed_);

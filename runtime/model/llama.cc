@@ -54,7 +54,7 @@ class Llama : public Decoder {
       b.MatMul(*normed_, {{layer.q.get(), q_}, {layer.k.get(), k_}, {layer.v.get(), v_}});
       b.Rope(rope_, h_.head_dim, q_);
       b.Rope(rope_, h_.head_dim, k_);
-      b.Attention(attention, *q_, *k_, *v_, attended_);
+      b.Attention(attention, q_, k_, v_, attended_);
       b.MatMul(*attended_, {{layer.attn_out.get(), normed_}});
       b.Add(*normed_, x_);
       // Feed-forward: x += down * (silu(gate) * up)

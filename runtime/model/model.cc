@@ -63,6 +63,7 @@ ModelInfo Describe(const GgufFile& file, const Hyperparameters& h, const KvShape
   }
   info.weight_bytes = weight_bytes;
   info.compute = std::move(compute);
+  info.kv_dtype = kv.dtype;
   info.kv_bytes_per_token = KvBytesPerToken(kv);
   return info;
 }
@@ -85,11 +86,26 @@ Result<std::unique_ptr<Model>> LoadDecoder(const GgufFile& file, const ModelOpti
 
 }  // namespace
 
+const char* KvDtypeName(KvDtype dtype) {
+  switch (dtype) {
+    case KvDtype::kF16:
+      return "f16";
+    case KvDtype::kF32:
+      return "f32";
+    case KvDtype::kInt8:
+      return "int8";
+    case KvDtype::kInt4:
+      return "int4";
+  }
+  return "";
+}
+
 Result<KvDtype> ParseKvDtype(std::string_view name) {
-  if (name == "f16") return KvDtype::kF16;
-  if (name == "f32") return KvDtype::kF32;
-  return MakeError(ErrorCode::kInvalidArgument, "'{}' is no dtype of a KV cache: use f16 or f32",
-                   Printable(name));
+  for (const KvDtype dtype : {KvDtype::kF16, KvDtype::kF32, KvDtype::kInt8, KvDtype::kInt4}) {
+    if (name == KvDtypeName(dtype)) return dtype;
+  }
+  return MakeError(ErrorCode::kInvalidArgument,
+                   "'{}' is no dtype of a KV cache: use f16, f32, int8 or int4", Printable(name));
 }
 
 Status RequireWholeModel(const GgufFile& file) {

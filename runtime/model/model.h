@@ -19,12 +19,14 @@ struct ModelInfo {
   int32_t vocab_size = 0;
   int32_t context_tokens = 0;  // trained context length
   int64_t parameters = 0;
-  int64_t weight_bytes = 0;        // resident bytes of the weights, repacked ones counted once
-  int64_t kv_bytes_per_token = 0;  // over all layers, in the cache's dtype
+  int64_t weight_bytes = 0;  // resident bytes of the weights, repacked ones counted once
+  KvDtype kv_dtype = KvDtype::kF16;
+  int64_t kv_bytes_per_token = 0;  // over all layers, in kv_dtype, scales included
   std::string compute;             // instruction set and threads, for the log: "avx2, 2 threads"
 };
 
-// "f16" or "f32", as options spell them. kInvalidArgument says which there are.
+// "f16", "f32", "int8" or "int4", as options spell them. kInvalidArgument says which there are.
+const char* KvDtypeName(KvDtype dtype);
 Result<KvDtype> ParseKvDtype(std::string_view name);
 
 struct ModelOptions {
@@ -52,6 +54,8 @@ class Model {
 
   virtual const ModelInfo& info() const = 0;
 
+  // What the KV cache will store, instead of what the model was loaded with; before AllocateKv.
+  virtual void SetKvDtype(KvDtype dtype) = 0;
   // Allocates the KV cache; call once before Forward. kResourceExhausted says how much was wanted
   // and how much there is.
   virtual Status AllocateKv(const KvLayout& layout) = 0;

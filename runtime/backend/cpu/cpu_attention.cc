@@ -7,27 +7,36 @@
 namespace quern {
 
 kernels::PagedKv CpuBackend::LayerKv(int layer) const {
-  const int64_t bytes = kernels::KvElementBytes(kv_shape_.dtype) * kv_layout_.num_blocks *
-                        kv_layout_.block_tokens * kv_shape_.kv_heads * kv_shape_.head_dim;
-  uint8_t* base = kv_.as<uint8_t>() + 2 * layer * bytes;
-  return {kv_shape_.dtype,   base, base + bytes, kv_layout_.block_tokens, kv_shape_.kv_heads,
-          kv_shape_.head_dim};
+  const KvDtype dtype = kv_shape_.dtype;
+  const int dim = kv_shape_.head_dim;
+  const int64_t heads =
+      int64_t{kv_layout_.num_blocks} * kv_layout_.block_tokens * kv_shape_.kv_heads;
+  uint8_t* k = kv_.as<uint8_t>() + layer * heads * kernels::KvTokenBytes(dtype, dim);
+  uint8_t* v = k + heads * kernels::KvHeadBytes(kernels::KeyDtype(dtype), dim);
+  return {dtype, k, v, kv_layout_.block_tokens, kv_shape_.kv_heads, dim};
 }
 
 void CpuBackend::AppendKv(int layer, const Tensor& k, const Tensor& v) {
   const kernels::PagedKv kv = LayerKv(layer);
   for (const ForwardBatch::Sequence& sequence : batch_.sequences) {
-    for (int32_t i = 0; i < sequence.num_rows; ++i) {
+    ForRows(sequence.num_rows, [&](int64_t i) {
       const int64_t row = sequence.first_row + i;
-      const int32_t token = sequence.context_tokens - sequence.num_rows + i;
+      const int32_t token = sequence.context_tokens - sequence.num_rows + static_cast<int32_t>(i);
       const int32_t block = sequence.blocks[static_cast<size_t>(token / kv.block_tokens)];
       assert(block >= 0 && block < kv_layout_.num_blocks);
       for (int head = 0; head < kv.kv_heads; ++head) {
         kernels_.append_kv(kv, block, head, token % kv.block_tokens,
                            k.row(row) + head * kv.head_dim, v.row(row) + head * kv.head_dim);
       }
-    }
+    });
   }
+}
+
+void CpuBackend::RotateHeads(Tensor* x) {
+  const int head_dim = kv_shape_.head_dim;
+  ForRows(x->rows, [&](int64_t row) {
+    for (int64_t i = 0; i < x->width; i += head_dim) kernels_.hadamard(head_dim, x->row(row) + i);
+  });
 }
 
 void CpuBackend::PlanAttention(const AttentionSpec& spec) {
@@ -74,17 +83,24 @@ void CpuBackend::RunAttentionTask(const AttentionSpec& spec, const AttentionTask
   kernels_.attention(args, queries, count, scratch);
 }
 
-void CpuBackend::Attention(const AttentionSpec& spec, const Tensor& q, const Tensor& k,
-                           const Tensor& v, Tensor* out) {
+// A quantised cache holds rotated heads: no element is much larger than the others of its group, so
+// that steps are finer (QuaRot, Ashkboos et al. 2024). Scores are those of rotated queries; what
+// comes out is rotated back.
+void CpuBackend::Attention(const AttentionSpec& spec, Tensor* q, Tensor* k, Tensor* v,
+                           Tensor* out) {
   assert(kv_.data() != nullptr && spec.layer < kv_shape_.layers);
   // Also in release builds: sizes come from a file, and what follows writes by them.
   const int64_t kv_width = int64_t{kv_shape_.kv_heads} * kv_shape_.head_dim;
-  const bool fits = q.width == int64_t{spec.heads} * kv_shape_.head_dim && out->width == q.width &&
-                    k.width == kv_width && v.width == kv_width;
+  const bool fits = q->width == int64_t{spec.heads} * kv_shape_.head_dim &&
+                    out->width == q->width && k->width == kv_width && v->width == kv_width;
   if (!fits) std::abort();  // a fault of the model's code, which would write out of bounds
-  AppendKv(spec.layer, k, v);
+  const bool rotated = kernels::IsQuantized(kv_shape_.dtype);
+  if (rotated) {
+    for (Tensor* heads : {q, k, v}) RotateHeads(heads);
+  }
+  AppendKv(spec.layer, *k, *v);
   PlanAttention(spec);
-  out->rows = q.rows;
+  out->rows = q->rows;
   const auto scratch_floats =
       static_cast<size_t>(kernels::AttentionScratchFloats(kv_shape_.head_dim));
   pool_.ParallelFor(
@@ -92,9 +108,10 @@ void CpuBackend::Attention(const AttentionSpec& spec, const Tensor& q, const Ten
       [&](int64_t begin, int64_t end, int thread) {
         float* scratch = attention_scratch_.data() + static_cast<size_t>(thread) * scratch_floats;
         for (int64_t i = begin; i < end; ++i) {
-          RunAttentionTask(spec, attention_tasks_[static_cast<size_t>(i)], q, scratch, out);
+          RunAttentionTask(spec, attention_tasks_[static_cast<size_t>(i)], *q, scratch, out);
         }
       });
+  if (rotated) RotateHeads(out);
 }
 
 }  // namespace quern

@@ -11,8 +11,6 @@ namespace quern {
 namespace {
 
 constexpr double kMiB = 1024.0 * 1024.0;
-// Rows of elementwise work below which handing it to other threads costs more than it saves.
-constexpr int64_t kSerialRows = 16;
 // A matrix is repacked in parts of about this many bytes.
 constexpr int64_t kPartBytes = 4 << 20;
 
@@ -34,14 +32,6 @@ Result<std::unique_ptr<Backend>> MakeCpuBackend(int threads) {
 std::string CpuBackend::Describe() const {
   return fmt::format("{}, {} thread{}", kernels_.name, pool_.threads(),
                      pool_.threads() == 1 ? "" : "s");
-}
-
-template <typename Body>
-void CpuBackend::ForRows(int64_t rows, const Body& body) {
-  const int64_t grain = rows < kSerialRows ? rows : 4;
-  pool_.ParallelFor(rows, grain, [&](int64_t begin, int64_t end, int) {
-    for (int64_t row = begin; row < end; ++row) body(row);
-  });
 }
 
 Result<std::unique_ptr<Matrix>> CpuBackend::LoadMatrix(kernels::WeightType type,

@@ -36,14 +36,16 @@ class CpuBackend : public Backend {
   void RmsNormHeads(std::span<const float> weight, float epsilon, Tensor* x) override;
   void MatMul(const Tensor& x, std::initializer_list<Projection> projections) override;
   void Rope(int rope, int head_dim, Tensor* x) override;
-  void Attention(const AttentionSpec& spec, const Tensor& q, const Tensor& k, const Tensor& v,
-                 Tensor* out) override;
+  void Attention(const AttentionSpec& spec, Tensor* q, Tensor* k, Tensor* v, Tensor* out) override;
   void GatedActivation(kernels::Gate kind, const Tensor& up, Tensor* gate) override;
   void Add(const Tensor& x, Tensor* y) override;
   void SelectLogitRows(const Tensor& x, Tensor* out) override;
   void Logits(const Tensor& x, const Matrix& head, float softcap, std::span<float> logits) override;
 
  private:
+  // Rows of elementwise work below which handing it to other threads costs more than it saves.
+  static constexpr int64_t kSerialRows = 16;
+
   struct OwnedTensor {
     Tensor tensor;
     AlignedMemory memory;
@@ -71,9 +73,16 @@ class CpuBackend : public Backend {
 
   // body(row) for all rows, on several threads when there are enough of them to be worth it.
   template <typename Body>
-  void ForRows(int64_t rows, const Body& body);
+  void ForRows(int64_t rows, const Body& body) {
+    const int64_t grain = rows < kSerialRows ? rows : 4;
+    pool_.ParallelFor(rows, grain, [&](int64_t begin, int64_t end, int) {
+      for (int64_t row = begin; row < end; ++row) body(row);
+    });
+  }
   void Multiply(const Tensor& x, std::span<const Product> products);
   kernels::PagedKv LayerKv(int layer) const;
+  // Every head of x by the Hadamard matrix.
+  void RotateHeads(Tensor* x);
   void AppendKv(int layer, const Tensor& k, const Tensor& v);
   void PlanAttention(const AttentionSpec& spec);
   void RunAttentionTask(const AttentionSpec& spec, const AttentionTask& task, const Tensor& q,

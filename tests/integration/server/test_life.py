@@ -87,7 +87,7 @@ def test_model_with_one_wrong_field_is_one_clear_line_and_exit_code_2(tmp_path, 
 @pytest.mark.parametrize("arguments,says", [
     (["--port", "70000"], "--port"),
     (["--kv-memory", "lots"], "512MiB"),
-    (["--kv-dtype", "q8"], "use f16 or f32"),
+    (["--kv-dtype", "q8"], "use f16, f32, int8 or int4, or auto"),
     (["--drain-timeout", "soon"], "30s"),
     (["--max-sequences", "0"], "--max-sequences"),
     (["--max-batch-tokens", "16"], "--max-sequences (32)"),

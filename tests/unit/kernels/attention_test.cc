@@ -11,7 +11,7 @@ namespace {
 class AttentionTest : public IsaTest {};
 QUERN_FOR_EACH_ISA(AttentionTest);
 
-constexpr KvDtype kDtypes[] = {KvDtype::kF16, KvDtype::kF32};
+constexpr KvDtype kDtypes[] = {KvDtype::kF16, KvDtype::kF32, KvDtype::kInt8, KvDtype::kInt4};
 
 struct Shape {
   int head_dim;
@@ -44,10 +44,9 @@ class Cache {
     blocks_.resize(static_cast<size_t>(blocks));
     std::iota(blocks_.begin(), blocks_.end(), 0);
     std::shuffle(blocks_.begin(), blocks_.end(), random);
-    const auto size = static_cast<size_t>(blocks) *
-                      static_cast<size_t>(shape.block_tokens * kv_heads * shape.head_dim);
-    k_.assign(size * static_cast<size_t>(KvElementBytes(dtype)), 0xff);
-    v_ = k_;
+    const auto heads = static_cast<size_t>(blocks * shape.block_tokens * kv_heads);
+    k_.assign(heads * static_cast<size_t>(KvHeadBytes(KeyDtype(dtype), shape.head_dim)), 0xff);
+    v_.assign(heads * static_cast<size_t>(KvHeadBytes(dtype, shape.head_dim)), 0xff);
     kv_ = {dtype, k_.data(), v_.data(), shape.block_tokens, kv_heads, shape.head_dim};
     for (int token = 0; token < shape.tokens; ++token) {
       for (int head = 0; head < kv_heads; ++head) {
@@ -71,7 +70,7 @@ class Cache {
  private:
   Shape shape_;
   std::vector<int32_t> blocks_;
-  std::vector<uint8_t> k_, v_;  // 0xff throughout is a NaN of either dtype
+  std::vector<uint8_t> k_, v_;  // 0xff throughout is a NaN, or a scale that is one
   PagedKv kv_;
 };
 
@@ -110,7 +109,7 @@ TEST_P(AttentionTest, AgreesWithTheReferenceOverPagedCaches) {
       const double score_error = 0x1p-24 * (shape.head_dim / 8.0 + 8) * 4;
       ASSERT_NEAR(queries.out[i], expected[i], 5 * (2 * score_error + 0x1p-24 * shape.tokens))
           << "head_dim " << shape.head_dim << ", tokens " << shape.tokens << ", "
-          << KvElementBytes(dtype) << " bytes an element";
+          << KvHeadBytes(dtype, shape.head_dim) << " bytes a head";
     }
   }
 }
@@ -158,7 +157,8 @@ TEST_P(AttentionTest, AppendRoundsToNearestAndSaturates) {
     auto expected = cache;
     const auto half = static_cast<size_t>(3 * 4 * head_dim);
     const auto kv = [&](std::vector<uint16_t>& memory) {
-      return PagedKv{KvDtype::kF16, memory.data(), memory.data() + half, 4, 1, head_dim};
+      auto* bytes = reinterpret_cast<uint8_t*>(memory.data());
+      return PagedKv{KvDtype::kF16, bytes, bytes + 2 * half, 4, 1, head_dim};
     };
     ref::AppendKv(kv(expected), 2, 0, 3, k.data(), v.data());
     kernels().append_kv(kv(cache), 2, 0, 3, k.data(), v.data());
@@ -175,14 +175,42 @@ TEST_P(AttentionTest, AppendKeepsFloatsAsTheyAre) {
   k[0] = 1e9f;
   std::vector<float> cache(2 * 2 * 4 * kDim, NAN);
   float* values = cache.data() + 2 * 4 * kDim;
-  kernels().append_kv({KvDtype::kF32, cache.data(), values, 4, 1, kDim}, 1, 0, 2, k.data(),
-                      v.data());
+  kernels().append_kv({KvDtype::kF32, reinterpret_cast<uint8_t*>(cache.data()),
+                       reinterpret_cast<uint8_t*>(values), 4, 1, kDim},
+                      1, 0, 2, k.data(), v.data());
   constexpr int kAt = (4 + 2) * kDim;
   EXPECT_TRUE(std::equal(k.begin(), k.end(), cache.data() + kAt));
   EXPECT_TRUE(std::equal(v.begin(), v.end(), values + kAt));
   const auto written =
       std::count_if(cache.begin(), cache.end(), [](float x) { return !std::isnan(x); });
   EXPECT_EQ(written, 2 * kDim);
+}
+
+// What attention reads is what the format says that the bytes stand for.
+TEST_P(AttentionTest, AppendedHeadsAreReadAsTheirFormatSays) {
+  constexpr int kDim = 80;
+  std::mt19937 random(6);
+  for (const KvDtype dtype : {KvDtype::kInt8, KvDtype::kInt4}) {
+    const auto k = RandomFloats(random, kDim);
+    const auto v = RandomFloats(random, kDim);
+    const auto key = static_cast<size_t>(KvHeadBytes(KeyDtype(dtype), kDim));
+    std::vector<uint8_t> cache(4 * static_cast<size_t>(KvTokenBytes(dtype, kDim)), 0xff);
+    const PagedKv kv{dtype, cache.data(), cache.data() + 4 * key, 4, 1, kDim};
+    kernels().append_kv(kv, 0, 0, 0, k.data(), v.data());
+    EXPECT_EQ(std::count(cache.begin() + static_cast<std::ptrdiff_t>(key),
+                         cache.begin() + static_cast<std::ptrdiff_t>(4 * key), 0xff),
+              static_cast<std::ptrdiff_t>(3 * key));
+    std::vector<float> stored_key(kDim);
+    ref::DequantizeKvHead(KeyDtype(dtype), kv.k, kDim, stored_key.data());
+    for (size_t i = 0; i < k.size(); ++i) EXPECT_NEAR(stored_key[i], k[i], 5 * 0.5f / 127);
+    std::vector<float> expected(kDim);
+    ref::DequantizeKvHead(dtype, kv.v, kDim, expected.data());
+    Queries queries(random, kDim, {0});  // one token: its value comes out as it is
+    std::vector<float> scratch(static_cast<size_t>(AttentionScratchFloats(kDim)));
+    const int32_t block = 0;
+    kernels().attention({kv, &block, 0, 1, 0, 0}, queries.list.data(), 1, scratch.data());
+    EXPECT_EQ(queries.out, expected);
+  }
 }
 
 }  // namespace

@@ -1,6 +1,7 @@
 #include "quern/kernels/elementwise.h"
 
 #include "quern/kernels/gated_activation.h"
+#include "quern/kernels/hadamard.h"
 #include "quern/kernels/rms_norm.h"
 #include "quern/kernels/rope.h"
 #include "tests/unit/kernels/kernel_test_support.h"
@@ -54,6 +55,31 @@ TEST_P(ElementwiseTest, RmsNormAgreesWithTheReference) {
       const float relative = 0x1p-24f * (static_cast<float>(n) / 8 + 8);
       EXPECT_NEAR(got[i], expected[i], relative * std::fabs(expected[i]) + 1e-12f);
     }
+  }
+}
+
+TEST_P(ElementwiseTest, HadamardAgreesWithTheReferenceAndIsItsOwnInverse) {
+  std::mt19937 random(8);
+  for (const int n : {1, 2, 4, 7, 16, 20, 24, 64, 80, 96, 128, 256}) {
+    const auto x = RandomFloats(random, static_cast<size_t>(n));
+    auto expected = x;
+    auto got = x;
+    ref::Hadamard(n, expected.data());
+    kernels().hadamard(n, got.data());
+    // A sum of block values of about 1, rounded once a level, over the root of block.
+    const float error = 0x1p-24f * 8 * 4;
+    for (size_t i = 0; i < got.size(); ++i) ASSERT_NEAR(got[i], expected[i], error) << "of " << n;
+    kernels().hadamard(n, got.data());
+    for (size_t i = 0; i < got.size(); ++i) ASSERT_NEAR(got[i], x[i], 2 * error) << "of " << n;
+  }
+}
+
+TEST_P(ElementwiseTest, HadamardSpreadsOneLargeElementOverItsBlock) {
+  std::vector<float> x(96);
+  x[35] = 8;
+  kernels().hadamard(96, x.data());
+  for (size_t i = 0; i < x.size(); ++i) {
+    EXPECT_NEAR(std::fabs(x[i]), i / 32 == 1 ? 8 / std::sqrt(32.0f) : 0.0f, 1e-6f);
   }
 }
 

@@ -2,29 +2,28 @@
 
 #include <cstdint>
 
+#include "quern/kernels/kv_format.h"
+
 namespace quern::kernels {
 
-// What K and V are stored as.
-enum class KvDtype {
-  kF16,  // IEEE binary16; values beyond +-65504 saturate rather than becoming infinite
-  kF32,  // exact, at twice the memory: to tell the cache's rounding from other errors
-};
-
-constexpr int64_t KvElementBytes(KvDtype dtype) { return dtype == KvDtype::kF32 ? 4 : 2; }
-
-// A layer's KV cache: [block][kv_head][slot][head_dim] of `dtype`, K and V apart. Token i of a
-// sequence lives in blocks[i / block_tokens], slot i % block_tokens.
+// A layer's KV cache: [block][kv_head][slot] of KvHeadBytes, K and V apart, K of KeyDtype. Token i
+// of a sequence lives in blocks[i / block_tokens], slot i % block_tokens.
 struct PagedKv {
   KvDtype dtype;
-  void* k;
-  void* v;
+  uint8_t* k;
+  uint8_t* v;
   int block_tokens;
   int kv_heads;
   int head_dim;
 
-  // In elements.
-  int64_t Offset(int32_t block, int kv_head, int slot) const {
-    return ((static_cast<int64_t>(block) * kv_heads + kv_head) * block_tokens + slot) * head_dim;
+  uint8_t* Key(int32_t block, int kv_head, int slot) const {
+    return k + Index(block, kv_head, slot) * KvHeadBytes(KeyDtype(dtype), head_dim);
+  }
+  uint8_t* Value(int32_t block, int kv_head, int slot) const {
+    return v + Index(block, kv_head, slot) * KvHeadBytes(dtype, head_dim);
+  }
+  int64_t Index(int32_t block, int kv_head, int slot) const {
+    return (static_cast<int64_t>(block) * kv_heads + kv_head) * block_tokens + slot;
   }
 };
 
@@ -46,9 +45,9 @@ struct AttentionArgs {
 inline constexpr int kAttentionMaxQueries = 64;
 inline constexpr int kAttentionSlots = 16;  // tokens taken at a time
 
-// Floats of scratch that one call needs.
+// Floats of scratch that one call needs. Groups are written whole: the last may reach beyond.
 constexpr int64_t AttentionScratchFloats(int head_dim) {
-  return 2 * kAttentionSlots * static_cast<int64_t>(head_dim);
+  return 2 * kAttentionSlots * static_cast<int64_t>(head_dim) + kKvGroup;
 }
 
 // Causal softmax attention of up to kAttentionMaxQueries queries that share a sequence and a KV

@@ -5,6 +5,7 @@
 #include "quern/kernels/attention.h"
 #include "quern/kernels/elementwise.h"
 #include "quern/kernels/gated_activation.h"
+#include "quern/kernels/hadamard.h"
 #include "quern/kernels/matmul.h"
 #include "quern/kernels/quantize_activations.h"
 #include "quern/kernels/rms_norm.h"
@@ -33,6 +34,7 @@ struct CpuKernels {
   SoftcapFn softcap;
   AttentionFn attention;
   AppendKvFn append_kv;
+  HadamardFn hadamard;
 };
 
 // Whether this processor and operating system can run `isa`, and the build has it.

@@ -116,6 +116,27 @@ TEST_F(EngineCoreTest, DoesNotStartWithATokenizerThatDoesNotBelongToTheModel) {
   EXPECT_EQ(engine.error().code, ErrorCode::kInvalidArgument);
 }
 
+TEST_F(EngineCoreTest, TakesAnInt8KvCacheOnlyWhereItMayAndTheContextDoesNotFitOtherwise) {
+  constexpr int64_t kWhole = HashModel::kContext * HashModel::kKvBytesPerToken;
+  const auto start = [&](int64_t kv_memory, bool may) {
+    auto engine =
+        EngineCore::Start(std::make_unique<HashModel>(), tokenizer_,
+                          {.kv_memory_bytes = kv_memory, .int8_kv_if_short = may}, nullptr);
+    EXPECT_TRUE(engine.ok()) << engine.error().message;
+    return std::move(engine).value();
+  };
+  const auto fits = start(kWhole, true);
+  EXPECT_EQ(fits->Stats().kv_dtype, KvDtype::kF16);
+  EXPECT_EQ(fits->max_context_tokens(), HashModel::kContext);
+  const auto chosen = start(kWhole / 2, true);
+  EXPECT_EQ(chosen->Stats().kv_dtype, KvDtype::kInt8);
+  EXPECT_EQ(chosen->Stats().kv_bytes_per_token, HashModel::kKvBytesPerToken / 2);
+  EXPECT_EQ(chosen->max_context_tokens(), HashModel::kContext);
+  const auto fixed = start(kWhole / 2, false);
+  EXPECT_EQ(fixed->Stats().kv_dtype, KvDtype::kF16);
+  EXPECT_EQ(fixed->max_context_tokens(), HashModel::kContext / 2);
+}
+
 TEST_F(EngineCoreTest, CancelEndsARunningRequestWithinOneStep) {
   model_->on_forward = [this](const ForwardBatch&) -> Status {
     gate_.Pass();

@@ -111,6 +111,19 @@ TEST_F(EngineSleepTest, StaysAwakeWhenWhatRunsTakesTooLong) {
   EXPECT_EQ(second.AwaitEnd(), FinishReason::kLength);
 }
 
+TEST_F(EngineSleepTest, AnEngineThatChoseAnInt8KvCacheWakesWithOne) {
+  Start({.kv_memory_bytes = HashModel::kContext * HashModel::kKvBytesPerToken / 2,
+         .int8_kv_if_short = true});
+  ASSERT_EQ(engine_->Stats().kv_dtype, KvDtype::kInt8);
+  ASSERT_TRUE(engine_->Sleep(kDeadline).ok());
+  EXPECT_EQ(engine_->Stats().kv_dtype, KvDtype::kInt8);
+  auto next = std::make_unique<HashModel>();  // loaded as f16
+  const HashModel& view = *next;
+  const Status woken = engine_->Wake(std::move(next));
+  ASSERT_TRUE(woken.ok()) << woken.error().message;
+  EXPECT_EQ(view.info().kv_dtype, KvDtype::kInt8);
+}
+
 TEST_F(EngineSleepTest, AnotherModelIsNotWokenWith) {
   Start();
   ASSERT_TRUE(engine_->Sleep(kDeadline).ok());

@@ -28,6 +28,10 @@ class HashModel : public Model {
   explicit HashModel(Next next = HashNext);
 
   const ModelInfo& info() const override { return info_; }
+  void SetKvDtype(KvDtype dtype) override {  // int8, for one
+    info_.kv_dtype = dtype;
+    info_.kv_bytes_per_token = kKvBytesPerToken / 2;
+  }
   Status AllocateKv(const KvLayout& layout) override;
   Status Forward(const ForwardBatch& batch, std::span<float> logits) override;
 

@@ -108,6 +108,25 @@ TEST(PlanMemory, RefusesOptionsOutOfRangeByName) {
   EXPECT_NE(error({.kv_memory_bytes = 1000}).find("holds no block"), std::string::npos);
 }
 
+TEST(WhyContextDoesNotFit, IsEmptyWhereTheContextFitsAndSaysWhatIsMissingElsewhere) {
+  EXPECT_EQ(WhyContextDoesNotFit(SmallModel(), {.kv_memory_bytes = 128 * kMiB}, Cgroup(kGiB)), "");
+  EXPECT_EQ(WhyContextDoesNotFit(SmallModel(), {.kv_memory_bytes = 127 * kMiB}, Cgroup(kGiB)),
+            "a context of 8,192 tokens takes 128 MiB in f16, and there are 127 MiB");
+  EXPECT_EQ(
+      WhyContextDoesNotFit(
+          SmallModel(), {.max_context_tokens = 4096, .kv_memory_bytes = 127 * kMiB}, Cgroup(kGiB)),
+      "")
+      << "a shorter one was asked for";
+  EXPECT_NE(
+      WhyContextDoesNotFit(
+          SmallModel(), {.max_context_tokens = 8192, .kv_memory_bytes = 127 * kMiB}, Cgroup(kGiB)),
+      "");
+}
+
+TEST(WhyContextDoesNotFit, LeavesWrongOptionsToPlanMemory) {
+  EXPECT_EQ(WhyContextDoesNotFit(SmallModel(), {.max_sequences = 0}, Cgroup(kGiB)), "");
+}
+
 TEST(PlanMemory, DescribesItselfInOneLine) {
   const auto memory = Cgroup(4 * kGiB);
   const auto plan = PlanMemory(SmallModel(), {.kv_memory_bytes = kGiB + kGiB / 2}, memory);

@@ -23,6 +23,9 @@ TEST(ModelLoad, DescribesWhatItLoaded) {
             2 * 2 * 2 * 2 * 16);  // K and V, bytes, layers, KV heads, elements
   EXPECT_EQ((*TinyModel().Load(1, KvDtype::kF32))->info().kv_bytes_per_token,
             2 * info.kv_bytes_per_token);
+  (*model)->SetKvDtype(KvDtype::kInt8);  // a group of 32, for a head of 16, with its scale
+  EXPECT_EQ(info.kv_dtype, KvDtype::kInt8);
+  EXPECT_EQ(info.kv_bytes_per_token, 2 * 2 * 2 * (2 + 32));
   // The vocabulary's 50 rows are padded to whole tiles; everything else is as large as it is in the
   // file.
   EXPECT_GE(info.weight_bytes, info.parameters * 4);
