@@ -34,7 +34,8 @@ void Tokenize(const quern::GgufFile& file) {
 
 void RenderChat(const quern::GgufFile& file) {
   static const nlohmann::json messages = {{{"role", "user"}, {"content", " Hi \u00e9\n"}}};
-  if (auto chat = quern::ChatTemplate::FromGguf(file)) (void)(*chat)->Render(messages, nullptr, true).ok();
+  if (auto chat = quern::ChatTemplate::FromGguf(file))
+    (void)(*chat)->Render(messages, nullptr, true).ok();
 }
 
 // A prompt of three tokens, then another of two beside the first one's next token.
