@@ -276,7 +276,10 @@ int Serve(const ServeOptions& options) {
     std::_Exit(0);
   }
   loader.join();
-  return DrainAll(options, state, api, http) ? 0 : 1;
+  const int code = DrainAll(options, state, api, http) ? 0 : 1;
+  // As above: no request waits for a model that is being woken.
+  if (sleep.busy()) std::_Exit(code);
+  return code;
 }
 
 }  // namespace

@@ -127,9 +127,9 @@ Result<std::unique_ptr<Constraint>> ConstraintCompiler::Compile(const Constraint
 Result<std::unique_ptr<Constraint>> ConstraintCompiler::Build(const ConstraintSpec& spec) const {
   using Kind = ConstraintSpec::Kind;
   std::string text = spec.text;
-  const char* type = spec.kind == Kind::kRegex     ? "regex"
-                     : spec.kind == Kind::kGrammar ? "lark"
-                                                   : "json_schema";
+  const char* type = spec.kind == Kind::kRegex                                      ? "regex"
+                     : spec.kind == Kind::kGrammar || spec.kind == Kind::kToolCalls ? "lark"
+                                                                                    : "json_schema";
   if (spec.kind == Kind::kJsonObject) text = kJsonObject;
   if (spec.kind == Kind::kJsonSchema) {
     QUERN_ASSIGN(text, WithWhitespace(spec.text));

@@ -65,6 +65,8 @@ const char* ConstraintKindName(ConstraintSpec::Kind kind) {
       return "JSON schema";
     case ConstraintSpec::Kind::kRegex:
       return "regular expression";
+    case ConstraintSpec::Kind::kToolCalls:
+      return "grammar of tool calls";
     case ConstraintSpec::Kind::kGrammar:
       return "grammar";
   }
@@ -104,7 +106,10 @@ Status CheckConstraintSpec(const ConstraintSpec& spec) {
   const char* const name = ConstraintKindName(spec.kind);
   if (spec.kind == Kind::kJsonObject) return {};
   if (spec.text.empty()) return MakeError(ErrorCode::kInvalidArgument, "the {} is empty", name);
-  QUERN_TRY(AtMost(spec.text.size(), kMaxConstraintBytes, "bytes", spec.kind));
+  const bool own = spec.kind == Kind::kToolCalls;
+  QUERN_TRY(
+      AtMost(spec.text.size(), own ? kMaxToolCallsBytes : kMaxConstraintBytes, "bytes", spec.kind));
+  if (own) return {};
   if (const size_t at = spec.text.find('\0'); at != std::string::npos) {
     return MakeError(ErrorCode::kInvalidArgument, "the {} has a NUL byte at byte {}", name, at);
   }

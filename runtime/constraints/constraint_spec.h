@@ -15,6 +15,7 @@ struct ConstraintSpec {
     kJsonSchema,  // JSON that is valid under the schema `text`
     kRegex,       // all of the answer matches `text`, in the syntax of Rust's regex crate
     kGrammar,     // llguidance's variant of Lark
+    kToolCalls,   // the same, not a client's: written around JSON schemas that were each checked
   };
   Kind kind = Kind::kJsonObject;
   std::string text;
@@ -28,6 +29,7 @@ const char* ConstraintKindName(ConstraintSpec::Kind kind);
 // Bounds of what a client may send. They keep the compiler's recursion and time small whatever is
 // in it.
 inline constexpr size_t kMaxConstraintBytes = 64 * 1024;
+inline constexpr size_t kMaxToolCallsBytes = 256 * 1024;
 inline constexpr size_t kMaxChoices = 1024;
 
 // The answer is exactly one of `choices`: a regular expression of them. kInvalidArgument: none, too

@@ -86,20 +86,6 @@ Result<std::unique_ptr<Model>> LoadDecoder(const GgufFile& file, const ModelOpti
 
 }  // namespace
 
-const char* KvDtypeName(KvDtype dtype) {
-  switch (dtype) {
-    case KvDtype::kF16:
-      return "f16";
-    case KvDtype::kF32:
-      return "f32";
-    case KvDtype::kInt8:
-      return "int8";
-    case KvDtype::kInt4:
-      return "int4";
-  }
-  return "";
-}
-
 Result<KvDtype> ParseKvDtype(std::string_view name) {
   for (const KvDtype dtype : {KvDtype::kF16, KvDtype::kF32, KvDtype::kInt8, KvDtype::kInt4}) {
     if (name == KvDtypeName(dtype)) return dtype;

@@ -26,7 +26,19 @@ struct ModelInfo {
 };
 
 // "f16", "f32", "int8" or "int4", as options spell them. kInvalidArgument says which there are.
-const char* KvDtypeName(KvDtype dtype);
+inline const char* KvDtypeName(KvDtype dtype) {
+  switch (dtype) {
+    case KvDtype::kF16:
+      return "f16";
+    case KvDtype::kF32:
+      return "f32";
+    case KvDtype::kInt8:
+      return "int8";
+    case KvDtype::kInt4:
+      return "int4";
+  }
+  return "";
+}
 Result<KvDtype> ParseKvDtype(std::string_view name);
 
 struct ModelOptions {

@@ -214,7 +214,10 @@ void Api::Submit(ReplyKind kind, ApiResult<Prepared> result, const LoadedModel& 
       *model.engine, responder, std::move(writer), std::move(prepared.answer), std::move(on_finish),
       [this] { metrics_.CountRejected("stream_buffer"); });
   if (auto started = job->Start(std::move(prepared.requests)); !started) {
-    return Refuse(FromEngine(started.error()), *responder, tenant);
+    ApiError error = FromEngine(started.error());
+    const bool sleeping = state_.Get().phase == ServingState::Phase::kSleeping;
+    if (error.code == "draining" && sleeping) error.code = "model_sleeping";
+    return Refuse(error, *responder, tenant);
   }
   for (const int32_t tokens : prompt_tokens) metrics_.CountAdmitted(tokens);
   spdlog::debug("admitted {} stream={} choices={} prompt_tokens={}", id, stream,

@@ -168,7 +168,7 @@ bool GenerationJob::HasMore(size_t index) const {
 size_t GenerationJob::BacklogBytes() const {
   size_t bytes = 0;
   for (const Choice& choice : choices_) {
-    bytes += choice.text.size();
+    bytes += choice.text.size() + (choice.calls ? choice.calls->held_bytes() : 0);
     if (choice.logprobs.empty()) continue;
     const GeneratedLogprobs& any = choice.logprobs.front();  // all have as many alternatives
     bytes += choice.logprobs.size() * (sizeof(any) + any.top.size() * sizeof(any.token));

@@ -5,7 +5,6 @@
 #include <nlohmann/json.hpp>
 #include <optional>
 
-#include "runtime/server/tool_call_stream.h"
 #include "runtime/server/tool_prompt.h"
 
 namespace quern::server {
@@ -246,10 +245,6 @@ ApiResult<Prepared> PrepareChat(ChatRequest request, const LoadedModel& model) {
   std::vector<std::vector<TokenId>> prompts;
   prompts.push_back(std::get<0>(std::move(tokens)));
   auto& tools = request.conversation.tools;
-  // Whoever wants one call needs nothing that comes after it.
-  if (tools && !tools->parallel && tools->choice == ToolUse::Choice::kAuto) {
-    request.params.stop.emplace_back(kToolCallClose);
-  }
   auto prepared = Assemble(request.params, "messages", std::move(prompts), model);
   if (auto* ready = std::get_if<Prepared>(&prepared); ready && tools) {
     ready->answer.tools = {std::move(tools->names), tools->parallel};

@@ -4,6 +4,7 @@
 #include <malloc.h>
 #include <spdlog/spdlog.h>
 
+#include <exception>
 #include <nlohmann/json.hpp>
 #include <string>
 
@@ -61,7 +62,15 @@ void SleepSwitch::AddRoutes(http::Router& router) {
 // Who has left by the time that its turn comes is served all the same: it said what it wants.
 void SleepSwitch::Change(Outcome (SleepSwitch::*change)(), const http::ResponderPtr& responder) {
   worker_.Run("", [this, change, responder] {
-    Outcome outcome = (this->*change)();
+    busy_ = true;
+    Outcome outcome = kAwake;
+    try {
+      outcome = (this->*change)();
+    } catch (const std::exception& error) {  // for want of memory, most likely
+      spdlog::error("cannot change between asleep and awake: {}", error.what());
+      outcome = FromModel(MakeError(ErrorCode::kResourceExhausted, "{}", error.what()));
+    }
+    busy_ = false;
     responder->Post([responder, outcome = std::move(outcome)] {
       if (responder->Done()) return;
       if (const auto* error = std::get_if<ApiError>(&outcome)) {
@@ -74,9 +83,9 @@ void SleepSwitch::Change(Outcome (SleepSwitch::*change)(), const http::Responder
 
 SleepSwitch::Outcome SleepSwitch::Sleep() {
   const SteadyTime start = RealClock().Now();
+  if (state_.Get().phase == ServingState::Phase::kSleeping) return kAsleep;
+  if (!state_.SetSleeping()) return NotNow(state_.Get());
   const auto view = state_.Get();
-  if (view.phase == ServingState::Phase::kSleeping) return kAsleep;
-  if (!state_.SetSleeping()) return NotNow(view);
   if (const Status status = view.model->engine->Sleep(timeout_); !status.ok()) {
     state_.SetAwake();
     spdlog::warn("does not go to sleep: {}", status.error().message);

@@ -1,5 +1,6 @@
 #pragma once
 
+#include <atomic>
 #include <chrono>
 #include <functional>
 #include <utility>
@@ -19,13 +20,15 @@ namespace quern::server {
 // of their own. The referenced state outlives this; this outlives the HTTP server's threads.
 class SleepSwitch {
  public:
-  // `wake`: loads the same model again, for EngineCore::Wake. `timeout`: how long /sleep waits for
-  // requests to end.
+  // `wake`: loads the file of the model again, for EngineCore::Wake. `timeout`: how long /sleep
+  // waits for requests to end.
   using Wake = std::function<Status(EngineCore& engine)>;
   SleepSwitch(ServingState& state, Wake wake, std::chrono::milliseconds timeout)
       : state_(state), wake_(std::move(wake)), timeout_(timeout) {}
 
   void AddRoutes(http::Router& router);
+  // Whether a model is let go of or loaded right now, which this waits for when it is destroyed.
+  bool busy() const { return busy_; }
 
  private:
   using Outcome = std::variant<const char*, ApiError>;  // "sleeping", "awake"
@@ -36,6 +39,7 @@ class SleepSwitch {
   ServingState& state_;
   const Wake wake_;
   const std::chrono::milliseconds timeout_;
+  std::atomic<bool> busy_{false};
   EncodePool worker_{1};  // last: its thread uses the others
 };
 

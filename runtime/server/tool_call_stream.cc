@@ -12,11 +12,12 @@ using Kind = ToolCallEvent::Kind;
 namespace {
 
 constexpr std::string_view kBlanks = " \t\r\n";
-// Deeper JSON is read no further than as content: the parser's own recursion is bounded by that.
+// Deeper JSON is content: what copies and writes it recurses.
 constexpr int kMaxDepth = 200;
 
-// Where the end of `text` begins that could grow into blanks and `mark`.
-size_t HoldFrom(std::string_view text, std::string_view mark) {
+// Where the end of `text` begins that could grow into `mark`, with the blanks before it if
+// `blanks`.
+size_t HoldFrom(std::string_view text, std::string_view mark, bool blanks) {
   size_t at = text.size();
   for (size_t length = std::min(mark.size() - 1, text.size()); length > 0; --length) {
     if (text.ends_with(mark.substr(0, length))) {
@@ -24,7 +25,7 @@ size_t HoldFrom(std::string_view text, std::string_view mark) {
       break;
     }
   }
-  while (at > 0 && kBlanks.find(text[at - 1]) != std::string_view::npos) --at;
+  while (blanks && at > 0 && kBlanks.find(text[at - 1]) != std::string_view::npos) --at;
   return at;
 }
 
@@ -66,12 +67,22 @@ class HeadReader {
   size_t at_ = 0;
 };
 
+// Right for valid JSON, which alone is looked at further.
 bool TooDeep(std::string_view text) {
   int depth = 0;
-  for (const char c : text) {
-    if (c == '{' || c == '[') ++depth;
-    if (c == '}' || c == ']') --depth;
-    if (depth > kMaxDepth) return true;
+  bool in_string = false;
+  for (size_t i = 0; i < text.size(); ++i) {
+    const char c = text[i];
+    if (in_string) {
+      if (c == '\\') ++i;
+      if (c == '"') in_string = false;
+    } else if (c == '"') {
+      in_string = true;
+    } else if (c == '{' || c == '[') {
+      if (++depth > kMaxDepth) return true;
+    } else if (c == '}' || c == ']') {
+      --depth;
+    }
   }
   return false;
 }
@@ -130,7 +141,7 @@ bool ToolCallStream::Content(std::vector<ToolCallEvent>& events) {
     state_ = State::kHead;
     return true;
   }
-  const size_t hold = HoldFrom(held_, kToolCallOpen);
+  const size_t hold = HoldFrom(held_, kToolCallOpen, /*blanks=*/held_.size() <= kMaxHeld);
   Emit(std::string_view(held_).substr(0, hold), events);
   held_.erase(0, hold);
   return false;
@@ -141,14 +152,16 @@ bool ToolCallStream::Head(std::vector<ToolCallEvent>& events) {
   size_t arguments = 0;
   switch (HeadReader(held_).Read(name, arguments)) {
     case HeadReader::Found::kPart:
-      return false;
+      if (held_.size() <= kMaxHeld) return false;
+      state_ = State::kWhole;
+      return true;
     case HeadReader::Found::kOther:
       state_ = State::kWhole;
       return true;
     case HeadReader::Found::kAll:
       break;
   }
-  if (!Knows(name)) {
+  if (!Knows(name) || arguments > kMaxHeld) {
     state_ = State::kWhole;
     return true;
   }
@@ -162,9 +175,17 @@ bool ToolCallStream::Head(std::vector<ToolCallEvent>& events) {
 
 bool ToolCallStream::Whole(std::vector<ToolCallEvent>& events) {
   const size_t close = held_.find(kToolCallClose);
+  const size_t open = held_.find(kToolCallOpen);
+  const size_t end = close == std::string::npos ? held_.size() : close + kToolCallClose.size();
+  if (open < close || end > kMaxHeld) {
+    // The mark was no beginning of a call: another one comes, or none.
+    state_ = State::kContent;
+    Emit(kToolCallOpen, events);
+    return true;
+  }
   if (close == std::string::npos) return false;
   const std::string body = held_.substr(0, close);
-  held_.erase(0, close + kToolCallClose.size());
+  held_.erase(0, end);
   if (TakeBody(body, events)) {
     End();
   } else {
@@ -200,16 +221,10 @@ bool ToolCallStream::Arguments(std::vector<ToolCallEvent>& events) {
 }
 
 bool ToolCallStream::Tail() {
-  const size_t close = held_.find(kToolCallClose);
-  const size_t open = held_.find(kToolCallOpen);
-  if (open < close) {  // it forgot to close
-    End();
-    held_.erase(0, open);
-    return true;
-  }
-  if (close == std::string::npos) return false;
-  End();
-  held_.erase(0, close + kToolCallClose.size());
+  held_.erase(0, std::min(held_.find_first_not_of(" \t\r\n}"), held_.size()));
+  if (held_.size() < kToolCallClose.size() && kToolCallClose.starts_with(held_)) return false;
+  if (held_.starts_with(kToolCallClose)) held_.erase(0, kToolCallClose.size());
+  End();  // also where it forgot to close
   return true;
 }
 

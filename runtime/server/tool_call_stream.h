@@ -30,7 +30,7 @@ struct ToolCallEvent {
 // between marks and is no call (no JSON, no function that was offered) is content, marks included.
 // Blanks around calls are dropped. The events together are the same however the text is cut.
 // Arguments that were cut off (by max_tokens), or that are no JSON once they have begun, are passed
-// on as they are. Pure; holds at most what the text has between two marks.
+// on as they are. Pure; holds a few kB: what is longer and not told yet is content.
 class ToolCallStream {
  public:
   // `names`: of the functions that may be called. `parallel`: more than one call; without it what
@@ -41,8 +41,10 @@ class ToolCallStream {
   // The text has ended.
   void Finish(std::vector<ToolCallEvent>& events);
   size_t num_calls() const { return num_calls_; }
+  size_t held_bytes() const { return held_.size(); }
 
  private:
+  static constexpr size_t kMaxHeld = 32 * 1024;
   enum class State {
     kContent,
     kHead,       // behind the opening mark, before the arguments

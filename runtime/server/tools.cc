@@ -57,6 +57,54 @@ std::string RequireChosen(Fields& choice, const ToolUse& tools) {
   return name;
 }
 
+// How many members the largest object has: ordered_json looks for each of them among all.
+size_t MostMembers(const json& value) {
+  size_t most = value.is_object() ? value.size() : 0;
+  if (!value.is_structured()) return most;
+  for (const json& item : value) most = std::max(most, MostMembers(item));
+  return most;
+}
+
+std::string Dump(const ordered_json& value) {
+  return value.dump(-1, ' ', false, json::error_handler_t::replace);
+}
+
+// `list`, in the order in which the client wrote it; not where what it wrote is not what was read:
+// names with escapes, or twice.
+ordered_json InOrder(const json& list, std::string_view raw) {
+  if (json::parse(raw, nullptr, false) == list) {
+    ordered_json ordered = ordered_json::parse(raw, nullptr, false);
+    if (json(ordered) == list) return ordered;
+  }
+  return list;
+}
+
+// The schema of a function's arguments, of which calls have an object. Blanks between its parts are
+// bounded: a model may else go on with them for ever.
+std::string SchemaOf(const json* parameters, const ordered_json& ordered, Fields& function) {
+  ordered_json schema = {{"type", "object"}};
+  if (parameters == nullptr) {
+    schema["properties"] = ordered_json::object();
+    schema["additionalProperties"] = false;
+  } else if (!parameters->is_object()) {
+    function.WrongType("parameters", "a JSON schema of an object", *parameters);
+  } else {
+    schema.update(ordered.at("function").at("parameters"));
+  }
+  const std::string path = function.Path("parameters");
+  if (schema["type"] != "object") {
+    ThrowApiError(path + ".type", "invalid_value",
+                  fmt::format("'{}.type' must be \"object\", not {}: a function's arguments have "
+                              "names",
+                              path, Shown(schema["type"])));
+  }
+  if (!schema.contains("x-guidance")) schema["x-guidance"] = {{"whitespace_pattern", "[ ]?"}};
+  std::string text = Dump(schema);
+  const Status status = CheckConstraintSpec({ConstraintSpec::Kind::kJsonSchema, text});
+  if (!status.ok()) ThrowApiError(path, "invalid_value", status.error().message);
+  return text;
+}
+
 void ReadTool(const json& value, const ordered_json& ordered, size_t index, ToolUse& tools) {
   Fields tool(value, fmt::format("tools[{}]", index));
   RequireFunctionType(tool);
@@ -70,18 +118,11 @@ void ReadTool(const json& value, const ordered_json& ordered, size_t index, Tool
   }
   function.String("description");
   function.Bool("strict");  // a call that must be made always keeps to its schema
-  ordered_json schema = {
-      {"type", "object"}, {"properties", ordered_json::object()}, {"additionalProperties", false}};
-  if (const json* parameters = function.Find("parameters")) {
-    if (!parameters->is_object()) {
-      function.WrongType("parameters", "a JSON schema of an object", *parameters);
-    }
-    schema = ordered["function"]["parameters"];
-  }
+  std::string schema = SchemaOf(function.Find("parameters"), ordered, function);
   function.RefuseUnknown();
   tool.RefuseUnknown();
   tools.names.push_back(std::move(name));
-  tools.schemas.push_back(schema.dump(-1, ' ', false, json::error_handler_t::replace));
+  tools.schemas.push_back(std::move(schema));
 }
 
 // Only the tools of `names` may be called.
@@ -184,16 +225,6 @@ json ReadToolCall(const json& value, const std::string& path, size_t& argument_b
           {"function", {{"name", name}, {"arguments", std::move(arguments)}}}};
 }
 
-// The schema with blanks bounded, as for one that is an answer's.
-std::string Bounded(const std::string& schema) {
-  ordered_json parsed = ordered_json::parse(schema, nullptr, /*allow_exceptions=*/false);
-  if (!parsed.is_object()) return schema;
-  if (!parsed.contains("x-guidance")) {
-    parsed["x-guidance"] = {{"whitespace_pattern", "[ ]?"}};
-  }
-  return parsed.dump(-1, ' ', false, json::error_handler_t::replace);
-}
-
 }  // namespace
 
 std::optional<ToolUse> ParseTools(Fields& fields, std::string_view body) {
@@ -213,11 +244,13 @@ std::optional<ToolUse> ParseTools(Fields& fields, std::string_view body) {
         "tools", "invalid_value",
         fmt::format("'tools' may have at most {} entries, not {}", kMaxTools, list->size()));
   }
+  if (MostMembers(*list) > kMaxToolMembers) {
+    ThrowApiError("tools", "invalid_value",
+                  fmt::format("an object in 'tools' has more than {} members", kMaxToolMembers));
+  }
   ToolUse tools;
   tools.parallel = parallel.value_or(true);
-  // In the order in which the client wrote them, where the names have no escapes.
-  tools.tools = ordered_json::parse(RawMember(body, "tools"), nullptr, false);
-  if (!tools.tools.is_array() || tools.tools.size() != list->size()) tools.tools = *list;
+  tools.tools = InOrder(*list, RawMember(body, "tools"));
   for (size_t i = 0; i < list->size(); ++i) ReadTool((*list)[i], tools.tools[i], i, tools);
   if (choice != nullptr && !ReadChoice(*choice, tools)) return std::nullopt;
   return tools;
@@ -250,9 +283,9 @@ ConstraintSpec ToolCallGrammar(const ToolUse& tools) {
         "call_{0}: \"{1}\\n{{\\\"name\\\": \\\"{2}\\\", \\\"arguments\\\": \" args_{0} "
         "\"}}\\n{3}\"\n"
         "args_{0}: %json {4}\n",
-        i, kToolCallOpen, tools.names[i], kToolCallClose, Bounded(tools.schemas[i]));
+        i, kToolCallOpen, tools.names[i], kToolCallClose, tools.schemas[i]);
   }
-  return {ConstraintSpec::Kind::kGrammar, start + "\n" + calls + "\n" + rules};
+  return {ConstraintSpec::Kind::kToolCalls, start + "\n" + calls + "\n" + rules};
 }
 
 }  // namespace quern::server

@@ -13,6 +13,7 @@ namespace quern::server {
 
 constexpr size_t kMaxTools = 128;         // as OpenAI
 constexpr size_t kMaxToolNameBytes = 64;  // as OpenAI
+constexpr size_t kMaxToolMembers = 1000;  // of one object in `tools`
 constexpr size_t kMaxToolCalls = 128;     // of one message
 // Of all calls of a conversation: their text is JSON again, which grows when it is read.
 constexpr size_t kMaxArgumentBytes = 512 * 1024;

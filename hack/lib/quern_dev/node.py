@@ -47,6 +47,7 @@ def ensure(python: Path) -> Path:
                            [node, npm, "ci", "--prefix", out, "--ignore-scripts", "--no-audit", "--no-fund",
                             "--cache", scratch / "npm"], log, attempts=4)
         (out / ".complete").touch()
-        shutil.rmtree(target, ignore_errors=True)
-        os.replace(out, target)
+        if not (target / ".complete").exists():  # another run may have been faster
+            shutil.rmtree(target, ignore_errors=True)
+            os.replace(out, target)
     return target

@@ -117,10 +117,9 @@ def test_errors_are_the_clients_own_exceptions(client, smollm2):
     with pytest.raises(openai.NotFoundError) as unknown:
         client.chat.completions.create(model="gpt-4", messages=QUESTION)
     assert unknown.value.code == "model_not_found" and smollm2.name in unknown.value.message
-    with pytest.raises(openai.BadRequestError) as tools:
-        client.chat.completions.create(model=smollm2.name, messages=QUESTION, tools=[
-            {"type": "function", "function": {"name": "f", "parameters": {}}}])
-    assert tools.value.param == "tools" and tools.value.code == "unsupported_parameter"
+    with pytest.raises(openai.BadRequestError) as functions:
+        client.chat.completions.create(model=smollm2.name, messages=QUESTION, functions=[{"name": "f", "parameters": {}}])
+    assert functions.value.param == "functions" and functions.value.code == "unsupported_parameter"
     with pytest.raises(openai.BadRequestError) as hot:
         client.chat.completions.create(model=smollm2.name, messages=QUESTION, temperature=3)
     assert hot.value.param == "temperature"

@@ -227,7 +227,9 @@ TEST(TokenSizes, AreWhatTheLargestTokenTakesInAnAnswerOrALittleMore) {
   for (const std::string text : {"", "a\"\\\b\x01\x7F", "caf\xC3\xA9", "\xE2\x82z\xFF"}) {
     const auto written = static_cast<int64_t>(QuotedJson(text).size()) - 2;
     EXPECT_GE(QuotedBytes(text), written) << text;
-    if (text[0] != '\xE2') EXPECT_EQ(QuotedBytes(text), written) << text;
+    if (text[0] != '\xE2') {
+      EXPECT_EQ(QuotedBytes(text), written) << text;
+    }
   }
   const ByteTokenizer tokenizer;
   const TokenSizes sizes = TokenSizesOf(tokenizer);

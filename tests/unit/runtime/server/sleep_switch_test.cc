@@ -4,6 +4,7 @@
 
 #include <gtest/gtest.h>
 
+#include <new>
 #include <string>
 
 #include "tests/unit/runtime/server/api_fixture.h"
@@ -64,6 +65,14 @@ TEST_F(SleepSwitchTest, SleepsOnWhenTheModelCannotBeLoaded) {
   EXPECT_EQ(reply.status, 503);
   EXPECT_EQ(reply.Error("code"), "cannot_load");
   EXPECT_EQ(reply.Error("message"), "m.gguf: no such file");
+  EXPECT_EQ(Ask("GET", "/is_sleeping", "", true).body, R"({"is_sleeping":true})");
+}
+
+TEST_F(SleepSwitchTest, AnswersWhenThereIsNoMemoryForTheModel) {
+  wake = []() -> Status { throw std::bad_alloc(); };
+  StartServer();
+  EXPECT_EQ(Ask("POST", "/sleep", "", true).status, 200);
+  EXPECT_EQ(Ask("POST", "/wake_up", "", true).Error("code"), "cannot_load");
   EXPECT_EQ(Ask("GET", "/is_sleeping", "", true).body, R"({"is_sleeping":true})");
 }
 

@@ -57,6 +57,10 @@ const Case kCases[] = {
     {"<tool_call>{\"name\": \"f\", \"arguments\": {}}\n<tool_call>{\"name\": \"f\", \"arguments\": "
      "{\"b\":2}}",
      "|f{}|f{\"b\":2}"},
+    // It forgot the mark and goes on; it speaks of the mark before it uses it.
+    {"<tool_call>{\"name\": \"f\", \"arguments\": {}}\nThe answer is 42.", "|f{}The answer is 42."},
+    {"Use <tool_call> tags. <tool_call>{\"name\":\"f\",\"arguments\":{}}</tool_call>",
+     "Use<tool_call> tags.|f{}"},
     // What is no call is content.
     {"<tool_call>{\"name\": \"rm\", \"arguments\": {}}</tool_call>",
      "<tool_call>{\"name\": \"rm\", \"arguments\": {}}</tool_call>"},
@@ -99,6 +103,37 @@ TEST(ToolCallStream, NamesTheFunctionAtOnceAndPassesArgumentsOnAsTheyCome) {
 TEST(ToolCallStream, WithoutParallelCallsTheFirstOneIsAll) {
   const std::string call = "<tool_call>{\"name\": \"f\", \"arguments\": {}}</tool_call>";
   EXPECT_EQ(Read({call + " and " + call}, /*parallel=*/false), "|f{}");
+}
+
+TEST(ToolCallStream, HoldsABoundedPartOfTheTextHoweverItIsCut) {
+  const std::string texts[] = {
+      "<tool_call>{\"x\": \"" + std::string(100000, 'y'),
+      "<tool_call>{\"arguments\": {\"x\": \"" + std::string(40000, 'y') +
+          "\"}, \"name\": \"f\"}</tool_call>",
+      "<tool_call>" + std::string(100000, ' ') + "{\"name\": \"f\", \"arguments\": {}}</tool_call>",
+      "<tool_call>{\"name\": \"f\", \"arguments\": {}}" + std::string(100000, '}'),
+  };
+  for (const std::string& text : texts) {
+    ToolCallStream stream({"f"}, true);
+    std::vector<ToolCallEvent> events;
+    for (size_t i = 0; i < text.size(); i += 100) {
+      stream.Push(text.substr(i, 100), events);
+      ASSERT_LT(stream.held_bytes(), 40000u);
+    }
+    stream.Finish(events);
+    EXPECT_EQ(Join(events), Read({text}));
+  }
+}
+
+TEST(ToolCallStream, BracketsInStringsAreNoNesting) {
+  const std::string marks = std::string(1000, '}') + std::string(1000, '[');
+  EXPECT_EQ(
+      Read({"<tool_call>{\"arguments\": {\"a\": \"" + marks + "\"}, \"name\": \"f\"}</tool_call>"}),
+      "|f{\"a\":\"" + marks + "\"}");
+  const std::string deep = "<tool_call>{\"arguments\": {\"s\": \"" + std::string(9000, '}') +
+                           "\", \"a\": " + std::string(9000, '[') + std::string(9000, ']') +
+                           "}, \"name\": \"f\"}</tool_call>";
+  EXPECT_EQ(Read({deep}), deep);
 }
 
 TEST(ToolCallStream, DeepNestingIsContentAndNoRecursion) {

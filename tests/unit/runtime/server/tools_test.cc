@@ -45,8 +45,10 @@ TEST(Tools, AreReadInTheirOwnOrderAndChosenByTheModelByDefault) {
   ASSERT_TRUE(tools);
   EXPECT_EQ(tools->names, (std::vector<std::string>{"weather", "now"}));
   EXPECT_EQ(tools->schemas[0],
-            R"({"type":"object","properties":{"z":{"type":"string"},"a":{"type":"integer"}}})");
-  EXPECT_EQ(tools->schemas[1], R"({"type":"object","properties":{},"additionalProperties":false})");
+            R"({"type":"object","properties":{"z":{"type":"string"},"a":{"type":"integer"}},)"
+            R"("x-guidance":{"whitespace_pattern":"[ ]?"}})");
+  EXPECT_EQ(tools->schemas[1], R"({"type":"object","properties":{},"additionalProperties":false,)"
+                               R"("x-guidance":{"whitespace_pattern":"[ ]?"}})");
   EXPECT_EQ(tools->tools[0]["function"].dump().find("name"), 2u);
   EXPECT_EQ(tools->choice, ToolUse::Choice::kAuto);
   EXPECT_TRUE(tools->parallel);
@@ -93,6 +95,8 @@ TEST(Tools, BadOnesAreNamedByTheirPath) {
       {function(R"("name":"a b")"), "tools[0].function.name"},
       {function(R"("name":"a","parameters":[])"), "tools[0].function.parameters"},
       {function(R"("name":"a","param":{})"), "tools[0].function.param"},
+      {function(R"("name":"a","parameters":{"type":"string"})"),
+       "tools[0].function.parameters.type"},
       {R"("tools":[{"type":"function","function":{"name":"a"}},)"
        R"({"type":"function","function":{"name":"a"}}])",
        "tools[1].function.name"},
@@ -111,6 +115,35 @@ TEST(Tools, BadOnesAreNamedByTheirPath) {
     EXPECT_EQ(error.status, 400) << it.members;
     EXPECT_EQ(error.param, it.param) << error.message;
   }
+}
+
+TEST(Tools, ASchemaWithoutATypeIsAnObjects) {
+  const auto request =
+      Good(R"("tools":[{"type":"function","function":{"name":"f","parameters":{}}}])");
+  EXPECT_EQ(request.conversation.tools->schemas[0].rfind(R"({"type":"object")", 0), 0u);
+}
+
+// What was read is what counts, not what a search for the name finds in the body.
+TEST(Tools, NamesWithEscapesOrTwiceAreReadAsTheParserReadsThem) {
+  const std::string real = R"([{"type":"function","function":{"name":"f","parameters":{}}}])";
+  for (const std::string& body :
+       {R"("tools":[{}],"t\u006fols":)" + real, R"("tools":[5],"tools":)" + real,
+        std::string(R"("tools":[{"type":"function","function":{},)"
+                    R"("function":{"name":"f","parameters":{}}}])")}) {
+    const auto request = Good(body);
+    ASSERT_TRUE(request.conversation.tools) << body;
+    EXPECT_EQ(request.conversation.tools->names, std::vector<std::string>{"f"});
+    EXPECT_EQ(json(request.conversation.tools->tools), json::parse(real)) << body;
+  }
+}
+
+TEST(Tools, AnObjectOfManyMembersIsRefusedBeforeItTakesTime) {
+  std::string members = R"("a":0)";
+  for (size_t i = 0; i < kMaxToolMembers; ++i) members += fmt::format(R"(,"{}":0)", i);
+  const ApiError error = Bad(
+      R"("tools":[{"type":"function","function":{"name":"f","parameters":{)" + members + "}}}]");
+  EXPECT_EQ(error.status, 400);
+  EXPECT_EQ(error.param, "tools") << error.message;
 }
 
 constexpr char kCalled[] =

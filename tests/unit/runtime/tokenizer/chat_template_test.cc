@@ -29,6 +29,15 @@ Error MustFail(std::string_view source) {
   return text.ok() ? Error() : text.error();
 }
 
+TEST(ChatTemplate, KnowsToolCallsWhereItWritesThemBetweenTheMarks) {
+  const auto knows = [](std::string_view source) {
+    return (*ChatTemplate::Parse(source, "", ""))->knows_tool_calls();
+  };
+  EXPECT_TRUE(knows("{% for t in tools %}{{ t | tojson }}{% endfor %}<tool_call>"));
+  EXPECT_FALSE(knows("{% for t in tools %}{{ t | tojson }}{% endfor %}[TOOL_CALLS]"));
+  EXPECT_FALSE(knows("{{ messages[0].content }}<tool_call>"));
+}
+
 // tests/recordings/chat_template: Jinja's own renderings, in the environment that transformers
 // uses.
 TEST(ChatTemplate, RendersWhatJinjaRenders) {
