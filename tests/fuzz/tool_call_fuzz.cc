@@ -12,8 +12,8 @@ namespace {
 
 using quern::server::ToolCallEvent;
 
-std::string Read(std::string_view text, size_t piece) {
-  quern::server::ToolCallStream stream({"f", "get"}, /*parallel=*/true);
+std::string Read(std::string_view text, size_t piece, bool parallel) {
+  quern::server::ToolCallStream stream({"f", "get"}, parallel);
   std::vector<ToolCallEvent> events;
   for (size_t at = 0; at < text.size(); at += piece) stream.Push(text.substr(at, piece), events);
   stream.Finish(events);
@@ -28,7 +28,7 @@ std::string Read(std::string_view text, size_t piece) {
     if (event.kind == ToolCallEvent::Kind::kArguments && calls == 0) abort();
     joined += event.text;
   }
-  if (calls != stream.num_calls()) abort();
+  if (calls != stream.num_calls() || (!parallel && calls > 1)) abort();
   return joined;
 }
 
@@ -37,6 +37,7 @@ std::string Read(std::string_view text, size_t piece) {
 extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   if (size == 0) return 0;
   const std::string_view text(reinterpret_cast<const char*>(data + 1), size - 1);
-  if (Read(text, 1 + data[0] % 40) != Read(text, text.size() + 1)) abort();
+  const bool parallel = data[0] < 128;
+  if (Read(text, 1 + data[0] % 40, parallel) != Read(text, text.size() + 1, parallel)) abort();
   return 0;
 }
