@@ -28,8 +28,14 @@ size_t CountOfWord(std::string_view text, std::string_view word) {
   return count;
 }
 
-// Strings are skipped, so that brackets in them do not count; a text that is no JSON gives some
-// number, and an error later.
+Status AtMost(size_t is, size_t limit, std::string_view what, ConstraintSpec::Kind kind) {
+  if (is <= limit) return {};
+  return MakeError(ErrorCode::kInvalidArgument, "the {} has {} {}; at most {} are taken",
+                   ConstraintKindName(kind), is, what, limit);
+}
+
+}  // namespace
+
 size_t JsonDepth(std::string_view text) {
   size_t depth = 0, deepest = 0;
   bool in_string = false;
@@ -48,14 +54,6 @@ size_t JsonDepth(std::string_view text) {
   }
   return deepest;
 }
-
-Status AtMost(size_t is, size_t limit, std::string_view what, ConstraintSpec::Kind kind) {
-  if (is <= limit) return {};
-  return MakeError(ErrorCode::kInvalidArgument, "the {} has {} {}; at most {} are taken",
-                   ConstraintKindName(kind), is, what, limit);
-}
-
-}  // namespace
 
 const char* ConstraintKindName(ConstraintSpec::Kind kind) {
   switch (kind) {

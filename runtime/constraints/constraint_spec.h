@@ -3,6 +3,7 @@
 #include <cstddef>
 #include <span>
 #include <string>
+#include <string_view>
 
 #include "runtime/base/result.h"
 
@@ -35,6 +36,10 @@ inline constexpr size_t kMaxChoices = 1024;
 // The answer is exactly one of `choices`: a regular expression of them. kInvalidArgument: none, too
 // many, an empty one, or one with a NUL byte.
 Result<ConstraintSpec> ChoiceConstraint(std::span<const std::string> choices);
+
+// The deepest nesting of objects and arrays. Brackets in strings do not count; of a text that is no
+// JSON it is some number.
+size_t JsonDepth(std::string_view text);
 
 // Refuses (kInvalidArgument, with the limit) what is too large or nested too deeply to be given to
 // the library: it recurses over what it reads.

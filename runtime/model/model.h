@@ -25,7 +25,8 @@ struct ModelInfo {
   std::string compute;             // instruction set and threads, for the log: "avx2, 2 threads"
 };
 
-// "f16", "f32", "int8" or "int4", as options spell them. kInvalidArgument says which there are.
+// "f16", "f32", "int8" or "int4", as options spell them. Here, so that the engine, which does not
+// link the model, has it too.
 inline const char* KvDtypeName(KvDtype dtype) {
   switch (dtype) {
     case KvDtype::kF16:
@@ -39,6 +40,7 @@ inline const char* KvDtypeName(KvDtype dtype) {
   }
   return "";
 }
+// kInvalidArgument says which there are.
 Result<KvDtype> ParseKvDtype(std::string_view name);
 
 struct ModelOptions {

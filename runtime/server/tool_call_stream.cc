@@ -2,8 +2,9 @@
 
 #include <algorithm>
 #include <nlohmann/json.hpp>
-#include <optional>
 #include <utility>
+
+#include "runtime/constraints/constraint_spec.h"
 
 namespace quern::server {
 using nlohmann::json;
@@ -13,7 +14,7 @@ namespace {
 
 constexpr std::string_view kBlanks = " \t\r\n";
 // Deeper JSON is content: what copies and writes it recurses.
-constexpr int kMaxDepth = 200;
+constexpr size_t kMaxDepth = 200;
 
 // Where the end of `text` begins that could grow into `mark`, with the blanks before it if
 // `blanks`.
@@ -66,26 +67,6 @@ class HeadReader {
   const std::string_view text_;
   size_t at_ = 0;
 };
-
-// Right for valid JSON, which alone is looked at further.
-bool TooDeep(std::string_view text) {
-  int depth = 0;
-  bool in_string = false;
-  for (size_t i = 0; i < text.size(); ++i) {
-    const char c = text[i];
-    if (in_string) {
-      if (c == '\\') ++i;
-      if (c == '"') in_string = false;
-    } else if (c == '"') {
-      in_string = true;
-    } else if (c == '{' || c == '[') {
-      if (++depth > kMaxDepth) return true;
-    } else if (c == '}' || c == ']') {
-      --depth;
-    }
-  }
-  return false;
-}
 
 }  // namespace
 
@@ -239,7 +220,7 @@ void ToolCallStream::Emit(std::string_view content, std::vector<ToolCallEvent>& 
 
 // A whole body in whatever order; "parameters" is what Llama's models say for "arguments".
 bool ToolCallStream::TakeBody(std::string_view body, std::vector<ToolCallEvent>& events) {
-  if (TooDeep(body)) return false;
+  if (JsonDepth(body) > kMaxDepth) return false;
   const json call = json::parse(body, nullptr, /*allow_exceptions=*/false);
   if (!call.is_object() || !call.contains("name") || !call["name"].is_string()) return false;
   auto name = call["name"].get<std::string>();

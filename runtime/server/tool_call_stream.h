@@ -30,7 +30,7 @@ struct ToolCallEvent {
 // between marks and is no call (no JSON, no function that was offered) is content, marks included.
 // Blanks around calls are dropped. The events together are the same however the text is cut.
 // Arguments that were cut off (by max_tokens), or that are no JSON once they have begun, are passed
-// on as they are. Pure; holds a few kB: what is longer and not told yet is content.
+// on as they are. Pure; holds some kMaxHeld bytes at most: what is not told by then is content.
 class ToolCallStream {
  public:
   // `names`: of the functions that may be called. `parallel`: more than one call; without it what
