@@ -118,11 +118,13 @@ class Backend {
   virtual void GatedActivation(kernels::Gate kind, const Tensor& up, Tensor* gate) = 0;
   // y += x
   virtual void Add(const Tensor& x, Tensor* y) = 0;
-  // out = the rows of x whose logits are wanted.
-  virtual void SelectLogitRows(const Tensor& x, Tensor* out) = 0;
+  // out = these rows of x.
+  virtual void SelectRows(const Tensor& x, std::span<const int32_t> rows, Tensor* out) = 0;
   // logits [x.rows, head.rows()] = x times the transpose of head, then softcap where it is not 0.
   virtual void Logits(const Tensor& x, const Matrix& head, float softcap,
                       std::span<float> logits) = 0;
+  // to [x.rows, x.width] = x, in the host's memory.
+  virtual void Read(const Tensor& x, std::span<float> to) = 0;
 };
 
 // The CPU's. `threads` 0: DefaultThreads(). Errors: kInvalidArgument (QUERN_CPU_ISA names an

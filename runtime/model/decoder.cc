@@ -25,10 +25,23 @@ Status Decoder::Forward(const ForwardBatch& batch, std::span<float> logits) {
   QUERN_TRY(b.BeginStep(batch));
   b.Embed(*embedding_, embedding_scale(), x_);
   RunLayers(b);
-  b.SelectLogitRows(*x_, normed_);
-  b.RmsNorm(*normed_, output_norm_, h_.epsilon, normed_);
-  b.Logits(*normed_, output_ ? *output_ : *embedding_, h_.logit_softcap, logits);
+  ReadLogits(batch.logit_rows, logits);
   return {};
+}
+
+void Decoder::ReadLogits(std::span<const int32_t> rows, std::span<float> logits) {
+  Finish(rows);
+  backend_->Logits(*normed_, output_ ? *output_ : *embedding_, h_.logit_softcap, logits);
+}
+
+void Decoder::ReadHidden(std::span<const int32_t> rows, std::span<float> hidden) {
+  Finish(rows);
+  backend_->Read(*normed_, hidden);
+}
+
+void Decoder::Finish(std::span<const int32_t> rows) {
+  backend_->SelectRows(*x_, rows, normed_);
+  backend_->RmsNorm(*normed_, output_norm_, h_.epsilon, normed_);
 }
 
 }  // namespace quern

@@ -28,6 +28,8 @@ class Decoder : public Model {
   }
   // x = embedding_scale() times the rows of the batch's tokens; RunLayers; logits of x.
   Status Forward(const ForwardBatch& batch, std::span<float> logits) override;
+  void ReadLogits(std::span<const int32_t> rows, std::span<float> logits) override;
+  void ReadHidden(std::span<const int32_t> rows, std::span<float> hidden) override;
 
   // Takes the weights; once, before anything else.
   Status LoadWeights(WeightLoader& loader);
@@ -37,7 +39,7 @@ class Decoder : public Model {
  protected:
   // Makes the RoPE tables and, for each layer, reads its weights, called "blk.<i>.<name>".
   virtual Status LoadLayers(WeightLoader& loader) = 0;
-  // The residual stream x_ through all layers.
+  // The residual stream x_ through all layers. It keeps what comes out until the next step.
   virtual void RunLayers(Backend& b) = 0;
   virtual float embedding_scale() const { return 1; }
 
@@ -57,6 +59,9 @@ class Decoder : public Model {
   Tensor* up_ = nullptr;        // [ffn_width]
 
  private:
+  // normed_ = these rows of what came out of the layers, normalised.
+  void Finish(std::span<const int32_t> rows);
+
   std::unique_ptr<Matrix> embedding_;  // [vocab, width]
   std::vector<float> output_norm_;     // [width]
   std::unique_ptr<Matrix> output_;     // [vocab, width]; null: tied to the embedding

@@ -41,6 +41,11 @@ class Reader {
     return Size(name);
   }
 
+  Result<uint64_t> UintOr(std::string_view name, uint64_t fallback) const {
+    if (!file_.Has(Key(name))) return fallback;
+    return file_.RequireUint(Key(name));
+  }
+
   Result<double> NumberOr(std::string_view name, double fallback) const {
     if (!file_.Has(Key(name))) return fallback;
     QUERN_ASSIGN(const double value, file_.RequireFloat(Key(name)));
@@ -84,6 +89,17 @@ Status ReadRope(const GgufFile& file, const Reader& reader, Hyperparameters* h) 
     if (h->rope_linear_factor <= 0) h->rope_linear_factor = 1;
   }
   return {};
+}
+
+// llama.cpp's numbers: 0 none, 1 mean, 2 the first token's, 3 the last's, 4 a rank. A model that
+// generates says nothing, and what its last token has seen is all of the text.
+Result<Pooling> ReadPooling(const Reader& reader) {
+  QUERN_ASSIGN(const uint64_t type, reader.UintOr("pooling_type", 0));
+  if (type == 1) return Pooling::kMean;
+  if (type == 0 || type == 3) return Pooling::kLast;
+  return MakeError(ErrorCode::kUnsupported,
+                   "metadata {} is {}: only the mean (1) and the last token (3) are supported",
+                   reader.Key("pooling_type"), type);
 }
 
 }  // namespace
@@ -133,6 +149,7 @@ Result<Hyperparameters> ReadHyperparameters(const GgufFile& file) {
   QUERN_ASSIGN(const double attention_cap, reader.NumberOr("attn_logit_softcapping", 0));
   h.attention_softcap = static_cast<float>(attention_cap);
   QUERN_ASSIGN(h.window, reader.SizeOr("attention.sliding_window", 0));
+  QUERN_ASSIGN(h.pooling, ReadPooling(reader));
   QUERN_TRY(ReadRope(file, reader, &h));
 
   const GgufTensor* embedding = file.FindTensor("token_embd.weight");

@@ -6,6 +6,7 @@
 
 #include "runtime/base/result.h"
 #include "runtime/formats/gguf.h"
+#include "runtime/model/model.h"
 
 namespace quern {
 
@@ -28,6 +29,7 @@ struct Hyperparameters {
   float logit_softcap = 0;
   float attention_softcap = 0;
   int window = 0;  // of sliding-window layers
+  Pooling pooling = Pooling::kLast;
 };
 
 // Errors: kInvalidArgument or kDataLoss for a key that is missing, mistyped or makes no sense (by

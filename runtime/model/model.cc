@@ -55,6 +55,8 @@ ModelInfo Describe(const GgufFile& file, const Hyperparameters& h, const KvShape
   info.name = Printable(file.FindString("general.name").value_or(file_name), 256);
   info.quantization = MainType(file);
   info.vocab_size = h.vocab_size;
+  info.width = h.width;
+  info.pooling = h.pooling;
   info.context_tokens = h.context_tokens;
   for (const GgufTensor& tensor : file.tensors()) {
     int64_t elements = 1;

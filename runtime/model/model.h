@@ -12,11 +12,16 @@
 
 namespace quern {
 
+// How the hidden states of a text become one vector: that of its last token, or their mean.
+enum class Pooling { kLast, kMean };
+
 struct ModelInfo {
   std::string architecture;  // "llama", "gemma3"
   std::string name;          // general.name, or the file's name
   std::string quantization;  // what most weight bytes are stored as: "Q4_1", "Q8_0"
   int32_t vocab_size = 0;
+  int32_t width = 0;  // of a hidden state
+  Pooling pooling = Pooling::kLast;
   int32_t context_tokens = 0;  // trained context length
   int64_t parameters = 0;
   int64_t weight_bytes = 0;  // resident bytes of the weights, repacked ones counted once
@@ -79,6 +84,12 @@ class Model {
   // where the model has one. The batch is trusted (the engine checked it); debug builds assert its
   // invariants.
   virtual Status Forward(const ForwardBatch& batch, std::span<float> logits) = 0;
+
+  // After a Forward, and until the next, of any rows of its batch, ascending. To `logits` [rows,
+  // vocab_size], as Forward.
+  virtual void ReadLogits(std::span<const int32_t> rows, std::span<float> logits) = 0;
+  // To `hidden` [rows, width]: the last layer's output, normalised, which the head makes logits of.
+  virtual void ReadHidden(std::span<const int32_t> rows, std::span<float> hidden) = 0;
 };
 
 }  // namespace quern

@@ -236,10 +236,11 @@ void CpuBackend::Add(const Tensor& x, Tensor* y) {
   ForRows(y->rows, [&](int64_t row) { kernels_.add(x.row(row), x.width, y->row(row)); });
 }
 
-void CpuBackend::SelectLogitRows(const Tensor& x, Tensor* out) {
-  out->rows = static_cast<int64_t>(batch_.logit_rows.size());
+void CpuBackend::SelectRows(const Tensor& x, std::span<const int32_t> rows, Tensor* out) {
+  assert(static_cast<int64_t>(rows.size()) <= x.rows);
+  out->rows = std::ssize(rows);
   for (int64_t i = 0; i < out->rows; ++i) {
-    const float* row = x.row(batch_.logit_rows[static_cast<size_t>(i)]);
+    const float* row = x.row(rows[static_cast<size_t>(i)]);
     std::copy(row, row + x.width, out->row(i));
   }
 }
@@ -255,6 +256,11 @@ void CpuBackend::Logits(const Tensor& x, const Matrix& head, float softcap,
   pool_.ParallelFor(x.rows * head.rows(), kChunk, [&](int64_t begin, int64_t end, int) {
     kernels_.softcap(softcap, end - begin, logits.data() + begin);
   });
+}
+
+void CpuBackend::Read(const Tensor& x, std::span<float> to) {
+  assert(static_cast<int64_t>(to.size()) >= x.rows * x.width);
+  std::copy(x.data, x.data + x.rows * x.width, to.begin());
 }
 
 }  // namespace quern

@@ -39,8 +39,9 @@ class CpuBackend : public Backend {
   void Attention(const AttentionSpec& spec, Tensor* q, Tensor* k, Tensor* v, Tensor* out) override;
   void GatedActivation(kernels::Gate kind, const Tensor& up, Tensor* gate) override;
   void Add(const Tensor& x, Tensor* y) override;
-  void SelectLogitRows(const Tensor& x, Tensor* out) override;
+  void SelectRows(const Tensor& x, std::span<const int32_t> rows, Tensor* out) override;
   void Logits(const Tensor& x, const Matrix& head, float softcap, std::span<float> logits) override;
+  void Read(const Tensor& x, std::span<float> to) override;
 
  private:
   // Rows of elementwise work below which handing it to other threads costs more than it saves.

@@ -32,6 +32,7 @@ HashModel::HashModel(Next next) : next_(std::move(next)) {
            .name = "hash",
            .quantization = "F32",
            .vocab_size = kVocabSize,
+           .width = kWidth,
            .context_tokens = kContext,
            .parameters = 1,
            .weight_bytes = 4,
@@ -91,26 +92,47 @@ Status HashModel::Forward(const ForwardBatch& batch, std::span<float> logits) {
   if (on_forward) QUERN_TRY(on_forward(batch));
   CheckBatch(batch);
   EXPECT_EQ(logits.size(), batch.logit_rows.size() * kVocabSize);
-  size_t logit_row = 0;
-  std::vector<TokenId> context;
+  rows_.clear();
   for (const auto& sequence : batch.sequences) {
-    const auto slot = [&](int32_t position) -> TokenId& {
-      const auto block = static_cast<size_t>(
-          sequence.blocks[static_cast<size_t>(position / layout_.block_tokens)]);
-      return slots_[block * static_cast<size_t>(layout_.block_tokens) +
-                    static_cast<size_t>(position % layout_.block_tokens)];
-    };
     for (int32_t row = sequence.first_row; row < sequence.first_row + sequence.num_rows; ++row) {
-      slot(batch.positions[static_cast<size_t>(row)]) = batch.tokens[static_cast<size_t>(row)];
+      const auto at = static_cast<size_t>(row);
+      rows_.push_back({{sequence.blocks.begin(), sequence.blocks.end()}, batch.positions[at]});
+      slots_[SlotOf(rows_.back(), batch.positions[at])] = batch.tokens[at];
     }
-    const int32_t last_row = sequence.first_row + sequence.num_rows - 1;
-    if (logit_row >= batch.logit_rows.size() || batch.logit_rows[logit_row] != last_row) continue;
-    context.clear();
-    for (int32_t i = 0; i < sequence.context_tokens; ++i) context.push_back(slot(i));
-    WriteLogits(context, logits.subspan(logit_row++ * kVocabSize, kVocabSize));
   }
-  EXPECT_EQ(logit_row, batch.logit_rows.size());
+  ReadLogits(batch.logit_rows, logits);
   return {};
+}
+
+void HashModel::ReadLogits(std::span<const int32_t> rows, std::span<float> logits) {
+  ASSERT_EQ(logits.size(), rows.size() * kVocabSize);
+  for (size_t i = 0; i < rows.size(); ++i) {
+    WriteLogits(ContextOf(rows[i]), logits.subspan(i * kVocabSize, kVocabSize));
+  }
+}
+
+void HashModel::ReadHidden(std::span<const int32_t> rows, std::span<float> hidden) {
+  ASSERT_EQ(hidden.size(), rows.size() * kWidth);
+  for (size_t i = 0; i < rows.size(); ++i) {
+    const std::vector<TokenId> context = ContextOf(rows[i]);
+    hidden[i * kWidth] = static_cast<float>(context.size() - 1);
+    hidden[i * kWidth + 1] = static_cast<float>(context.back());
+    hidden[i * kWidth + 2] = static_cast<float>(Hash(context) % 1000);
+  }
+}
+
+size_t HashModel::SlotOf(const Row& row, int32_t position) const {
+  const auto block =
+      static_cast<size_t>(row.blocks[static_cast<size_t>(position / layout_.block_tokens)]);
+  return block * static_cast<size_t>(layout_.block_tokens) +
+         static_cast<size_t>(position % layout_.block_tokens);
+}
+
+std::vector<TokenId> HashModel::ContextOf(int32_t row) const {
+  const Row& of = rows_[static_cast<size_t>(row)];
+  std::vector<TokenId> context;
+  for (int32_t i = 0; i <= of.position; ++i) context.push_back(slots_[SlotOf(of, i)]);
+  return context;
 }
 
 void HashModel::WriteLogits(std::span<const TokenId> context, std::span<float> row) const {

@@ -34,6 +34,10 @@ class HashModel : public Model {
   }
   Status AllocateKv(const KvLayout& layout) override;
   Status Forward(const ForwardBatch& batch, std::span<float> logits) override;
+  void ReadLogits(std::span<const int32_t> rows, std::span<float> logits) override;
+  // [the token's position, its id, hash of its context as a float]
+  void ReadHidden(std::span<const int32_t> rows, std::span<float> hidden) override;
+  static constexpr int32_t kWidth = 3;
 
   // Set before the engine starts. Called first in Forward; an error is returned from there.
   std::function<Status(const ForwardBatch&)> on_forward;
@@ -45,12 +49,21 @@ class HashModel : public Model {
   int64_t forwards() const { return forwards_; }
 
  private:
+  struct Row {
+    std::vector<int32_t> blocks;  // of its sequence
+    int32_t position;
+  };
+
   void CheckBatch(const ForwardBatch& batch) const;
   void WriteLogits(std::span<const TokenId> context, std::span<float> row) const;
+  size_t SlotOf(const Row& row, int32_t position) const;
+  // What the KV cache holds for the row of the step at hand, its own token last.
+  std::vector<TokenId> ContextOf(int32_t row) const;
 
   Next next_;
   ModelInfo info_;
   KvLayout layout_;
+  std::vector<Row> rows_;       // of the step at hand
   std::vector<TokenId> slots_;  // [num_blocks * block_tokens]: the "K and V" of a token is its id
   std::atomic<int64_t> forwards_{0};
 };
