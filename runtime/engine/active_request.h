@@ -27,6 +27,8 @@ struct ActiveRequest {
         min_tokens(wanted.min_tokens),
         ignore_eos(wanted.ignore_eos),
         top_logprobs(wanted.top_logprobs),
+        prompt_logprobs(wanted.prompt_logprobs),
+        pooling(wanted.pooling),
         constraint(std::move(wanted.constraint)),
         tenant(std::move(wanted.tenant)),
         sink(std::move(sink_)),
@@ -43,6 +45,8 @@ struct ActiveRequest {
       sequence.priority = static_cast<int32_t>(std::min<int64_t>(sum, INT32_MAX));
     }
     if (constraint) masks = std::make_shared<MaskJob>(constraint, name);
+    // Of tokens from the prefix cache there is nothing to read.
+    sequence.every_row = prompt_logprobs || pooling == Pooling::kMean;
     sequence.prompt_tokens = sequence.total_tokens = static_cast<int32_t>(tokens.size());
   }
 
@@ -55,6 +59,8 @@ struct ActiveRequest {
   int32_t min_tokens;
   bool ignore_eos;
   std::optional<int32_t> top_logprobs;
+  std::optional<int32_t> prompt_logprobs;
+  std::optional<Pooling> pooling;
   std::shared_ptr<Constraint> constraint;  // null: none
   std::shared_ptr<MaskJob> masks;          // of the constraint; null without
   uint64_t seed = 0;                       // the one asked for, or a random one
@@ -70,6 +76,8 @@ struct ActiveRequest {
   LogprobQueue logprobs;  // stays empty unless top_logprobs
   int32_t prefilled_tokens =
       0;  // of the prompt, the most that were ever cached: recomputing counts once
+  int32_t prompt_read = 0;    // its first tokens, of which PromptReader has seen what is wanted
+  std::vector<float> pooled;  // their part of the embedding
 
   SteadyTime submitted;
   std::optional<SteadyTime> scheduled;   // in a step for the first time

@@ -1,5 +1,6 @@
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 #include <span>
 #include <vector>
@@ -19,6 +20,9 @@ class BatchBuilder {
   // `requests[i]` is the owner of `step.sequences[i]`, its blocks grown and its tokens not
   // committed yet. The view is valid until the next call, and as long as no block table changes.
   ForwardBatch Build(const SchedulerOutput& step, std::span<ActiveRequest* const> requests);
+
+  // Of the last one that was built: the first row of its sequence `i`.
+  int32_t first_row(size_t i) const { return sequences_[i].first_row; }
 
  private:
   std::vector<int32_t> tokens_;

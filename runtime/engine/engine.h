@@ -34,7 +34,9 @@ struct Tenant {
 struct GenerationRequest {
   std::vector<TokenId> prompt;  // at least one token
   SamplingParams sampling;
-  int32_t max_tokens = 16;  // at least 1; prompt + max_tokens must fit the context
+  // Prompt + max_tokens must fit the context. 0: nothing is generated; when the prompt has run, the
+  // request ends with kLength.
+  int32_t max_tokens = 16;
   std::vector<std::string>
       stop;  // generation ends before the first of them; they are not part of the text
   bool ignore_eos = false;
@@ -52,6 +54,10 @@ struct GenerationRequest {
   // Log-probabilities with every token, and of how many of the likeliest beside it: 0 to
   // kMaxTopLogprobs. Absent: none at all.
   std::optional<int32_t> top_logprobs;
+  // The same of the prompt's tokens, which are all computed then: none comes from the prefix cache.
+  std::optional<int32_t> prompt_logprobs;
+  // Wants the prompt's hidden states as one vector. The mean is computed as prompt_logprobs are.
+  std::optional<Pooling> pooling;
 };
 
 inline constexpr int32_t kMaxTopLogprobs = 20;  // as OpenAI
@@ -62,6 +68,7 @@ struct GeneratedLogprobs {
   TokenLogprob token;
   std::vector<TokenLogprob> top;  // the likeliest first
   int32_t text_offset = 0;        // characters (code points) of text before this token's
+  bool predicted = true;          // false: the first token of a prompt, which has none of these
 };
 
 // What a request produced since the last delta.
@@ -71,6 +78,9 @@ struct GenerationDelta {
   // Of tokens whose text is given out, in order, with their text or after it: not of the token that
   // ends a generation, nor of those that a stop string cuts off altogether.
   std::vector<GeneratedLogprobs> logprobs;
+  // Of the prompt's tokens, in order, before anything is generated; text_offset stays 0.
+  std::vector<GeneratedLogprobs> prompt_logprobs;
+  std::vector<float> embedding;  // [width], once, where `pooling` was asked for; not normalised
   std::optional<FinishReason> finish;  // set on the last delta, exactly once
   std::string error;                   // with kError
   int32_t prompt_tokens = 0;           // totals so far
@@ -173,6 +183,8 @@ class EngineCore {
 
   virtual EngineStats Stats() const = 0;
   virtual int32_t max_context_tokens() const = 0;
+  virtual int32_t embedding_width() const = 0;
+  virtual Pooling pooling() const = 0;  // that the model's embeddings are made for
   // Requests that may run and wait at once: of this tenant, or of all where there are no tenants
   // (null). Of a tenant without a limit of its own: when it is the only one, half; it may have as
   // many as there is room left for, so that those that flood never shut the others out.

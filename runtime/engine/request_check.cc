@@ -32,8 +32,8 @@ Status CheckRequest(const GenerationRequest& request, int32_t vocab_size, int32_
     return MakeError(ErrorCode::kInvalidArgument,
                      "the prompt has no tokens; it needs at least one");
   }
-  if (request.max_tokens < 1) {
-    return MakeError(ErrorCode::kInvalidArgument, "max_tokens is {}; it must be at least 1",
+  if (request.max_tokens < 0) {
+    return MakeError(ErrorCode::kInvalidArgument, "max_tokens is {}; it must be at least 0",
                      request.max_tokens);
   }
   if (request.min_tokens < 0 || request.min_tokens > request.max_tokens) {
@@ -41,10 +41,11 @@ Status CheckRequest(const GenerationRequest& request, int32_t vocab_size, int32_
                      "min_tokens is {}; it must be between 0 and max_tokens, which is {}",
                      request.min_tokens, request.max_tokens);
   }
-  if (request.top_logprobs &&
-      (*request.top_logprobs < 0 || *request.top_logprobs > kMaxTopLogprobs)) {
-    return MakeError(ErrorCode::kInvalidArgument, "top_logprobs is {}; it must be between 0 and {}",
-                     *request.top_logprobs, kMaxTopLogprobs);
+  for (const auto& wanted : {request.top_logprobs, request.prompt_logprobs}) {
+    if (!wanted || (*wanted >= 0 && *wanted <= kMaxTopLogprobs)) continue;
+    return MakeError(ErrorCode::kInvalidArgument, "{} is {}; it must be between 0 and {}",
+                     request.top_logprobs == wanted ? "top_logprobs" : "prompt_logprobs", *wanted,
+                     kMaxTopLogprobs);
   }
   const auto prompt = static_cast<int64_t>(request.prompt.size());
   const int64_t total = prompt + request.max_tokens;

@@ -42,7 +42,9 @@ StepLoop::StepLoop(Model& model, const Tokenizer& tokenizer, const EngineOptions
     : model_(&model),
       vocab_size_(static_cast<size_t>(model.info().vocab_size)),
       tokenizer_(tokenizer),
-      limits_{.max_sequences = options.max_sequences, .max_batch_tokens = options.max_batch_tokens},
+      limits_{.max_sequences = options.max_sequences,
+              .max_batch_tokens = options.max_batch_tokens,
+              .every_row_cost = PromptReader::CostOfRow(model.info())},
       max_decode_slowdown_(options.max_decode_slowdown),
       prefix_cache_(options.prefix_cache),
       observer_(observer),
@@ -112,14 +114,16 @@ void StepLoop::Step() {
     return;
   }
   step_requests_.clear();
-  for (const ScheduledSequence& scheduled : step.sequences) {
+  for (ScheduledSequence& scheduled : step.sequences) {
     ActiveRequest* request = requests_.at(scheduled.sequence->arrival).get();
     if (!request->scheduled) request->scheduled = start;
+    if (request->max_tokens == 0) scheduled.samples = false;
     step_requests_.push_back(request);
   }
   if (const Status status = RunForward(step); status.ok()) {
     SampleStep(step);
-    step_times_.Observe(shape, Seconds(clock_.Now() - start).count());
+    // The fit is of steps that have logits of last rows alone.
+    if (!read_prompts_) step_times_.Observe(shape, Seconds(clock_.Now() - start).count());
   } else {
     spdlog::error("a forward pass over {} sequences failed: {}", step.sequences.size(),
                   status.error().message);
@@ -163,9 +167,14 @@ void StepLoop::BeginMasks(const SchedulerOutput& step) {
 
 void StepLoop::SampleStep(const SchedulerOutput& step) {
   size_t row = 0;
+  read_prompts_ = false;
   for (size_t i = 0; i < step.sequences.size(); ++i) {
     ActiveRequest& request = *step_requests_[i];
     CountPrefill(request);
+    if (!ReadPrompt(request, step, i)) {
+      if (step.sequences[i].samples) ++row;
+      continue;
+    }
     if (!step.sequences[i].samples) continue;
     const size_t at = row++;
     if (!masks_.Ready(at)) continue;
@@ -178,6 +187,26 @@ void StepLoop::SampleStep(const SchedulerOutput& step) {
       Fail(request, picked.error());
     }
   }
+}
+
+bool StepLoop::ReadPrompt(ActiveRequest& request, const SchedulerOutput& step, size_t i) {
+  if (!request.prompt_logprobs && !request.pooling && request.max_tokens > 0) return true;
+  GenerationDelta delta = EmptyDelta(request);
+  const Result<bool> read =
+      prompt_reader_.Read(*model_, step.sequences[i], batch_builder_.first_row(i), request, delta);
+  if (!read.ok()) {
+    spdlog::error("request {} ends: {}", request.id, read.error().message);
+    Fail(request, read.error());
+    return false;
+  }
+  read_prompts_ |= *read;
+  if (request.max_tokens == 0 && request.sequence.pending_tokens() == 0) {
+    delta.finish = FinishReason::kLength;
+    End(request, std::move(delta));
+    return false;
+  }
+  if (*read) deliveries_.push_back({&request, std::move(delta)});
+  return true;
 }
 
 void StepLoop::Accept(ActiveRequest& request, PickedToken picked, SteadyTime now) {

@@ -11,6 +11,7 @@
 #include "runtime/engine/batch_builder.h"
 #include "runtime/engine/engine.h"
 #include "runtime/engine/mask_worker.h"
+#include "runtime/engine/prompt_reader.h"
 #include "runtime/engine/token_picker.h"
 #include "runtime/scheduler/scheduler.h"
 #include "runtime/scheduler/step_time.h"
@@ -59,6 +60,8 @@ class StepLoop {
   // Takes the last token of those whose mask is late out of `step`: it runs again.
   Status RunForward(SchedulerOutput& step);
   void BeginMasks(const SchedulerOutput& step);
+  // What the request, number `i` of the step, wants to know of its prompt. False: it ended.
+  bool ReadPrompt(ActiveRequest& request, const SchedulerOutput& step, size_t i);
   void SampleStep(const SchedulerOutput& step);
   void Accept(ActiveRequest& request, PickedToken picked, SteadyTime now);
   void ObserveToken(ActiveRequest& request, SteadyTime now);
@@ -83,11 +86,13 @@ class StepLoop {
   StepTimeModel step_times_;
   BatchBuilder batch_builder_;
   TokenPicker picker_;
+  PromptReader prompt_reader_;
   std::vector<float> logits_;  // [max_sequences, vocab_size]
   MaskWorker masks_;           // by row of logits_
   std::vector<std::shared_ptr<MaskJob>> row_masks_;
 
   std::unordered_map<RequestId, std::unique_ptr<ActiveRequest>> requests_;
+  bool read_prompts_ = false;                  // in the step at hand
   std::vector<ActiveRequest*> step_requests_;  // owners of the sequences of the step at hand
   std::vector<Delivery> deliveries_;
   std::vector<std::unique_ptr<ActiveRequest>> ended_;  // alive until their last delta is delivered

@@ -93,8 +93,19 @@ class Planner {
       Preempt(victim);
       ++output_.num_preempted_kv_full;
     }
-    const int32_t chunk = std::min(budget(), TokensWithRoom(*sequence));
+    const int32_t chunk = ChunkOf(*sequence);
     if (chunk > 0) Append(sequence, chunk, PrefillCost(*sequence, chunk));
+  }
+
+  // Tokens of its prompt for this step; the budget is not used up.
+  int32_t ChunkOf(const Sequence& sequence) const {
+    const int32_t cost = RowCost(sequence);
+    const int32_t affordable = std::min((budget() + cost - 1) / cost, room());
+    return std::min(affordable, TokensWithRoom(sequence));
+  }
+
+  int32_t RowCost(const Sequence& sequence) const {
+    return sequence.every_row ? limits_.every_row_cost : 1;
   }
 
   enum class Admission { kAdmitted, kMustWait, kBeyondItsShare };
@@ -119,15 +130,15 @@ class Planner {
     state_.waiting.Start(sequence);
     state_.running.push_back(sequence);
     TakeCached(sequence);
-    const int32_t chunk = std::min(budget(), TokensWithRoom(*sequence));
+    const int32_t chunk = ChunkOf(*sequence);
     Append(sequence, chunk, PrefillCost(*sequence, chunk));
     return Admission::kAdmitted;
   }
 
   // A token that was computed before the sequence was preempted is not its tenant's to pay again.
-  static int64_t PrefillCost(const Sequence& sequence, int32_t tokens) {
+  int64_t PrefillCost(const Sequence& sequence, int32_t tokens) const {
     const int32_t paid = std::max(sequence.cached_tokens, sequence.paid_tokens);
-    return std::max(0, sequence.cached_tokens + tokens - paid) * kPrefillCost;
+    return std::max(0, sequence.cached_tokens + tokens - paid) * kPrefillCost * RowCost(sequence);
   }
 
   // `own`: blocks for it that no other has yet.
@@ -173,7 +184,7 @@ class Planner {
   // those cost nothing, while an idle one is taken from the free ones.
   int32_t FindCached(const Sequence& sequence) {
     prefix_.clear();
-    if (sequence.tokens == nullptr) return 0;
+    if (sequence.tokens == nullptr || sequence.every_row) return 0;
     FindPrefix(*sequence.tokens, sequence.total_tokens - 1, sequence.salt, state_.block_tokens,
                state_.pool, prefix_);
     return static_cast<int32_t>(std::count_if(
@@ -186,7 +197,7 @@ class Planner {
     sequence->recomputed_tokens = std::max(0, sequence->lost_tokens - sequence->cached_tokens);
     output_.preempted_tokens += sequence->recomputed_tokens;
     const bool first_time = !std::exchange(sequence->admitted, true);
-    if (!first_time || sequence->tokens == nullptr) return;
+    if (!first_time || sequence->tokens == nullptr || sequence->every_row) return;
     sequence->hit_tokens = std::min(sequence->cached_tokens, sequence->prompt_tokens);
     output_.prefix_queries += sequence->prompt_tokens;
     output_.prefix_hits += sequence->hit_tokens;
@@ -256,13 +267,18 @@ class Planner {
     state_.Preempt(victim);
   }
 
-  // Prompt tokens that the step has room for.
+  // Prompt tokens that the step has room for; of those whose every row costs more, fewer.
   int32_t budget() const {
-    const int32_t room = limits_.max_batch_tokens - output_.num_tokens;
-    if (output_.num_decodes == 0) return room;
-    const int32_t prefill_tokens = output_.num_tokens - output_.num_decodes;
-    return std::min(room, limits_.max_prefill_tokens - prefill_tokens);
+    if (output_.num_decodes == 0) return room();
+    int32_t prefill = 0;
+    for (const ScheduledSequence& scheduled :
+         std::span(output_.sequences).subspan(static_cast<size_t>(output_.num_decodes))) {
+      prefill += scheduled.num_tokens * RowCost(*scheduled.sequence);
+    }
+    return std::min(room(), limits_.max_prefill_tokens - prefill);
   }
+
+  int32_t room() const { return limits_.max_batch_tokens - output_.num_tokens; }
 
   SchedulerState& state_;
   const SchedulerLimits& limits_;

@@ -15,6 +15,9 @@ struct SchedulerLimits {
       512;  // tokens of one step; at least max_sequences, so that every decode has room
   // Of them, prompt tokens where a sequence decodes in the same step (PrefillBudget); at least 1.
   int32_t max_prefill_tokens = std::numeric_limits<int32_t>::max();
+  // A prompt token of a sequence with every_row counts as so many, here and to its tenant; at least
+  // 1.
+  int32_t every_row_cost = 1;
 };
 
 // One sequence's part of a step.

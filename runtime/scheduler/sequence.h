@@ -29,6 +29,8 @@ struct Sequence {
   // Its total_tokens tokens, for the prefix cache; null: it takes no blocks of others and leaves
   // none. Belongs to the engine.
   const std::vector<int32_t>* tokens = nullptr;
+  // The logits of all of its prompt's rows are wanted: it takes no blocks of others.
+  bool every_row = false;
   std::string salt;               // only sequences with the same one share blocks
   bool admitted = false;          // ran before, if only to be preempted
   int32_t lost_tokens = 0;        // that it had cached when it was last preempted

@@ -40,7 +40,7 @@ TEST(CheckRequest, RefusesAnEmptyPromptAndTooFewTokens) {
   request.prompt.clear();
   ErrorOf(request);
   request = Valid();
-  for (const int32_t bad : {0, -1, INT32_MIN}) {
+  for (const int32_t bad : {-1, INT32_MIN}) {
     request.max_tokens = bad;
     EXPECT_NE(ErrorOf(request).find("max_tokens"), std::string::npos);
   }

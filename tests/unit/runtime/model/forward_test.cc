@@ -106,6 +106,33 @@ TEST_P(ForwardTest, LogitsAreFiniteAndTellTokensApart) {
             0.01f);
 }
 
+TEST_P(ForwardTest, EveryRowOfTheLastStepCanBeReadAfterwards) {
+  auto model = Load();
+  Request request{Tokens(25, 1), {0, 1, 2, 3, 4, 5, 6}};
+  const auto logits = Step(*model, {&request}, {25});
+  const auto vocabulary = static_cast<size_t>(model->info().vocab_size);
+  const std::vector<int32_t> rows = {3, 4, 24};
+  std::vector<float> read(rows.size() * vocabulary);
+  model->ReadLogits(rows, read);
+  for (size_t i = 0; i < rows.size(); ++i) {
+    const auto* expected = logits.data() + static_cast<size_t>(rows[i]) * vocabulary;
+    EXPECT_TRUE(std::equal(expected, expected + vocabulary, read.begin() + i * vocabulary)) << i;
+  }
+  // Hidden states do not depend on what else is read with them, and reading leaves them.
+  const auto width = static_cast<size_t>(model->info().width);
+  std::vector<float> together(rows.size() * width), alone(width), again(vocabulary);
+  model->ReadHidden(rows, together);
+  model->ReadHidden(std::span(rows).subspan(1, 1), alone);
+  EXPECT_TRUE(std::equal(alone.begin(), alone.end(), together.begin() + width));
+  EXPECT_FALSE(std::equal(alone.begin(), alone.end(), together.begin()));
+  model->ReadLogits(std::span(rows).subspan(1, 1), again);
+  EXPECT_TRUE(std::equal(again.begin(), again.end(), read.begin() + vocabulary));
+  // RMS-normalised by a weight of about one.
+  double power = 0;
+  for (const float value : alone) power += double{value} * value;
+  EXPECT_NEAR(std::sqrt(power / static_cast<double>(width)), 1, 0.2);
+}
+
 // Each dtype keeps so much of K and V; random weights make more of the difference from layer to
 // layer.
 TEST_P(ForwardTest, ACacheOfFewerBitsChangesLogitsByWhatItRounds) {

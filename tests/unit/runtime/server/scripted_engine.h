@@ -98,6 +98,8 @@ class ScriptedEngine : public EngineCore {
     return stats;
   }
   int32_t max_context_tokens() const override { return 1000; }
+  int32_t embedding_width() const override { return 3; }
+  Pooling pooling() const override { return Pooling::kLast; }
   int32_t max_requests(const Tenant* tenant) const override {
     return tenant != nullptr && tenant->max_requests > 0 ? tenant->max_requests : 200;
   }
