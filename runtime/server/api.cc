@@ -3,10 +3,12 @@
 #include <fmt/format.h>
 #include <spdlog/spdlog.h>
 
+#include <algorithm>
 #include <atomic>
 #include <ctime>
 #include <nlohmann/json.hpp>
 
+#include "runtime/server/embedding_job.h"
 #include "runtime/server/generation_job.h"
 #include "runtime/server/observers.h"
 
@@ -17,6 +19,9 @@ using http::Response;
 using nlohmann::json;
 
 namespace {
+
+// Inputs of one request for embeddings that the engine has at once.
+constexpr int32_t kEmbeddingsInFlight = 32;
 
 // No new requests go where nothing moves, long before the process is given up.
 constexpr double kUnreadyStallShare = 0.25;
@@ -70,6 +75,8 @@ http::Router Api::PublicRouter() {
              [this](Request request, ResponderPtr responder) {
                Generate(ReplyKind::kChat, std::move(request), std::move(responder));
              });
+  router.Add("POST", "/v1/embeddings", "embeddings",
+             [this](Request request, ResponderPtr r) { Embed(std::move(request), std::move(r)); });
   router.Add("POST", "/tokenize", "tokenize", [this](Request request, ResponderPtr responder) {
     AnswerText(Tokenize, std::move(request), std::move(responder));
   });
@@ -198,30 +205,74 @@ void Api::Submit(ReplyKind kind, ApiResult<Prepared> result, const LoadedModel& 
     prompt_tokens.push_back(static_cast<int32_t>(request.prompt.size()));
   }
   const std::string id = NewId(kind == ReplyKind::kChat ? "chatcmpl-" : "cmpl-");
-  // Counts what the tenant has used also where the client has left.
-  GenerationJob::OnFinish on_finish;
-  if (tenant) {
-    on_finish = [this, tenant](FinishReason reason, const Usage& usage) {
-      metrics_.CountTenantFinished(tenant->name, MetricsEngineObserver::As(reason),
-                                   usage.prompt_tokens, usage.completion_tokens);
-    };
-  }
   prepared.answer.max_backlog_bytes = options_.max_backlog_bytes;
   const bool stream = prepared.answer.stream;
   ReplyWriter writer(kind, id, model.served_name, std::time(nullptr), prepared.answer.include_usage,
                      prepared.answer.logprobs ? model.tokenizer.get() : nullptr);
   const auto job = std::make_shared<GenerationJob>(
-      *model.engine, responder, std::move(writer), std::move(prepared.answer), std::move(on_finish),
+      *model.engine, responder, std::move(writer), std::move(prepared.answer), CounterOf(tenant),
       [this] { metrics_.CountRejected("stream_buffer"); });
   if (auto started = job->Start(std::move(prepared.requests)); !started) {
-    ApiError error = FromEngine(started.error());
-    const bool sleeping = state_.Get().phase == ServingState::Phase::kSleeping;
-    if (error.code == "draining" && sleeping) error.code = "model_sleeping";
-    return Refuse(error, *responder, tenant);
+    return RefuseFromEngine(started.error(), *responder, tenant);
   }
   for (const int32_t tokens : prompt_tokens) metrics_.CountAdmitted(tokens);
   spdlog::debug("admitted {} stream={} choices={} prompt_tokens={}", id, stream,
                 prompt_tokens.size(), prompt_tokens.front());
+}
+
+// Counts what the tenant has used also where the client has left.
+std::function<void(FinishReason, const Usage&)> Api::CounterOf(const TenantPtr& tenant) {
+  if (!tenant) return nullptr;
+  return [this, tenant](FinishReason reason, const Usage& usage) {
+    metrics_.CountTenantFinished(tenant->name, MetricsEngineObserver::As(reason),
+                                 usage.prompt_tokens, usage.completion_tokens);
+  };
+}
+
+void Api::RefuseFromEngine(const Error& refused, http::Responder& responder,
+                           const TenantPtr& tenant) {
+  ApiError error = FromEngine(refused);
+  const bool sleeping = state_.Get().phase == ServingState::Phase::kSleeping;
+  if (error.code == "draining" && sleeping) error.code = "model_sleeping";
+  Refuse(error, responder, tenant);
+}
+
+void Api::Embed(Request request, ResponderPtr responder) {
+  const auto tenant = CallerOrRefuse(request, *responder);
+  if (!tenant) return;
+  const LoadedModel* model = ModelOrRefuse(*responder);
+  if (!model) return;
+  if (IsShort(request.body)) {
+    return SubmitEmbeddings(PrepareEmbeddings(request.body, *model), *model, *tenant, responder);
+  }
+  Offload<PreparedEmbeddings>(
+      std::move(request.body), *tenant, responder,
+      [model](const std::string& body) { return PrepareEmbeddings(body, *model); },
+      [this, model, tenant = *tenant, responder](ApiResult<PreparedEmbeddings> prepared) {
+        SubmitEmbeddings(std::move(prepared), *model, tenant, responder);
+      });
+}
+
+void Api::SubmitEmbeddings(ApiResult<PreparedEmbeddings> result, const LoadedModel& model,
+                           const TenantPtr& tenant, const ResponderPtr& responder) {
+  if (const auto* error = std::get_if<ApiError>(&result)) return Refuse(*error, *responder, tenant);
+  auto& prepared = std::get<PreparedEmbeddings>(result);
+  std::vector<int32_t> prompt_tokens;
+  for (auto& request : prepared.requests) {
+    request.tenant = tenant;
+    prompt_tokens.push_back(static_cast<int32_t>(request.prompt.size()));
+  }
+  const int32_t in_flight =
+      std::clamp(model.engine->max_requests(tenant.get()) / 2, 1, kEmbeddingsInFlight);
+  const auto job = std::make_shared<EmbeddingJob>(
+      *model.engine, responder,
+      EmbeddingOptions{
+          .model = model.served_name, .base64 = prepared.base64, .in_flight = in_flight},
+      CounterOf(tenant));
+  if (auto started = job->Start(std::move(prepared.requests)); !started) {
+    return RefuseFromEngine(started.error(), *responder, tenant);
+  }
+  for (const int32_t tokens : prompt_tokens) metrics_.CountAdmitted(tokens);
 }
 
 void Api::AnswerText(TextFunction function, Request request, ResponderPtr responder) {

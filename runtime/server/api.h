@@ -55,6 +55,12 @@ class Api {
   void Generate(ReplyKind kind, http::Request request, http::ResponderPtr responder);
   void Submit(ReplyKind kind, ApiResult<Prepared> prepared, const LoadedModel& model,
               const TenantPtr& tenant, const http::ResponderPtr& responder);
+  void Embed(http::Request request, http::ResponderPtr responder);
+  void SubmitEmbeddings(ApiResult<PreparedEmbeddings> prepared, const LoadedModel& model,
+                        const TenantPtr& tenant, const http::ResponderPtr& responder);
+  // What is counted of each request of a tenant that ended; null where no keys are used.
+  std::function<void(FinishReason, const Usage&)> CounterOf(const TenantPtr& tenant);
+  void RefuseFromEngine(const Error& error, http::Responder& responder, const TenantPtr& tenant);
   using TextFunction = ApiResult<std::string> (*)(std::string_view body, const LoadedModel& model);
   void AnswerText(TextFunction function, http::Request request, http::ResponderPtr responder);
   // A short body is read at once, on the I/O thread, and waits for nobody: the gate is for those

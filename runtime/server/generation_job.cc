@@ -138,7 +138,7 @@ void GenerationJob::Pump() {
 void GenerationJob::Take(size_t index, GenerationDelta delta) {
   Choice& choice = choices_[index];
   choice.text += delta.text;
-  std::move(delta.logprobs.begin(), delta.logprobs.end(), std::back_inserter(choice.logprobs));
+  TakeLogprobs(index, delta);
   choice.usage = UsageOf(index, delta);
   if (!delta.finish) return;
   choice.finish = delta.finish;
@@ -155,14 +155,30 @@ void GenerationJob::Take(size_t index, GenerationDelta delta) {
   }
 }
 
-std::string_view GenerationJob::Echo(size_t choice) const {
-  if (options_.echo.empty()) return {};
+// Their places are those in the text with the echo before it.
+void GenerationJob::TakeLogprobs(size_t index, GenerationDelta& delta) {
+  Choice& choice = choices_[index];
+  const Echo& echo = EchoOf(index);
+  for (GeneratedLogprobs& logprobs : delta.prompt_logprobs) {
+    logprobs.text_offset = echo.offsets[choice.prompt_logprobs++];
+    choice.logprobs.push_back(std::move(logprobs));
+  }
+  for (GeneratedLogprobs& logprobs : delta.logprobs) {
+    logprobs.text_offset += echo.chars;
+    choice.logprobs.push_back(std::move(logprobs));
+  }
+}
+
+const Echo& GenerationJob::EchoOf(size_t choice) const {
+  static const Echo kNone;
+  if (options_.echo.empty()) return kNone;
   return options_.echo[choice / options_.choices_per_prompt];
 }
 
 bool GenerationJob::HasMore(size_t index) const {
   const Choice& choice = choices_[index];
-  return choice.echo_sent < Echo(index).size() || !choice.text.empty() || !choice.logprobs.empty();
+  return choice.echo_sent < EchoOf(index).text.size() || !choice.text.empty() ||
+         !choice.logprobs.empty();
 }
 
 size_t GenerationJob::BacklogBytes() const {
@@ -215,7 +231,8 @@ void GenerationJob::SendEvents() {
 
 std::string GenerationJob::NextTextEvent(size_t index) {
   Choice& choice = choices_[index];
-  if (const auto echo = Echo(index).substr(choice.echo_sent); !echo.empty()) {
+  if (const auto echo = std::string_view(EchoOf(index).text).substr(choice.echo_sent);
+      !echo.empty()) {
     const std::string_view piece = Piece(echo);
     choice.echo_sent += piece.size();
     return writer_.TextEvent(index, piece);
@@ -273,7 +290,7 @@ void GenerationJob::SendWhole() {
     Choice& choice = choices_[i];
     std::vector<ToolCall> calls;
     if (choice.calls) choice.text = TakeCalls(choice.text, *choice.calls, calls);
-    finished.push_back({.text = std::string(Echo(i)) + choice.text,
+    finished.push_back({.text = EchoOf(i).text + choice.text,
                         .calls = std::move(calls),
                         .finish = *choice.finish,
                         .logprobs = {std::make_move_iterator(choice.logprobs.begin()),

@@ -14,6 +14,7 @@
 #include "runtime/engine/engine.h"
 #include "runtime/http/responder.h"
 #include "runtime/server/api_error.h"
+#include "runtime/server/echo.h"
 #include "runtime/server/reply.h"
 #include "runtime/server/tool_call_stream.h"
 
@@ -25,7 +26,7 @@ struct AnswerOptions {
   bool include_usage = false;     // a stream: one more event with the token counts
   bool logprobs = false;          // deltas carry log-probabilities
   size_t choices_per_prompt = 1;  // those of one prompt are side by side
-  std::vector<std::string> echo;  // text before the choices of each prompt; or empty
+  std::vector<Echo> echo;         // before the choices of each prompt; or empty
   // Functions that the text may call.
   struct Tools {
     std::vector<std::string> names;
@@ -71,14 +72,16 @@ class GenerationJob : public std::enable_shared_from_this<GenerationJob> {
     bool begun = false;                      // a stream: the first event was sent
     bool finish_sent = false;                // a stream
     std::optional<FinishReason> finish;
+    size_t prompt_logprobs = 0;  // taken
     Usage usage;
   };
 
   void OnDelta(size_t choice, GenerationDelta delta);  // engine's thread
   void Pump();                                         // the rest: strand
   void Take(size_t choice, GenerationDelta delta);
-  std::string_view Echo(size_t choice) const;  // that of its prompt, held once for all its choices
-  bool HasMore(size_t choice) const;           // to send
+  const Echo& EchoOf(size_t choice) const;  // of its prompt, held once for all its choices
+  void TakeLogprobs(size_t choice, GenerationDelta& delta);
+  bool HasMore(size_t choice) const;  // to send
   size_t BacklogBytes() const;
   void FallBehind();
   void SendEvents();

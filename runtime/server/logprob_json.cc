@@ -120,8 +120,13 @@ std::string CompletionLogprobs(std::span<const GeneratedLogprobs> logprobs,
   return fmt::format(
       R"({{"tokens":{},"token_logprobs":{},"top_logprobs":{},"text_offset":{}}})",
       Array(logprobs, [&](const auto& g) { return QuotedJson(NameOf(g.token.token, tokenizer)); }),
-      Array(logprobs, [](const auto& g) { return fmt::format("{}", g.token.logprob); }),
-      Array(logprobs, [&](const auto& g) { return TopMap(g, tokenizer); }),
+      Array(logprobs,
+            [](const auto& g) {
+              return g.predicted ? fmt::format("{}", g.token.logprob) : std::string("null");
+            }),
+      Array(
+          logprobs,
+          [&](const auto& g) { return g.predicted ? TopMap(g, tokenizer) : std::string("null"); }),
       Array(logprobs, [](const auto& g) { return std::to_string(g.text_offset); }));
 }
 

@@ -5,6 +5,7 @@
 #include <nlohmann/json.hpp>
 #include <optional>
 
+#include "runtime/server/echo.h"
 #include "runtime/server/tool_prompt.h"
 
 namespace quern::server {
@@ -125,7 +126,10 @@ int64_t AnswerBytesPerToken(const GenerationParams& params, const LoadedModel& m
 std::optional<ApiError> AnswerTooLarge(const GenerationParams& params, int64_t echo_bytes,
                                        const Prepared& prepared, const LoadedModel& model) {
   int64_t tokens = 0;
-  for (const auto& request : prepared.requests) tokens += request.max_tokens;
+  for (const auto& request : prepared.requests) {
+    tokens += request.max_tokens;
+    if (request.prompt_logprobs) tokens += std::ssize(request.prompt);
+  }
   const int64_t most = params.stream
                            ? echo_bytes
                            : params.n * echo_bytes + tokens * AnswerBytesPerToken(params, model);
@@ -252,6 +256,27 @@ ApiResult<Prepared> PrepareChat(ChatRequest request, const LoadedModel& model) {
   return prepared;
 }
 
+// What each prompt's choices begin with, and the log-probabilities of its tokens if those of the
+// answer are wanted. Takes the prompts' texts.
+std::optional<ApiError> AddEchoes(CompletionRequest& request, const LoadedModel& model,
+                                  Prepared& prepared) {
+  AnswerOptions& answer = prepared.answer;
+  for (GenerationRequest& each : prepared.requests) {
+    each.prompt_logprobs = request.params.top_logprobs;
+  }
+  int64_t bytes = 0;
+  for (size_t i = 0; i < request.prompts.size(); ++i) {
+    auto* text = std::get_if<std::string>(&request.prompts[i]);
+    const auto& tokens = prepared.requests[i * answer.choices_per_prompt].prompt;
+    answer.echo.push_back(MakeEcho(tokens, text ? std::optional(std::move(*text)) : std::nullopt,
+                                   request.params.top_logprobs.has_value(), *model.tokenizer));
+    bytes += QuotedBytes(answer.echo.back().text);
+    // At each: token ids of two bytes in the body may stand for a hundred in the answer.
+    if (auto error = AnswerTooLarge(request.params, bytes, prepared, model)) return error;
+  }
+  return std::nullopt;
+}
+
 ApiResult<Prepared> PrepareCompletion(CompletionRequest request, const LoadedModel& model) {
   if (request.params.model != model.served_name) return ModelNotFound(request.params.model, model);
   const EncodeOptions options{.add_special = request.add_special_tokens, .parse_special = true};
@@ -267,20 +292,9 @@ ApiResult<Prepared> PrepareCompletion(CompletionRequest request, const LoadedMod
     prompts.push_back(std::get<0>(std::move(tokens)));
   }
   auto prepared = Assemble(request.params, "prompt", std::move(prompts), model);
-  if (auto* ready = std::get_if<Prepared>(&prepared); ready && request.echo) {
-    int64_t bytes = 0;
-    for (size_t i = 0; i < request.prompts.size(); ++i) {
-      auto* text = std::get_if<std::string>(&request.prompts[i]);
-      const auto& tokens = ready->requests[i * ready->answer.choices_per_prompt].prompt;
-      std::string& echo = ready->answer.echo.emplace_back(
-          text ? std::move(*text) : model.tokenizer->Decode(tokens, /*render_special=*/true));
-      bytes += QuotedBytes(echo);
-      // At each: token ids of two bytes in the body may stand for a hundred in the answer.
-      if (auto error = AnswerTooLarge(request.params, bytes, *ready, model)) {
-        return std::move(*error);
-      }
-    }
-  }
+  auto* ready = std::get_if<Prepared>(&prepared);
+  if (!ready || !request.echo) return prepared;
+  if (auto error = AddEchoes(request, model, *ready)) return std::move(*error);
   return prepared;
 }
 

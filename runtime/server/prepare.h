@@ -28,6 +28,13 @@ ApiResult<Prepared> Prepare(ReplyKind kind, std::string_view body, const LoadedM
 std::optional<ApiResult<Prepared>> PrepareAtOnce(ReplyKind kind, std::string_view body,
                                                  const LoadedModel& model);
 
+// A request for embeddings that is ready for the engine: one request for each input.
+struct PreparedEmbeddings {
+  std::vector<GenerationRequest> requests;
+  bool base64 = false;
+};
+ApiResult<PreparedEmbeddings> PrepareEmbeddings(std::string_view body, const LoadedModel& model);
+
 // /tokenize and /detokenize: body -> the answer's JSON.
 ApiResult<std::string> Tokenize(std::string_view body, const LoadedModel& model);
 ApiResult<std::string> Detokenize(std::string_view body, const LoadedModel& model);

@@ -39,11 +39,19 @@ std::string ParseCacheSalt(Fields& fields) {
   return std::move(*salt);
 }
 
-GenerationParams ParseParams(Fields& fields, std::string_view body) {
-  GenerationParams params;
+std::string ParseModel(Fields& fields) {
   const json& model = fields.Require("model", "the name of the model, as /v1/models lists it");
   if (!model.is_string()) fields.WrongType("model", "a string", model);
-  params.model = model.get<std::string>();
+  return model.get<std::string>();
+}
+
+int32_t ParsePriority(Fields& fields) {
+  return static_cast<int32_t>(fields.Integer("priority", 0, kMaxRequestPriority).value_or(0));
+}
+
+GenerationParams ParseParams(Fields& fields, std::string_view body) {
+  GenerationParams params;
+  params.model = ParseModel(fields);
   params.stream = fields.Bool("stream").value_or(false);
   if (const json* options = fields.Find("stream_options")) {
     Fields inner(*options, "stream_options");
@@ -57,16 +65,15 @@ GenerationParams ParseParams(Fields& fields, std::string_view body) {
     }
   }
   ParseSampling(fields, params);
-  params.priority =
-      static_cast<int32_t>(fields.Integer("priority", 0, kMaxRequestPriority).value_or(0));
+  params.priority = ParsePriority(fields);
   params.cache_salt = ParseCacheSalt(fields);
   params.structured = ParseStructuredOutput(fields, body);
   RefuseUnsupported(fields);
   return params;
 }
 
-std::optional<int32_t> MaxTokens(Fields& fields, const char* name) {
-  const auto value = fields.Integer(name, 1, kInt32Max);
+std::optional<int32_t> MaxTokens(Fields& fields, const char* name, int64_t least = 1) {
+  const auto value = fields.Integer(name, least, kInt32Max);
   if (!value) return std::nullopt;
   return static_cast<int32_t>(*value);
 }
@@ -90,24 +97,24 @@ std::vector<TokenId> ParseTokens(const json& array, const std::string& path) {
   return tokens;
 }
 
-// A string, an array of strings, an array of token ids, or an array of those.
-std::vector<Prompt> ParsePrompts(Fields& fields) {
+// A string, an array of strings, an array of token ids, or an array of those, at most `most`.
+std::vector<Prompt> ParsePrompts(Fields& fields, const char* name, size_t most) {
   constexpr char kWanted[] = "a string, an array of strings, or an array of token ids";
-  const json& prompt = fields.Require("prompt", kWanted);
+  const json& prompt = fields.Require(name, kWanted);
   if (prompt.is_string()) return {prompt.get<std::string>()};
-  if (!prompt.is_array()) fields.WrongType("prompt", kWanted, prompt);
+  if (!prompt.is_array()) fields.WrongType(name, kWanted, prompt);
   if (prompt.empty()) {
-    ThrowApiError("prompt", "invalid_value", "'prompt' must not be an empty array");
+    ThrowApiError(name, "invalid_value", fmt::format("'{}' must not be an empty array", name));
   }
-  if (prompt[0].is_number()) return {ParseTokens(prompt, "prompt")};
-  if (prompt.size() > kMaxPrompts) {
+  if (prompt[0].is_number()) return {ParseTokens(prompt, name)};
+  if (prompt.size() > most) {
     ThrowApiError(
-        "prompt", "invalid_value",
-        fmt::format("'prompt' may have at most {} entries, not {}", kMaxPrompts, prompt.size()));
+        name, "invalid_value",
+        fmt::format("'{}' may have at most {} entries, not {}", name, most, prompt.size()));
   }
   std::vector<Prompt> prompts;
   for (size_t i = 0; i < prompt.size(); ++i) {
-    const std::string path = fmt::format("prompt[{}]", i);
+    const std::string path = fmt::format("{}[{}]", name, i);
     if (prompt[i].is_string()) {
       prompts.emplace_back(prompt[i].get<std::string>());
     } else if (prompt[i].is_array()) {
@@ -212,19 +219,39 @@ void CheckChoices(const CompletionRequest& request) {
 CompletionRequest ReadCompletion(Fields& fields, std::string_view body) {
   CompletionRequest request;
   request.params = ParseParams(fields, body);
-  // OpenAI's default for completions; a chat's is what is left of the context.
-  request.params.max_tokens = MaxTokens(fields, "max_tokens").value_or(16);
-  request.prompts = ParsePrompts(fields);
+  request.echo = fields.Bool("echo").value_or(false);
+  // OpenAI's default for completions; a chat's is what is left of the context. Of a prompt that is
+  // echoed the log-probabilities may be all that is wanted.
+  request.params.max_tokens = MaxTokens(fields, "max_tokens", request.echo ? 0 : 1).value_or(16);
+  request.prompts = ParsePrompts(fields, "prompt", kMaxPrompts);
   request.add_special_tokens = fields.Bool("add_special_tokens").value_or(true);
   CheckChoices(request);
   request.params.top_logprobs = ParseCompletionLogprobs(fields);
-  request.echo = fields.Bool("echo").value_or(false);
-  if (request.echo && request.params.top_logprobs) {
-    ThrowApiError("echo", "unsupported_parameter",
-                  "'echo' together with 'logprobs' is not supported by this server, which has no "
-                  "log-probabilities of prompts; leave out one of the two");
-  }
   fields.OnlyNeutral("suffix", {""});
+  fields.RefuseUnknown();
+  return request;
+}
+
+EmbeddingRequest ReadEmbedding(Fields& fields, std::string_view /*body*/) {
+  EmbeddingRequest request;
+  request.model = ParseModel(fields);
+  request.inputs = ParsePrompts(fields, "input", kMaxEmbeddingInputs);
+  const std::string format = fields.String("encoding_format").value_or("float");
+  if (format != "float" && format != "base64") {
+    ThrowApiError("encoding_format", "invalid_value",
+                  fmt::format("'encoding_format' must be \"float\" or \"base64\", not {}",
+                              Shown(json(format))));
+  }
+  request.base64 = format == "base64";
+  if (const auto dimensions = fields.Integer("dimensions", 1, kInt32Max)) {
+    request.dimensions = static_cast<int32_t>(*dimensions);
+  }
+  request.add_special_tokens = fields.Bool("add_special_tokens").value_or(true);
+  request.priority = ParsePriority(fields);
+  request.cache_salt = ParseCacheSalt(fields);
+  fields.OnlyNeutral("truncate_prompt_tokens", {});
+  fields.OnlyNeutral("normalize", {true});
+  fields.Ignore({"user", "request_id"});
   fields.RefuseUnknown();
   return request;
 }
@@ -325,6 +352,9 @@ ApiResult<T> Parse(std::string_view body, T (*read)(Fields&, std::string_view)) 
 
 ApiResult<CompletionRequest> ParseCompletionRequest(std::string_view body) {
   return Parse(body, ReadCompletion);
+}
+ApiResult<EmbeddingRequest> ParseEmbeddingRequest(std::string_view body) {
+  return Parse(body, ReadEmbedding);
 }
 ApiResult<ChatRequest> ParseChatRequest(std::string_view body) { return Parse(body, ReadChat); }
 ApiResult<TokenizeRequest> ParseTokenizeRequest(std::string_view body) {

@@ -22,6 +22,7 @@ constexpr size_t kMaxStopBytes = 1024;  // of one stop string
 constexpr size_t kMaxCacheSaltBytes = 256;
 constexpr int32_t kMaxRequestPriority = 1'000'000;
 constexpr size_t kMaxPrompts = 64;            // of one /v1/completions request
+constexpr size_t kMaxEmbeddingInputs = 2048;  // of one /v1/embeddings request, as OpenAI
 constexpr int32_t kMaxChoicesPerPrompt = 16;  // n
 constexpr size_t kMaxChoices = 128;           // prompts times n
 // What an answer that is sent whole may come to, if each of its tokens is the vocabulary's longest:
@@ -34,7 +35,7 @@ struct GenerationParams {
   std::string model;
   bool stream = false;
   bool include_usage = false;         // stream_options.include_usage
-  std::optional<int32_t> max_tokens;  // at least 1
+  std::optional<int32_t> max_tokens;  // at least 1; of a completion that echoes, 0
   SamplingParams sampling;
   std::vector<std::string> stop;
   bool ignore_eos = false;
@@ -53,6 +54,16 @@ struct CompletionRequest {
   std::vector<Prompt> prompts;  // at least one; each becomes a choice
   bool add_special_tokens = true;
   bool echo = false;  // the prompt's text before the answer's
+};
+
+struct EmbeddingRequest {
+  std::string model;
+  std::vector<Prompt> inputs;  // 1 to kMaxEmbeddingInputs; each becomes a vector
+  bool base64 = false;         // encoding_format
+  std::optional<int32_t> dimensions;
+  bool add_special_tokens = true;
+  int32_t priority = 0;  // these two as in GenerationParams
+  std::string cache_salt;
 };
 
 // [{role, content, ...}]: content flattened to a string, "developer" turned into "system"; of an
@@ -88,6 +99,7 @@ struct DetokenizeRequest {
 // body's size (numbers: two bytes become 16, and half as much again while their array grows).
 // OpenAI's API reference: https://platform.openai.com/docs/api-reference
 ApiResult<CompletionRequest> ParseCompletionRequest(std::string_view body);
+ApiResult<EmbeddingRequest> ParseEmbeddingRequest(std::string_view body);
 ApiResult<ChatRequest> ParseChatRequest(std::string_view body);
 // The shapes of vLLM's /tokenize and /detokenize.
 ApiResult<TokenizeRequest> ParseTokenizeRequest(std::string_view body);

@@ -31,7 +31,7 @@ void CheckParams(const GenerationParams& params) {
   if (params.n < 1 || params.n > kMaxChoicesPerPrompt || params.min_tokens < 0) abort();
   if (params.top_logprobs.value_or(0) < 0) abort();
   if (params.top_logprobs.value_or(0) > quern::kMaxTopLogprobs) abort();
-  if (params.max_tokens && *params.max_tokens < 1) abort();
+  if (params.max_tokens && *params.max_tokens < 0) abort();
   if (params.stop.size() > kMaxStopStrings) abort();
   if (params.priority < 0 || params.priority > kMaxRequestPriority) abort();
   if (params.cache_salt.size() > kMaxCacheSaltBytes) abort();
@@ -42,7 +42,7 @@ void CheckParams(const GenerationParams& params) {
 extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   if (size == 0) return 0;
   const std::string_view body(reinterpret_cast<const char*>(data) + 1, size - 1);
-  switch (data[0] % 4) {
+  switch ((data[0] + 2) % 5) {  // '0' to '4'
     case 0: {
       const auto parsed = ParseCompletionRequest(body);
       if (const auto* error = std::get_if<ApiError>(&parsed)) return CheckError(*error), 0;
@@ -50,7 +50,7 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
       CheckParams(request.params);
       if (request.prompts.empty() || request.prompts.size() > kMaxPrompts) abort();
       if (request.prompts.size() * static_cast<size_t>(request.params.n) > kMaxChoices) abort();
-      if (request.echo && request.params.top_logprobs) abort();
+      if (request.params.max_tokens == 0 && !request.echo) abort();
       return 0;
     }
     case 1: {
@@ -65,6 +65,14 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
       if (tools && (tools->names.empty() || tools->names.size() != tools->schemas.size())) abort();
       (void)WriteToolsAsText(conversation.messages,
                              tools ? tools->tools : nlohmann::ordered_json());
+      return 0;
+    }
+    case 4: {
+      const auto parsed = ParseEmbeddingRequest(body);
+      if (const auto* error = std::get_if<ApiError>(&parsed)) return CheckError(*error), 0;
+      const auto& request = std::get<EmbeddingRequest>(parsed);
+      if (request.inputs.empty() || request.inputs.size() > kMaxEmbeddingInputs) abort();
+      if (request.dimensions.value_or(1) < 1) abort();
       return 0;
     }
     case 2: {

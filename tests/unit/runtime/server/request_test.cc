@@ -168,13 +168,18 @@ TEST(CompletionRequest, ModelAndPromptAreRequired) {
 }
 
 TEST(CompletionRequest, WhatWouldChangeTheAnswerIsRefusedNotIgnored) {
-  for (const char* member : {R"("best_of":3)", R"("suffix":"x")", R"("length_penalty":1.1)",
-                             R"("echo":true,"logprobs":0)"}) {
+  for (const char* member : {R"("best_of":3)", R"("suffix":"x")", R"("length_penalty":1.1)"}) {
     const ApiError error = CompletionError(std::string(",") + member);
     EXPECT_EQ(error.code, "unsupported_parameter") << member << ": " << error.message;
     const std::string name = std::string(member).substr(1, std::string(member).find('"', 1) - 1);
     EXPECT_EQ(error.param, name);
   }
+}
+
+TEST(CompletionRequest, NoTokensMayBeAskedForWhereThePromptIsEchoed) {
+  EXPECT_EQ(
+      Completion(R"(,"prompt":"p","echo":true,"logprobs":1,"max_tokens":0)").params.max_tokens, 0);
+  EXPECT_EQ(CompletionError(R"(,"max_tokens":0)").param, "max_tokens");
 }
 
 TEST(CompletionRequest, PromptsTimesNIsBounded) {

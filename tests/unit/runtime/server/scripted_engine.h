@@ -130,21 +130,29 @@ class ScriptedEngine : public EngineCore {
   }
   void Emit(RequestId id, const std::string& text, std::optional<FinishReason> finish = {},
             const std::string& error = {}, std::vector<GeneratedLogprobs> logprobs = {}) {
-    DeltaSink sink;
     GenerationDelta delta;
-    {
-      std::lock_guard lock(mutex_);
-      sink = sinks_[id];
-      delta.completion_tokens = ++tokens_[id];
-      delta.prompt_tokens = static_cast<int32_t>(requests_[id].prompt.size());
-      delta.cached_tokens = delta.prompt_tokens - 1;
-      if (finish) sinks_.erase(id);
-    }
     delta.text = text;
     delta.finish = finish;
     delta.error = error;
     delta.logprobs = std::move(logprobs);
+    Emit(id, std::move(delta), 1);
+  }
+  // `generated`: tokens that `delta` stands for. Fills in the figures.
+  void Emit(RequestId id, GenerationDelta delta, int32_t generated) {
+    DeltaSink sink;
+    {
+      std::lock_guard lock(mutex_);
+      sink = sinks_[id];
+      delta.completion_tokens = tokens_[id] += generated;
+      delta.prompt_tokens = static_cast<int32_t>(requests_[id].prompt.size());
+      delta.cached_tokens = delta.prompt_tokens - 1;
+      if (delta.finish) sinks_.erase(id);
+    }
     sink(std::move(delta));
+  }
+  size_t num_requests() const {
+    std::lock_guard lock(mutex_);
+    return requests_.size();
   }
   void SetCapacity(size_t requests) {
     std::lock_guard lock(mutex_);

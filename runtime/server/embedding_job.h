@@ -1,0 +1,64 @@
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "runtime/engine/engine.h"
+#include "runtime/http/responder.h"
+#include "runtime/server/api_error.h"
+#include "runtime/server/reply.h"
+
+namespace quern::server {
+
+struct EmbeddingOptions {
+  std::string model;      // as the answer names it
+  bool base64 = false;    // instead of a list of numbers: little-endian float32
+  int32_t in_flight = 1;  // inputs that are with the engine at once, at most
+};
+
+// One request for embeddings: hands its inputs to the engine, some at a time, so that a list of
+// thousands does not take all the places of others, and answers when all are there. Deltas come on
+// the engine's thread, the rest runs on the session's strand. A client that has gone cancels what
+// is left.
+class EmbeddingJob : public std::enable_shared_from_this<EmbeddingJob> {
+ public:
+  // Told on the strand how each input ended and what it used, also after the client has gone.
+  using OnFinish = std::function<void(FinishReason, const Usage&)>;
+
+  // `engine` and `responder`'s server outlive the job. `on_finish` may be null.
+  EmbeddingJob(EngineCore& engine, http::ResponderPtr responder, EmbeddingOptions options,
+               OnFinish on_finish);
+
+  // `requests`, at least one, have `pooling` and no max_tokens. If the engine refuses the first,
+  // nothing has been answered and the error comes back. On the strand.
+  Status Start(std::vector<GenerationRequest> requests);
+
+ private:
+  Status SubmitMore();
+  void OnDelta(size_t input, GenerationDelta delta);  // strand, as the rest
+  void Stop();  // cancels what is with the engine, and answers no more
+  void Fail(const ApiError& error);
+  void Answer();
+
+  EngineCore& engine_;
+  const http::ResponderPtr responder_;
+  const EmbeddingOptions options_;
+  const OnFinish on_finish_;
+  std::vector<GenerationRequest> requests_;  // those submitted are empty
+  std::vector<RequestId> ids_;               // of those submitted
+  std::vector<std::string> vectors_;         // as the answer has them; "" until they are there
+  int32_t in_flight_ = 0;
+  size_t done_ = 0;
+  int64_t prompt_tokens_ = 0;
+  bool ended_ = false;
+};
+
+// `values` scaled to length 1, as OpenAI's are, in the answer's form: "[0.6,0.8]" or base64 in
+// quotes. Nothing if one is not finite. All zeros stay so.
+std::optional<std::string> EmbeddingJson(const std::vector<float>& values, bool base64);
+
+}  // namespace quern::server
