@@ -29,11 +29,12 @@ constexpr Milliseconds kFirstWord(2000);  // until something is said about what 
 constexpr Milliseconds kNextWord(5000);   // and again
 
 constexpr char kFooter[] = R"(
-A batch is so many requests at once, each with a random prompt of its own, greedy, to full length.
+A batch is so many requests at once, each with a random prompt of its own, to full length, greedy unless told otherwise.
   prefill  prompt tokens of the batch / time until the last request has its first token; what other
            requests generate meanwhile is in that time, and not in decode
   decode   tokens that came after that moment / time from it to the end, at the mean batch of its
            steps: where that is clearly less than the batch, a longer --generate brings it nearer
+  other    the part of the steps that only decode which is not the forward pass: scheduling, sampling, text
   total    prompt and generated tokens / the whole time
   TTFT     from the batch's start to each request's first token; ITL: between two tokens of a request
 Each figure is the median of the runs (--repeats), after a warm-up; p50 and p95 are taken within a
@@ -56,6 +57,7 @@ struct BenchCommand {
   int32_t generate = 128;
   int32_t repeats = 3;
   uint32_t seed = 1;
+  SamplingParams sampling{.temperature = 0};
   bool as_json = false;
 
   int32_t largest() const { return *std::max_element(batches.begin(), batches.end()); }
@@ -102,7 +104,19 @@ void AddOptions(CLI::App& app, BenchCommand& command) {
   app.add_option("--repeats", command.repeats, "Runs of each batch; the median is given [3]")
       ->check(CLI::Range(1, 1000))
       ->type_name("N");
-  app.add_option("--seed", command.seed, "Of the random prompts [1]")->type_name("N");
+  app.add_option("--seed", command.seed, "Of the random prompts, and of what is sampled [1]")
+      ->type_name("N");
+  app.add_option("--temperature", command.sampling.temperature,
+                 "Sampling temperature; 0: the likeliest token [0]")
+      ->check(CLI::Range(0.0, 2.0))
+      ->type_name("X");
+  app.add_option("--top-k", command.sampling.top_k, "Samples from so many tokens; 0: from all [0]")
+      ->check(CLI::Range(0, 1 << 20))
+      ->type_name("N");
+  app.add_option("--top-p", command.sampling.top_p,
+                 "Samples from the likeliest tokens up to this mass [1]")
+      ->check(CLI::Range(0.001, 1.0))
+      ->type_name("X");
   app.add_flag("--json", command.as_json, "Print one line of JSON instead of a table");
   AddEngineOptions(app, command.serve);
   // These follow from what is measured.
@@ -227,7 +241,8 @@ class Bench {
     for (int32_t i = 0; i < command_.prompt; ++i) {
       request.prompt.push_back(words_[random_() % words_.size()]);
     }
-    request.sampling.temperature = 0;
+    request.sampling = command_.sampling;
+    request.sampling.seed = random_();
     request.max_tokens = generate;
     request.ignore_eos = true;
     return request;
@@ -238,6 +253,7 @@ class Bench {
     for (int32_t i = 0; i < batch; ++i) requests.push_back(RandomRequest(generate));
     // Shared: where a Submit fails, the engine still calls the sinks of those before.
     const auto run = std::make_shared<BenchRun>(requests.size(), static_cast<size_t>(generate));
+    step_clock_.Restart();
     const double cpu_start = CpuSeconds();
     const SteadyTime start = RealClock().Now();
     for (size_t i = 0; i < requests.size(); ++i) {
@@ -251,7 +267,9 @@ class Bench {
                      int64_t{batch} * generate);
     }
     QUERN_ASSIGN(const auto times, run->TakeTimes());
-    return FiguresOf(start, times, command_.prompt, CpuSeconds() - cpu_start);
+    BenchFigures figures = FiguresOf(start, times, command_.prompt, CpuSeconds() - cpu_start);
+    figures.decode_overhead = step_clock_.OverheadShare();
+    return figures;
   }
 
   const BenchCommand& command_;
@@ -284,6 +302,9 @@ json Bench::Disclosure() const {
           {"generated_tokens", command_.generate},
           {"repeats", command_.repeats},
           {"seed", command_.seed},
+          {"temperature", command_.sampling.temperature},
+          {"top_k", command_.sampling.top_k},
+          {"top_p", command_.sampling.top_p},
           {"max_batch_tokens", serve.max_batch_tokens},
           {"max_decode_slowdown", serve.max_decode_slowdown},
           {"load_seconds", load_seconds_},
@@ -297,6 +318,7 @@ json ToJson(int32_t batch, const BenchFigures& figures) {
           {"decode_mean_batch", figures.decode_batch},
           {"total_tokens_per_second", figures.total},
           {"total_tokens_per_cpu_second", figures.total_per_cpu},
+          {"decode_overhead_share", figures.decode_overhead},
           {"ttft_seconds", {{"p50", figures.ttft_p50}, {"p95", figures.ttft_p95}}},
           {"itl_seconds", {{"p50", figures.itl_p50}, {"p95", figures.itl_p95}}}};
 }
@@ -307,16 +329,17 @@ void PrintTableHead(const json& about) {
              text("quantization"), text("kv_dtype"), text("compute"), text("cpu"), text("version"));
   fmt::print("prompt {}, generate {} tokens; median of {}\n\n", about["prompt_tokens"].get<int>(),
              about["generated_tokens"].get<int>(), about["repeats"].get<int>());
-  fmt::print("{:>5}  {:>36}  {:>16}  {:>16}\n", "", "tokens/s", "TTFT ms", "ITL ms");
-  fmt::print("{:>5}  {:>8} {:>8} {:>9} {:>8}  {:>8}{:>8}  {:>8}{:>8}\n", "batch", "prefill",
-             "decode", "at batch", "total", "p50", "p95", "p50", "p95");
+  fmt::print("{:>5}  {:>43}  {:>16}  {:>16}\n", "", "tokens/s", "TTFT ms", "ITL ms");
+  fmt::print("{:>5}  {:>8} {:>8} {:>9} {:>6} {:>8}  {:>8}{:>8}  {:>8}{:>8}\n", "batch", "prefill",
+             "decode", "at batch", "other", "total", "p50", "p95", "p50", "p95");
 }
 
 void PrintTableRow(int32_t batch, const BenchFigures& figures) {
-  fmt::print("{:>5}  {:>8.1f} {:>8.1f} {:>9.1f} {:>8.1f}  {:>8.1f}{:>8.1f}  {:>8.1f}{:>8.1f}\n",
-             batch, figures.prefill, figures.decode, figures.decode_batch, figures.total,
-             figures.ttft_p50 * 1e3, figures.ttft_p95 * 1e3, figures.itl_p50 * 1e3,
-             figures.itl_p95 * 1e3);
+  fmt::print(
+      "{:>5}  {:>8.1f} {:>8.1f} {:>9.1f} {:>5.1f}% {:>8.1f}  {:>8.1f}{:>8.1f}  {:>8.1f}{:>8.1f}\n",
+      batch, figures.prefill, figures.decode, figures.decode_batch, figures.decode_overhead * 100,
+      figures.total, figures.ttft_p50 * 1e3, figures.ttft_p95 * 1e3, figures.itl_p50 * 1e3,
+      figures.itl_p95 * 1e3);
   std::fflush(stdout);
 }
 

@@ -92,8 +92,9 @@ BenchFigures Medians(const std::vector<BenchFigures>& runs) {
   BenchFigures medians;
   for (double BenchFigures::*figure :
        {&BenchFigures::prefill, &BenchFigures::decode, &BenchFigures::decode_batch,
-        &BenchFigures::total, &BenchFigures::total_per_cpu, &BenchFigures::ttft_p50,
-        &BenchFigures::ttft_p95, &BenchFigures::itl_p50, &BenchFigures::itl_p95}) {
+        &BenchFigures::total, &BenchFigures::total_per_cpu, &BenchFigures::decode_overhead,
+        &BenchFigures::ttft_p50, &BenchFigures::ttft_p95, &BenchFigures::itl_p50,
+        &BenchFigures::itl_p95}) {
     std::vector<double> values;
     for (const BenchFigures& run : runs) values.push_back(run.*figure);
     medians.*figure = Percentile(values, 0.5);

@@ -14,14 +14,27 @@ namespace quern {
 // of a step have the same time, so that none of them counts as later than another.
 class StepClock : public EngineObserver {
  public:
-  void OnStep(const StepStats& /*stats*/) override { step_end_ = RealClock().Now(); }
+  void OnStep(const StepStats& stats) override {
+    step_end_ = RealClock().Now();
+    if (stats.prefill_tokens > 0) return;
+    decode_seconds_ += stats.seconds;
+    decode_forward_seconds_ += stats.forward_seconds;
+  }
   void OnFirstToken(Seconds /*since_submit*/, Seconds /*queued*/) override {}
   void OnInterToken(Seconds /*gap*/) override {}
   void OnFinished(const FinishedStats& /*stats*/) override {}
   SteadyTime step_end() const { return step_end_; }
+  // Of the steps that only decode, since the last Restart: the part of their time that is not the
+  // forward pass's. While the engine has no work; 0 where there was no such step.
+  double OverheadShare() const {
+    return decode_seconds_ > 0 ? 1 - decode_forward_seconds_ / decode_seconds_ : 0;
+  }
+  void Restart() { decode_seconds_ = decode_forward_seconds_ = 0; }
 
  private:
   SteadyTime step_end_;
+  double decode_seconds_ = 0;
+  double decode_forward_seconds_ = 0;
 };
 
 // The times of each sequence's tokens, in order.
@@ -53,9 +66,11 @@ class BenchRun {
 // tokens until the last sequence's first token; decode: tokens after that moment over the time from
 // it to the end; decode_batch: those tokens by the steps that made them; total: prompt and
 // generated tokens over the whole time; total_per_cpu: over the processors' time, of all threads,
-// which others on the machine disturb less.
+// which others on the machine disturb less; decode_overhead: the part of decoding steps that is not
+// the forward pass (scheduling, sampling, text).
 struct BenchFigures {
   double prefill = 0, decode = 0, decode_batch = 0, total = 0, total_per_cpu = 0;
+  double decode_overhead = 0;
   double ttft_p50 = 0, ttft_p95 = 0, itl_p50 = 0, itl_p95 = 0;
 };
 

@@ -93,7 +93,8 @@ struct GenerationDelta {
 using DeltaSink = std::function<void(GenerationDelta)>;
 
 struct StepStats {
-  double seconds = 0;  // forward + sampling
+  double seconds = 0;          // scheduling, forward and sampling
+  double forward_seconds = 0;  // of them; 0 where it failed
   int32_t prefill_tokens = 0;
   int32_t decode_tokens = 0;
   int32_t sequences = 0;

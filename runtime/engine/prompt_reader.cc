@@ -20,8 +20,8 @@ int32_t PromptReader::CostOfRow(const ModelInfo& model) {
   return static_cast<int32_t>(std::min(kMostCost, 1 + (head + rest - 1) / rest));
 }
 
-template <typename Read>
-void PromptReader::InParts(const Rows& rows, const Read& read) {
+template <typename Reader>
+void PromptReader::InParts(const Rows& rows, const Reader& read) {
   for (int32_t begin = rows.begin; begin < rows.end; begin += kRowsAtOnce) {
     numbers_.clear();
     for (int32_t at = begin; at < std::min(rows.end, begin + kRowsAtOnce); ++at) {

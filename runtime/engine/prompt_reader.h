@@ -35,8 +35,8 @@ class PromptReader {
                       std::vector<GeneratedLogprobs>& out);
   void Pool(Model& model, const Rows& rows, ActiveRequest& request);
   // Calls `read` with the rows' numbers, some at a time, and the position of the first of them.
-  template <typename Read>
-  void InParts(const Rows& rows, const Read& read);
+  template <typename Reader>
+  void InParts(const Rows& rows, const Reader& read);
 
   LogprobReader logprobs_;
   std::vector<int32_t> numbers_;

@@ -120,7 +120,10 @@ void StepLoop::Step() {
     if (request->max_tokens == 0) scheduled.samples = false;
     step_requests_.push_back(request);
   }
+  const SteadyTime forward_start = clock_.Now();
+  double forward_seconds = 0;
   if (const Status status = RunForward(step); status.ok()) {
+    forward_seconds = Seconds(clock_.Now() - forward_start).count();
     SampleStep(step);
     // The fit is of steps that have logits of last rows alone.
     if (!read_prompts_) step_times_.Observe(shape, Seconds(clock_.Now() - start).count());
@@ -131,6 +134,7 @@ void StepLoop::Step() {
   }
   if (observer_ != nullptr) {
     observer_->OnStep({.seconds = Seconds(clock_.Now() - start).count(),
+                       .forward_seconds = forward_seconds,
                        .prefill_tokens = step.num_tokens - step.num_decodes,
                        .decode_tokens = step.num_decodes,
                        .sequences = static_cast<int32_t>(step.sequences.size())});

@@ -257,22 +257,17 @@ void Api::SubmitEmbeddings(ApiResult<PreparedEmbeddings> result, const LoadedMod
                            const TenantPtr& tenant, const ResponderPtr& responder) {
   if (const auto* error = std::get_if<ApiError>(&result)) return Refuse(*error, *responder, tenant);
   auto& prepared = std::get<PreparedEmbeddings>(result);
-  std::vector<int32_t> prompt_tokens;
-  for (auto& request : prepared.requests) {
-    request.tenant = tenant;
-    prompt_tokens.push_back(static_cast<int32_t>(request.prompt.size()));
-  }
+  for (auto& request : prepared.requests) request.tenant = tenant;
   const int32_t in_flight =
       std::clamp(model.engine->max_requests(tenant.get()) / 2, 1, kEmbeddingsInFlight);
   const auto job = std::make_shared<EmbeddingJob>(
       *model.engine, responder,
       EmbeddingOptions{
           .model = model.served_name, .base64 = prepared.base64, .in_flight = in_flight},
-      CounterOf(tenant));
+      [this](int32_t prompt_tokens) { metrics_.CountAdmitted(prompt_tokens); }, CounterOf(tenant));
   if (auto started = job->Start(std::move(prepared.requests)); !started) {
-    return RefuseFromEngine(started.error(), *responder, tenant);
+    RefuseFromEngine(started.error(), *responder, tenant);
   }
-  for (const int32_t tokens : prompt_tokens) metrics_.CountAdmitted(tokens);
 }
 
 void Api::AnswerText(TextFunction function, Request request, ResponderPtr responder) {

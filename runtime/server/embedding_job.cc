@@ -41,10 +41,11 @@ std::optional<std::string> EmbeddingJson(const std::vector<float>& values, bool 
 }
 
 EmbeddingJob::EmbeddingJob(EngineCore& engine, http::ResponderPtr responder,
-                           EmbeddingOptions options, OnFinish on_finish)
+                           EmbeddingOptions options, OnAdmitted on_admitted, OnFinish on_finish)
     : engine_(engine),
       responder_(std::move(responder)),
       options_(std::move(options)),
+      on_admitted_(std::move(on_admitted)),
       on_finish_(std::move(on_finish)) {}
 
 Status EmbeddingJob::Start(std::vector<GenerationRequest> requests) {
@@ -68,6 +69,7 @@ Status EmbeddingJob::SubmitMore() {
   while (ids_.size() < requests_.size() && in_flight_ < options_.in_flight) {
     const size_t input = ids_.size();
     const bool may_wait = in_flight_ > 0;
+    const auto prompt_tokens = static_cast<int32_t>(requests_[input].prompt.size());
     // A copy where it may be refused: it must be there for the next try.
     GenerationRequest request = may_wait ? requests_[input] : std::move(requests_[input]);
     auto id = engine_.Submit(std::move(request), [self = shared_from_this(),
@@ -82,6 +84,7 @@ Status EmbeddingJob::SubmitMore() {
       if (full && may_wait) return {};
       return std::move(id).error();
     }
+    on_admitted_(prompt_tokens);
     requests_[input] = {};
     ids_.push_back(*id);
     ++in_flight_;

@@ -26,12 +26,14 @@ struct EmbeddingOptions {
 // is left.
 class EmbeddingJob : public std::enable_shared_from_this<EmbeddingJob> {
  public:
-  // Told on the strand how each input ended and what it used, also after the client has gone.
+  // Told on the strand that an input of so many tokens is with the engine; and how it ended and
+  // what it used, also after the client has gone.
+  using OnAdmitted = std::function<void(int32_t prompt_tokens)>;
   using OnFinish = std::function<void(FinishReason, const Usage&)>;
 
   // `engine` and `responder`'s server outlive the job. `on_finish` may be null.
   EmbeddingJob(EngineCore& engine, http::ResponderPtr responder, EmbeddingOptions options,
-               OnFinish on_finish);
+               OnAdmitted on_admitted, OnFinish on_finish);
 
   // `requests`, at least one, have `pooling` and no max_tokens. If the engine refuses the first,
   // nothing has been answered and the error comes back. On the strand.
@@ -47,6 +49,7 @@ class EmbeddingJob : public std::enable_shared_from_this<EmbeddingJob> {
   EngineCore& engine_;
   const http::ResponderPtr responder_;
   const EmbeddingOptions options_;
+  const OnAdmitted on_admitted_;
   const OnFinish on_finish_;
   std::vector<GenerationRequest> requests_;  // those submitted are empty
   std::vector<RequestId> ids_;               // of those submitted

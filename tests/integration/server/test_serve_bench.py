@@ -44,6 +44,7 @@ def test_the_figures_are_those_that_the_help_defines(report):
         whole = batch * (PROMPT + GENERATE) / one["total_tokens_per_second"]
         decoded = one["decode_tokens_per_second"] * (whole - last_first)
         assert ttft["p95"] <= last_first * 1.001 and itl["p50"] < whole
+        assert 0 < one["decode_overhead_share"] < 1
         # Of the other requests, some tokens may have come before the last one's first.
         assert GENERATE - 1 - 0.01 <= decoded <= batch * (GENERATE - 1) + 0.01
         assert decoded == pytest.approx(round(decoded), abs=0.01)
@@ -51,16 +52,25 @@ def test_the_figures_are_those_that_the_help_defines(report):
         assert one["decode_mean_batch"] * (GENERATE - 1) == pytest.approx(decoded, abs=0.01)
 
 
+def test_sampling_is_as_asked_for_and_costs_its_part():
+    done = bench(quern_serve.model(quern_serve.SMOLLM2), "--batch", 1, "--prompt", 4, "--generate", 4, "--repeats", 1,
+                 "--temperature", 0.8, "--top-p", 0.9, "--top-k", 40, "--json")
+    assert done.returncode == 0, done.stderr
+    told = json.loads(done.stdout)
+    assert (told["temperature"], told["top_p"], told["top_k"]) == (pytest.approx(0.8), pytest.approx(0.9), 40)
+
+
 def test_the_table_has_a_row_for_each_batch():
     done = bench(quern_serve.model(quern_serve.SMOLLM2), "--batch", "2,1", "--prompt", 4, "--generate", 2, "--repeats", 1)
     assert done.returncode == 0, done.stderr
     rows = [line.split() for line in done.stdout.splitlines()]
     assert [row[0] for row in rows[-2:]] == ["2", "1"] and rows[-3][:3] == ["batch", "prefill", "decode"]
-    assert all(float(figure) > 0 for row in rows[-2:] for figure in row[1:])
+    assert all(float(figure.rstrip("%")) >= 0 for row in rows[-2:] for figure in row[1:])
 
 
 @pytest.mark.parametrize(("options", "says"), [
     (["--batch", "1,x"], "'1,x' is no list of batch sizes"),
+    (["--top-p", "0"], "--top-p"),
     (["--batch", "0"], "numbers from 1 to 4096"),
     (["--batch", "1,,2"], "'1,,2' is no list"),
     (["--generate", "1"], "--generate"),

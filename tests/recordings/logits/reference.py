@@ -95,8 +95,7 @@ def llama(w, tokens, positions):
         h = rms_norm(x, w[p + "ffn_norm.weight"], epsilon)
         gated = silu(h @ w[p + "ffn_gate.weight"].T) * (h @ w[p + "ffn_up.weight"].T)
         x = x + gated @ w[p + "ffn_down.weight"].T
-    x = rms_norm(x[positions], w["output_norm.weight"], epsilon)
-    return x @ w["token_embd.weight"].T
+    return rms_norm(x[positions], w["output_norm.weight"], epsilon)
 
 
 def gemma3(w, tokens, positions):
@@ -120,10 +119,14 @@ def gemma3(w, tokens, positions):
         h = rms_norm(x, w[p + "ffn_norm.weight"], epsilon)
         gated = gelu_tanh(h @ w[p + "ffn_gate.weight"].T) * (h @ w[p + "ffn_up.weight"].T)
         x = x + rms_norm(gated @ w[p + "ffn_down.weight"].T, w[p + "post_ffw_norm.weight"], epsilon)
-    x = rms_norm(x[positions], w["output_norm.weight"], epsilon)
-    return x @ w["token_embd.weight"].T
+    return rms_norm(x[positions], w["output_norm.weight"], epsilon)
+
+
+def hidden_states(weights, tokens, positions):
+    """The last layer's output, normalised, at each of `positions`: [positions, width]."""
+    return {"llama": llama, "gemma3": gemma3}[weights.architecture](weights, tokens, positions)
 
 
 def forward(weights, tokens, positions):
     """Logits [positions, vocabulary] that follow each of `positions`."""
-    return {"llama": llama, "gemma3": gemma3}[weights.architecture](weights, tokens, positions)
+    return hidden_states(weights, tokens, positions) @ weights["token_embd.weight"].T
