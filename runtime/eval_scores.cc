@@ -90,7 +90,7 @@ Status RunLogits(const CommonOptions& common, const LogitsOptions& options) {
     wanted[static_cast<size_t>(position)] = true;
   }
   QUERN_ASSIGN(const LoadedModel loaded, LoadModel(common, false));
-  const KvLayout layout = LayoutFor(static_cast<int64_t>(tokens.size()));
+  const KvLayout layout = LayoutFor(loaded.model->info(), static_cast<int64_t>(tokens.size()));
   QUERN_TRY(loaded.model->AllocateKv(layout));
 
   Progress progress("scoring tokens", static_cast<int64_t>(tokens.size()));
@@ -137,7 +137,7 @@ Status RunPerplexity(const CommonOptions& common, const std::string& text_file) 
     return MakeError(ErrorCode::kInvalidArgument, "{} has {} tokens: perplexity needs at least {}",
                      text_file, tokens.size(), kChunk);
   }
-  const KvLayout layout = LayoutFor(kChunk);
+  const KvLayout layout = LayoutFor(loaded.model->info(), kChunk);
   QUERN_TRY(loaded.model->AllocateKv(layout));
   std::vector<bool> wanted(kChunk, false);
   std::fill(wanted.begin() + kChunk / 2, wanted.end() - 1, true);

@@ -13,6 +13,7 @@
 #include "runtime/base/cgroup.h"
 #include "runtime/base/log.h"
 #include "runtime/engine/engine.h"
+#include "runtime/engine/memory_plan.h"
 #include "runtime/formats/gguf.h"
 #include "runtime/serve_bench_run.h"
 #include "runtime/serve_options.h"
@@ -233,7 +234,7 @@ class Bench {
                      "--kv-memory {}KiB, or a smaller batch",
                      command_.largest(), blocks * stats.kv_block_tokens,
                      int64_t{stats.kv_blocks_total} * stats.kv_block_tokens,
-                     (blocks * stats.kv_block_tokens * stats.kv_bytes_per_token + 1023) / 1024);
+                     (KvMemoryFor(info_, EngineOptionsOf(command_.serve), blocks) + 1023) / 1024);
   }
 
   GenerationRequest RandomRequest(int32_t generate) {

@@ -1,5 +1,6 @@
 #pragma once
 
+#include <algorithm>
 #include <cstddef>
 #include <cstdint>
 #include <functional>
@@ -42,11 +43,18 @@ struct KvShape {
   int kv_heads = 0;
   int head_dim = 0;
   KvDtype dtype = KvDtype::kF16;
+  std::vector<int> windows = {};  // tokens that each layer sees, 0: all; empty: all layers see all
 };
 
-// K and V of one token, over all layers, with the scales of a quantised dtype.
-constexpr int64_t KvBytesPerToken(const KvShape& shape) {
-  return kernels::KvTokenBytes(shape.dtype, shape.head_dim) * shape.layers * shape.kv_heads;
+// Layers that see only their last tokens.
+inline int WindowLayers(const KvShape& shape) {
+  return static_cast<int>(std::count_if(shape.windows.begin(), shape.windows.end(),
+                                        [](int window) { return window > 0; }));
+}
+
+// K and V of one token, over so many layers, with the scales of a quantised dtype.
+constexpr int64_t KvBytesPerToken(const KvShape& shape, int layers) {
+  return kernels::KvTokenBytes(shape.dtype, shape.head_dim) * layers * shape.kv_heads;
 }
 
 // Rotary embedding of one kind of layer: radians a token for each pair of a head's first 2 *
@@ -61,7 +69,7 @@ struct AttentionSpec {
   int heads = 0;
   float scale = 1;    // of q.k
   float softcap = 0;  // 0: none
-  int window = 0;     // tokens seen, a token's own included; 0: all
+  int window = 0;     // tokens seen, a token's own included; 0: all. As KvShape::windows
 };
 
 struct Projection {
@@ -88,7 +96,8 @@ class Backend {
   // `data`, `size` numbers in GGUF's layout, as float32: the small weights that ops take by value.
   virtual std::vector<float> LoadVector(kernels::WeightType type, std::span<const std::byte> data,
                                         int64_t size) = 0;
-  // kResourceExhausted says how much was wanted and how much there is.
+  // kResourceExhausted says how much was wanted and how much there is. `shape` has a layer that
+  // sees all tokens where `layout` has window blocks.
   virtual Status AllocateKv(const KvShape& shape, const KvLayout& layout) = 0;
   // Activations [rows of the step, width], owned by the backend.
   virtual Tensor* NewTensor(int64_t width) = 0;

@@ -17,6 +17,9 @@ struct ForwardBatch {
     // Blocks of its KV cache in order: token i lives in blocks[i / block_tokens], slot i %
     // block_tokens.
     std::span<const int32_t> blocks;
+    // The same for the layers that see only their last tokens, where KvLayout::window_blocks is not
+    // 0; -1 where no row of this step sees any token of the block.
+    std::span<const int32_t> window_blocks = {};
   };
 
   std::span<const int32_t> tokens;     // [rows] token ids
@@ -34,6 +37,9 @@ using kernels::KvDtype;
 struct KvLayout {
   int32_t block_tokens = 16;
   int32_t num_blocks = 0;
+  // Of the layers that see only their last tokens (KvShape::windows), which have blocks of their
+  // own then. 0: they keep all tokens, in the same blocks as the other layers.
+  int32_t window_blocks = 0;
 };
 
 }  // namespace quern

@@ -31,7 +31,8 @@ ForwardBatch BatchBuilder::Build(const SchedulerOutput& step,
     sequences_.push_back({.first_row = first_row,
                           .num_rows = scheduled.num_tokens,
                           .context_tokens = context,
-                          .blocks = sequence.blocks.blocks()});
+                          .blocks = sequence.blocks.blocks(),
+                          .window_blocks = sequence.blocks.window_blocks()});
     if (scheduled.samples) logit_rows_.push_back(first_row + scheduled.num_tokens - 1);
   }
   return {.tokens = tokens_,

@@ -107,8 +107,10 @@ struct EngineStats {
   int32_t kv_blocks_used = 0;   // with owners; what is merely kept in the prefix cache is free
   int32_t kv_blocks_total = 0;  // 0 while asleep
   int32_t kv_block_tokens = 0;
+  // Blocks of the layers that see only their last tokens; all 0 where these have none of their own.
+  int32_t kv_window_blocks_used = 0;
+  int32_t kv_window_blocks_total = 0;
   KvDtype kv_dtype = KvDtype::kF16;
-  int64_t kv_bytes_per_token = 0;
   double tokens_per_second = 0;  // generated, over the last 10 s
   // Of prompts, each counted once: computed or found in the prefix cache.
   uint64_t prompt_tokens_total = 0;

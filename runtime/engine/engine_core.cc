@@ -197,9 +197,8 @@ EngineStats ThreadedEngine::Stats() const {
   stats.waiting += static_cast<int32_t>(mail_.size());
   stats.tokens_per_second = rate_.PerSecond(now);
   stats.kv_dtype = info_.kv_dtype;
-  stats.kv_bytes_per_token = info_.kv_bytes_per_token;
   stats.asleep = asleep_;
-  if (asleep_) stats.kv_blocks_total = 0;
+  if (asleep_) stats.kv_blocks_total = stats.kv_window_blocks_total = 0;
   return stats;
 }
 
@@ -233,6 +232,9 @@ Status CheckSame(const ModelInfo& was, const ModelInfo& is) {
   QUERN_TRY(check("its number of parameters", was.parameters, is.parameters));
   QUERN_TRY(check("its quantisation", was.quantization, is.quantization));
   QUERN_TRY(check("its vocabulary", was.vocab_size, is.vocab_size));
+  QUERN_TRY(check("its number of layers", was.layers, is.layers));
+  QUERN_TRY(check("its number of layers with a window", was.window_layers, is.window_layers));
+  QUERN_TRY(check("its window, in tokens,", was.window_tokens, is.window_tokens));
   return check("its KV cache of a token, in bytes,", was.kv_bytes_per_token, is.kv_bytes_per_token);
 }
 

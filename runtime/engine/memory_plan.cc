@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <limits>
 
+#include "runtime/kv_cache/block_table.h"
+
 namespace quern {
 namespace {
 
@@ -14,6 +16,11 @@ constexpr int32_t kMaxBlockTokens = 1024;
 // A KV cache chosen by ourselves holds at least this many tokens, or the model's context if that is
 // shorter: with less, nearly every request would be refused.
 constexpr int64_t kLeastUsefulTokens = 512;
+// Of layers with a window, so many blocks for each that the sequences which run can own, and one
+// more for every so many of the other layers: for what they leave behind in the prefix cache. Of a
+// conversation the other layers keep all and these a window's end; so with windows of 512 tokens,
+// conversations of 4,096 on average are kept in either, and longer ones leave room here.
+constexpr int64_t kBlocksPerWindowBlock = 8;
 
 std::string Size(int64_t bytes) {
   if (bytes >= kGibibyte) return fmt::format("{:.1f} GiB", static_cast<double>(bytes) / kGibibyte);
@@ -65,6 +72,53 @@ Status CheckOptions(const ModelInfo& model, const EngineOptions& options) {
   return {};
 }
 
+// How blocks and bytes of the KV cache go together, where some of the layers may need their last
+// tokens only.
+class KvMemory {
+ public:
+  KvMemory(const ModelInfo& model, const EngineOptions& options)
+      : window_layers_(model.window_layers),
+        all_bytes_(model.kv_bytes_per_token * options.kv_block_tokens),
+        window_bytes_(model.kv_window_bytes_per_token * options.kv_block_tokens),
+        most_(std::numeric_limits<int32_t>::max() / options.kv_block_tokens) {
+    if (window_layers_ == 0) return;
+    const int32_t context =
+        options.max_context_tokens > 0 ? options.max_context_tokens : model.context_tokens;
+    const int32_t reach = std::min(BlocksFor(model.window_tokens - 1, options.kv_block_tokens),
+                                   BlocksFor(context, options.kv_block_tokens));
+    in_use_ = WindowBlocksInUse(reach, options.kv_block_tokens, options.max_sequences,
+                                options.max_batch_tokens);
+  }
+
+  // Of layers with a window, beside so many of the others: KvLayout::window_blocks. 0 where these
+  // would be no fewer.
+  int64_t WindowBlocks(int64_t blocks) const {
+    if (window_layers_ == 0) return 0;
+    const int64_t wanted = in_use_ + blocks / kBlocksPerWindowBlock;
+    return wanted < blocks ? wanted : 0;
+  }
+  int64_t WindowBytes(int64_t blocks) const { return WindowBlocks(blocks) * window_bytes_; }
+  int64_t Bytes(int64_t blocks) const {
+    if (WindowBlocks(blocks) == 0) return blocks * all_bytes_;
+    return blocks * (all_bytes_ - window_bytes_) + WindowBytes(blocks);
+  }
+  // The most that so many bytes hold; at most INT32_MAX tokens.
+  int64_t BlocksIn(int64_t bytes) const {
+    int64_t fit = 0;
+    for (int64_t above = most_ + 1; above - fit > 1;) {
+      const int64_t middle = fit + (above - fit) / 2;
+      (Bytes(middle) <= bytes ? fit : above) = middle;
+    }
+    return fit;
+  }
+
+ private:
+  const int32_t window_layers_;
+  const int64_t all_bytes_, window_bytes_;  // of a block of tokens, in all layers and in these
+  const int64_t most_;
+  int64_t in_use_ = 0;
+};
+
 // Bytes that the KV cache may take of what the limit leaves.
 int64_t RoomForKv(const MemoryPlan& plan, const ProcessMemory& memory, bool keep_reserve) {
   if (memory.limit_bytes == 0) return std::numeric_limits<int64_t>::max();
@@ -77,8 +131,8 @@ int64_t RoomForKv(const MemoryPlan& plan, const ProcessMemory& memory, bool keep
   return room - plan.logit_bytes - (keep_reserve ? plan.reserve_bytes : 0);
 }
 
-// The KV cache that was asked for in bytes.
-Result<int64_t> KvTokensAskedFor(const EngineOptions& options, const ModelInfo& model,
+// The blocks of the KV cache that was asked for in bytes.
+Result<int64_t> KvBlocksAskedFor(const EngineOptions& options, const KvMemory& kv,
                                  const MemoryPlan& plan, const ProcessMemory& memory) {
   const int64_t room = RoomForKv(plan, memory, false);
   if (options.kv_memory_bytes > room) {
@@ -90,35 +144,36 @@ Result<int64_t> KvTokensAskedFor(const EngineOptions& options, const ModelInfo& 
                      Size(std::max(memory.resident_bytes, plan.weight_bytes)),
                      Size(memory.limit_bytes), LimitName(memory), Size(std::max<int64_t>(0, room)));
   }
-  const int64_t block_bytes = model.kv_bytes_per_token * options.kv_block_tokens;
-  if (options.kv_memory_bytes < block_bytes) {
+  const int64_t blocks = kv.BlocksIn(options.kv_memory_bytes);
+  if (blocks == 0) {
     return MakeError(ErrorCode::kResourceExhausted,
                      "a KV cache of {} bytes holds no block: {} tokens of this model take {} bytes",
-                     options.kv_memory_bytes, options.kv_block_tokens, block_bytes);
+                     options.kv_memory_bytes, options.kv_block_tokens, kv.Bytes(1));
   }
-  return options.kv_memory_bytes / model.kv_bytes_per_token;
+  return blocks;
 }
 
-// The KV cache that memory allows, up to what all sequences together could use.
-Result<int64_t> KvTokensThatFit(const EngineOptions& options, const ModelInfo& model,
+// The blocks of the KV cache that memory allows, up to what all sequences together could use.
+Result<int64_t> KvBlocksThatFit(const EngineOptions& options, const KvMemory& kv,
                                 const MemoryPlan& plan, const ProcessMemory& memory,
                                 int32_t context) {
   const int64_t room = RoomForKv(plan, memory, true);
   const int64_t least = std::min<int64_t>(context, kLeastUsefulTokens);
-  const int64_t fits = std::max<int64_t>(0, room) / model.kv_bytes_per_token;
-  if (fits < least + options.kv_block_tokens) {
+  const int64_t fits = kv.BlocksIn(room);
+  const int64_t least_blocks = (least + options.kv_block_tokens) / options.kv_block_tokens;
+  if (fits < least_blocks) {
     return MakeError(ErrorCode::kResourceExhausted,
                      "no memory is left for a KV cache of {} tokens ({}): weights take {}, the "
                      "process {}, logits {} "
                      "and the reserve {}, of {} ({}); raise the limit, or lower max_sequences",
-                     least, Size((least + options.kv_block_tokens) * model.kv_bytes_per_token),
-                     Size(plan.weight_bytes), Size(memory.resident_bytes), Size(plan.logit_bytes),
-                     Size(plan.reserve_bytes), Size(memory.limit_bytes), LimitName(memory));
+                     least, Size(kv.Bytes(least_blocks)), Size(plan.weight_bytes),
+                     Size(memory.resident_bytes), Size(plan.logit_bytes), Size(plan.reserve_bytes),
+                     Size(memory.limit_bytes), LimitName(memory));
   }
   // One spare block each, as sequences do not end on the borders of blocks.
   const int64_t useful =
       int64_t{options.max_sequences} * (int64_t{context} + options.kv_block_tokens);
-  return std::min(fits, useful);
+  return std::min(fits, useful / options.kv_block_tokens);
 }
 
 }  // namespace
@@ -133,18 +188,22 @@ Result<MemoryPlan> PlanMemory(const ModelInfo& model, const EngineOptions& optio
   plan.context_tokens =
       options.max_context_tokens > 0 ? options.max_context_tokens : model.context_tokens;
 
-  int64_t tokens = 0;
+  const KvMemory kv(model, options);
+  int64_t blocks = 0;
   if (options.kv_memory_bytes > 0) {
-    QUERN_ASSIGN(tokens, KvTokensAskedFor(options, model, plan, memory));
+    QUERN_ASSIGN(blocks, KvBlocksAskedFor(options, kv, plan, memory));
   } else {
-    QUERN_ASSIGN(tokens, KvTokensThatFit(options, model, plan, memory, plan.context_tokens));
+    QUERN_ASSIGN(blocks, KvBlocksThatFit(options, kv, plan, memory, plan.context_tokens));
   }
-  const int64_t blocks =
-      std::min<int64_t>(tokens, std::numeric_limits<int32_t>::max()) / options.kv_block_tokens;
   plan.layout = {.block_tokens = options.kv_block_tokens,
-                 .num_blocks = static_cast<int32_t>(blocks)};
+                 .num_blocks = static_cast<int32_t>(blocks),
+                 .window_blocks = static_cast<int32_t>(kv.WindowBlocks(blocks))};
   plan.kv_tokens = blocks * options.kv_block_tokens;
-  plan.kv_bytes = plan.kv_tokens * model.kv_bytes_per_token;
+  plan.kv_bytes = kv.Bytes(blocks);
+  plan.window_bytes = kv.WindowBytes(blocks);
+  plan.window_layers = model.window_layers;
+  plan.layers = model.layers;
+  plan.window_tokens = model.window_tokens;
   if (plan.kv_tokens < plan.context_tokens) {
     if (options.max_context_tokens > 0) {
       return MakeError(ErrorCode::kResourceExhausted,
@@ -152,12 +211,15 @@ Result<MemoryPlan> PlanMemory(const ModelInfo& model, const EngineOptions& optio
                        "more KV memory ({} at "
                        "least) or a shorter context",
                        plan.context_tokens, plan.kv_tokens, Size(plan.kv_bytes),
-                       Size((int64_t{plan.context_tokens} + options.kv_block_tokens) *
-                            model.kv_bytes_per_token));
+                       Size(kv.Bytes(BlocksFor(plan.context_tokens, options.kv_block_tokens) + 1)));
     }
     plan.context_tokens = static_cast<int32_t>(plan.kv_tokens);
   }
   return plan;
+}
+
+int64_t KvMemoryFor(const ModelInfo& model, const EngineOptions& options, int64_t blocks) {
+  return KvMemory(model, options).Bytes(blocks);
 }
 
 std::string WhyContextDoesNotFit(const ModelInfo& model, const EngineOptions& options,
@@ -166,19 +228,25 @@ std::string WhyContextDoesNotFit(const ModelInfo& model, const EngineOptions& op
   if (!plan) {
     return plan.error().code == ErrorCode::kResourceExhausted ? plan.error().message : "";
   }
-  const int64_t wanted =
+  const int32_t wanted =
       options.max_context_tokens > 0 ? options.max_context_tokens : model.context_tokens;
   if (plan->context_tokens >= wanted) return "";
   return fmt::format("a context of {} tokens takes {} in {}, and there are {}", Grouped(wanted),
-                     Size(wanted * model.kv_bytes_per_token), KvDtypeName(model.kv_dtype),
-                     Size(plan->kv_bytes));
+                     Size(KvMemoryFor(model, options, BlocksFor(wanted, options.kv_block_tokens))),
+                     KvDtypeName(model.kv_dtype), Size(plan->kv_bytes));
 }
 
 std::string MemoryPlan::Describe(const ProcessMemory& memory) const {
+  std::string windows;
+  if (layout.window_blocks > 0) {
+    windows = fmt::format("; {} of {} layers keep the last {} tokens of each sequence: {}",
+                          window_layers, layers, Grouped(window_tokens), Size(window_bytes));
+  }
   std::string text = fmt::format(
-      "weights {}, KV {} = {} tokens ({} blocks of {}), logits {}, reserve {}, context {} tokens",
+      "weights {}, KV {} = {} tokens ({} blocks of {}{}), logits {}, reserve {}, context {} tokens",
       Size(weight_bytes), Size(kv_bytes), Grouped(kv_tokens), Grouped(layout.num_blocks),
-      layout.block_tokens, Size(logit_bytes), Size(reserve_bytes), Grouped(context_tokens));
+      layout.block_tokens, windows, Size(logit_bytes), Size(reserve_bytes),
+      Grouped(context_tokens));
   if (memory.limit_bytes > 0) {
     text +=
         fmt::format("; {} of {} ({})", Size(weight_bytes + kv_bytes + logit_bytes + reserve_bytes),

@@ -30,6 +30,12 @@ StepShape ShapeOf(const SchedulerOutput& step) {
   return shape;
 }
 
+WindowLayout WindowOf(const ModelInfo& model, const KvLayout& layout) {
+  if (layout.window_blocks == 0) return {};
+  return {.reach = BlocksFor(model.window_tokens - 1, layout.block_tokens),
+          .num_blocks = layout.window_blocks};
+}
+
 uint64_t RandomSeed() {
   std::random_device random;
   return uint64_t{random()} << 32 | random();
@@ -49,7 +55,7 @@ StepLoop::StepLoop(Model& model, const Tokenizer& tokenizer, const EngineOptions
       prefix_cache_(options.prefix_cache),
       observer_(observer),
       clock_(clock),
-      state_(layout.num_blocks, layout.block_tokens, RandomSeed()),
+      state_(layout.num_blocks, layout.block_tokens, RandomSeed(), WindowOf(model.info(), layout)),
       batch_builder_(options.max_batch_tokens, options.max_sequences),
       picker_(tokenizer),
       logits_(static_cast<size_t>(options.max_sequences) * vocab_size_) {}
@@ -315,6 +321,8 @@ EngineStats StepLoop::Stats() const {
           .kv_blocks_used = state_.pool.num_used(),
           .kv_blocks_total = state_.pool.num_blocks(),
           .kv_block_tokens = state_.block_tokens,
+          .kv_window_blocks_used = state_.pool.window().num_used(),
+          .kv_window_blocks_total = state_.pool.window().num_blocks(),
           .prompt_tokens_total = prompt_tokens_total_,
           .generated_tokens_total = generated_tokens_total_,
           .preemptions_kv_full_total = preemptions_kv_full_total_,

@@ -1,11 +1,13 @@
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 #include <optional>
-#include <vector>
 
 #include "runtime/base/result.h"
+#include "runtime/kv_cache/block_ledger.h"
 #include "runtime/kv_cache/prefix_index.h"
+#include "runtime/kv_cache/window_blocks.h"
 
 namespace quern {
 
@@ -22,13 +24,15 @@ class BlockPool {
  public:
   explicit BlockPool(int32_t num_blocks,      // at least 0
                      uint64_t hash_seed = 0,  // PrefixIndex
-                     PrefixIndex::Hash hash = PrefixIndex::DefaultHash);
+                     PrefixIndex::Hash hash = PrefixIndex::DefaultHash,
+                     const WindowLayout& window = {})
+      : ledger_(num_blocks), index_(num_blocks, hash_seed, hash), window_(window, num_blocks) {}
 
   std::optional<BlockId> Allocate();  // one owner; nullopt when no block is free
   // One more owner for a block that Find named.
   void Share(BlockId block);
   // Takes an owner away. Freeing a block that has none is a bug of the caller's and asserts; a
-  // release build ignores it rather than hand the same block out twice.
+  // release build ignores it.
   void Free(BlockId block);
 
   BlockId Find(const PrefixIndex::Key& key) const { return index_.Find(key); }
@@ -36,34 +40,29 @@ class BlockPool {
   void Publish(BlockId block, const PrefixIndex::Key& key);
   bool Published(BlockId block) const { return index_.Contains(block); }
 
-  int32_t Owners(BlockId block) const;
-  bool InUse(BlockId block) const { return Owners(block) > 0; }
-  int32_t num_blocks() const { return static_cast<int32_t>(blocks_.size()); }
-  int32_t num_free() const { return static_cast<int32_t>(empty_.size()) + num_idle_; }
-  int32_t num_idle() const { return num_idle_; }
-  int32_t num_used() const { return num_blocks() - num_free(); }
+  // Of the layers that see only their last tokens; not present() where there are none.
+  WindowBlocks& window() { return window_; }
+  const WindowBlocks& window() const { return window_; }
+  // Blocks that a table can grow by: it takes one of each kind. Only the full ones ever limit it
+  // where there are WindowBlocksInUse of the others.
+  int32_t room_to_grow() const {
+    return window_.present() ? std::min(num_free(), window_.num_free()) : num_free();
+  }
+
+  int32_t Owners(BlockId block) const { return ledger_.Owners(block); }
+  bool InUse(BlockId block) const { return ledger_.InUse(block); }
+  int32_t num_blocks() const { return ledger_.num_blocks(); }
+  int32_t num_free() const { return ledger_.num_free(); }
+  int32_t num_idle() const { return ledger_.num_idle(); }
+  int32_t num_used() const { return ledger_.num_used(); }
 
   // kInternal when the lists, the counts and the index contradict each other. O(blocks).
   Status CheckIntegrity() const;
 
  private:
-  struct Block {
-    int32_t owners = 0;
-    // Neighbours in the list of idle blocks.
-    BlockId older = kNoBlock, newer = kNoBlock;
-  };
-  Block& At(BlockId block) { return blocks_[static_cast<size_t>(block)]; }
-  const Block& At(BlockId block) const { return blocks_[static_cast<size_t>(block)]; }
-  void MakeIdle(BlockId block);
-  void TakeFromIdle(BlockId block);
-
-  // A stack: the block freed last is the one whose bytes are likeliest to be in the CPU's caches
-  // still.
-  std::vector<BlockId> empty_;
-  std::vector<Block> blocks_;
-  BlockId oldest_ = kNoBlock, newest_ = kNoBlock;  // ends of the list of idle blocks
-  int32_t num_idle_ = 0;
+  BlockLedger ledger_;
   PrefixIndex index_;
+  WindowBlocks window_;
 };
 
 }  // namespace quern

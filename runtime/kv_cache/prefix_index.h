@@ -8,11 +8,9 @@
 #include <vector>
 
 #include "runtime/base/result.h"
+#include "runtime/kv_cache/block_ledger.h"
 
 namespace quern {
-
-using BlockId = int32_t;
-constexpr BlockId kNoBlock = -1;
 
 // Which full blocks hold the K and V of which tokens, as a forest: a block stands under the block
 // of the tokens before its own, and a sequence's first one under a salt. (vLLM's automatic prefix

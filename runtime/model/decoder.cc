@@ -1,5 +1,7 @@
 #include "runtime/model/decoder.h"
 
+#include <algorithm>
+
 namespace quern {
 
 Status Decoder::LoadWeights(WeightLoader& loader) {
@@ -18,6 +20,27 @@ Status Decoder::LoadWeights(WeightLoader& loader) {
   gate_ = backend_->NewTensor(h_.ffn_width);
   up_ = backend_->NewTensor(h_.ffn_width);
   return {};
+}
+
+void Decoder::set_info(ModelInfo info, KvDtype dtype) {
+  info_ = std::move(info);
+  kv_shape_ = {h_.layers, h_.kv_heads, h_.head_dim, dtype, {}};
+  for (int layer = 0; layer < h_.layers; ++layer) kv_shape_.windows.push_back(window(layer));
+  // Were there no other layers, nothing would say how many tokens the cache holds: they are taken
+  // for layers that keep all.
+  if (WindowLayers(kv_shape_) == h_.layers) kv_shape_.windows.clear();
+  info_.layers = h_.layers;
+  info_.window_layers = WindowLayers(kv_shape_);
+  for (const int tokens : kv_shape_.windows) {
+    info_.window_tokens = std::max(info_.window_tokens, tokens);
+  }
+  SetKvDtype(dtype);
+}
+
+void Decoder::SetKvDtype(KvDtype dtype) {
+  kv_shape_.dtype = info_.kv_dtype = dtype;
+  info_.kv_bytes_per_token = KvBytesPerToken(kv_shape_, info_.layers);
+  info_.kv_window_bytes_per_token = KvBytesPerToken(kv_shape_, info_.window_layers);
 }
 
 Status Decoder::Forward(const ForwardBatch& batch, std::span<float> logits) {

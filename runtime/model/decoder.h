@@ -19,10 +19,7 @@ class Decoder : public Model {
       : h_(std::move(hyperparameters)), backend_(std::move(backend)) {}
 
   const ModelInfo& info() const override { return info_; }
-  void SetKvDtype(KvDtype dtype) override {
-    kv_shape_.dtype = info_.kv_dtype = dtype;
-    info_.kv_bytes_per_token = KvBytesPerToken(kv_shape_);
-  }
+  void SetKvDtype(KvDtype dtype) override;
   Status AllocateKv(const KvLayout& layout) override {
     return backend_->AllocateKv(kv_shape_, layout);
   }
@@ -33,8 +30,8 @@ class Decoder : public Model {
 
   // Takes the weights; once, before anything else.
   Status LoadWeights(WeightLoader& loader);
-  void set_info(ModelInfo info) { info_ = std::move(info); }
-  void set_kv_shape(const KvShape& shape) { kv_shape_ = shape; }
+  // What the file says of the model; what the KV cache takes in `dtype` is added to it.
+  void set_info(ModelInfo info, KvDtype dtype);
 
  protected:
   // Makes the RoPE tables and, for each layer, reads its weights, called "blk.<i>.<name>".
@@ -42,6 +39,8 @@ class Decoder : public Model {
   // The residual stream x_ through all layers. It keeps what comes out until the next step.
   virtual void RunLayers(Backend& b) = 0;
   virtual float embedding_scale() const { return 1; }
+  // Tokens that a layer's attention sees, its own included; 0: all.
+  virtual int window(int /*layer*/) const { return 0; }
 
   int query_width() const { return h_.heads * h_.head_dim; }
   int kv_width() const { return h_.kv_heads * h_.head_dim; }

@@ -33,6 +33,9 @@ class Gemma3 : public Decoder {
 
  protected:
   float embedding_scale() const override { return std::sqrt(static_cast<float>(h_.width)); }
+  int window(int layer) const override {
+    return layer % kLayersPerGlobal == kLayersPerGlobal - 1 ? 0 : h_.window;
+  }
 
   Status LoadLayers(WeightLoader& loader) override {
     if (h_.window == 0) {
@@ -56,8 +59,7 @@ class Gemma3 : public Decoder {
     const float scale = 1.0f / std::sqrt(static_cast<float>(QueryScaleDim()));
     for (int i = 0; i < h_.layers; ++i) {
       const Layer& layer = layers_[static_cast<size_t>(i)];
-      const bool global = i % kLayersPerGlobal == kLayersPerGlobal - 1;
-      const int rope = global ? global_rope_ : local_rope_;
+      const int rope = window(i) == 0 ? global_rope_ : local_rope_;
       // Attention: x += norm(attn_out * attend(rope(norm(q)), rope(norm(k)), v))
       b.RmsNorm(*x_, layer.attn_norm, h_.epsilon, normed_);
       b.MatMul(*normed_, {{layer.q.get(), q_}, {layer.k.get(), k_}, {layer.v.get(), v_}});
@@ -65,8 +67,7 @@ class Gemma3 : public Decoder {
       b.RmsNormHeads(layer.k_norm, h_.epsilon, k_);
       b.Rope(rope, h_.head_dim, q_);
       b.Rope(rope, h_.head_dim, k_);
-      b.Attention({i, h_.heads, scale, h_.attention_softcap, global ? 0 : h_.window}, q_, k_, v_,
-                  attended_);
+      b.Attention({i, h_.heads, scale, h_.attention_softcap, window(i)}, q_, k_, v_, attended_);
       b.MatMul(*attended_, {{layer.attn_out.get(), normed_}});
       b.RmsNorm(*normed_, layer.post_attn_norm, h_.epsilon, normed_);
       b.Add(*normed_, x_);

@@ -46,8 +46,8 @@ std::string MainType(const GgufFile& file) {
   return name;
 }
 
-ModelInfo Describe(const GgufFile& file, const Hyperparameters& h, const KvShape& kv,
-                   int64_t weight_bytes, std::string compute) {
+ModelInfo Describe(const GgufFile& file, const Hyperparameters& h, int64_t weight_bytes,
+                   std::string compute) {
   ModelInfo info;
   info.architecture = h.architecture;
   const size_t slash = file.path().find_last_of('/');
@@ -65,8 +65,6 @@ ModelInfo Describe(const GgufFile& file, const Hyperparameters& h, const KvShape
   }
   info.weight_bytes = weight_bytes;
   info.compute = std::move(compute);
-  info.kv_dtype = kv.dtype;
-  info.kv_bytes_per_token = KvBytesPerToken(kv);
   return info;
 }
 
@@ -77,12 +75,11 @@ Result<std::unique_ptr<Model>> LoadDecoder(const GgufFile& file, const ModelOpti
   QUERN_ASSIGN(std::unique_ptr<Backend> backend, MakeCpuBackend(options.threads));
   WeightLoader loader(file, backend.get(), options.float32_weights);
   std::string compute = backend->Describe();
-  const KvShape kv{h.layers, h.kv_heads, h.head_dim, options.kv_dtype};
   std::unique_ptr<Decoder> decoder = family->make(h, std::move(backend));
   QUERN_TRY(decoder->LoadWeights(loader));
   QUERN_TRY(loader.CheckAllUsed());
-  decoder->set_info(Describe(file, h, kv, loader.resident_bytes(), std::move(compute)));
-  decoder->set_kv_shape(kv);
+  decoder->set_info(Describe(file, h, loader.resident_bytes(), std::move(compute)),
+                    options.kv_dtype);
   return std::unique_ptr<Model>(std::move(decoder));
 }
 

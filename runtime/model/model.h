@@ -27,7 +27,14 @@ struct ModelInfo {
   int64_t weight_bytes = 0;  // resident bytes of the weights, repacked ones counted once
   KvDtype kv_dtype = KvDtype::kF16;
   int64_t kv_bytes_per_token = 0;  // over all layers, in kv_dtype, scales included
-  std::string compute;             // instruction set and threads, for the log: "avx2, 2 threads"
+  // Layers that see only their last tokens, and need no others kept (KvLayout::window_blocks): how
+  // many, the tokens that the one with the longest window sees, and their part of
+  // kv_bytes_per_token. 0: none, or no other layers beside them.
+  int32_t layers = 0;
+  int32_t window_layers = 0;
+  int32_t window_tokens = 0;
+  int64_t kv_window_bytes_per_token = 0;
+  std::string compute;  // instruction set and threads, for the log: "avx2, 2 threads"
 };
 
 // "f16", "f32", "int8" or "int4", as options spell them. Here, so that the engine, which does not

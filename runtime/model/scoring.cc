@@ -11,12 +11,30 @@ namespace {
 // vocabulary fit.
 constexpr size_t kStepTokens = 64;
 
+// For a step from position `begin` on: the window's blocks in turn, over and over; none for tokens
+// that the step does not see.
+void WindowBlocksAt(int32_t begin, const ModelInfo& model, const KvLayout& layout,
+                    std::vector<int32_t>& blocks) {
+  if (layout.window_blocks == 0) return;
+  blocks.resize(static_cast<size_t>(layout.num_blocks));
+  const int32_t first = std::max(0, begin - model.window_tokens + 1) / layout.block_tokens;
+  for (int32_t i = 0; i < layout.num_blocks; ++i) {
+    blocks[static_cast<size_t>(i)] = i < first ? -1 : i % layout.window_blocks;
+  }
+}
+
 }  // namespace
 
-KvLayout LayoutFor(int64_t tokens) {
+KvLayout LayoutFor(const ModelInfo& model, int64_t tokens) {
   KvLayout layout;
   layout.num_blocks =
       static_cast<int32_t>((tokens + layout.block_tokens - 1) / layout.block_tokens);
+  if (model.window_layers > 0) {
+    // A step and the window before its first token, where both begin and end in a block's middle.
+    const int64_t seen = model.window_tokens - 1 + static_cast<int64_t>(kStepTokens);
+    const int64_t blocks = (seen + 2 * layout.block_tokens - 2) / layout.block_tokens;
+    if (blocks < layout.num_blocks) layout.window_blocks = static_cast<int32_t>(blocks);
+  }
   return layout;
 }
 
@@ -37,6 +55,7 @@ Status ScoreSequence(Model& model, const KvLayout& layout, std::span<const int32
   }
   std::vector<int32_t> blocks(static_cast<size_t>(layout.num_blocks));
   std::iota(blocks.begin(), blocks.end(), 0);
+  std::vector<int32_t> window_blocks;
   std::vector<float> logits;
   for (size_t begin = 0; begin < tokens.size(); begin += kStepTokens) {
     const size_t rows = std::min(kStepTokens, tokens.size() - begin);
@@ -46,8 +65,9 @@ Status ScoreSequence(Model& model, const KvLayout& layout, std::span<const int32
     for (size_t row = 0; row < rows; ++row) {
       if (wanted.empty() || wanted[begin + row]) logit_rows.push_back(static_cast<int32_t>(row));
     }
-    const ForwardBatch::Sequence sequence{0, static_cast<int32_t>(rows),
-                                          static_cast<int32_t>(begin + rows), blocks};
+    WindowBlocksAt(static_cast<int32_t>(begin), model.info(), layout, window_blocks);
+    const ForwardBatch::Sequence sequence{
+        0, static_cast<int32_t>(rows), static_cast<int32_t>(begin + rows), blocks, window_blocks};
     const ForwardBatch batch{tokens.subspan(begin, rows), positions, std::span(&sequence, 1),
                              logit_rows};
     logits.resize(std::max(logits.size(), logit_rows.size() * vocabulary));

@@ -17,13 +17,14 @@ using LogitsSink = std::function<void(int32_t position, std::span<const float> l
 
 // Runs one sequence from an empty cache and hands out the logits of the positions for which
 // `wanted` is true (all where it is empty). The model's KV cache must have been allocated with at
-// least tokens.size() tokens; it is used from its first block. Errors: kInvalidArgument for a token
-// outside the vocabulary (says which), and the model's.
+// least tokens.size() tokens (LayoutFor); it is used from its first block. Errors: kInvalidArgument
+// for a token outside the vocabulary (says which), and the model's.
 Status ScoreSequence(Model& model, const KvLayout& layout, std::span<const int32_t> tokens,
                      const std::vector<bool>& wanted, const LogitsSink& sink);
 
-// Blocks of 16 tokens for `tokens` tokens.
-KvLayout LayoutFor(int64_t tokens);
+// Blocks of 16 tokens for a sequence of `tokens` tokens that ScoreSequence runs; layers that see
+// only their last tokens have no more than those and a step's.
+KvLayout LayoutFor(const ModelInfo& model, int64_t tokens);
 
 // log(sum(exp(logits))), summed in double.
 double LogSumExp(std::span<const float> logits);

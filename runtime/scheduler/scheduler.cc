@@ -111,14 +111,14 @@ class Planner {
   enum class Admission { kAdmitted, kMustWait, kBeyondItsShare };
 
   Admission Admit(Sequence* sequence, std::span<const Sequence* const> passed_over) {
+    if (!MayGetPlace(*sequence, passed_over.empty())) return Admission::kMustWait;
     // The whole of its prompt must fit beside what the running ones will still take, else two
     // half-filled prompts would take turns at evicting each other.
     const int32_t own =
         BlocksFor(sequence->total_tokens, state_.block_tokens) - FindCached(*sequence);
     const int32_t needed = own + 1;
-    const bool fits = state_.running.empty() ||
-                      (static_cast<int32_t>(state_.running.size()) < limits_.max_sequences &&
-                       needed <= state_.pool.num_free() - Reserved(1));
+    const bool fits =
+        state_.running.empty() || (HasPlace() && needed <= state_.pool.num_free() - Reserved(1));
     // A step that had to take blocks away has none to give, but to whom they are due.
     if (!fits || output_.num_preempted() > 0 || !passed_over.empty()) {
       const Admission decided = fits && output_.num_preempted() == 0
@@ -126,6 +126,7 @@ class Planner {
                                     : MakeRoom(*sequence, own, needed, passed_over.empty());
       if (decided != Admission::kAdmitted) return decided;
     }
+    if (!WindowFits()) return Admission::kMustWait;
     for (const Sequence* passed : passed_over) FairQueue::PassOver(*passed, *sequence);
     state_.waiting.Start(sequence);
     state_.running.push_back(sequence);
@@ -133,6 +134,35 @@ class Planner {
     const int32_t chunk = ChunkOf(*sequence);
     Append(sequence, chunk, PrefillCost(*sequence, chunk));
     return Admission::kAdmitted;
+  }
+
+  bool HasPlace() const {
+    return static_cast<int32_t>(state_.running.size()) < limits_.max_sequences;
+  }
+
+  // Whether a place is free for the newcomer, or could be made, if it `may`, were it to need no
+  // block. Asked before its prefix is looked up: that hashes all of a prompt, for which a full
+  // batch would have no use in step after step.
+  bool MayGetPlace(const Sequence& newcomer, bool may) const {
+    if (state_.running.empty() || HasPlace()) return true;
+    const double weight = state_.waiting.ActiveWeight();
+    if (newcomer.admitted || !may || weight <= newcomer.account->weight) return false;
+    Holdings holdings(state_.running, limits_.max_sequences, state_.pool);
+    std::vector<Sequence*> victims;
+    return holdings.MakeRoom(
+        newcomer, 0, weight, {.places = 1}, [](const Sequence&) { return 0; }, victims);
+  }
+
+  // Whether there are window blocks for the prefix that was found and a first chunk. Always where
+  // there are WindowBlocksInUse; were there fewer, newcomers would wait here, and decodes preempt.
+  bool WindowFits() const {
+    const WindowBlocks& window = state_.pool.window();
+    if (!window.present()) return true;
+    const auto seen = static_cast<size_t>(window.FirstSeen(static_cast<int32_t>(prefix_.size())));
+    const auto idle =
+        std::count_if(prefix_.begin() + static_cast<std::ptrdiff_t>(seen), prefix_.end(),
+                      [&](BlockId block) { return !window.InUse(window.Of(block)); });
+    return idle < window.num_free();
   }
 
   // A token that was computed before the sequence was preempted is not its tenant's to pay again.
@@ -155,9 +185,8 @@ class Planner {
     if (weight <= newcomer.account->weight) return Admission::kMustWait;  // it is the only one
     Holdings holdings(state_.running, limits_.max_sequences, state_.pool);
     if (!holdings.IsUnderServed(newcomer, own, weight)) {
-      const bool places = static_cast<int32_t>(state_.running.size()) < limits_.max_sequences;
-      return places && output_.num_preempted() == 0 ? Admission::kBeyondItsShare
-                                                    : Admission::kMustWait;
+      return HasPlace() && output_.num_preempted() == 0 ? Admission::kBeyondItsShare
+                                                        : Admission::kMustWait;
     }
     if (newcomer.admitted || !may) return Admission::kMustWait;
     // The sequences that run need not be left room to grow into: when they have none, it is the
@@ -218,12 +247,12 @@ class Planner {
 
   bool Fits(const Sequence& sequence, int32_t tokens) const {
     const int32_t wanted = BlocksFor(sequence.cached_tokens + tokens, state_.block_tokens);
-    return wanted - sequence.blocks.size() <= state_.pool.num_free();
+    return wanted - sequence.blocks.size() <= state_.pool.room_to_grow();
   }
 
   // Pending tokens that its blocks and the free ones have room for.
   int32_t TokensWithRoom(const Sequence& sequence) const {
-    const int64_t room = static_cast<int64_t>(sequence.blocks.size() + state_.pool.num_free()) *
+    const int64_t room = static_cast<int64_t>(sequence.blocks.size() + state_.pool.room_to_grow()) *
                              state_.block_tokens -
                          sequence.cached_tokens;
     return static_cast<int32_t>(std::min<int64_t>(sequence.pending_tokens(), room));

@@ -10,7 +10,8 @@
 namespace quern {
 namespace {
 
-Status CheckSequence(const Sequence& sequence, int32_t block_tokens, bool waiting) {
+Status CheckSequence(const Sequence& sequence, int32_t block_tokens, const WindowBlocks& window,
+                     bool waiting) {
   if (sequence.pending_tokens() < 1 || sequence.cached_tokens < 0) {
     return MakeError(ErrorCode::kInternal, "sequence {} has {} tokens, of which {} are cached",
                      sequence.arrival, sequence.total_tokens, sequence.cached_tokens);
@@ -23,6 +24,11 @@ Status CheckSequence(const Sequence& sequence, int32_t block_tokens, bool waitin
   if (sequence.cached_tokens < sequence.blocks.num_published() * block_tokens) {
     return MakeError(ErrorCode::kInternal, "sequence {} shares {} blocks but has {} tokens cached",
                      sequence.arrival, sequence.blocks.num_published(), sequence.cached_tokens);
+  }
+  if (window.present() &&
+      sequence.blocks.first_window() != window.FirstSeen(sequence.cached_tokens / block_tokens)) {
+    return MakeError(ErrorCode::kInternal, "sequence {} with {} tokens cached keeps blocks from {}",
+                     sequence.arrival, sequence.cached_tokens, sequence.blocks.first_window());
   }
   if (waiting && (sequence.blocks.size() != 0 || sequence.cached_tokens != 0)) {
     return MakeError(ErrorCode::kInternal, "sequence {} waits but holds {} blocks",
@@ -62,9 +68,11 @@ void SchedulerState::Commit(const SchedulerOutput& output) {
     Sequence& sequence = *scheduled.sequence;
     sequence.cached_tokens += scheduled.num_tokens;
     sequence.paid_tokens = std::max(sequence.paid_tokens, sequence.cached_tokens);
-    if (sequence.tokens == nullptr) continue;
-    sequence.blocks.Publish(*sequence.tokens, sequence.cached_tokens, sequence.salt, block_tokens,
-                            pool);
+    if (sequence.tokens != nullptr) {
+      sequence.blocks.Publish(*sequence.tokens, sequence.cached_tokens, sequence.salt, block_tokens,
+                              pool);
+    }
+    sequence.blocks.Slide(sequence.cached_tokens, sequence.prompt_tokens, block_tokens, pool);
   }
 }
 
@@ -84,7 +92,7 @@ Status SchedulerState::CheckIntegrity() const {
                        sequence->arrival);
     }
     tables.push_back(&sequence->blocks);
-    return CheckSequence(*sequence, block_tokens, is_waiting);
+    return CheckSequence(*sequence, block_tokens, pool.window(), is_waiting);
   };
   for (const Sequence* sequence : running) {
     QUERN_TRY(check(sequence, false));

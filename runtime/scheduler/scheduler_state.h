@@ -18,9 +18,10 @@ struct SchedulerOutput;
 // Invariant: `running` is in order of admission, each queue of `waiting` in order of arrival; a
 // waiting sequence holds no blocks and has nothing cached.
 struct SchedulerState {
-  // `hash_seed`: PrefixIndex.
-  SchedulerState(int32_t num_blocks, int32_t block_tokens, uint64_t hash_seed = 0)
-      : pool(num_blocks, hash_seed), block_tokens(block_tokens) {}
+  // `hash_seed`, `hash`: PrefixIndex.
+  SchedulerState(int32_t num_blocks, int32_t block_tokens, uint64_t hash_seed = 0,
+                 const WindowLayout& window = {}, PrefixIndex::Hash hash = PrefixIndex::DefaultHash)
+      : pool(num_blocks, hash_seed, hash, window), block_tokens(block_tokens) {}
 
   // Whether a sequence can ever run: alone, with `tokens` tokens in all, does it fit the pool? Only
   // such sequences may be added; that is what rules a deadlock out.
@@ -36,7 +37,8 @@ struct SchedulerState {
   // those that are still in the prefix cache then.
   void Preempt(Sequence* victim);
   // Tells the state that a step has run: the K and V of its tokens are in the cache now, and blocks
-  // that became full are there for who comes with the same tokens.
+  // that became full are there for who comes with the same tokens. What layers with a window will
+  // not see again goes.
   void Commit(const SchedulerOutput& output);
 
   // What idle blocks hold is worth nothing from now on.

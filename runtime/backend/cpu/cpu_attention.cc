@@ -9,11 +9,29 @@ namespace quern {
 kernels::PagedKv CpuBackend::LayerKv(int layer) const {
   const KvDtype dtype = kv_shape_.dtype;
   const int dim = kv_shape_.head_dim;
-  const int64_t heads =
-      int64_t{kv_layout_.num_blocks} * kv_layout_.block_tokens * kv_shape_.kv_heads;
-  uint8_t* k = kv_.as<uint8_t>() + layer * heads * kernels::KvTokenBytes(dtype, dim);
+  const KvGroup& group = GroupOf(layer);
+  const int64_t heads = int64_t{group.num_blocks} * kv_layout_.block_tokens * kv_shape_.kv_heads;
+  uint8_t* k = group.memory.as<uint8_t>() + kv_layers_[static_cast<size_t>(layer)].rank * heads *
+                                                kernels::KvTokenBytes(dtype, dim);
   uint8_t* v = k + heads * kernels::KvHeadBytes(kernels::KeyDtype(dtype), dim);
   return {dtype, k, v, kv_layout_.block_tokens, kv_shape_.kv_heads, dim};
+}
+
+// Also in release builds: one that is missing would have another sequence's K and V, or foreign
+// memory, read and written.
+void CpuBackend::CheckBlocks(const AttentionSpec& spec) const {
+  const int32_t num_blocks = GroupOf(spec.layer).num_blocks;
+  for (const ForwardBatch::Sequence& sequence : batch_.sequences) {
+    const std::span<const int32_t> blocks = BlocksOf(sequence, spec.layer);
+    const int32_t first_row = sequence.context_tokens - sequence.num_rows;
+    const int32_t first = spec.window > 0 ? std::max(0, first_row - spec.window + 1) : 0;
+    const auto begin = static_cast<size_t>(first / kv_layout_.block_tokens);
+    const auto end = static_cast<size_t>((sequence.context_tokens - 1) / kv_layout_.block_tokens);
+    if (end >= blocks.size()) std::abort();
+    for (size_t i = begin; i <= end; ++i) {
+      if (blocks[i] < 0 || blocks[i] >= num_blocks) std::abort();
+    }
+  }
 }
 
 void CpuBackend::AppendKv(int layer, const Tensor& k, const Tensor& v) {
@@ -22,8 +40,7 @@ void CpuBackend::AppendKv(int layer, const Tensor& k, const Tensor& v) {
     ForRows(sequence.num_rows, [&](int64_t i) {
       const int64_t row = sequence.first_row + i;
       const int32_t token = sequence.context_tokens - sequence.num_rows + static_cast<int32_t>(i);
-      const int32_t block = sequence.blocks[static_cast<size_t>(token / kv.block_tokens)];
-      assert(block >= 0 && block < kv_layout_.num_blocks);
+      const int32_t block = BlocksOf(sequence, layer)[static_cast<size_t>(token / kv.block_tokens)];
       for (int head = 0; head < kv.kv_heads; ++head) {
         kernels_.append_kv(kv, block, head, token % kv.block_tokens,
                            k.row(row) + head * kv.head_dim, v.row(row) + head * kv.head_dim);
@@ -78,8 +95,9 @@ void CpuBackend::RunAttentionTask(const AttentionSpec& spec, const AttentionTask
       queries[count++] = {q.row(row) + head * head_dim, out->row(row) + head * head_dim, position};
     }
   }
-  const kernels::AttentionArgs args{LayerKv(spec.layer), sequence.blocks.data(), task.kv_head,
-                                    spec.scale,          spec.softcap,           spec.window};
+  const kernels::AttentionArgs args{LayerKv(spec.layer), BlocksOf(sequence, spec.layer).data(),
+                                    task.kv_head,        spec.scale,
+                                    spec.softcap,        spec.window};
   kernels_.attention(args, queries, count, scratch);
 }
 
@@ -88,12 +106,18 @@ void CpuBackend::RunAttentionTask(const AttentionSpec& spec, const AttentionTask
 // comes out is rotated back.
 void CpuBackend::Attention(const AttentionSpec& spec, Tensor* q, Tensor* k, Tensor* v,
                            Tensor* out) {
-  assert(kv_.data() != nullptr && spec.layer < kv_shape_.layers);
+  assert(spec.layer < static_cast<int>(kv_layers_.size()));
   // Also in release builds: sizes come from a file, and what follows writes by them.
   const int64_t kv_width = int64_t{kv_shape_.kv_heads} * kv_shape_.head_dim;
   const bool fits = q->width == int64_t{spec.heads} * kv_shape_.head_dim &&
                     out->width == q->width && k->width == kv_width && v->width == kv_width;
-  if (!fits) std::abort();  // a fault of the model's code, which would write out of bounds
+  // It reads no more than what is kept for it.
+  const bool sees =
+      !Windowed(spec.layer) ||
+      (spec.window > 0 && spec.window <= kv_shape_.windows[static_cast<size_t>(spec.layer)]);
+  // A fault of the model's code, which would read or write out of bounds.
+  if (!fits || !sees) std::abort();
+  CheckBlocks(spec);
   const bool rotated = kernels::IsQuantized(kv_shape_.dtype);
   if (rotated) {
     for (Tensor* heads : {q, k, v}) RotateHeads(heads);

@@ -75,17 +75,25 @@ std::vector<float> CpuBackend::LoadVector(kernels::WeightType type, std::span<co
 }
 
 Status CpuBackend::AllocateKv(const KvShape& shape, const KvLayout& layout) {
-  const double bytes = static_cast<double>(KvBytesPerToken(shape)) * layout.block_tokens *
-                       static_cast<double>(layout.num_blocks);
+  const int window_layers = layout.window_blocks > 0 ? WindowLayers(shape) : 0;
+  const auto bytes_of = [&](int layers, int32_t blocks) {
+    return static_cast<double>(KvBytesPerToken(shape, layers)) * layout.block_tokens * blocks;
+  };
+  const double full_bytes = bytes_of(shape.layers - window_layers, layout.num_blocks);
+  const double window_bytes = bytes_of(window_layers, layout.window_blocks);
+  const double bytes = full_bytes + window_bytes;
   const double left = static_cast<double>(MemoryLimitBytes() - ProcessMemoryUse().resident_bytes);
   if (layout.block_tokens < 1 || layout.num_blocks < 1) {
     return MakeError(ErrorCode::kInvalidArgument,
                      "a KV cache needs at least one block of one token, not {} of {}",
                      layout.num_blocks, layout.block_tokens);
   }
-  AlignedMemory memory;
-  if (bytes <= left) memory = AlignedMemory(static_cast<size_t>(bytes));
-  if (memory.data() == nullptr) {
+  KvGroup full, windows;
+  if (bytes <= left) {
+    full = {AlignedMemory(static_cast<size_t>(full_bytes)), layout.num_blocks};
+    windows = {AlignedMemory(static_cast<size_t>(window_bytes)), layout.window_blocks};
+  }
+  if (full.memory.data() == nullptr || (window_bytes > 0 && windows.memory.data() == nullptr)) {
     return MakeError(ErrorCode::kResourceExhausted,
                      "a KV cache of {} tokens needs {:.1f} MiB, but {:.1f} MiB are left of this "
                      "process's memory limit: ask for less, or raise the limit",
@@ -94,7 +102,14 @@ Status CpuBackend::AllocateKv(const KvShape& shape, const KvLayout& layout) {
   }
   kv_shape_ = shape;
   kv_layout_ = layout;
-  kv_ = std::move(memory);
+  kv_full_ = std::move(full);
+  kv_windows_ = std::move(windows);
+  kv_layers_.clear();
+  int ranks[2] = {0, 0};
+  for (int layer = 0; layer < shape.layers; ++layer) {
+    const bool windowed = window_layers > 0 && shape.windows[static_cast<size_t>(layer)] > 0;
+    kv_layers_.push_back({windowed, ranks[windowed ? 1 : 0]++});
+  }
   attention_scratch_.resize(static_cast<size_t>(kernels::AttentionScratchFloats(shape.head_dim)) *
                             static_cast<size_t>(pool_.threads()));
   return {};

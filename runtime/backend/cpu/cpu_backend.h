@@ -81,7 +81,24 @@ class CpuBackend : public Backend {
     });
   }
   void Multiply(const Tensor& x, std::span<const Product> products);
+  // Layers whose K and V lie in the same blocks: those that see all tokens, and, with blocks of
+  // their own, those that see their last ones.
+  struct KvGroup {
+    AlignedMemory memory;
+    int32_t num_blocks = 0;
+  };
+  struct KvLayer {
+    bool windowed = false;  // its group
+    int rank = 0;           // among the layers of its group
+  };
+  bool Windowed(int layer) const { return kv_layers_[static_cast<size_t>(layer)].windowed; }
+  const KvGroup& GroupOf(int layer) const { return Windowed(layer) ? kv_windows_ : kv_full_; }
+  std::span<const int32_t> BlocksOf(const ForwardBatch::Sequence& sequence, int layer) const {
+    return Windowed(layer) ? sequence.window_blocks : sequence.blocks;
+  }
   kernels::PagedKv LayerKv(int layer) const;
+  // Stops the process where the batch lacks a block that this layer will read or write.
+  void CheckBlocks(const AttentionSpec& spec) const;
   // Every head of x by the Hadamard matrix.
   void RotateHeads(Tensor* x);
   void AppendKv(int layer, const Tensor& k, const Tensor& v);
@@ -99,7 +116,8 @@ class CpuBackend : public Backend {
 
   KvShape kv_shape_;
   KvLayout kv_layout_;
-  AlignedMemory kv_;
+  KvGroup kv_full_, kv_windows_;
+  std::vector<KvLayer> kv_layers_;
   std::vector<float> attention_scratch_;  // [threads][AttentionScratchFloats]
   std::vector<AttentionTask> attention_tasks_;
 

@@ -69,7 +69,7 @@ void ExpectNear(const std::string& file, const Recording& recording, bool float3
   if (float32) options.kv_dtype = KvDtype::kF32;
   auto model = Model::Load(std::move(opened).value(), options);
   ASSERT_TRUE(model) << model.error().message;
-  const KvLayout layout = LayoutFor(2048);
+  const KvLayout layout = LayoutFor((*model)->info(), 2048);
   ASSERT_TRUE((*model)->AllocateKv(layout));
 
   // In float32, a tie is what the reference itself cannot decide. Storing K and V in 16 bits moves

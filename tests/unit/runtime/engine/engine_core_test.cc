@@ -130,7 +130,6 @@ TEST_F(EngineCoreTest, TakesAnInt8KvCacheOnlyWhereItMayAndTheContextDoesNotFitOt
   EXPECT_EQ(fits->max_context_tokens(), HashModel::kContext);
   const auto chosen = start(kWhole / 2, true);
   EXPECT_EQ(chosen->Stats().kv_dtype, KvDtype::kInt8);
-  EXPECT_EQ(chosen->Stats().kv_bytes_per_token, HashModel::kKvBytesPerToken / 2);
   EXPECT_EQ(chosen->max_context_tokens(), HashModel::kContext);
   const auto fixed = start(kWhole / 2, false);
   EXPECT_EQ(fixed->Stats().kv_dtype, KvDtype::kF16);

@@ -2,6 +2,7 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cmath>
 #include <set>
 
@@ -27,7 +28,7 @@ TokenId HashModel::HashNext(std::span<const TokenId> context) {
   return static_cast<TokenId>(Hash(context) % kVocabSize);
 }
 
-HashModel::HashModel(Next next) : next_(std::move(next)) {
+HashModel::HashModel(Next next, int32_t window) : next_(std::move(next)) {
   info_ = {.architecture = "hash",
            .name = "hash",
            .quantization = "F32",
@@ -36,43 +37,69 @@ HashModel::HashModel(Next next) : next_(std::move(next)) {
            .context_tokens = kContext,
            .parameters = 1,
            .weight_bytes = 4,
-           .kv_bytes_per_token = kKvBytesPerToken};
+           .kv_bytes_per_token = kKvBytesPerToken,
+           .layers = 2};
+  if (window == 0) return;
+  info_.window_layers = 1;
+  info_.window_tokens = window;
+  info_.kv_window_bytes_per_token = kKvBytesPerToken / 2;
 }
 
 Status HashModel::AllocateKv(const KvLayout& layout) {
   EXPECT_TRUE(slots_.empty()) << "the KV cache is allocated once";
   layout_ = layout;
-  slots_.assign(static_cast<size_t>(layout.num_blocks) * static_cast<size_t>(layout.block_tokens),
-                -1);
+  const auto slots = [&](int32_t blocks) {
+    return static_cast<size_t>(blocks) * static_cast<size_t>(layout.block_tokens);
+  };
+  slots_.assign(slots(layout.num_blocks), -1);
+  window_slots_.assign(slots(layout.window_blocks), -1);
   return {};
 }
 
-void HashModel::CheckBatch(const ForwardBatch& batch) const {
-  std::set<int32_t> blocks, written;
-  std::set<int32_t> last_rows;
-  int32_t row = 0;
+// Of the blocks of one kind: all that a step needs are there, and only their sequence writes to
+// them.
+void HashModel::CheckBlocks(const ForwardBatch& batch, bool windows) const {
+  std::set<int32_t> seen, written;
   for (const auto& sequence : batch.sequences) {
-    EXPECT_EQ(sequence.first_row, row);
-    EXPECT_GE(sequence.num_rows, 1);
-    EXPECT_GE(static_cast<int64_t>(sequence.blocks.size()) * layout_.block_tokens,
-              sequence.context_tokens);
-    for (int32_t i = 0; i < sequence.num_rows; ++i) {
-      const size_t at = static_cast<size_t>(row + i);
-      EXPECT_EQ(batch.positions[at], sequence.context_tokens - sequence.num_rows + i);
-      EXPECT_TRUE(batch.tokens[at] >= 0 && batch.tokens[at] < kVocabSize);
-    }
-    const int32_t first_written =
-        (sequence.context_tokens - sequence.num_rows) / layout_.block_tokens;
-    for (int32_t i = 0; i < static_cast<int32_t>(sequence.blocks.size()); ++i) {
-      const int32_t block = sequence.blocks[static_cast<size_t>(i)];
-      EXPECT_TRUE(block >= 0 && block < layout_.num_blocks);
-      const bool shared = !blocks.insert(block).second;
+    const auto blocks = windows ? sequence.window_blocks : sequence.blocks;
+    EXPECT_GE(static_cast<int64_t>(blocks.size()) * layout_.block_tokens, sequence.context_tokens);
+    const int32_t cached = sequence.context_tokens - sequence.num_rows;
+    const int32_t first_written = cached / layout_.block_tokens;
+    // The first token that is seen from the last border of a block before the step.
+    const int32_t border = first_written * layout_.block_tokens;
+    const int32_t kept =
+        windows ? std::max(0, border - info_.window_tokens + 1) / layout_.block_tokens : 0;
+    for (int32_t i = 0; i < static_cast<int32_t>(blocks.size()); ++i) {
+      const int32_t block = blocks[static_cast<size_t>(i)];
+      if (i < kept) {
+        EXPECT_EQ(block, -1) << "a block behind the window is kept";
+        continue;
+      }
+      EXPECT_TRUE(block >= 0 && block < (windows ? layout_.window_blocks : layout_.num_blocks));
+      const bool shared = !seen.insert(block).second;
       if (i >= first_written) {
         EXPECT_TRUE(written.insert(block).second && !shared)
             << "block " << block << " is written by one sequence and belongs to another";
       } else {
         EXPECT_FALSE(written.contains(block)) << "block " << block << " is read while written";
       }
+    }
+  }
+}
+
+void HashModel::CheckBatch(const ForwardBatch& batch) const {
+  CheckBlocks(batch, false);
+  if (layout_.window_blocks > 0) CheckBlocks(batch, true);
+  std::set<int32_t> last_rows;
+  int32_t row = 0;
+  for (const auto& sequence : batch.sequences) {
+    EXPECT_EQ(sequence.first_row, row);
+    EXPECT_GE(sequence.num_rows, 1);
+    EXPECT_EQ(sequence.window_blocks.empty(), layout_.window_blocks == 0);
+    for (int32_t i = 0; i < sequence.num_rows; ++i) {
+      const size_t at = static_cast<size_t>(row + i);
+      EXPECT_EQ(batch.positions[at], sequence.context_tokens - sequence.num_rows + i);
+      EXPECT_TRUE(batch.tokens[at] >= 0 && batch.tokens[at] < kVocabSize);
     }
     row += sequence.num_rows;
     last_rows.insert(row - 1);
@@ -87,18 +114,40 @@ void HashModel::CheckBatch(const ForwardBatch& batch) const {
   }
 }
 
+size_t HashModel::SlotOf(std::span<const int32_t> blocks, int32_t position) const {
+  const auto width = static_cast<size_t>(layout_.block_tokens);
+  const auto at = static_cast<size_t>(position);
+  return static_cast<size_t>(blocks[at / width]) * width + at % width;
+}
+
+// What every row of the step sees of the layer with the window.
+void HashModel::CheckWindow(const ForwardBatch::Sequence& sequence) const {
+  const int32_t first_row = sequence.context_tokens - sequence.num_rows;
+  for (int32_t i = std::max(0, first_row - info_.window_tokens + 1); i < sequence.context_tokens;
+       ++i) {
+    EXPECT_EQ(window_slots_.at(SlotOf(sequence.window_blocks, i)),
+              slots_.at(SlotOf(sequence.blocks, i)))
+        << "of " << sequence.context_tokens << " tokens the one at " << i
+        << " is not in the window's blocks";
+  }
+}
+
 Status HashModel::Forward(const ForwardBatch& batch, std::span<float> logits) {
   ++forwards_;
   if (on_forward) QUERN_TRY(on_forward(batch));
   CheckBatch(batch);
   EXPECT_EQ(logits.size(), batch.logit_rows.size() * kVocabSize);
+  const bool windows = layout_.window_blocks > 0;
   rows_.clear();
   for (const auto& sequence : batch.sequences) {
     for (int32_t row = sequence.first_row; row < sequence.first_row + sequence.num_rows; ++row) {
       const auto at = static_cast<size_t>(row);
-      rows_.push_back({{sequence.blocks.begin(), sequence.blocks.end()}, batch.positions[at]});
-      slots_[SlotOf(rows_.back(), batch.positions[at])] = batch.tokens[at];
+      const int32_t position = batch.positions[at];
+      rows_.push_back({{sequence.blocks.begin(), sequence.blocks.end()}, position});
+      slots_[SlotOf(sequence.blocks, position)] = batch.tokens[at];
+      if (windows) window_slots_[SlotOf(sequence.window_blocks, position)] = batch.tokens[at];
     }
+    if (windows) CheckWindow(sequence);
   }
   ReadLogits(batch.logit_rows, logits);
   return {};
@@ -121,17 +170,10 @@ void HashModel::ReadHidden(std::span<const int32_t> rows, std::span<float> hidde
   }
 }
 
-size_t HashModel::SlotOf(const Row& row, int32_t position) const {
-  const auto block =
-      static_cast<size_t>(row.blocks[static_cast<size_t>(position / layout_.block_tokens)]);
-  return block * static_cast<size_t>(layout_.block_tokens) +
-         static_cast<size_t>(position % layout_.block_tokens);
-}
-
 std::vector<TokenId> HashModel::ContextOf(int32_t row) const {
   const Row& of = rows_[static_cast<size_t>(row)];
   std::vector<TokenId> context;
-  for (int32_t i = 0; i <= of.position; ++i) context.push_back(slots_[SlotOf(of, i)]);
+  for (int32_t i = 0; i <= of.position; ++i) context.push_back(slots_[SlotOf(of.blocks, i)]);
   return context;
 }
 

@@ -14,7 +14,8 @@ namespace quern {
 
 // A model whose next token is a function of the sequence's own context, read back through the KV
 // blocks that the batch gave it: one wrong, shared or stale block changes what it says. Checks the
-// invariants of every batch.
+// invariants of every batch. With a window, it has a second layer that sees so many tokens only:
+// the last ones of the context are read from there, and a batch must keep what it sees and no more.
 class HashModel : public Model {
  public:
   static constexpr int32_t kVocabSize = 300;  // more than ByteTokenizer has, as padded models do
@@ -25,12 +26,13 @@ class HashModel : public Model {
   using Next = std::function<TokenId(std::span<const TokenId> context)>;
   static TokenId HashNext(std::span<const TokenId> context);
 
-  explicit HashModel(Next next = HashNext);
+  explicit HashModel(Next next = HashNext, int32_t window = 0);
 
   const ModelInfo& info() const override { return info_; }
   void SetKvDtype(KvDtype dtype) override {  // int8, for one
     info_.kv_dtype = dtype;
     info_.kv_bytes_per_token = kKvBytesPerToken / 2;
+    info_.kv_window_bytes_per_token /= 2;
   }
   Status AllocateKv(const KvLayout& layout) override;
   Status Forward(const ForwardBatch& batch, std::span<float> logits) override;
@@ -55,16 +57,19 @@ class HashModel : public Model {
   };
 
   void CheckBatch(const ForwardBatch& batch) const;
+  void CheckBlocks(const ForwardBatch& batch, bool windows) const;
+  void CheckWindow(const ForwardBatch::Sequence& sequence) const;
+  size_t SlotOf(std::span<const int32_t> blocks, int32_t position) const;
   void WriteLogits(std::span<const TokenId> context, std::span<float> row) const;
-  size_t SlotOf(const Row& row, int32_t position) const;
   // What the KV cache holds for the row of the step at hand, its own token last.
   std::vector<TokenId> ContextOf(int32_t row) const;
 
   Next next_;
   ModelInfo info_;
   KvLayout layout_;
-  std::vector<Row> rows_;       // of the step at hand
-  std::vector<TokenId> slots_;  // [num_blocks * block_tokens]: the "K and V" of a token is its id
+  std::vector<Row> rows_;  // of the step at hand
+  // [num_blocks * block_tokens]: the "K and V" of a token is its id.
+  std::vector<TokenId> slots_, window_slots_;
   std::atomic<int64_t> forwards_{0};
 };
 

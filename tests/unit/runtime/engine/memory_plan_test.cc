@@ -2,6 +2,8 @@
 
 #include <gtest/gtest.h>
 
+#include "runtime/kv_cache/window_blocks.h"
+
 namespace quern {
 namespace {
 
@@ -135,6 +137,71 @@ TEST(PlanMemory, DescribesItselfInOneLine) {
             "weights 100 MiB, KV 1.5 GiB = 98,304 tokens (6,144 blocks of 16), logits 6 MiB, "
             "reserve 333 MiB, context "
             "8,192 tokens; 1.9 GiB of 4.0 GiB (cgroup limit)");
+}
+
+// 15 of 18 layers see 512 tokens, as Gemma 3's 270M model has them.
+ModelInfo WindowModel() {
+  return {.vocab_size = 1000,
+          .context_tokens = 32768,
+          .weight_bytes = 100 * kMiB,
+          .kv_bytes_per_token = 18 * 1024,
+          .layers = 18,
+          .window_layers = 15,
+          .window_tokens = 512,
+          .kv_window_bytes_per_token = 15 * 1024};
+}
+
+TEST(PlanMemoryWithWindows, GivesTheirLayersWhatAllSequencesCanOwnAndAPartForThePrefixCache) {
+  const auto plan = PlanMemory(WindowModel(), {.kv_memory_bytes = kGiB}, Cgroup(4 * kGiB));
+  ASSERT_TRUE(plan.ok()) << plan.error().message;
+  const int64_t blocks = plan->layout.num_blocks, windows = plan->layout.window_blocks;
+  EXPECT_EQ(windows, WindowBlocksInUse(32, 16, 32, 512) + blocks / 8);
+  EXPECT_EQ(plan->kv_bytes, (blocks * 3 + windows * 15) * 16 * 1024);
+  EXPECT_LE(plan->kv_bytes, kGiB);
+  EXPECT_GT(plan->kv_bytes, kGiB - 18 * 16 * 1024) << "another block would fit";
+  EXPECT_GT(plan->kv_tokens, 5 * (kGiB / (18 * 1024)) / 2) << "that many more than without";
+  EXPECT_EQ(plan->window_bytes, windows * 15 * 16 * 1024);
+}
+
+TEST(PlanMemoryWithWindows, SharesTheBlocksOfAllLayersWhereTheirOwnWouldBeNoFewer) {
+  const auto plan = PlanMemory(WindowModel(), {.kv_memory_bytes = 64 * kMiB}, Cgroup(4 * kGiB));
+  ASSERT_TRUE(plan.ok()) << plan.error().message;
+  EXPECT_EQ(plan->layout.window_blocks, 0);
+  EXPECT_EQ(plan->layout.num_blocks, 64 * kMiB / (18 * 16 * 1024));
+  EXPECT_EQ(plan->window_bytes, 0);
+  // Few sequences need little, and have windows in as small a cache.
+  const auto few = PlanMemory(WindowModel(), {.max_sequences = 1, .kv_memory_bytes = 64 * kMiB},
+                              Cgroup(4 * kGiB));
+  ASSERT_TRUE(few.ok()) << few.error().message;
+  EXPECT_GT(few->layout.num_blocks, 2 * plan->layout.num_blocks);
+}
+
+TEST(PlanMemoryWithWindows, MoreMemoryNeverHoldsFewerTokensAndAllOfItIsUsed) {
+  int64_t before = 0;
+  for (int64_t bytes = 8 * kMiB; bytes < 2 * kGiB; bytes += 3 * kMiB + 12345) {
+    const auto plan = PlanMemory(WindowModel(), {.kv_memory_bytes = bytes}, Cgroup(4 * kGiB));
+    ASSERT_TRUE(plan.ok()) << plan.error().message;
+    EXPECT_GE(plan->kv_tokens, before);
+    EXPECT_LE(plan->kv_bytes, bytes);
+    EXPECT_GT(plan->kv_bytes, bytes - 36 * 16 * 1024);
+    EXPECT_EQ(plan->kv_bytes,
+              KvMemoryFor(WindowModel(), {.kv_memory_bytes = bytes}, plan->layout.num_blocks));
+    before = plan->kv_tokens;
+  }
+}
+
+TEST(PlanMemoryWithWindows, SaysWhatTheyKeepAndWhatAContextTakes) {
+  const auto memory = Cgroup(4 * kGiB);
+  const auto plan = PlanMemory(WindowModel(), {.kv_memory_bytes = kGiB}, memory);
+  ASSERT_TRUE(plan.ok());
+  EXPECT_NE(plan->Describe(memory).find(
+                "blocks of 16; 15 of 18 layers keep the last 512 tokens of each sequence: "),
+            std::string::npos)
+      << plan->Describe(memory);
+  const EngineOptions options{.max_sequences = 1, .kv_memory_bytes = 80 * kMiB};
+  // 96 MiB of the three layers, and of the others 32 + 33 blocks in use, and an eighth as many.
+  EXPECT_EQ(WhyContextDoesNotFit(WindowModel(), options, memory),
+            "a context of 32,768 tokens takes 171 MiB in f16, and there are 80 MiB");
 }
 
 }  // namespace

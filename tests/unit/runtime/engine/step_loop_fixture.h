@@ -50,8 +50,10 @@ class StepLoopTest : public testing::Test {
  protected:
   void Open(int32_t num_blocks, EngineOptions options, HashModel::Next next = HashModel::HashNext) {
     loop_.reset();
-    model_ = std::make_unique<HashModel>(std::move(next));
-    const KvLayout layout{.block_tokens = options.kv_block_tokens, .num_blocks = num_blocks};
+    model_ = std::make_unique<HashModel>(std::move(next), window_);
+    const KvLayout layout{.block_tokens = options.kv_block_tokens,
+                          .num_blocks = num_blocks,
+                          .window_blocks = window_blocks_};
     ASSERT_TRUE(model_->AllocateKv(layout).ok());
     loop_ = std::make_unique<StepLoop>(*model_, tokenizer_, options, layout, &observer_, clock_);
   }
@@ -127,6 +129,8 @@ class StepLoopTest : public testing::Test {
   }
 
   ByteTokenizer tokenizer_;
+  int32_t window_ = 0;  // of the model's second layer, and its blocks
+  int32_t window_blocks_ = 0;
   ManualClock clock_;
   RecordingObserver observer_;
   std::unique_ptr<HashModel> model_;

@@ -425,6 +425,12 @@ TEST_F(BatchVersusAlone, RandomRequestsWithJoinsLeavesAndPreemptionsAgreeTokenFo
   uint64_t recomputed = 0, hits = 0, fairness = 0;
   for (uint32_t seed = 0; seed < 20; ++seed) {
     SCOPED_TRACE(seed);
+    window_ = seed % 2 == 0 ? 5 : 0;  // of two blocks: no more than all sequences can own
+    window_blocks_ =
+        window_ > 0
+            ? static_cast<int32_t>(WindowBlocksInUse(
+                  1, options.kv_block_tokens, options.max_sequences, options.max_batch_tokens))
+            : 0;
     std::mt19937 random(seed);
     observer_ = {};
     std::map<RequestId, GenerationRequest> requests;

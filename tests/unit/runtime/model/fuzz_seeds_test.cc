@@ -113,7 +113,7 @@ TEST(FuzzSeeds, LoadAndRun) {
     }
     auto model = tiny.Load();
     ASSERT_TRUE(model) << model.error().message;
-    const KvLayout layout = LayoutFor(3);
+    const KvLayout layout = LayoutFor((*model)->info(), 3);
     ASSERT_TRUE((*model)->AllocateKv(layout));
     const std::vector<int32_t> tokens = {1, 7, 3};
     int positions = 0;

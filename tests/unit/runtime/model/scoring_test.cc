@@ -32,7 +32,7 @@ TEST(LogSumExp, DoesNotOverflow) {
 TEST(ScoreSequence, HandsOutWantedPositionsInOrderAcrossSteps) {
   auto model = TinyModel().Load();
   ASSERT_TRUE(model);
-  const KvLayout layout = LayoutFor(100);
+  const KvLayout layout = LayoutFor((*model)->info(), 100);
   EXPECT_EQ(layout.num_blocks, 7);
   ASSERT_TRUE((*model)->AllocateKv(layout));
   std::vector<int32_t> tokens(100);
@@ -51,10 +51,11 @@ TEST(ScoreSequence, HandsOutWantedPositionsInOrderAcrossSteps) {
 TEST(ScoreSequence, ATokenOutsideTheVocabularyIsNamed) {
   auto model = TinyModel().Load();
   ASSERT_TRUE(model);
-  ASSERT_TRUE((*model)->AllocateKv(LayoutFor(16)));
+  const KvLayout layout = LayoutFor((*model)->info(), 16);
+  ASSERT_TRUE((*model)->AllocateKv(layout));
   const std::vector<int32_t> tokens = {1, 50};
   const Status status =
-      ScoreSequence(**model, LayoutFor(16), tokens, {}, [](int32_t, std::span<const float>) {});
+      ScoreSequence(**model, layout, tokens, {}, [](int32_t, std::span<const float>) {});
   ASSERT_FALSE(status);
   EXPECT_THAT(status.error().message,
               HasSubstr("token 50 at position 1 is outside the vocabulary of 50"));
@@ -63,10 +64,10 @@ TEST(ScoreSequence, ATokenOutsideTheVocabularyIsNamed) {
 TEST(ScoreSequence, MoreTokensThanTheCacheHoldsAreRefused) {
   auto model = TinyModel().Load();
   ASSERT_TRUE(model);
-  ASSERT_TRUE((*model)->AllocateKv(LayoutFor(16)));
+  const KvLayout layout = LayoutFor((*model)->info(), 16);
+  ASSERT_TRUE((*model)->AllocateKv(layout));
   const std::vector<int32_t> tokens(17, 1);
-  EXPECT_FALSE(
-      ScoreSequence(**model, LayoutFor(16), tokens, {}, [](int32_t, std::span<const float>) {}));
+  EXPECT_FALSE(ScoreSequence(**model, layout, tokens, {}, [](int32_t, std::span<const float>) {}));
 }
 
 }  // namespace

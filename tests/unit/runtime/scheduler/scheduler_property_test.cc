@@ -25,15 +25,26 @@ struct Load {
   int32_t longest = 0;  // tokens of a sequence; 0: up to the whole cache
   bool shared = false;  // with tokens: many sequences begin alike, some under another salt
   int32_t tenants = 1;
+  int32_t window = 0;         // tokens that some of the layers see; 0: no such layers
+  int32_t window_blocks = 0;  // 0: WindowBlocksInUse
 };
+
+WindowLayout WindowOf(const Load& load) {
+  if (load.window == 0) return {};
+  const int32_t reach = BlocksFor(load.window - 1, load.block_tokens);
+  const auto in_use = static_cast<int32_t>(WindowBlocksInUse(
+      reach, load.block_tokens, load.limits.max_sequences, load.limits.max_batch_tokens));
+  return {.reach = reach, .num_blocks = load.window_blocks > 0 ? load.window_blocks : in_use};
+}
 
 class History {
  public:
   History(const Load& load, uint32_t seed)
       : load_(load),
         random_(seed),
-        state_(load.num_blocks, load.block_tokens),
-        slots_(static_cast<size_t>(load.num_blocks * load.block_tokens)) {}
+        state_(load.num_blocks, load.block_tokens, 0, WindowOf(load)),
+        slots_(static_cast<size_t>(load.num_blocks * load.block_tokens)),
+        window_slots_(static_cast<size_t>(WindowOf(load).num_blocks * load.block_tokens)) {}
 
   void Run(int steps) {
     for (int i = 0; i < steps && !testing::Test::HasFatalFailure(); ++i) {
@@ -49,6 +60,7 @@ class History {
       Step();
     }
     EXPECT_EQ(state_.pool.num_used(), 0) << "a block leaked";
+    EXPECT_EQ(state_.pool.window().num_used(), 0) << "a window block leaked";
     EXPECT_TRUE(live_.empty());
   }
 
@@ -149,6 +161,7 @@ class History {
     for (const ScheduledSequence& scheduled : output.sequences) {
       const Sequence& sequence = *scheduled.sequence;
       std::string context = sequence.salt + ":";
+      const int32_t seen_from = sequence.cached_tokens - load_.window + 1;
       for (int32_t i = 0; i < sequence.cached_tokens + scheduled.num_tokens; ++i) {
         context += static_cast<char>('0' + (*sequence.tokens)[static_cast<size_t>(i)]);
         const BlockId block = sequence.blocks.blocks()[static_cast<size_t>(i / load_.block_tokens)];
@@ -159,8 +172,23 @@ class History {
           slot = context;
         }
         ASSERT_EQ(slot, context) << "sequence " << sequence.arrival << ", token " << i;
+        if (load_.window > 0 && i >= seen_from) ComputeWindow(sequence, i, context);
       }
     }
+  }
+
+  // The same in the layers with a window, of a token that the step sees.
+  void ComputeWindow(const Sequence& sequence, int32_t i, const std::string& context) {
+    const BlockId block =
+        sequence.blocks.window_blocks()[static_cast<size_t>(i / load_.block_tokens)];
+    ASSERT_NE(block, kNoBlock) << "sequence " << sequence.arrival << ", token " << i;
+    std::string& slot =
+        window_slots_[static_cast<size_t>(block * load_.block_tokens + i % load_.block_tokens)];
+    if (i >= sequence.cached_tokens) {
+      ASSERT_EQ(state_.pool.window().Owners(block), 1) << "a shared window block is written";
+      slot = context;
+    }
+    ASSERT_EQ(slot, context) << "sequence " << sequence.arrival << ", token " << i;
   }
 
   void CheckStep(const SchedulerOutput& output, const std::set<Sequence*>& decoding) {
@@ -208,6 +236,7 @@ class History {
   std::mt19937 random_;
   SchedulerState state_;
   std::vector<std::string> slots_;  // what each slot of the KV cache holds
+  std::vector<std::string> window_slots_;
   std::map<uint64_t, std::unique_ptr<Request>> live_;
   uint64_t next_arrival_ = 0;
   int64_t finished_ = 0;
@@ -259,6 +288,61 @@ TEST(SchedulerProperties, HoldWhenSequencesShareBlocksAndNoneReadsWhatIsNotItsOw
   EXPECT_GT(finished, 1000);
   EXPECT_GT(preempted, 100);
   EXPECT_GT(hits, 5000);
+}
+
+TEST(SchedulerProperties, HoldWithWindowsWhoseBlocksAreNeverTooFew) {
+  int64_t hits = 0, preempted = 0;
+  for (uint32_t seed = 600; seed < 680; ++seed) {
+    SCOPED_TRACE(seed);
+    Load load{.num_blocks = 24,
+              .block_tokens = 3,
+              .limits = {.max_sequences = 4, .max_batch_tokens = 9},
+              .arrivals_per_step = 0.5,
+              .cancel_rate = 0.05,
+              .shared = seed % 2 == 0,
+              .tenants = seed % 3 == 0 ? 3 : 1,
+              .window = 1 + static_cast<int32_t>(seed % 9)};
+    ASSERT_LT(WindowOf(load).num_blocks, load.num_blocks) << "they could be too few";
+    History windows(load, seed);
+    windows.Run(200);
+    if (HasFatalFailure()) return;
+    hits += windows.hits();
+    if (load.shared) continue;
+    // Nothing is found either way: as many give way as if there were no windows.
+    load.window = 0;
+    History without(load, seed);
+    without.Run(200);
+    if (HasFatalFailure()) return;
+    EXPECT_EQ(windows.preempted(), without.preempted());
+    EXPECT_EQ(windows.finished(), without.finished());
+    preempted += windows.preempted();
+  }
+  EXPECT_GT(hits, 1000);
+  EXPECT_GT(preempted, 50);
+}
+
+// Fewer than WindowBlocksInUse is a mistake of who made the plan: then sequences wait and give way.
+TEST(SchedulerProperties, HoldWithTooFewWindowBlocks) {
+  int64_t finished = 0, preempted = 0;
+  for (uint32_t seed = 700; seed < 730; ++seed) {
+    SCOPED_TRACE(seed);
+    History history({.num_blocks = 60,
+                     .block_tokens = 3,
+                     .limits = {.max_sequences = 6, .max_batch_tokens = 9},
+                     .arrivals_per_step = 0.5,
+                     .cancel_rate = 0.05,
+                     .longest = 60,
+                     .shared = seed % 2 == 0,
+                     .window = 7,
+                     .window_blocks = 7},
+                    seed);
+    history.Run(200);
+    if (HasFatalFailure()) return;
+    finished += history.finished();
+    preempted += history.preempted();
+  }
+  EXPECT_GT(finished, 200);
+  EXPECT_GT(preempted, 50);
 }
 
 TEST(SchedulerProperties, HoldWithTenantsOfDifferentWeightsAndClasses) {

@@ -255,5 +255,52 @@ TEST_F(SchedulerTest, IntegrityCheckFindsASequenceOutOfOrder) {
   EXPECT_TRUE(state_->CheckIntegrity().ok());
 }
 
+int32_t g_hashes = 0;
+uint64_t CountingHash(uint64_t seed, uint64_t parent, const PrefixIndex::Key& key) {
+  ++g_hashes;
+  return PrefixIndex::DefaultHash(seed, parent, key);
+}
+
+TEST_F(SchedulerTest, AFullBatchDoesNotLookUpThePromptThatWaitsInEveryStep) {
+  state_ = std::make_unique<SchedulerState>(64, 4, 0, WindowLayout{}, CountingHash);
+  limits_ = {.max_sequences = 1, .max_batch_tokens = 16};
+  std::vector<int32_t> tokens(40, 7);
+  Sequence* first = Add(5);
+  Sequence* second = Add(40);
+  second->tokens = &tokens;
+  for (int i = 0; i < 5; ++i) Step();
+  EXPECT_EQ(g_hashes, 0);
+  state_->Remove(first);
+  Step();
+  EXPECT_GT(g_hashes, 0) << "its prefix is looked up when there is a place";
+  EXPECT_EQ(state_->running.front(), second);
+}
+
+TEST_F(SchedulerTest, NorThatOfATenantForWhomNobodyWouldGiveWay) {
+  g_hashes = 0;
+  state_ = std::make_unique<SchedulerState>(64, 4, 0, WindowLayout{}, CountingHash);
+  limits_ = {.max_sequences = 2, .max_batch_tokens = 16};
+  std::vector<int32_t> tokens(40, 7);
+  // Each of two tenants has its half; what the one has waiting must wait.
+  for (int i = 0; i < 3; ++i) {
+    auto sequence = std::make_unique<Sequence>();
+    sequence->arrival = static_cast<uint64_t>(i);
+    sequence->tenant = i == 1 ? "b" : "a";
+    sequence->prompt_tokens = sequence->total_tokens = i == 2 ? 40 : 5;
+    if (i == 2) sequence->tokens = &tokens;
+    state_->Add(sequence.get());
+    sequences_.push_back(std::move(sequence));
+    Step();
+  }
+  for (int i = 0; i < 5; ++i) Step();
+  ASSERT_EQ(state_->running.size(), 2u);
+  EXPECT_TRUE(sequences_[2]->waits);
+  EXPECT_EQ(g_hashes, 0);
+  sequences_[0]->tokens = nullptr;
+  state_->Remove(sequences_[0].get());
+  Step();
+  EXPECT_GT(g_hashes, 0);
+}
+
 }  // namespace
 }  // namespace quern
