@@ -5,10 +5,10 @@
 
 #include <algorithm>
 #include <atomic>
-#include <ctime>
 #include <nlohmann/json.hpp>
 
 #include "runtime/server/embedding_job.h"
+#include "runtime/server/encode.h"
 #include "runtime/server/generation_job.h"
 #include "runtime/server/observers.h"
 
@@ -68,13 +68,14 @@ http::Router Api::PublicRouter() {
   router.Add("GET", "/v1/models/{id...}", "model", [this](Request request, ResponderPtr responder) {
     ShowModel(request.path_parameter, *responder);
   });
-  router.Add("POST", "/v1/completions", "completions", [this](Request request, ResponderPtr r) {
-    Generate(ReplyKind::kCompletion, std::move(request), std::move(r));
-  });
-  router.Add("POST", "/v1/chat/completions", "chat_completions",
-             [this](Request request, ResponderPtr responder) {
-               Generate(ReplyKind::kChat, std::move(request), std::move(responder));
-             });
+  const auto add_generation = [&](const char* path, const char* name, PrepareFunction prepare) {
+    router.Add("POST", path, name, [this, prepare](Request request, ResponderPtr responder) {
+      Generate(prepare, std::move(request), std::move(responder));
+    });
+  };
+  add_generation("/v1/completions", "completions", PrepareCompletion);
+  add_generation("/v1/chat/completions", "chat_completions", PrepareChat);
+  add_generation("/v1/responses", "responses", PrepareResponse);
   router.Add("POST", "/v1/embeddings", "embeddings",
              [this](Request request, ResponderPtr r) { Embed(std::move(request), std::move(r)); });
   router.Add("POST", "/tokenize", "tokenize", [this](Request request, ResponderPtr responder) {
@@ -167,26 +168,26 @@ void Api::Offload(std::string body, const TenantPtr& tenant, const ResponderPtr&
             });
 }
 
-void Api::Generate(ReplyKind kind, Request request, ResponderPtr responder) {
+void Api::Generate(PrepareFunction prepare, Request request, ResponderPtr responder) {
   const auto tenant = CallerOrRefuse(request, *responder);
   if (!tenant) return;
   const LoadedModel* model = ModelOrRefuse(*responder);
   if (!model) return;
   if (IsShort(request.body)) {
-    if (auto prepared = PrepareAtOnce(kind, request.body, *model)) {
-      return Submit(kind, std::move(*prepared), *model, *tenant, responder);
+    if (auto prepared = prepare(request.body, *model, Compiling::kLater)) {
+      return Submit(std::move(*prepared), *model, *tenant, responder);
     }
   }
   Offload<Prepared>(
       std::move(request.body), *tenant, responder,
-      [kind, model](const std::string& body) { return Prepare(kind, body, *model); },
-      [this, kind, model, tenant = *tenant, responder](ApiResult<Prepared> prepared) {
-        Submit(kind, std::move(prepared), *model, tenant, responder);
+      [prepare, model](const std::string& body) { return *prepare(body, *model, Compiling::kNow); },
+      [this, model, tenant = *tenant, responder](ApiResult<Prepared> prepared) {
+        Submit(std::move(prepared), *model, tenant, responder);
       });
 }
 
-void Api::Submit(ReplyKind kind, ApiResult<Prepared> result, const LoadedModel& model,
-                 const TenantPtr& tenant, const ResponderPtr& responder) {
+void Api::Submit(ApiResult<Prepared> result, const LoadedModel& model, const TenantPtr& tenant,
+                 const ResponderPtr& responder) {
   if (const auto* error = std::get_if<ApiError>(&result)) return Refuse(*error, *responder, tenant);
   auto& prepared = std::get<Prepared>(result);
   // What can never be taken is no matter of trying again later.
@@ -204,14 +205,12 @@ void Api::Submit(ReplyKind kind, ApiResult<Prepared> result, const LoadedModel& 
     request.tenant = tenant;
     prompt_tokens.push_back(static_cast<int32_t>(request.prompt.size()));
   }
-  const std::string id = NewId(kind == ReplyKind::kChat ? "chatcmpl-" : "cmpl-");
+  const std::string id = prepared.writer->id();
   prepared.answer.max_backlog_bytes = options_.max_backlog_bytes;
   const bool stream = prepared.answer.stream;
-  ReplyWriter writer(kind, id, model.served_name, std::time(nullptr), prepared.answer.include_usage,
-                     prepared.answer.logprobs ? model.tokenizer.get() : nullptr);
   const auto job = std::make_shared<GenerationJob>(
-      *model.engine, responder, std::move(writer), std::move(prepared.answer), CounterOf(tenant),
-      [this] { metrics_.CountRejected("stream_buffer"); });
+      *model.engine, responder, std::move(prepared.writer), std::move(prepared.answer),
+      CounterOf(tenant), [this] { metrics_.CountRejected("stream_buffer"); });
   if (auto started = job->Start(std::move(prepared.requests)); !started) {
     return RefuseFromEngine(started.error(), *responder, tenant);
   }

@@ -52,9 +52,9 @@ class Api {
                                           http::Responder& responder) const;
   // The model, or null after having answered 503.
   const LoadedModel* ModelOrRefuse(http::Responder& responder);
-  void Generate(ReplyKind kind, http::Request request, http::ResponderPtr responder);
-  void Submit(ReplyKind kind, ApiResult<Prepared> prepared, const LoadedModel& model,
-              const TenantPtr& tenant, const http::ResponderPtr& responder);
+  void Generate(PrepareFunction prepare, http::Request request, http::ResponderPtr responder);
+  void Submit(ApiResult<Prepared> prepared, const LoadedModel& model, const TenantPtr& tenant,
+              const http::ResponderPtr& responder);
   void Embed(http::Request request, http::ResponderPtr responder);
   void SubmitEmbeddings(ApiResult<PreparedEmbeddings> prepared, const LoadedModel& model,
                         const TenantPtr& tenant, const http::ResponderPtr& responder);

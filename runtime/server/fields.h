@@ -55,6 +55,9 @@ class Fields {
   // Throws if the object has a member that was not asked for; suggests the likeliest name.
   void RefuseUnknown() const;
 
+  // The members that were asked for.
+  const std::set<std::string>& known() const { return known_; }
+
   std::string Path(const std::string& name) const;
   [[noreturn]] void WrongType(const std::string& name, std::string_view wanted,
                               const nlohmann::json& value) const;
@@ -64,5 +67,20 @@ class Fields {
   const std::string path_;
   std::set<std::string> known_;
 };
+
+// Reads a body with `read(Fields&, body)`, whose ApiException becomes the error.
+template <typename T>
+ApiResult<T> ParseBody(std::string_view body, T (*read)(Fields&, std::string_view),
+                       std::set<std::string>* known) {
+  try {
+    const nlohmann::json object = ParseJsonObject(body);
+    Fields fields(object, "");
+    T request = read(fields, body);
+    if (known) known->insert(fields.known().begin(), fields.known().end());
+    return request;
+  } catch (ApiException& exception) {
+    return std::move(exception.error);
+  }
+}
 
 }  // namespace quern::server

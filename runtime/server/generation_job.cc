@@ -40,7 +40,10 @@ std::string TakeCalls(std::string_view text, ToolCallStream& stream, std::vector
         content += event.text;
         break;
       case ToolCallEvent::Kind::kCall:
-        calls.push_back({.id = NewId("call_"), .name = std::move(event.text), .arguments = ""});
+        calls.push_back({.id = NewId("call_"),
+                         .name = std::move(event.text),
+                         .arguments = "",
+                         .text_before = content.size()});
         break;
       case ToolCallEvent::Kind::kArguments:
         calls.back().arguments += event.text;
@@ -52,8 +55,9 @@ std::string TakeCalls(std::string_view text, ToolCallStream& stream, std::vector
 
 }  // namespace
 
-GenerationJob::GenerationJob(EngineCore& engine, http::ResponderPtr responder, ReplyWriter writer,
-                             AnswerOptions options, OnFinish on_finish, OnBehind on_behind)
+GenerationJob::GenerationJob(EngineCore& engine, http::ResponderPtr responder,
+                             std::unique_ptr<ReplyWriter> writer, AnswerOptions options,
+                             OnFinish on_finish, OnBehind on_behind)
     : engine_(engine),
       responder_(std::move(responder)),
       writer_(std::move(writer)),
@@ -93,6 +97,8 @@ Status GenerationJob::Start(std::vector<GenerationRequest> requests) {
     head.headers.emplace_back("Cache-Control", "no-cache");
     head.headers.emplace_back("X-Accel-Buffering", "no");  // nginx: pass events on at once
     responder_->BeginStream(head);
+    outbox_ = writer_->Begin();
+    Flush();
   }
   return {};
 }
@@ -203,15 +209,22 @@ void GenerationJob::FallBehind() {
 }
 
 void GenerationJob::SendEvents() {
-  if (ended_ || !options_.stream || !responder_->Writable())
-    return;  // called again when all is written
+  if (!options_.stream) return;
+  Flush();
+  // Called again when all is written.
+  if (ended_ || !outbox_.empty() || !responder_->Writable()) return;
+  outbox_ = NextEvents();
+  Flush();
+}
+
+std::string GenerationJob::NextEvents() {
   std::string events;
   bool all_sent = true;
   for (size_t i = 0; i < choices_.size() && events.size() < kWriteBytes; ++i) {
     Choice& choice = choices_[i];
     if (!choice.begun && (HasMore(i) || choice.finish)) {
       choice.begun = true;
-      events += writer_.FirstEvent(i);
+      events += writer_->FirstEvent(i);
     }
     while (HasMore(i) && events.size() < kWriteBytes) events += NextTextEvent(i);
     if (choice.finish && !HasMore(i) && !choice.finish_sent) {
@@ -221,12 +234,24 @@ void GenerationJob::SendEvents() {
   }
   for (const Choice& choice : choices_) all_sent = all_sent && choice.finish_sent;
   if (all_sent) {
+    events += writer_->End(TotalUsage());
     ended_ = true;
-    if (options_.include_usage) events += writer_.UsageEvent(TotalUsage());
-    events += ReplyWriter::DoneEvent();
   }
-  if (!events.empty()) responder_->Write(events);
-  if (all_sent) responder_->Finish();
+  return events;
+}
+
+// Some events repeat the whole answer and are larger than what may wait to be written: they go in
+// pieces, as the client reads.
+void GenerationJob::Flush() {
+  while (outbox_sent_ < outbox_.size() && responder_->Writable()) {
+    const auto piece = std::string_view(outbox_).substr(outbox_sent_, kWriteBytes);
+    outbox_sent_ += piece.size();
+    responder_->Write(piece);
+  }
+  if (outbox_sent_ < outbox_.size()) return;
+  std::string().swap(outbox_);
+  outbox_sent_ = 0;
+  if (ended_ && !responder_->Done()) responder_->Finish();
 }
 
 std::string GenerationJob::NextTextEvent(size_t index) {
@@ -235,7 +260,7 @@ std::string GenerationJob::NextTextEvent(size_t index) {
       !echo.empty()) {
     const std::string_view piece = Piece(echo);
     choice.echo_sent += piece.size();
-    return writer_.TextEvent(index, piece);
+    return writer_->TextEvent(index, piece, {});
   }
   const std::string piece(Piece(choice.text));
   choice.text.erase(0, piece.size());
@@ -243,7 +268,7 @@ std::string GenerationJob::NextTextEvent(size_t index) {
   const auto begin = std::make_move_iterator(choice.logprobs.begin());
   const std::vector<GeneratedLogprobs> logprobs(begin, begin + count);
   choice.logprobs.erase(choice.logprobs.begin(), choice.logprobs.begin() + count);
-  if (!choice.calls) return writer_.TextEvent(index, piece, logprobs);
+  if (!choice.calls) return writer_->TextEvent(index, piece, logprobs);
   std::vector<ToolCallEvent> events;
   choice.calls->Push(piece, events);
   return ToolEvents(index, events, logprobs);
@@ -256,18 +281,18 @@ std::string GenerationJob::ToolEvents(size_t index, const std::vector<ToolCallEv
   std::string written;
   if (!logprobs.empty() &&
       (events.empty() || events.front().kind != ToolCallEvent::Kind::kContent)) {
-    written += writer_.TextEvent(index, "", std::exchange(logprobs, {}));
+    written += writer_->TextEvent(index, "", std::exchange(logprobs, {}));
   }
   for (const ToolCallEvent& event : events) {
     switch (event.kind) {
       case ToolCallEvent::Kind::kContent:
-        written += writer_.TextEvent(index, event.text, std::exchange(logprobs, {}));
+        written += writer_->TextEvent(index, event.text, std::exchange(logprobs, {}));
         break;
       case ToolCallEvent::Kind::kCall:
-        written += writer_.CallEvent(index, choice.calls_sent++, NewId("call_"), event.text);
+        written += writer_->CallEvent(index, choice.calls_sent++, NewId("call_"), event.text);
         break;
       case ToolCallEvent::Kind::kArguments:
-        written += writer_.ArgumentsEvent(index, choice.calls_sent - 1, event.text);
+        written += writer_->ArgumentsEvent(index, choice.calls_sent - 1, event.text);
         break;
     }
   }
@@ -276,11 +301,12 @@ std::string GenerationJob::ToolEvents(size_t index, const std::vector<ToolCallEv
 
 std::string GenerationJob::LastEvents(size_t index) {
   Choice& choice = choices_[index];
-  if (!choice.calls) return writer_.FinishEvent(index, *choice.finish);
+  if (!choice.calls) return writer_->FinishEvent(index, *choice.finish, /*called=*/false);
   std::vector<ToolCallEvent> events;
   choice.calls->Finish(events);
-  return ToolEvents(index, events, {}) +
-         writer_.FinishEvent(index, *choice.finish, choice.calls->num_calls() > 0);
+  std::string written = ToolEvents(index, events, {});
+  written += writer_->FinishEvent(index, *choice.finish, choice.calls->num_calls() > 0);
+  return written;
 }
 
 void GenerationJob::SendWhole() {
@@ -297,7 +323,7 @@ void GenerationJob::SendWhole() {
                                      std::make_move_iterator(choice.logprobs.end())}});
   }
   http::Response response;
-  response.body = writer_.Whole(finished, TotalUsage());
+  response.body = writer_->Whole(finished, TotalUsage());
   responder_->Send(std::move(response));
 }
 
@@ -305,10 +331,8 @@ void GenerationJob::Fail() {
   ended_ = true;
   CancelAll();
   if (!options_.stream) return responder_->Send(ToResponse(*failure_));
-  // The status is out already: clients look for an "error" member in the events.
-  responder_->Write(http::SseEvent(ToJson(*failure_)));
-  responder_->Write(ReplyWriter::DoneEvent());
-  responder_->Finish();
+  outbox_ += writer_->Failed(*failure_, TotalUsage());
+  Flush();
 }
 
 // A prompt counts once, however many choices it has: with the first of them.

@@ -23,8 +23,6 @@ namespace quern::server {
 // How an answer is to be given.
 struct AnswerOptions {
   bool stream = false;
-  bool include_usage = false;     // a stream: one more event with the token counts
-  bool logprobs = false;          // deltas carry log-probabilities
   size_t choices_per_prompt = 1;  // those of one prompt are side by side
   std::vector<Echo> echo;         // before the choices of each prompt; or empty
   // Functions that the text may call.
@@ -42,8 +40,9 @@ struct AnswerOptions {
 // Deltas come on the engine's thread, are queued here and leave on the session's strand. A client
 // that reads slowly gets fewer, larger events: deltas are merged while its buffer is full. What is
 // held of an answer is bounded: of one that is sent whole by kMaxAnswerBytes, which prepare.cc
-// keeps, of a stream by AnswerOptions::max_backlog_bytes. A client that has gone cancels the
-// engine's work.
+// keeps, of a stream by AnswerOptions::max_backlog_bytes and, where its writer repeats the answer
+// at its end, by that of a whole one, four times over while its last events wait. A client that has
+// gone cancels the engine's work.
 class GenerationJob : public std::enable_shared_from_this<GenerationJob> {
  public:
   // Told how each choice ended and what it used, on the strand, also after the client has gone.
@@ -53,8 +52,9 @@ class GenerationJob : public std::enable_shared_from_this<GenerationJob> {
   using OnBehind = std::function<void()>;
 
   // `engine` and `responder`'s server outlive the job. `on_finish` and `on_behind` may be null.
-  GenerationJob(EngineCore& engine, http::ResponderPtr responder, ReplyWriter writer,
-                AnswerOptions options, OnFinish on_finish = {}, OnBehind on_behind = {});
+  GenerationJob(EngineCore& engine, http::ResponderPtr responder,
+                std::unique_ptr<ReplyWriter> writer, AnswerOptions options, OnFinish on_finish = {},
+                OnBehind on_behind = {});
 
   // Hands the requests to the engine and, for a stream, begins the answer. If the engine refuses
   // one, the others are cancelled, nothing has been answered and the error comes back. On the
@@ -85,6 +85,8 @@ class GenerationJob : public std::enable_shared_from_this<GenerationJob> {
   size_t BacklogBytes() const;
   void FallBehind();
   void SendEvents();
+  std::string NextEvents();
+  void Flush();
   std::string NextTextEvent(size_t choice);
   std::string ToolEvents(size_t choice, const std::vector<ToolCallEvent>& events,
                          std::span<const GeneratedLogprobs> logprobs);
@@ -97,13 +99,15 @@ class GenerationJob : public std::enable_shared_from_this<GenerationJob> {
 
   EngineCore& engine_;
   const http::ResponderPtr responder_;
-  const ReplyWriter writer_;
+  const std::unique_ptr<ReplyWriter> writer_;
   const AnswerOptions options_;
   OnFinish on_finish_;
   const OnBehind on_behind_;
   std::vector<Choice> choices_;
   std::optional<ApiError> failure_;
   bool ended_ = false;
+  std::string outbox_;      // a stream: events on their way to `responder_` ...
+  size_t outbox_sent_ = 0;  // ... and how much of them it has
 
   std::mutex mutex_;  // the two below
   std::vector<std::pair<size_t, GenerationDelta>> inbox_;

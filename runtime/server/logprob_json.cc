@@ -100,8 +100,8 @@ TokenSizes TokenSizesOf(const Tokenizer& tokenizer) {
   return sizes;
 }
 
-std::string ChatLogprobs(std::span<const GeneratedLogprobs> logprobs, const Tokenizer& tokenizer) {
-  const std::string content = Array(logprobs, [&](const GeneratedLogprobs& generated) {
+std::string TokenLogprobs(std::span<const GeneratedLogprobs> logprobs, const Tokenizer& tokenizer) {
+  return Array(logprobs, [&](const GeneratedLogprobs& generated) {
     std::string entry;
     AppendChatToken(generated.token, tokenizer, entry);
     entry += R"(,"top_logprobs":[)";
@@ -112,7 +112,10 @@ std::string ChatLogprobs(std::span<const GeneratedLogprobs> logprobs, const Toke
     }
     return entry + "]}";
   });
-  return R"({"content":)" + content + R"(,"refusal":null})";
+}
+
+std::string ChatLogprobs(std::span<const GeneratedLogprobs> logprobs, const Tokenizer& tokenizer) {
+  return R"({"content":)" + TokenLogprobs(logprobs, tokenizer) + R"(,"refusal":null})";
 }
 
 std::string CompletionLogprobs(std::span<const GeneratedLogprobs> logprobs,

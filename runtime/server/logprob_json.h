@@ -25,8 +25,11 @@ struct TokenSizes {
 // Looks at every token once.
 TokenSizes TokenSizesOf(const Tokenizer& tokenizer);
 
-// OpenAI's "logprobs" of a chat's choice: {"content": [{token, logprob, bytes, top_logprobs}],
-// "refusal": null}. `token` is text, `bytes` is exact where a token is a part of a character.
+// [{token, logprob, bytes, top_logprobs}], OpenAI's for chats and responses. `token` is text,
+// `bytes` is exact where a token is a part of a character.
+std::string TokenLogprobs(std::span<const GeneratedLogprobs> logprobs, const Tokenizer& tokenizer);
+
+// OpenAI's "logprobs" of a chat's choice: {"content": <TokenLogprobs>, "refusal": null}.
 std::string ChatLogprobs(std::span<const GeneratedLogprobs> logprobs, const Tokenizer& tokenizer);
 
 // OpenAI's "logprobs" of a completion's choice: {tokens, token_logprobs, top_logprobs,

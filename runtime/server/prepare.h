@@ -1,5 +1,6 @@
 #pragma once
 
+#include <memory>
 #include <optional>
 #include <string>
 #include <string_view>
@@ -17,16 +18,22 @@ namespace quern::server {
 struct Prepared {
   std::vector<GenerationRequest> requests;  // one per choice; the choices of a prompt side by side
   AnswerOptions answer;
+  std::unique_ptr<ReplyWriter> writer;
 };
 
-// Body -> tokens: parses, renders the conversation, encodes, and checks against the model (name,
-// context). May take long for a long prompt. Any thread; `model` is only read.
-ApiResult<Prepared> Prepare(ReplyKind kind, std::string_view body, const LoadedModel& model);
+// Whether an answer's format may be compiled now. To compile one, or the compiler for the first
+// one, takes milliseconds for any length of text: not on an I/O thread.
+enum class Compiling { kLater, kNow };
 
-// The same of a short body on an I/O thread. Nothing where the answer is to keep to a format: to
-// compile one, or the compiler for the first one, takes milliseconds for any length of text.
-std::optional<ApiResult<Prepared>> PrepareAtOnce(ReplyKind kind, std::string_view body,
-                                                 const LoadedModel& model);
+// Body -> tokens: parses, renders the conversation, encodes, and checks against the model (name,
+// context). May take long for a long prompt. Nothing where the answer is to keep to a format and
+// that is for later. Any thread; `model` is only read.
+using Preparing = std::optional<ApiResult<Prepared>>;
+using PrepareFunction = Preparing (*)(std::string_view body, const LoadedModel& model,
+                                      Compiling compiling);
+Preparing PrepareCompletion(std::string_view body, const LoadedModel& model, Compiling compiling);
+Preparing PrepareChat(std::string_view body, const LoadedModel& model, Compiling compiling);
+Preparing PrepareResponse(std::string_view body, const LoadedModel& model, Compiling compiling);
 
 // A request for embeddings that is ready for the engine: one request for each input.
 struct PreparedEmbeddings {
@@ -38,8 +45,5 @@ ApiResult<PreparedEmbeddings> PrepareEmbeddings(std::string_view body, const Loa
 // /tokenize and /detokenize: body -> the answer's JSON.
 ApiResult<std::string> Tokenize(std::string_view body, const LoadedModel& model);
 ApiResult<std::string> Detokenize(std::string_view body, const LoadedModel& model);
-
-// 404 model_not_found, naming what is served.
-ApiError ModelNotFound(std::string_view asked, const LoadedModel& model);
 
 }  // namespace quern::server

@@ -1,5 +1,6 @@
 #include <fmt/format.h>
 
+#include "runtime/server/encode.h"
 #include "runtime/server/prepare.h"
 
 namespace quern::server {

@@ -1,18 +1,17 @@
 #pragma once
 
 #include <cstdint>
-#include <nlohmann/json.hpp>
+#include <memory>
 #include <span>
 #include <string>
 #include <string_view>
 #include <vector>
 
 #include "runtime/engine/engine.h"
+#include "runtime/server/api_error.h"
 #include "runtime/tokenizer/tokenizer.h"
 
 namespace quern::server {
-
-enum class ReplyKind { kCompletion, kChat };
 
 struct Usage {
   int64_t prompt_tokens = 0;
@@ -23,58 +22,65 @@ struct Usage {
 struct ToolCall {
   std::string id;  // "call_" and random digits
   std::string name;
-  std::string arguments;  // the text of JSON, unless it was cut off
+  std::string arguments;   // the text of JSON, unless it was cut off
+  size_t text_before = 0;  // bytes of the choice's text that stand before the call
 };
 
 struct FinishedChoice {
-  std::string text;
+  std::string text;             // without its calls
   std::vector<ToolCall> calls;  // of functions
   FinishReason finish = FinishReason::kStop;
   std::vector<GeneratedLogprobs> logprobs;
 };
 
-// Writes the JSON of one answer, plain or as the events of a stream, in OpenAI's shapes. Pure; what
-// does not change from event to event is written once.
+// Writes the JSON of one answer in the shapes of one API: either Whole, or the events of a stream,
+// ready for the wire and in the order in which they are asked for: Begin, for each choice
+// FirstEvent, any of TextEvent, CallEvent and ArgumentsEvent, and FinishEvent; then End, or at any
+// time Failed. Does no I/O. Not thread-safe.
 class ReplyWriter {
  public:
-  // `created`: seconds since 1970. `with_usage`: events carry "usage", null but for the last.
-  // `tokens`: null where no log-probabilities are wanted; else it gives their tokens' text, and
-  // outlives this.
-  ReplyWriter(ReplyKind kind, std::string id, std::string model, int64_t created, bool with_usage,
-              const Tokenizer* tokens = nullptr);
+  virtual ~ReplyWriter() = default;
 
-  std::string Whole(const std::vector<FinishedChoice>& choices, const Usage& usage) const;
+  const std::string& id() const { return id_; }
 
-  // Events, ready for the wire. FirstEvent (the role) exists for chats only: empty otherwise.
-  std::string FirstEvent(size_t choice) const;
-  std::string TextEvent(size_t choice, std::string_view text,
-                        std::span<const GeneratedLogprobs> logprobs = {}) const;
+  virtual std::string Whole(const std::vector<FinishedChoice>& choices, const Usage& usage) = 0;
+
+  // What goes out before the first token. May be empty, as FirstEvent may.
+  virtual std::string Begin() { return {}; }
+  virtual std::string FirstEvent(size_t /*choice*/) { return {}; }
+  virtual std::string TextEvent(size_t choice, std::string_view text,
+                                std::span<const GeneratedLogprobs> logprobs) = 0;
   // A call begins, number `index` of the choice; and more of its arguments.
-  std::string CallEvent(size_t choice, size_t index, std::string_view id,
-                        std::string_view name) const;
-  std::string ArgumentsEvent(size_t choice, size_t index, std::string_view arguments) const;
-  // `called`: the answer has calls of functions.
-  std::string FinishEvent(size_t choice, FinishReason reason, bool called = false) const;
-  std::string UsageEvent(const Usage& usage) const;
-  static std::string DoneEvent();
+  virtual std::string CallEvent(size_t choice, size_t index, std::string_view id,
+                                std::string_view name) = 0;
+  virtual std::string ArgumentsEvent(size_t choice, size_t index, std::string_view arguments) = 0;
+  // `called`: the choice has calls of functions.
+  virtual std::string FinishEvent(size_t choice, FinishReason reason, bool called) = 0;
+  // After the last choice's FinishEvent; `usage` is that of all.
+  virtual std::string End(const Usage& usage) = 0;
+  // The end of a stream that went wrong: its status is out already.
+  virtual std::string Failed(const ApiError& error, const Usage& usage) = 0;
+
+ protected:
+  explicit ReplyWriter(std::string id) : id_(std::move(id)) {}
 
  private:
-  std::string Event(size_t choice, std::string_view payload, std::string_view finish,
-                    std::string_view logprobs = "null") const;
-  std::string Logprobs(std::span<const GeneratedLogprobs> logprobs) const;
-
-  ReplyKind kind_;
-  std::string id_;
-  std::string model_;
-  int64_t created_;
-  const Tokenizer* tokens_;
-  std::string prefix_;  // of every event, up to the choices
-  std::string suffix_;
+  const std::string id_;
 };
 
-// "stop", "tool_calls" where it stopped after calls, "length"; OpenAI has no word for the others,
-// which never reach a finished answer.
-std::string_view FinishName(FinishReason reason, bool called = false);
+// What all answers name.
+struct ReplyOptions {
+  std::string model;
+  int64_t created = 0;  // seconds since 1970
+  // Null where no log-probabilities are wanted; else it gives their tokens' text, and outlives the
+  // writer.
+  const Tokenizer* tokens = nullptr;
+};
+
+// OpenAI's chat.completion and text_completion, and the chunks of their streams. `with_usage`: each
+// chunk carries "usage", null but for one more at the end.
+std::unique_ptr<ReplyWriter> MakeChatWriter(ReplyOptions options, bool with_usage);
+std::unique_ptr<ReplyWriter> MakeCompletionWriter(ReplyOptions options, bool with_usage);
 
 // "chatcmpl-" or the like and 24 random hexadecimal digits.
 std::string NewId(std::string_view prefix);

@@ -12,70 +12,19 @@ namespace {
 
 constexpr int64_t kInt32Max = std::numeric_limits<int32_t>::max();
 
-// OpenAI's and vLLM's parameters that would change the answer and are not built.
-void RefuseUnsupported(Fields& fields) {
-  fields.OnlyNeutral("length_penalty", {1});
-  fields.OnlyNeutral("use_beam_search", {false});
-  fields.OnlyNeutral("skip_special_tokens", {true});
-  fields.OnlyNeutral("spaces_between_special_tokens", {true});
-  fields.OnlyNeutral("include_stop_str_in_output", {false});
-  fields.OnlyNeutral("stop_token_ids", {json::array()});
-  fields.OnlyNeutral("bad_words", {json::array()});
-  fields.OnlyNeutral("prompt_logprobs", {});
-  fields.OnlyNeutral("truncate_prompt_tokens", {});
-  // These change nothing of the answer.
-  fields.Ignore({"user", "metadata", "store", "service_tier", "safety_identifier",
-                 "prompt_cache_key", "prompt_cache_retention", "prediction", "request_id"});
-}
-
-std::string ParseCacheSalt(Fields& fields) {
-  auto salt = fields.String("cache_salt");
-  if (!salt) return {};
-  if (salt->empty() || salt->size() > kMaxCacheSaltBytes) {
-    ThrowApiError("cache_salt", "invalid_value",
-                  fmt::format("'cache_salt' must have from 1 to {} bytes, not {}",
-                              kMaxCacheSaltBytes, salt->size()));
-  }
-  return std::move(*salt);
-}
-
-std::string ParseModel(Fields& fields) {
-  const json& model = fields.Require("model", "the name of the model, as /v1/models lists it");
-  if (!model.is_string()) fields.WrongType("model", "a string", model);
-  return model.get<std::string>();
-}
-
-int32_t ParsePriority(Fields& fields) {
-  return static_cast<int32_t>(fields.Integer("priority", 0, kMaxRequestPriority).value_or(0));
-}
-
 GenerationParams ParseParams(Fields& fields, std::string_view body) {
   GenerationParams params;
-  params.model = ParseModel(fields);
-  params.stream = fields.Bool("stream").value_or(false);
+  ParseCommon(fields, params);
   if (const json* options = fields.Find("stream_options")) {
     Fields inner(*options, "stream_options");
     params.include_usage = inner.Bool("include_usage").value_or(false);
     inner.Bool("include_obfuscation");  // padding of OpenAI's against traffic analysis: not needed
     inner.OnlyNeutral("continuous_usage_stats", {false});
     inner.RefuseUnknown();
-    if (!params.stream) {
-      ThrowApiError("stream_options", "invalid_value",
-                    "'stream_options' may be sent only together with 'stream': true");
-    }
+    RefuseUnlessStreamed(params);
   }
-  ParseSampling(fields, params);
-  params.priority = ParsePriority(fields);
-  params.cache_salt = ParseCacheSalt(fields);
-  params.structured = ParseStructuredOutput(fields, body);
-  RefuseUnsupported(fields);
+  params.structured = ParseStructuredOutput(fields, body, FormatMember::kResponseFormat);
   return params;
-}
-
-std::optional<int32_t> MaxTokens(Fields& fields, const char* name, int64_t least = 1) {
-  const auto value = fields.Integer(name, least, kInt32Max);
-  if (!value) return std::nullopt;
-  return static_cast<int32_t>(*value);
 }
 
 std::vector<TokenId> ParseTokens(const json& array, const std::string& path) {
@@ -222,7 +171,8 @@ CompletionRequest ReadCompletion(Fields& fields, std::string_view body) {
   request.echo = fields.Bool("echo").value_or(false);
   // OpenAI's default for completions; a chat's is what is left of the context. Of a prompt that is
   // echoed the log-probabilities may be all that is wanted.
-  request.params.max_tokens = MaxTokens(fields, "max_tokens", request.echo ? 0 : 1).value_or(16);
+  request.params.max_tokens =
+      ParseMaxTokens(fields, "max_tokens", request.echo ? 0 : 1).value_or(16);
   request.prompts = ParsePrompts(fields, "prompt", kMaxPrompts);
   request.add_special_tokens = fields.Bool("add_special_tokens").value_or(true);
   CheckChoices(request);
@@ -256,25 +206,11 @@ EmbeddingRequest ReadEmbedding(Fields& fields, std::string_view /*body*/) {
   return request;
 }
 
-// An answer that must call keeps to the format of calls.
-void HoldToCalls(ChatRequest& request) {
-  const auto& tools = request.conversation.tools;
-  if (!tools || tools->choice != ToolUse::Choice::kRequired) return;
-  auto& structured = request.params.structured;
-  if (structured) {
-    ThrowApiError(structured->param, "invalid_value",
-                  fmt::format("'{}' and a 'tool_choice' that asks for a call exclude each other: "
-                              "the answer is either in that format or a call",
-                              structured->param));
-  }
-  structured = {ToolCallGrammar(*tools), "tools"};
-}
-
 ChatRequest ReadChat(Fields& fields, std::string_view body) {
   ChatRequest request;
   request.params = ParseParams(fields, body);
-  request.params.max_tokens = MaxTokens(fields, "max_completion_tokens");
-  if (const auto older = MaxTokens(fields, "max_tokens")) {
+  request.params.max_tokens = ParseMaxTokens(fields, "max_completion_tokens");
+  if (const auto older = ParseMaxTokens(fields, "max_tokens")) {
     if (request.params.max_tokens && *request.params.max_tokens != *older) {
       ThrowApiError("max_tokens", "invalid_value",
                     "'max_tokens' and 'max_completion_tokens' are the same and must not differ");
@@ -282,8 +218,8 @@ ChatRequest ReadChat(Fields& fields, std::string_view body) {
     request.params.max_tokens = older;
   }
   request.conversation = ParseConversation(fields.Require("messages", "an array of messages"));
-  request.conversation.tools = ParseTools(fields, body);
-  HoldToCalls(request);
+  request.conversation.tools = ParseTools(fields, body, ToolShape::kNested);
+  HoldToCalls(request.conversation.tools, request.params.structured);
   request.add_generation_prompt = fields.Bool("add_generation_prompt").value_or(true);
   request.params.top_logprobs = ParseChatLogprobs(fields);
   fields.OnlyNeutral("echo", {false});
@@ -314,7 +250,7 @@ TokenizeRequest ReadTokenize(Fields& fields, std::string_view body) {
       ThrowApiError("prompt", "invalid_value", "send either 'prompt' or 'messages', not both");
     }
     Conversation conversation = ParseConversation(*messages);
-    conversation.tools = ParseTools(fields, body);
+    conversation.tools = ParseTools(fields, body, ToolShape::kNested);
     request.input = std::move(conversation);
     fields.OnlyNeutral("add_special_tokens", {false}, "a conversation's template writes them");
   } else {
@@ -337,31 +273,26 @@ DetokenizeRequest ReadDetokenize(Fields& fields, std::string_view /*body*/) {
   return request;
 }
 
-template <typename T>
-ApiResult<T> Parse(std::string_view body, T (*read)(Fields&, std::string_view)) {
-  try {
-    const json object = ParseJsonObject(body);
-    Fields fields(object, "");
-    return read(fields, body);
-  } catch (ApiException& exception) {
-    return std::move(exception.error);
-  }
-}
-
 }  // namespace
 
-ApiResult<CompletionRequest> ParseCompletionRequest(std::string_view body) {
-  return Parse(body, ReadCompletion);
+ApiResult<CompletionRequest> ParseCompletionRequest(std::string_view body,
+                                                    std::set<std::string>* known) {
+  return ParseBody<CompletionRequest>(body, ReadCompletion, known);
 }
-ApiResult<EmbeddingRequest> ParseEmbeddingRequest(std::string_view body) {
-  return Parse(body, ReadEmbedding);
+ApiResult<EmbeddingRequest> ParseEmbeddingRequest(std::string_view body,
+                                                  std::set<std::string>* known) {
+  return ParseBody<EmbeddingRequest>(body, ReadEmbedding, known);
 }
-ApiResult<ChatRequest> ParseChatRequest(std::string_view body) { return Parse(body, ReadChat); }
-ApiResult<TokenizeRequest> ParseTokenizeRequest(std::string_view body) {
-  return Parse(body, ReadTokenize);
+ApiResult<ChatRequest> ParseChatRequest(std::string_view body, std::set<std::string>* known) {
+  return ParseBody<ChatRequest>(body, ReadChat, known);
 }
-ApiResult<DetokenizeRequest> ParseDetokenizeRequest(std::string_view body) {
-  return Parse(body, ReadDetokenize);
+ApiResult<TokenizeRequest> ParseTokenizeRequest(std::string_view body,
+                                                std::set<std::string>* known) {
+  return ParseBody<TokenizeRequest>(body, ReadTokenize, known);
+}
+ApiResult<DetokenizeRequest> ParseDetokenizeRequest(std::string_view body,
+                                                    std::set<std::string>* known) {
+  return ParseBody<DetokenizeRequest>(body, ReadDetokenize, known);
 }
 
 }  // namespace quern::server

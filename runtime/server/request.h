@@ -3,6 +3,7 @@
 #include <cstdint>
 #include <nlohmann/json.hpp>
 #include <optional>
+#include <set>
 #include <string>
 #include <string_view>
 #include <variant>
@@ -30,12 +31,16 @@ constexpr size_t kMaxChoices = 128;           // prompts times n
 // times as much. A stream is sent as it comes and may have any length; of its echo so much is held.
 constexpr int64_t kMaxAnswerBytes = 32 << 20;
 
-// What /v1/completions and /v1/chat/completions have in common.
+// What all requests for text have in common.
 struct GenerationParams {
   std::string model;
   bool stream = false;
   bool include_usage = false;         // stream_options.include_usage
+  bool stream_repeats = false;        // the stream's last events have all of the answer
   std::optional<int32_t> max_tokens;  // at least 1; of a completion that echoes, 0
+  // Names for people, which depend on the API.
+  const char* max_tokens_name = "max_tokens";
+  const char* logprobs_name = "logprobs";
   SamplingParams sampling;
   std::vector<std::string> stop;
   bool ignore_eos = false;
@@ -98,11 +103,18 @@ struct DetokenizeRequest {
 // overflow the stack or take more memory than some 15 MB (kMaxJsonParts) and twelve times the
 // body's size (numbers: two bytes become 16, and half as much again while their array grows).
 // OpenAI's API reference: https://platform.openai.com/docs/api-reference
-ApiResult<CompletionRequest> ParseCompletionRequest(std::string_view body);
-ApiResult<EmbeddingRequest> ParseEmbeddingRequest(std::string_view body);
-ApiResult<ChatRequest> ParseChatRequest(std::string_view body);
+// `known`: where it is not null and the body is right, gets the names of all parameters that there
+// are beside those of the body: openapi.json is compared with them.
+ApiResult<CompletionRequest> ParseCompletionRequest(std::string_view body,
+                                                    std::set<std::string>* known = nullptr);
+ApiResult<EmbeddingRequest> ParseEmbeddingRequest(std::string_view body,
+                                                  std::set<std::string>* known = nullptr);
+ApiResult<ChatRequest> ParseChatRequest(std::string_view body,
+                                        std::set<std::string>* known = nullptr);
 // The shapes of vLLM's /tokenize and /detokenize.
-ApiResult<TokenizeRequest> ParseTokenizeRequest(std::string_view body);
-ApiResult<DetokenizeRequest> ParseDetokenizeRequest(std::string_view body);
+ApiResult<TokenizeRequest> ParseTokenizeRequest(std::string_view body,
+                                                std::set<std::string>* known = nullptr);
+ApiResult<DetokenizeRequest> ParseDetokenizeRequest(std::string_view body,
+                                                    std::set<std::string>* known = nullptr);
 
 }  // namespace quern::server

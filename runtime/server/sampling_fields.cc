@@ -114,7 +114,21 @@ void ParseSeed(Fields& fields, SamplingParams& sampling) {
   }
 }
 
-}  // namespace
+// OpenAI's and vLLM's parameters that would change the answer and are not built.
+void RefuseUnsupported(Fields& fields) {
+  fields.OnlyNeutral("length_penalty", {1});
+  fields.OnlyNeutral("use_beam_search", {false});
+  fields.OnlyNeutral("skip_special_tokens", {true});
+  fields.OnlyNeutral("spaces_between_special_tokens", {true});
+  fields.OnlyNeutral("include_stop_str_in_output", {false});
+  fields.OnlyNeutral("stop_token_ids", {json::array()});
+  fields.OnlyNeutral("bad_words", {json::array()});
+  fields.OnlyNeutral("prompt_logprobs", {});
+  fields.OnlyNeutral("truncate_prompt_tokens", {});
+  // These change nothing of the answer.
+  fields.Ignore({"user", "metadata", "store", "service_tier", "safety_identifier",
+                 "prompt_cache_key", "prompt_cache_retention", "prediction", "request_id"});
+}
 
 void ParseSampling(Fields& fields, GenerationParams& params) {
   ParseCuts(fields, params.sampling);
@@ -127,6 +141,50 @@ void ParseSampling(Fields& fields, GenerationParams& params) {
   params.min_tokens = static_cast<int32_t>(fields.Integer("min_tokens", 0, kInt32Max).value_or(0));
   params.stop = ParseStop(fields);
   params.ignore_eos = fields.Bool("ignore_eos").value_or(false);
+}
+
+}  // namespace
+
+void ParseCommon(Fields& fields, GenerationParams& params) {
+  params.model = ParseModel(fields);
+  params.stream = fields.Bool("stream").value_or(false);
+  ParseSampling(fields, params);
+  params.priority = ParsePriority(fields);
+  params.cache_salt = ParseCacheSalt(fields);
+  RefuseUnsupported(fields);
+}
+
+std::string ParseModel(Fields& fields) {
+  const json& model = fields.Require("model", "the name of the model, as /v1/models lists it");
+  if (!model.is_string()) fields.WrongType("model", "a string", model);
+  return model.get<std::string>();
+}
+
+int32_t ParsePriority(Fields& fields) {
+  return static_cast<int32_t>(fields.Integer("priority", 0, kMaxRequestPriority).value_or(0));
+}
+
+std::string ParseCacheSalt(Fields& fields) {
+  auto salt = fields.String("cache_salt");
+  if (!salt) return {};
+  if (salt->empty() || salt->size() > kMaxCacheSaltBytes) {
+    ThrowApiError("cache_salt", "invalid_value",
+                  fmt::format("'cache_salt' must have from 1 to {} bytes, not {}",
+                              kMaxCacheSaltBytes, salt->size()));
+  }
+  return std::move(*salt);
+}
+
+std::optional<int32_t> ParseMaxTokens(Fields& fields, const char* name, int64_t least) {
+  const auto value = fields.Integer(name, least, kInt32Max);
+  if (!value) return std::nullopt;
+  return static_cast<int32_t>(*value);
+}
+
+void RefuseUnlessStreamed(const GenerationParams& params) {
+  if (params.stream) return;
+  ThrowApiError("stream_options", "invalid_value",
+                "'stream_options' may be sent only together with 'stream': true");
 }
 
 std::optional<int32_t> ParseCompletionLogprobs(Fields& fields) {

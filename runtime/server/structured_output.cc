@@ -86,33 +86,56 @@ ConstraintSpec TextSpec(Kind kind, const json& value, const std::string& name,
   return {kind, value.get<std::string>()};
 }
 
-std::optional<StructuredOutput> ReadResponseFormat(Fields& fields, std::string_view body) {
-  const json* value = fields.Find("response_format");
-  if (value == nullptr) return std::nullopt;
-  Fields format(*value, "response_format");
+// The members of {"type": "json_schema"} that say more. `object`: the text of `holder`.
+StructuredOutput ReadSchema(Fields& holder, std::string_view object) {
+  holder.String("name");
+  holder.Bool("strict");  // it is always kept to
+  holder.Ignore({"description"});
+  const json& schema = holder.Require("schema", "a JSON schema");
+  return {SchemaSpec(schema, object, "schema", holder, /*may_be_text=*/false),
+          holder.Path("schema")};
+}
+
+// `object`: the text of `value`, which is at `path`.
+std::optional<StructuredOutput> ReadFormat(const json& value, const std::string& path,
+                                           std::string_view object, FormatMember member) {
+  Fields format(value, path);
   const std::string type = format.String("type").value_or("");
   std::optional<StructuredOutput> result;
   if (type == "json_object") {
-    result = {{Kind::kJsonObject, ""}, "response_format"};
+    result = {{Kind::kJsonObject, ""}, path};
+  } else if (type == "json_schema" && member == FormatMember::kText) {
+    result = ReadSchema(format, object);
   } else if (type == "json_schema") {
     Fields outer(format.Require("json_schema", "an object with 'name' and 'schema'"),
-                 "response_format.json_schema");
-    outer.String("name");
-    outer.Bool("strict");  // it is always kept to
-    outer.Ignore({"description"});
-    const json& schema = outer.Require("schema", "a JSON schema");
-    const std::string_view text = RawMember(RawMember(body, "response_format"), "json_schema");
-    result = {SchemaSpec(schema, text, "schema", outer, /*may_be_text=*/false),
-              "response_format.json_schema.schema"};
+                 format.Path("json_schema"));
+    result = ReadSchema(outer, RawMember(object, "json_schema"));
     outer.RefuseUnknown();
   } else if (type != "text") {
-    ThrowApiError("response_format.type", "invalid_value",
-                  fmt::format("'response_format.type' must be \"text\", \"json_object\" or "
-                              "\"json_schema\", not \"{}\"",
-                              type.substr(0, 40)));
+    ThrowApiError(format.Path("type"), "invalid_value",
+                  fmt::format("'{}' must be \"text\", \"json_object\" or \"json_schema\", not "
+                              "\"{}\"",
+                              format.Path("type"), type.substr(0, 40)));
   }
   format.RefuseUnknown();
   return result;
+}
+
+std::optional<StructuredOutput> ReadFormat(Fields& fields, std::string_view body,
+                                           FormatMember member) {
+  if (member == FormatMember::kResponseFormat) {
+    const json* value = fields.Find("response_format");
+    if (value == nullptr) return std::nullopt;
+    return ReadFormat(*value, "response_format", RawMember(body, "response_format"), member);
+  }
+  const json* value = fields.Find("text");
+  if (value == nullptr) return std::nullopt;
+  Fields text(*value, "text");
+  text.OnlyNeutral("verbosity", {"medium"});
+  const json* format = text.Find("format");
+  text.RefuseUnknown();
+  if (format == nullptr) return std::nullopt;
+  return ReadFormat(*format, "text.format", RawMember(RawMember(body, "text"), "format"), member);
 }
 
 // The members of `structured_outputs`, or the older ones with `prefix` "guided_", into `found`.
@@ -156,9 +179,10 @@ std::string_view RawMember(std::string_view object, std::string_view name) {
   }
 }
 
-std::optional<StructuredOutput> ParseStructuredOutput(Fields& fields, std::string_view body) {
+std::optional<StructuredOutput> ParseStructuredOutput(Fields& fields, std::string_view body,
+                                                      FormatMember member) {
   std::vector<StructuredOutput> found;
-  if (auto format = ReadResponseFormat(fields, body)) found.push_back(std::move(*format));
+  if (auto format = ReadFormat(fields, body, member)) found.push_back(std::move(*format));
   if (const json* value = fields.Find("structured_outputs")) {
     Fields inner(*value, "structured_outputs");
     ReadMembers(inner, RawMember(body, "structured_outputs"), "", found);

@@ -18,12 +18,19 @@ struct StructuredOutput {
   std::string param;  // "response_format.json_schema.schema", "structured_outputs.regex", ...
 };
 
-// Reads OpenAI's `response_format` (text, json_object, json_schema), vLLM's `structured_outputs`
-// (json, json_object, regex, choice, grammar) and the older `guided_json`, `guided_regex`,
-// `guided_choice`, `guided_grammar`. At most one of them may be there. Throws ApiException.
-// `body`: what `fields` was parsed from. A schema's text is taken from there, because the order of
-// its members is that of the answer's.
-std::optional<StructuredOutput> ParseStructuredOutput(Fields& fields, std::string_view body);
+// Where OpenAI's format stands in a request.
+enum class FormatMember {
+  kResponseFormat,  // chats, completions: `response_format`, its schema in `json_schema`
+  kText,            // responses: `text.format`, its schema in itself; and `text.verbosity`
+};
+
+// Reads OpenAI's format (text, json_object, json_schema) from its member, vLLM's
+// `structured_outputs` (json, json_object, regex, choice, grammar) and the older `guided_json`,
+// `guided_regex`, `guided_choice`, `guided_grammar`. At most one of them may be there. Throws
+// ApiException. `body`: what `fields` was parsed from. A schema's text is taken from there, because
+// the order of its members is that of the answer's.
+std::optional<StructuredOutput> ParseStructuredOutput(Fields& fields, std::string_view body,
+                                                      FormatMember member);
 
 // What the compiler must know of a model's tokens. The tokens of control give nothing.
 ConstraintVocabulary ConstraintVocabularyOf(const Tokenizer& tokenizer);

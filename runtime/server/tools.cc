@@ -42,19 +42,24 @@ std::string RequireName(Fields& fields) {
   return value.get<std::string>();
 }
 
-// The name in {"type": "function", "function": {"name": ...}}, which must be one of `tools`.
-std::string RequireChosen(Fields& choice, const ToolUse& tools) {
+// The name in {"type": "function", "function": {"name": ...}}, or in the flat {"type": "function",
+// "name": ...}, which must be one of `tools`.
+std::string RequireChosen(Fields& choice, const ToolUse& tools, ToolShape shape) {
   RequireFunctionType(choice);
+  const auto known = [&](Fields& function) {
+    std::string name = RequireName(function);
+    function.RefuseUnknown();
+    if (std::find(tools.names.begin(), tools.names.end(), name) == tools.names.end()) {
+      ThrowApiError(
+          function.Path("name"), "invalid_value",
+          fmt::format("'{}' is \"{}\", which is none of 'tools'", function.Path("name"), name));
+    }
+    return name;
+  };
+  if (shape == ToolShape::kFlat) return known(choice);
   Fields function(choice.Require("function", "an object with 'name'"), choice.Path("function"));
-  std::string name = RequireName(function);
-  function.RefuseUnknown();
   choice.RefuseUnknown();
-  if (std::find(tools.names.begin(), tools.names.end(), name) == tools.names.end()) {
-    ThrowApiError(
-        function.Path("name"), "invalid_value",
-        fmt::format("'{}' is \"{}\", which is none of 'tools'", function.Path("name"), name));
-  }
-  return name;
+  return known(function);
 }
 
 // How many members the largest object has: ordered_json looks for each of them among all.
@@ -79,7 +84,8 @@ ordered_json InOrder(const json& list, std::string_view raw) {
   return list;
 }
 
-// The schema of a function's arguments, of which calls have an object. Blanks between its parts are
+// The schema of a function's arguments, of which calls have an object; `ordered` is the function as
+// it was written. Blanks between its parts are
 // bounded: a model may else go on with them for ever.
 std::string SchemaOf(const json* parameters, const ordered_json& ordered, Fields& function) {
   ordered_json schema = {{"type", "object"}};
@@ -89,7 +95,7 @@ std::string SchemaOf(const json* parameters, const ordered_json& ordered, Fields
   } else if (!parameters->is_object()) {
     function.WrongType("parameters", "a JSON schema of an object", *parameters);
   } else {
-    schema.update(ordered.at("function").at("parameters"));
+    schema.update(ordered.at("parameters"));
   }
   const std::string path = function.Path("parameters");
   if (schema["type"] != "object") {
@@ -105,11 +111,7 @@ std::string SchemaOf(const json* parameters, const ordered_json& ordered, Fields
   return text;
 }
 
-void ReadTool(const json& value, const ordered_json& ordered, size_t index, ToolUse& tools) {
-  Fields tool(value, fmt::format("tools[{}]", index));
-  RequireFunctionType(tool);
-  Fields function(tool.Require("function", "an object with 'name' and 'parameters'"),
-                  tool.Path("function"));
+void ReadFunction(Fields& function, const ordered_json& ordered, ToolUse& tools) {
   std::string name = RequireName(function);
   if (std::find(tools.names.begin(), tools.names.end(), name) != tools.names.end()) {
     ThrowApiError(function.Path("name"), "invalid_value",
@@ -120,9 +122,32 @@ void ReadTool(const json& value, const ordered_json& ordered, size_t index, Tool
   function.Bool("strict");  // a call that must be made always keeps to its schema
   std::string schema = SchemaOf(function.Find("parameters"), ordered, function);
   function.RefuseUnknown();
-  tool.RefuseUnknown();
   tools.names.push_back(std::move(name));
   tools.schemas.push_back(std::move(schema));
+}
+
+// Reads `value`, which `ordered` has in the order of its text, and makes that a chat's.
+void ReadTool(const json& value, ordered_json& ordered, size_t index, ToolShape shape,
+              ToolUse& tools) {
+  Fields tool(value, fmt::format("tools[{}]", index));
+  RequireFunctionType(tool);
+  if (shape == ToolShape::kFlat) {
+    tool.OnlyNeutral("defer_loading", {false});
+    tool.OnlyNeutral("async", {false});
+    tool.OnlyNeutral("allowed_callers", {json::array({"direct"})});
+    tool.OnlyNeutral("output_schema", {});
+    ReadFunction(tool, ordered, tools);
+    for (const char* other :
+         {"type", "defer_loading", "async", "allowed_callers", "output_schema"}) {
+      ordered.erase(other);
+    }
+    ordered = {{"type", "function"}, {"function", std::move(ordered)}};
+    return;
+  }
+  Fields function(tool.Require("function", "an object with 'name' and 'parameters'"),
+                  tool.Path("function"));
+  tool.RefuseUnknown();
+  ReadFunction(function, ordered.at("function"), tools);
 }
 
 // Only the tools of `names` may be called.
@@ -144,9 +169,8 @@ ToolUse::Choice ReadMode(const std::string& path, const json& value) {
                 fmt::format("'{}' must be \"auto\" or \"required\", not {}", path, Shown(value)));
 }
 
-void ReadAllowed(Fields& choice, ToolUse& tools) {
-  Fields allowed(choice.Require("allowed_tools", "an object with 'mode' and 'tools'"),
-                 choice.Path("allowed_tools"));
+// `allowed`: the object with 'mode' and 'tools'.
+void ReadAllowed(Fields& allowed, ToolShape shape, ToolUse& tools) {
   tools.choice =
       ReadMode(allowed.Path("mode"), allowed.Require("mode", "\"auto\" or \"required\""));
   const json& list = allowed.Require("tools", "an array of functions' names");
@@ -156,15 +180,14 @@ void ReadAllowed(Fields& choice, ToolUse& tools) {
   std::vector<std::string> names;
   for (size_t i = 0; i < list.size(); ++i) {
     Fields one(list[i], fmt::format("{}[{}]", allowed.Path("tools"), i));
-    names.push_back(RequireChosen(one, tools));
+    names.push_back(RequireChosen(one, tools, shape));
   }
   allowed.RefuseUnknown();
-  choice.RefuseUnknown();
   Narrow(tools, names);
 }
 
 // False: no tool may be called.
-bool ReadChoice(const json& value, ToolUse& tools) {
+bool ReadChoice(const json& value, ToolShape shape, ToolUse& tools) {
   if (value == "none") return false;
   if (value == "auto") return true;
   if (value == "required") {
@@ -178,10 +201,17 @@ bool ReadChoice(const json& value, ToolUse& tools) {
   Fields choice(value, "tool_choice");
   if (value.value("type", json()) == "allowed_tools") {
     choice.Ignore({"type"});
-    ReadAllowed(choice, tools);
+    if (shape == ToolShape::kFlat) {
+      ReadAllowed(choice, shape, tools);
+    } else {
+      Fields allowed(choice.Require("allowed_tools", "an object with 'mode' and 'tools'"),
+                     choice.Path("allowed_tools"));
+      choice.RefuseUnknown();
+      ReadAllowed(allowed, shape, tools);
+    }
     return true;
   }
-  Narrow(tools, {RequireChosen(choice, tools)});
+  Narrow(tools, {RequireChosen(choice, tools, shape)});
   tools.choice = ToolUse::Choice::kRequired;
   tools.parallel = false;
   return true;
@@ -213,21 +243,15 @@ json ReadToolCall(const json& value, const std::string& path, size_t& argument_b
   call.Ignore({"index"});  // streams' clients leave it in
   Fields function(call.Require("function", "an object with 'name' and 'arguments'"),
                   call.Path("function"));
-  const std::string name = RequireName(function);
-  const json& text = function.Require("arguments", "a JSON object, as text");
-  if (!text.is_string()) function.WrongType("arguments", "the text of a JSON object", text);
-  json arguments = ParseArguments(text.get_ref<const std::string&>(), function.Path("arguments"),
-                                  argument_bytes);
+  json called = ParseCalledFunction(function, argument_bytes);
   function.RefuseUnknown();
   call.RefuseUnknown();
-  return {{"id", id},
-          {"type", "function"},
-          {"function", {{"name", name}, {"arguments", std::move(arguments)}}}};
+  return {{"id", id}, {"type", "function"}, {"function", std::move(called)}};
 }
 
 }  // namespace
 
-std::optional<ToolUse> ParseTools(Fields& fields, std::string_view body) {
+std::optional<ToolUse> ParseTools(Fields& fields, std::string_view body, ToolShape shape) {
   const json* choice = fields.Find("tool_choice");
   const auto parallel = fields.Bool("parallel_tool_calls");
   const json* list = fields.Find("tools");
@@ -251,9 +275,20 @@ std::optional<ToolUse> ParseTools(Fields& fields, std::string_view body) {
   ToolUse tools;
   tools.parallel = parallel.value_or(true);
   tools.tools = InOrder(*list, RawMember(body, "tools"));
-  for (size_t i = 0; i < list->size(); ++i) ReadTool((*list)[i], tools.tools[i], i, tools);
-  if (choice != nullptr && !ReadChoice(*choice, tools)) return std::nullopt;
+  for (size_t i = 0; i < list->size(); ++i) {
+    ReadTool((*list)[i], tools.tools[i], i, shape, tools);
+  }
+  if (choice != nullptr && !ReadChoice(*choice, shape, tools)) return std::nullopt;
   return tools;
+}
+
+json ParseCalledFunction(Fields& function, size_t& argument_bytes) {
+  const std::string name = RequireName(function);
+  const json& text = function.Require("arguments", "a JSON object, as text");
+  if (!text.is_string()) function.WrongType("arguments", "the text of a JSON object", text);
+  return {{"name", name},
+          {"arguments", ParseArguments(text.get_ref<const std::string&>(),
+                                       function.Path("arguments"), argument_bytes)}};
 }
 
 json ParseToolCalls(Fields& message, size_t& argument_bytes) {
@@ -286,6 +321,17 @@ ConstraintSpec ToolCallGrammar(const ToolUse& tools) {
         i, kToolCallOpen, tools.names[i], kToolCallClose, tools.schemas[i]);
   }
   return {ConstraintSpec::Kind::kToolCalls, start + "\n" + calls + "\n" + rules};
+}
+
+void HoldToCalls(const std::optional<ToolUse>& tools, std::optional<StructuredOutput>& structured) {
+  if (!tools || tools->choice != ToolUse::Choice::kRequired) return;
+  if (structured) {
+    ThrowApiError(structured->param, "invalid_value",
+                  fmt::format("'{}' and a 'tool_choice' that asks for a call exclude each other: "
+                              "the answer is either in that format or a call",
+                              structured->param));
+  }
+  structured = {ToolCallGrammar(*tools), "tools"};
 }
 
 }  // namespace quern::server

@@ -8,6 +8,7 @@
 
 #include "runtime/constraints/constraint_spec.h"
 #include "runtime/server/fields.h"
+#include "runtime/server/structured_output.h"
 
 namespace quern::server {
 
@@ -25,7 +26,7 @@ struct ToolUse {
     kAuto,      // the model decides
     kRequired,  // it must call at least one
   };
-  // `tools` as they were sent, in their own order: for the prompt.
+  // `tools` in a chat's shape, else as they were sent, in their own order: for the prompt.
   nlohmann::ordered_json tools;
   // Names of those that may be called, and the JSON schemas of their arguments, side by side.
   std::vector<std::string> names;
@@ -34,16 +35,30 @@ struct ToolUse {
   bool parallel = true;  // more than one call in an answer
 };
 
+// How an API writes a function down.
+enum class ToolShape {
+  kNested,  // chats: {"type": "function", "function": {"name": ...}}
+  kFlat,    // responses: {"type": "function", "name": ...}
+};
+
 // Reads `tools`, `tool_choice` and `parallel_tool_calls`. Nothing: there are none, or none may be
 // used. Throws ApiException. `body`: what `fields` was parsed from.
-std::optional<ToolUse> ParseTools(Fields& fields, std::string_view body);
+std::optional<ToolUse> ParseTools(Fields& fields, std::string_view body, ToolShape shape);
 
 // Reads `tool_calls` of an assistant's message, OpenAI's, into what a chat template takes: the same
 // with the arguments as an object. Null: it has none. Throws ApiException. `argument_bytes`: of the
 // conversation so far, counted up.
 nlohmann::json ParseToolCalls(Fields& message, size_t& argument_bytes);
 
+// The name and the arguments of one call, OpenAI's members `name` and `arguments` of `function`, as
+// a chat template takes them. Throws and counts as ParseToolCalls.
+nlohmann::json ParseCalledFunction(Fields& function, size_t& argument_bytes);
+
 // What an answer looks like that must call: one function, or up to kMaxForcedToolCalls.
 ConstraintSpec ToolCallGrammar(const ToolUse& tools);
+
+// An answer that must call keeps to the format of calls, and can keep to no other: `structured` is
+// set, or ApiException thrown.
+void HoldToCalls(const std::optional<ToolUse>& tools, std::optional<StructuredOutput>& structured);
 
 }  // namespace quern::server

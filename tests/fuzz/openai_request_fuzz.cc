@@ -5,6 +5,7 @@
 #include <string_view>
 
 #include "runtime/server/request.h"
+#include "runtime/server/responses/response_request.h"
 #include "runtime/server/tool_prompt.h"
 
 namespace {
@@ -37,12 +38,23 @@ void CheckParams(const GenerationParams& params) {
   if (params.cache_salt.size() > kMaxCacheSaltBytes) abort();
 }
 
+void CheckChat(const ChatRequest& request) {
+  CheckParams(request.params);
+  const Conversation& conversation = request.conversation;
+  for (const auto& message : conversation.messages) {
+    if (!message["role"].is_string() || !message["content"].is_string()) abort();
+  }
+  const auto& tools = conversation.tools;
+  if (tools && (tools->names.empty() || tools->names.size() != tools->schemas.size())) abort();
+  (void)WriteToolsAsText(conversation.messages, tools ? tools->tools : nlohmann::ordered_json());
+}
+
 }  // namespace
 
 extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   if (size == 0) return 0;
   const std::string_view body(reinterpret_cast<const char*>(data) + 1, size - 1);
-  switch ((data[0] + 2) % 5) {  // '0' to '4'
+  switch (data[0] % 6) {  // '0' to '5'
     case 0: {
       const auto parsed = ParseCompletionRequest(body);
       if (const auto* error = std::get_if<ApiError>(&parsed)) return CheckError(*error), 0;
@@ -56,15 +68,18 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
     case 1: {
       const auto parsed = ParseChatRequest(body);
       if (const auto* error = std::get_if<ApiError>(&parsed)) return CheckError(*error), 0;
-      CheckParams(std::get<ChatRequest>(parsed).params);
-      const Conversation& conversation = std::get<ChatRequest>(parsed).conversation;
-      for (const auto& message : conversation.messages) {
-        if (!message["role"].is_string() || !message["content"].is_string()) abort();
-      }
-      const auto& tools = conversation.tools;
-      if (tools && (tools->names.empty() || tools->names.size() != tools->schemas.size())) abort();
-      (void)WriteToolsAsText(conversation.messages,
-                             tools ? tools->tools : nlohmann::ordered_json());
+      return CheckChat(std::get<ChatRequest>(parsed)), 0;
+    }
+    case 5: {
+      const auto parsed = ParseResponseRequest(body);
+      if (const auto* error = std::get_if<ApiError>(&parsed)) return CheckError(*error), 0;
+      const auto& request = std::get<ResponseRequest>(parsed);
+      CheckChat(request);
+      if (request.params.n != 1 || !request.params.stream_repeats) abort();
+      const std::string repeated = "{" + request.repeated + "}";
+      if (!nlohmann::json::parse(repeated, nullptr, false).is_object()) abort();
+      // An answer repeats no more than it was sent: text that is no UTF-8 is no JSON.
+      if (repeated.size() > body.size() + 1000 + 60 * kMaxTools) abort();
       return 0;
     }
     case 4: {

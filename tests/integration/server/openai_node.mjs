@@ -64,6 +64,40 @@ test("an answer is held to a schema", async () => {
   assert.ok(Number.isInteger(answer.million_inhabitants));
 });
 
+test("a response, whole and streamed, is the chat's answer", async () => {
+  const asked = { model, input: messages[0].content, temperature: 0, max_output_tokens: 24 };
+  const chat = await client.chat.completions.create({ model, messages, temperature: 0, max_completion_tokens: 24 });
+  const whole = await client.responses.create(asked);
+  assert.equal(whole.output_text, chat.choices[0].message.content);
+  const types = [];
+  let text = "";
+  for await (const event of await client.responses.create({ ...asked, stream: true })) {
+    types.push(event.type);
+    if (event.type === "response.output_text.delta") text += event.delta;
+  }
+  assert.equal(text, whole.output_text);
+  assert.equal(types[0], "response.created");
+  assert.equal(types.at(-1), `response.${whole.status}`);
+  const final = await client.responses.stream({ ...asked, max_output_tokens: 200 }).finalResponse();
+  assert.equal(final.status, "completed");
+  assert.ok(final.output_text.startsWith(text.trimEnd()));
+  assert.ok(final.usage.output_tokens > 4);
+});
+
+test("a response calls a function, and its output is the next one's input", async () => {
+  const parameters = { type: "object", additionalProperties: false, required: ["unit"], properties: { unit: { enum: ["celsius", "fahrenheit"] } } };
+  const asked = { model, temperature: 0, max_output_tokens: 100, tools: [{ type: "function", name: "get_unit", parameters, strict: true }] };
+  const input = [{ role: "user", content: "Which unit?" }];
+  const runner = client.responses.stream({ ...asked, input, tool_choice: "required", parallel_tool_calls: false });
+  const [call] = (await runner.finalResponse()).output;
+  assert.equal(call.type, "function_call");
+  assert.ok(["celsius", "fahrenheit"].includes(JSON.parse(call.arguments).unit));
+  const next = await client.responses.create({
+    ...asked, input: [...input, call, { type: "function_call_output", call_id: call.call_id, output: "done" }],
+  });
+  assert.ok(next.output.length > 0);
+});
+
 test("errors are the client's own classes and say what is wrong", async () => {
   await assert.rejects(client.chat.completions.create({ model: "another", messages }), (error) => {
     assert.ok(error instanceof OpenAI.NotFoundError);

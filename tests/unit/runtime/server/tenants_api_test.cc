@@ -22,7 +22,8 @@ const char kKeyB[] = "sk-bbbbbbbbbbbbbbbb";
 TEST_F(TenantsApiTest, WithTenantsNothingButHealthIsAnsweredWithoutAKey) {
   tenants = kTenants;
   StartServer();
-  for (const char* path : {"/v1/completions", "/v1/chat/completions", "/tokenize", "/detokenize"}) {
+  for (const char* path :
+       {"/v1/completions", "/v1/chat/completions", "/v1/responses", "/tokenize", "/detokenize"}) {
     const Reply reply = Ask("POST", path, R"({"model":"m","prompt":"ab"})");
     EXPECT_EQ(reply.status, 401) << path;
     EXPECT_EQ(reply.Error("code"), "invalid_api_key");
