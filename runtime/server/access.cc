@@ -190,7 +190,8 @@ std::shared_ptr<const Tenant> Access::Find(const http::Headers& headers) const {
 }
 
 std::optional<http::Response> Access::Refuse(const http::Request& head) const {
-  if (head.path.rfind("/health/", 0) == 0 || Find(head.headers)) return std::nullopt;
+  const bool open = head.path.rfind("/health/", 0) == 0 || head.path == "/openapi.json";
+  if (open || Find(head.headers)) return std::nullopt;
   return InvalidApiKey(head.headers);
 }
 

@@ -11,6 +11,7 @@
 #include "runtime/server/encode.h"
 #include "runtime/server/generation_job.h"
 #include "runtime/server/observers.h"
+#include "runtime/server/openapi.h"
 
 namespace quern::server {
 using http::Request;
@@ -83,6 +84,12 @@ http::Router Api::PublicRouter() {
   });
   router.Add("POST", "/detokenize", "detokenize", [this](Request request, ResponderPtr responder) {
     AnswerText(Detokenize, std::move(request), std::move(responder));
+  });
+  const auto document = std::make_shared<const std::string>(OpenApiDocument(access_ != nullptr));
+  router.Add("GET", "/openapi.json", "openapi", [document](Request, ResponderPtr responder) {
+    Response response;
+    response.body = *document;
+    responder->Send(std::move(response));
   });
   AddHealth(router);
   return router;

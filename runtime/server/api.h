@@ -26,9 +26,9 @@ struct ApiOptions {
                                // after all of it; 0: never
 };
 
-// The routes of the public port (OpenAI's API, /tokenize, health) and of the administrative one
-// (metrics, health). Handlers run on I/O threads; what takes long goes to the encode pool.
-// The referenced objects outlive this; this outlives the HTTP server's threads.
+// The routes of the public port (OpenAI's API, /tokenize, health, /openapi.json) and of the
+// administrative one (metrics, health). Handlers run on I/O threads; what takes long goes to the
+// encode pool. The referenced objects outlive this; this outlives the HTTP server's threads.
 class Api {
  public:
   // `access`: whose keys are asked for; null: anyone may use the API.

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <charconv>
+#include <cmath>
 #include <limits>
 #include <system_error>
 
@@ -40,26 +41,30 @@ std::vector<std::string> ParseStop(Fields& fields) {
   return strings;
 }
 
+// Above 0, up to `max`; 1 if absent. `instead`: what the client can do, with the mark before it.
+// What is too small for a float is the smallest one.
+float ParsePositive(Fields& fields, const char* name, double max, std::string_view instead) {
+  const double value = fields.Number(name, 0, max).value_or(1);
+  if (value <= 0) {
+    ThrowApiError(name, "invalid_value",
+                  fmt::format("'{}' must be greater than 0 and at most {}{}", name, max, instead));
+  }
+  return std::max(static_cast<float>(value), std::numeric_limits<float>::min());
+}
+
 void ParseCuts(Fields& fields, SamplingParams& sampling) {
   sampling.temperature = static_cast<float>(fields.Number("temperature", 0, 2).value_or(1));
-  sampling.top_p = static_cast<float>(fields.Number("top_p", 0, 1).value_or(1));
-  if (sampling.top_p <= 0) {
-    ThrowApiError(
-        "top_p", "invalid_value",
-        "'top_p' must be greater than 0 and at most 1; for the likeliest token alone send "
-        "temperature 0");
-  }
+  sampling.top_p =
+      ParsePositive(fields, "top_p", 1, "; for the likeliest token alone send temperature 0");
   // vLLM's -1 and 0 both mean: all tokens.
   sampling.top_k = static_cast<int32_t>(
       std::max<int64_t>(0, fields.Integer("top_k", -1, kInt32Max).value_or(0)));
-  sampling.min_p = static_cast<float>(fields.Number("min_p", 0, 1).value_or(0));
-  if (sampling.min_p >= 1) {
+  const double min_p = fields.Number("min_p", 0, 1).value_or(0);
+  if (min_p >= 1) {
     ThrowApiError("min_p", "invalid_value", "'min_p' must be less than 1; it may be 0 to 0.99");
   }
-  sampling.typical_p = static_cast<float>(fields.Number("typical_p", 0, 1).value_or(1));
-  if (sampling.typical_p <= 0) {
-    ThrowApiError("typical_p", "invalid_value", "'typical_p' must be greater than 0 and at most 1");
-  }
+  sampling.min_p = std::min(static_cast<float>(min_p), std::nextafter(1.0f, 0.0f));
+  sampling.typical_p = ParsePositive(fields, "typical_p", 1, "");
 }
 
 void ParsePenalties(Fields& fields, SamplingParams& sampling) {
@@ -68,11 +73,7 @@ void ParsePenalties(Fields& fields, SamplingParams& sampling) {
   sampling.presence_penalty =
       static_cast<float>(fields.Number("presence_penalty", -2, 2).value_or(0));
   sampling.repetition_penalty =
-      static_cast<float>(fields.Number("repetition_penalty", 0, 10).value_or(1));
-  if (sampling.repetition_penalty <= 0) {
-    ThrowApiError("repetition_penalty", "invalid_value",
-                  "'repetition_penalty' must be greater than 0 and at most 10; 1 changes nothing");
-  }
+      ParsePositive(fields, "repetition_penalty", 10, "; 1 changes nothing");
 }
 
 // {"15496": -100, "11": 2.5}

@@ -162,16 +162,16 @@ TEST_F(AccessTest, OneBearerTokenIsTheKeyAndNothingElse) {
   EXPECT_FALSE(access->Find({}));
 }
 
-TEST_F(AccessTest, OnlyHealthIsOpen) {
+TEST_F(AccessTest, OnlyHealthAndTheApisDescriptionAreOpen) {
   Write(path, OneTenant(""));
   OpenAccess();
   http::Request head;
-  for (const char* open : {"/health/live", "/health/ready"}) {
+  for (const char* open : {"/health/live", "/health/ready", "/openapi.json"}) {
     head.path = open;
     EXPECT_FALSE(access->Refuse(head)) << open;
   }
-  for (const char* closed :
-       {"/v1/models", "/v1/chat/completions", "/tokenize", "/", "/health", "/healthy"}) {
+  for (const char* closed : {"/v1/models", "/v1/chat/completions", "/tokenize", "/", "/health",
+                             "/healthy", "/openapi.json/"}) {
     head.path = closed;
     const auto refusal = access->Refuse(head);
     ASSERT_TRUE(refusal) << closed;

@@ -56,6 +56,14 @@ TEST(CompletionRequest, ReadsEverySamplingParameter) {
   EXPECT_EQ(request.params.cache_salt, "mine");
 }
 
+TEST(CompletionRequest, NumbersThatNoFloatHoldStayWithinTheirBounds) {
+  const auto request =
+      Completion(R"(,"prompt":"p","top_p":5e-324,"typical_p":1e-300,"repetition_penalty":5e-324,)"
+                 R"("min_p":0.99999999999)");
+  EXPECT_GT(request.params.sampling.top_p, 0);
+  EXPECT_TRUE(ValidateSamplingParams(request.params.sampling).ok());
+}
+
 TEST(CompletionRequest, ReadsPenaltiesBiasesChoicesAndLogprobs) {
   const auto request = Completion(
       R"(,"prompt":"p","frequency_penalty":-0.5,"presence_penalty":2,"repetition_penalty":1.25,)"
