@@ -137,6 +137,12 @@ void AddOptions(CLI::App& app, BenchCommand& command) {
 
 // The engine is made for the largest batch, and for no more.
 void FitEngine(BenchCommand& command) {
+  const SamplingParams& sampling = command.sampling;
+  if (sampling.temperature == 0 && (sampling.top_k > 0 || sampling.top_p < 1)) {
+    throw CLI::ValidationError(sampling.top_k > 0 ? "--top-k" : "--top-p",
+                               "cuts nothing where the likeliest token is taken; give "
+                               "--temperature above 0 with it");
+  }
   ServeOptions& serve = command.serve;
   serve.max_sequences = serve.max_waiting = command.largest();
   serve.max_context_tokens = command.prompt + command.generate;

@@ -108,6 +108,7 @@ struct EngineStats {
   int32_t kv_blocks_total = 0;  // 0 while asleep
   int32_t kv_block_tokens = 0;
   // Blocks of the layers that see only their last tokens; all 0 where these have none of their own.
+  // They never limit anything: for tests and for who looks into memory.
   int32_t kv_window_blocks_used = 0;
   int32_t kv_window_blocks_total = 0;
   KvDtype kv_dtype = KvDtype::kF16;
@@ -187,7 +188,7 @@ class EngineCore {
   virtual EngineStats Stats() const = 0;
   virtual int32_t max_context_tokens() const = 0;
   virtual int32_t embedding_width() const = 0;
-  virtual Pooling pooling() const = 0;  // that the model's embeddings are made for
+  virtual std::optional<Pooling> pooling() const = 0;  // that the model's embeddings are made for
   // Requests that may run and wait at once: of this tenant, or of all where there are no tenants
   // (null). Of a tenant without a limit of its own: when it is the only one, half; it may have as
   // many as there is room left for, so that those that flood never shut the others out.

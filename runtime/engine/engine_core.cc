@@ -64,7 +64,7 @@ class ThreadedEngine : public EngineCore {
 
   int32_t max_context_tokens() const override { return context_tokens_; }
   int32_t embedding_width() const override { return info_.width; }
-  Pooling pooling() const override { return info_.pooling; }
+  std::optional<Pooling> pooling() const override { return info_.pooling; }
   int32_t max_requests(const Tenant* tenant) const override {
     const auto all = static_cast<int32_t>(max_live_);
     if (tenant == nullptr) return all;

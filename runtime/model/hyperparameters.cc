@@ -93,13 +93,11 @@ Status ReadRope(const GgufFile& file, const Reader& reader, Hyperparameters* h) 
 
 // llama.cpp's numbers: 0 none, 1 mean, 2 the first token's, 3 the last's, 4 a rank. A model that
 // generates says nothing, and what its last token has seen is all of the text.
-Result<Pooling> ReadPooling(const Reader& reader) {
+Result<std::optional<Pooling>> ReadPooling(const Reader& reader) {
   QUERN_ASSIGN(const uint64_t type, reader.UintOr("pooling_type", 0));
-  if (type == 1) return Pooling::kMean;
-  if (type == 0 || type == 3) return Pooling::kLast;
-  return MakeError(ErrorCode::kUnsupported,
-                   "metadata {} is {}: only the mean (1) and the last token (3) are supported",
-                   reader.Key("pooling_type"), type);
+  if (type == 1) return std::optional(Pooling::kMean);
+  if (type == 0 || type == 3) return std::optional(Pooling::kLast);
+  return std::optional<Pooling>();
 }
 
 }  // namespace

@@ -1,6 +1,7 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -29,7 +30,7 @@ struct Hyperparameters {
   float logit_softcap = 0;
   float attention_softcap = 0;
   int window = 0;  // of sliding-window layers
-  Pooling pooling = Pooling::kLast;
+  std::optional<Pooling> pooling = Pooling::kLast;
 };
 
 // Errors: kInvalidArgument or kDataLoss for a key that is missing, mistyped or makes no sense (by

@@ -2,6 +2,7 @@
 
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <span>
 #include <string>
 #include <string_view>
@@ -21,7 +22,8 @@ struct ModelInfo {
   std::string quantization;  // what most weight bytes are stored as: "Q4_1", "Q8_0"
   int32_t vocab_size = 0;
   int32_t width = 0;  // of a hidden state
-  Pooling pooling = Pooling::kLast;
+  // Absent: the model's own way is none of these.
+  std::optional<Pooling> pooling = Pooling::kLast;
   int32_t context_tokens = 0;  // trained context length
   int64_t parameters = 0;
   int64_t weight_bytes = 0;  // resident bytes of the weights, repacked ones counted once

@@ -34,8 +34,8 @@ class Access {
   std::shared_ptr<const Tenant> Find(const http::Headers& headers) const;
 
   // The answer to a request that may not go on, from its header alone: 401 for all paths but those
-  // under /health/ and /openapi.json, which tells nothing of the server's own, without a tenant's
-  // key.
+  // under /health/ and /openapi.json, which tells nothing of the server's own but its version,
+  // without a tenant's key.
   std::optional<http::Response> Refuse(const http::Request& head) const;
 
   // Reads the file again if it has changed.

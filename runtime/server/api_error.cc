@@ -46,6 +46,15 @@ ApiError FromEngine(const Error& error) {
   }
 }
 
+ApiError CutByDraining() {
+  return ApiError{503,
+                  "the request was cancelled because the server is shutting down",
+                  "server_error",
+                  "",
+                  "draining",
+                  1};
+}
+
 ApiError TenantLimit(std::string message) {
   return ApiError{429, std::move(message), "rate_limit_error", "", "tenant_limit", 1};
 }

@@ -31,6 +31,8 @@ ApiError FromEngine(const Error& error);
 // The same of the tokenizer or the chat template, about the prompt in `param`. Where they ran out
 // of steps or memory that prompt is too much, now and later: not a matter of the server's load.
 ApiError FromPrompt(const Error& error, std::string param);
+// 503: a request that had begun and was cancelled by the drain timeout.
+ApiError CutByDraining();
 // A tenant at a bound of its own, which `message` says: 429 tenant_limit.
 ApiError TenantLimit(std::string message);
 

@@ -101,8 +101,7 @@ void EmbeddingJob::OnDelta(size_t input, GenerationDelta delta) {
   }
   if (ended_) return;
   if (*delta.finish == FinishReason::kCancelled) {
-    return Fail({503, "the request was cancelled because the server is shutting down",
-                 "server_error", "", "draining", 1});
+    return Fail(CutByDraining());
   }
   auto vector = EmbeddingJson(delta.embedding, options_.base64);
   if (*delta.finish == FinishReason::kError || delta.embedding.empty() || !vector) {

@@ -15,6 +15,24 @@ ApiError ModelNotFound(std::string_view asked, const LoadedModel& model) {
                   "invalid_request_error", "model", "model_not_found"};
 }
 
+std::optional<ApiError> CheckTokens(const std::string& param, const std::vector<TokenId>& tokens,
+                                    const LoadedModel& model) {
+  if (tokens.empty()) {
+    return ApiError{400, fmt::format("'{}' is empty: the model needs at least one token", param),
+                    "invalid_request_error", param, "invalid_value"};
+  }
+  const int vocab = model.tokenizer->vocab_size();
+  for (const TokenId token : tokens) {
+    if (token < vocab) continue;
+    return ApiError{400,
+                    fmt::format("token id {} in '{}' is outside the model's vocabulary of {} (0 to "
+                                "{})",
+                                token, param, vocab, vocab - 1),
+                    "invalid_request_error", param, "invalid_value"};
+  }
+  return std::nullopt;
+}
+
 ApiError ContextExceeded(const std::string& param, int64_t context, int64_t prompt, int64_t wanted,
                          std::string_view how_many) {
   ApiError error;

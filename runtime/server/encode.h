@@ -26,6 +26,10 @@ ApiResult<std::vector<TokenId>> EncodeChat(const Conversation& conversation,
                                            bool add_generation_prompt, const std::string& param,
                                            const LoadedModel& model, Purpose purpose);
 
+// Of `tokens`, the prompt or input that `param` names: there are none, or one is not in the
+// vocabulary.
+std::optional<ApiError> CheckTokens(const std::string& param, const std::vector<TokenId>& tokens,
+                                    const LoadedModel& model);
 // A prompt, or prompt and answer, do not fit the context. `how_many`: "at least " where the prompt
 // has not been encoded.
 ApiError ContextExceeded(const std::string& param, int64_t context, int64_t prompt, int64_t wanted,

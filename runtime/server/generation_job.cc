@@ -152,12 +152,7 @@ void GenerationJob::Take(size_t index, GenerationDelta delta) {
     failure_ = ApiError{500, delta.error.empty() ? "the engine failed" : delta.error,
                         "server_error", "", "generation_failed"};
   } else if (*delta.finish == FinishReason::kCancelled) {
-    failure_ = ApiError{503,
-                        "the request was cancelled because the server is shutting down",
-                        "server_error",
-                        "",
-                        "draining",
-                        1};
+    failure_ = CutByDraining();
   }
 }
 

@@ -56,11 +56,18 @@ std::optional<ApiError> AnswerTooLarge(const GenerationParams& params, int64_t e
                                           : params.max_tokens_name;
   return ApiError{
       400,
-      fmt::format("the answer may have {} tokens in its {} choices, which with all that they echo "
-                  "and their log-probabilities may take {} bytes; at most {} are given in one "
-                  "answer: ask for fewer tokens ('{}'), choices ('n', prompts) or alternatives{}",
-                  tokens, prepared.requests.size(), most, kMaxAnswerBytes, params.max_tokens_name,
-                  params.stream || params.stream_repeats ? "" : ", or for a stream"),
+      params.stream_repeats
+          ? fmt::format(
+                "the answer may have {} tokens, which with their log-probabilities may take "
+                "{} bytes; at most {} are given in one answer: ask for fewer tokens ('{}') "
+                "or alternatives",
+                tokens, most, kMaxAnswerBytes, params.max_tokens_name)
+          : fmt::format(
+                "the answer may have {} tokens in its {} choices, which with all that they echo "
+                "and their log-probabilities may take {} bytes; at most {} are given in one "
+                "answer: ask for fewer tokens ('{}'), choices ('n', prompts) or alternatives{}",
+                tokens, prepared.requests.size(), most, kMaxAnswerBytes, params.max_tokens_name,
+                params.stream ? "" : ", or for a stream"),
       "invalid_request_error", param, "invalid_value"};
 }
 
@@ -105,18 +112,7 @@ ApiResult<Prepared> Assemble(const GenerationParams& params, const char* prompt_
     constraint = std::get<0>(std::move(compiled));
   }
   for (auto& tokens : prompts) {
-    if (tokens.empty()) {
-      return ApiError{
-          400, fmt::format("'{}' is empty: the model needs at least one token", prompt_param),
-          "invalid_request_error", prompt_param, "invalid_value"};
-    }
-    for (const TokenId token : tokens) {
-      if (token < vocab) continue;
-      return ApiError{400,
-                      fmt::format("token id {} is outside the model's vocabulary of {} (0 to {})",
-                                  token, vocab, vocab - 1),
-                      "invalid_request_error", prompt_param, "invalid_value"};
-    }
+    if (auto error = CheckTokens(prompt_param, tokens, model)) return std::move(*error);
     const auto length = static_cast<int64_t>(tokens.size());
     int64_t wanted = params.max_tokens ? *params.max_tokens : context - length;
     // Who names no length gets no more than can be given in one answer.

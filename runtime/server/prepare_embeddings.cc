@@ -33,20 +33,8 @@ ApiResult<std::vector<TokenId>> TokensOf(Prompt& input, const std::string& param
     if (!encoded) return FromPrompt(encoded.error(), param);
     tokens = std::move(encoded).value();
   }
-  if (tokens.empty()) {
-    return ApiError{400, fmt::format("'{}' is empty: the model needs at least one token", param),
-                    "invalid_request_error", param, "invalid_value"};
-  }
   if (std::ssize(tokens) > context) return TooLong(param, std::ssize(tokens), context);
-  for (const TokenId token : tokens) {
-    if (token < model.tokenizer->vocab_size()) continue;
-    return ApiError{
-        400,
-        fmt::format("token id {} in '{}' is outside the model's vocabulary of {} (0 to "
-                    "{})",
-                    token, param, model.tokenizer->vocab_size(), model.tokenizer->vocab_size() - 1),
-        "invalid_request_error", param, "invalid_value"};
-  }
+  if (auto error = CheckTokens(param, tokens, model)) return std::move(*error);
   return tokens;
 }
 
@@ -72,6 +60,14 @@ ApiResult<PreparedEmbeddings> PrepareEmbeddings(std::string_view body, const Loa
   if (auto* error = std::get_if<ApiError>(&parsed)) return std::move(*error);
   auto& request = std::get<EmbeddingRequest>(parsed);
   if (request.model != model.served_name) return ModelNotFound(request.model, model);
+  const auto pooling = model.engine->pooling();
+  if (!pooling) {
+    return ApiError{400,
+                    fmt::format("the model '{}' makes its embeddings in a way that this server has "
+                                "not (its pooling_type is neither the mean nor the last token)",
+                                model.served_name),
+                    "invalid_request_error", "model", "unsupported_parameter"};
+  }
   const int32_t width = model.engine->embedding_width();
   if (request.dimensions && *request.dimensions != width) {
     return ApiError{400,
@@ -91,7 +87,7 @@ ApiResult<PreparedEmbeddings> PrepareEmbeddings(std::string_view body, const Loa
     each.max_tokens = 0;
     each.priority = request.priority;
     each.cache_salt = request.cache_salt;
-    each.pooling = model.engine->pooling();
+    each.pooling = pooling;
     prepared.requests.push_back(std::move(each));
   }
   return prepared;

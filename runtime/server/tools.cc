@@ -132,13 +132,14 @@ void ReadTool(const json& value, ordered_json& ordered, size_t index, ToolShape 
   Fields tool(value, fmt::format("tools[{}]", index));
   RequireFunctionType(tool);
   if (shape == ToolShape::kFlat) {
+    tool.OnlyNeutral("function", {}, "that is a chat's; write its members beside 'type'");
     tool.OnlyNeutral("defer_loading", {false});
     tool.OnlyNeutral("async", {false});
     tool.OnlyNeutral("allowed_callers", {json::array({"direct"})});
     tool.OnlyNeutral("output_schema", {});
     ReadFunction(tool, ordered, tools);
     for (const char* other :
-         {"type", "defer_loading", "async", "allowed_callers", "output_schema"}) {
+         {"type", "function", "defer_loading", "async", "allowed_callers", "output_schema"}) {
       ordered.erase(other);
     }
     ordered = {{"type", "function"}, {"function", std::move(ordered)}};

@@ -26,10 +26,12 @@ std::string ReadText(const json& value, const std::string& path) {
     Fields part(value[i], fmt::format("{}[{}]", path, i));
     const std::string type = part.String("type").value_or("");
     if (type != "input_text" && type != "output_text") {
-      ThrowApiError(part.Path("type"), "unsupported_parameter",
-                    fmt::format("'{}' must be \"input_text\" or \"output_text\"; this model reads "
-                                "nothing else, such as \"{}\"",
-                                part.Path("type"), type.substr(0, 40)));
+      ThrowApiError(
+          part.Path("type"), "unsupported_parameter",
+          fmt::format(
+              "'{}' must be \"input_text\" or \"output_text\"{} \"{}\"", part.Path("type"),
+              type == "text" ? ", not a chat's" : "; this model reads nothing else, such as",
+              type.substr(0, 40)));
     }
     const json& piece = part.Require("text", "a string");
     if (!piece.is_string()) part.WrongType("text", "a string", piece);
@@ -76,8 +78,12 @@ class InputReader {
       ThrowApiError(
           item.Path("type"), "unsupported_parameter",
           fmt::format("'{}' must be \"message\", \"function_call\", "
-                      "\"function_call_output\" or \"reasoning\"; this server has no \"{}\"",
-                      item.Path("type"), type.substr(0, 40)));
+                      "\"function_call_output\" or \"reasoning\"; this server has no \"{}\"{}",
+                      item.Path("type"), type.substr(0, 40),
+                      type == "item_reference"
+                          ? ", for it keeps nothing: send the item itself, as some clients do only "
+                            "with 'store': false"
+                          : ""));
     }
     item.RefuseUnknown();
   }

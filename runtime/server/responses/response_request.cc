@@ -130,6 +130,7 @@ void ParseStreamOptions(Fields& fields, const GenerationParams& params) {
   const json* options = fields.Find("stream_options");
   if (options == nullptr) return;
   Fields inner(*options, "stream_options");
+  inner.Bool("include_usage");        // it always comes
   inner.Bool("include_obfuscation");  // padding of OpenAI's against traffic analysis: not needed
   inner.RefuseUnknown();
   RefuseUnlessStreamed(params);

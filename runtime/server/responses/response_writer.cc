@@ -15,12 +15,13 @@ using nlohmann::json;
 namespace {
 
 std::string UsageJson(const Usage& usage) {
-  return json{{"input_tokens", usage.prompt_tokens},
-              {"input_tokens_details", {{"cached_tokens", usage.cached_tokens}}},
-              {"output_tokens", usage.completion_tokens},
-              // None is told apart from the answer.
-              {"output_tokens_details", {{"reasoning_tokens", 0}}},
-              {"total_tokens", usage.prompt_tokens + usage.completion_tokens}}
+  return json{
+      {"input_tokens", usage.prompt_tokens},
+      {"input_tokens_details", {{"cached_tokens", usage.cached_tokens}, {"cache_write_tokens", 0}}},
+      {"output_tokens", usage.completion_tokens},
+      // None is told apart from the answer.
+      {"output_tokens_details", {{"reasoning_tokens", 0}}},
+      {"total_tokens", usage.prompt_tokens + usage.completion_tokens}}
       .dump();
 }
 
@@ -135,8 +136,8 @@ class ResponseWriter final : public ReplyWriter {
   std::string FinishEvent(size_t, FinishReason reason, bool) override {
     status_ = StatusOf(reason);
     std::string events;
-    if (!open_ && closed_.empty()) events = Open(NewMessage());  // an empty answer
-    return open_ ? events + Close(status_) : events;
+    if (!open_) events = Open(NewMessage());  // an empty answer
+    return events + Close(status_);
   }
 
   std::string End(const Usage& usage) override {

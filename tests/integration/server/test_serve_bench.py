@@ -52,7 +52,7 @@ def test_the_figures_are_those_that_the_help_defines(report):
         assert one["decode_mean_batch"] * (GENERATE - 1) == pytest.approx(decoded, abs=0.01)
 
 
-def test_sampling_is_as_asked_for_and_costs_its_part():
+def test_the_report_says_how_it_sampled():
     done = bench(quern_serve.model(quern_serve.SMOLLM2), "--batch", 1, "--prompt", 4, "--generate", 4, "--repeats", 1,
                  "--temperature", 0.8, "--top-p", 0.9, "--top-k", 40, "--json")
     assert done.returncode == 0, done.stderr
@@ -65,12 +65,14 @@ def test_the_table_has_a_row_for_each_batch():
     assert done.returncode == 0, done.stderr
     rows = [line.split() for line in done.stdout.splitlines()]
     assert [row[0] for row in rows[-2:]] == ["2", "1"] and rows[-3][:3] == ["batch", "prefill", "decode"]
-    assert all(float(figure.rstrip("%")) >= 0 for row in rows[-2:] for figure in row[1:])
+    assert all(float(figure) > 0 for row in rows[-2:] for figure in row[1:] if not figure.endswith("%"))
+    assert all(len([figure for figure in row if figure.endswith("%")]) == 1 for row in rows[-2:])
 
 
 @pytest.mark.parametrize(("options", "says"), [
     (["--batch", "1,x"], "'1,x' is no list of batch sizes"),
     (["--top-p", "0"], "--top-p"),
+    (["--top-k", "40"], "--temperature above 0"),
     (["--batch", "0"], "numbers from 1 to 4096"),
     (["--batch", "1,,2"], "'1,,2' is no list"),
     (["--generate", "1"], "--generate"),

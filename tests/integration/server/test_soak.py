@@ -72,6 +72,26 @@ class Soak:
             assert answer.status_code != 200 or b"[DONE]" in answer.content
             return answer.status_code
 
+    def calls(self):
+        body = {"model": self.server.name, "messages": [{"role": "user", "content": self.text()}], "max_tokens": 40, "stream": True,
+                "tools": [TOOL], "tool_choice": "required"}
+        with self.post("/v1/chat/completions", body, stream=True) as answer:
+            assert answer.status_code != 200 or b"tool_calls" in answer.content
+            return answer.status_code
+
+    def response(self):
+        body = {"model": self.server.name, "input": self.text(), "max_output_tokens": self.random.randint(1, 12),
+                "stream": self.random.random() < 0.6}
+        if self.random.random() < 0.3:
+            body |= {"tools": [{"type": "function", **TOOL["function"]}], "tool_choice": "required", "max_output_tokens": 40}
+        with self.post("/v1/responses", body, stream=True) as answer:
+            if body["stream"] and self.random.random() < 0.3:
+                next(answer.iter_lines(), None)
+                self.session.close()
+                return None
+            assert answer.status_code != 200 or b'"output"' in answer.content
+            return answer.status_code
+
     def cut_off(self):
         body = {**self.parameters(), "prompt": self.text(), "stream": True, "max_tokens": 160, "ignore_eos": True}
         with self.post("/v1/completions", body, stream=True) as answer:
@@ -100,7 +120,7 @@ class Soak:
             body = json.dumps({"model": self.server.name, "prompt": [["x", 1]], "temperature": "hot"})
         else:
             body = json.dumps({"model": self.server.name, "prompt": "x" * 300_000})
-        status = self.post(self.random.choice(["/v1/completions", "/v1/chat/completions", "/v1/embeddings", "/tokenize"]), body).status_code
+        status = self.post(self.random.choice(["/v1/completions", "/v1/chat/completions", "/v1/embeddings", "/v1/responses", "/tokenize"]), body).status_code
         assert 400 <= status < 500, (status, body[:100])
         return status
 
@@ -118,7 +138,7 @@ class Soak:
 
     def one(self):
         kinds = {self.completion: 23, self.long: 2, self.chat: 20, self.stream: 15, self.cut_off: 12, self.gone_at_once: 8, self.malformed: 12,
-                 self.garbage: 4, self.embeddings: 4}
+                 self.garbage: 4, self.embeddings: 4, self.response: 8, self.calls: 3}
         return self.random.choices(list(kinds), weights=list(kinds.values()))[0]()
 
 

@@ -105,6 +105,9 @@ TEST_F(ApiTest, EmbeddingsThatCannotBeAreRefusedWithTheReason) {
   EXPECT_EQ(reply.Error("param"), "input[1]");
   EXPECT_EQ(Ask("POST", "/v1/embeddings", R"({"model":"x","input":"a"})").status, 404);
   EXPECT_EQ(Ask("GET", "/v1/embeddings").status, 405);
+  engine->SetPooling(std::nullopt);
+  EXPECT_EQ(ask(R"("input":"a")").Error("param"), "model");
+  engine->SetPooling(Pooling::kLast);
   engine->SetCapacity(0);
   EXPECT_EQ(ask(R"("input":"a")").status, 429);
 }

@@ -99,7 +99,8 @@ class ScriptedEngine : public EngineCore {
   }
   int32_t max_context_tokens() const override { return 1000; }
   int32_t embedding_width() const override { return 3; }
-  Pooling pooling() const override { return Pooling::kLast; }
+  std::optional<Pooling> pooling() const override { return pooling_; }
+  void SetPooling(std::optional<Pooling> pooling) { pooling_ = pooling; }  // before any request
   int32_t max_requests(const Tenant* tenant) const override {
     return tenant != nullptr && tenant->max_requests > 0 ? tenant->max_requests : 200;
   }
@@ -178,6 +179,7 @@ class ScriptedEngine : public EngineCore {
   size_t capacity_ = 1000;
   Seconds stalled_{0};
   bool busy_ = false;
+  std::optional<Pooling> pooling_ = Pooling::kLast;
 };
 
 }  // namespace quern::server
