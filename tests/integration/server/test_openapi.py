@@ -88,6 +88,7 @@ def that_goes_together(document):
             gone = NEED_OTHERS | (set() if name == "CompletionRequest" else SHARED)
             form["properties"] = {key: value for key, value in form["properties"].items()
                                   if key in form["required"] or not (key in gone or changes_nothing(value))}
+    schemas["CompletionRequest"]["properties"]["max_tokens"]["default"] = 1  # what is sent where nothing else is wanted
     return document
 
 
