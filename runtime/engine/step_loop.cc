@@ -132,7 +132,7 @@ void StepLoop::Step() {
     forward_seconds = Seconds(clock_.Now() - forward_start).count();
     SampleStep(step);
     // The fit is of steps that have logits of last rows alone.
-    if (!read_prompts_) step_times_.Observe(shape, Seconds(clock_.Now() - start).count());
+    step_times_.Observe(shape, Seconds(clock_.Now() - start).count() - prompt_seconds_);
   } else {
     spdlog::error("a forward pass over {} sequences failed: {}", step.sequences.size(),
                   status.error().message);
@@ -177,7 +177,7 @@ void StepLoop::BeginMasks(const SchedulerOutput& step) {
 
 void StepLoop::SampleStep(const SchedulerOutput& step) {
   size_t row = 0;
-  read_prompts_ = false;
+  prompt_seconds_ = 0;
   for (size_t i = 0; i < step.sequences.size(); ++i) {
     ActiveRequest& request = *step_requests_[i];
     CountPrefill(request);
@@ -202,6 +202,7 @@ void StepLoop::SampleStep(const SchedulerOutput& step) {
 bool StepLoop::ReadPrompt(ActiveRequest& request, const SchedulerOutput& step, size_t i) {
   if (!request.prompt_logprobs && !request.pooling && request.max_tokens > 0) return true;
   GenerationDelta delta = EmptyDelta(request);
+  const SteadyTime start = clock_.Now();
   const Result<bool> read =
       prompt_reader_.Read(*model_, step.sequences[i], batch_builder_.first_row(i), request, delta);
   if (!read.ok()) {
@@ -209,7 +210,7 @@ bool StepLoop::ReadPrompt(ActiveRequest& request, const SchedulerOutput& step, s
     Fail(request, read.error());
     return false;
   }
-  read_prompts_ |= *read;
+  prompt_seconds_ += Seconds(clock_.Now() - start).count();
   if (request.max_tokens == 0 && request.sequence.pending_tokens() == 0) {
     delta.finish = FinishReason::kLength;
     End(request, std::move(delta));

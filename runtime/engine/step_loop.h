@@ -92,7 +92,7 @@ class StepLoop {
   std::vector<std::shared_ptr<MaskJob>> row_masks_;
 
   std::unordered_map<RequestId, std::unique_ptr<ActiveRequest>> requests_;
-  bool read_prompts_ = false;                  // in the step at hand
+  double prompt_seconds_ = 0;                  // of the step at hand, for ReadPrompt
   std::vector<ActiveRequest*> step_requests_;  // owners of the sequences of the step at hand
   std::vector<Delivery> deliveries_;
   std::vector<std::unique_ptr<ActiveRequest>> ended_;  // alive until their last delta is delivered

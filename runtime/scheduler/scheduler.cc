@@ -298,13 +298,13 @@ class Planner {
 
   // Prompt tokens that the step has room for; of those whose every row costs more, fewer.
   int32_t budget() const {
-    if (output_.num_decodes == 0) return room();
     int32_t prefill = 0;
     for (const ScheduledSequence& scheduled :
          std::span(output_.sequences).subspan(static_cast<size_t>(output_.num_decodes))) {
       prefill += scheduled.num_tokens * RowCost(*scheduled.sequence);
     }
-    return std::min(room(), limits_.max_prefill_tokens - prefill);
+    const int32_t left = limits_.max_batch_tokens - output_.num_decodes - prefill;
+    return output_.num_decodes == 0 ? left : std::min(left, limits_.max_prefill_tokens - prefill);
   }
 
   int32_t room() const { return limits_.max_batch_tokens - output_.num_tokens; }

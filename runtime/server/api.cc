@@ -57,6 +57,7 @@ Api::Api(ServingState& state, RuntimeMetrics& metrics, const ApiOptions& options
       options_(options),
       access_(access),
       gate_(options.max_preparing, options.max_preparing_bytes),
+      embeddings_gate_(options.max_preparing, options.max_embedding_bytes),
       pool_(options.encode_threads) {}
 
 http::Router Api::PublicRouter() {
@@ -263,13 +264,28 @@ void Api::SubmitEmbeddings(ApiResult<PreparedEmbeddings> result, const LoadedMod
                            const TenantPtr& tenant, const ResponderPtr& responder) {
   if (const auto* error = std::get_if<ApiError>(&result)) return Refuse(*error, *responder, tenant);
   auto& prepared = std::get<PreparedEmbeddings>(result);
-  for (auto& request : prepared.requests) request.tenant = tenant;
+  // What is held until all is there: the engine bounds requests, not lists of them.
+  size_t bytes = prepared.requests.size() * static_cast<size_t>(model.engine->embedding_width()) *
+                 sizeof(float);
+  for (auto& request : prepared.requests) {
+    request.tenant = tenant;
+    bytes += sizeof(request) + request.prompt.size() * sizeof(TokenId);
+  }
+  auto [ticket, tenant_limit] = embeddings_gate_.TryEnter(NameOf(tenant), bytes);
+  if (!ticket) {
+    constexpr char kWhy[] = "too many embeddings are being made; try again later";
+    return Refuse(tenant_limit ? TenantLimit(kWhy)
+                               : ApiError{429, kWhy, "rate_limit_error", "", "admission_full", 1},
+                  *responder, tenant);
+  }
   const int32_t in_flight =
       std::clamp(model.engine->max_requests(tenant.get()) / 2, 1, kEmbeddingsInFlight);
   const auto job = std::make_shared<EmbeddingJob>(
       *model.engine, responder,
-      EmbeddingOptions{
-          .model = model.served_name, .base64 = prepared.base64, .in_flight = in_flight},
+      EmbeddingOptions{.model = model.served_name,
+                       .base64 = prepared.base64,
+                       .ticket = std::move(ticket),
+                       .in_flight = in_flight},
       [this](int32_t prompt_tokens) { metrics_.CountAdmitted(prompt_tokens); }, CounterOf(tenant));
   if (auto started = job->Start(std::move(prepared.requests)); !started) {
     RefuseFromEngine(started.error(), *responder, tenant);

@@ -19,6 +19,7 @@ namespace quern::server {
 struct ApiOptions {
   size_t max_preparing = 256;             // long or structured requests between body and engine
   size_t max_preparing_bytes = 64 << 20;  // their bodies
+  size_t max_embedding_bytes = 64 << 20;  // of all requests for embeddings: tokens and vectors
   size_t long_body_bytes = 16 * 1024;     // from here on not on an I/O thread
   int encode_threads = 1;
   size_t max_backlog_bytes = 1 << 20;  // of one stream, waiting for its client
@@ -86,6 +87,7 @@ class Api {
   const ApiOptions options_;
   const Access* const access_;
   AdmissionGate gate_;
+  AdmissionGate embeddings_gate_;
   EncodePool pool_;  // last: its threads use the others
 };
 

@@ -17,7 +17,11 @@ int32_t CountChars(std::string_view text) {
 Echo MakeEcho(std::span<const TokenId> tokens, std::optional<std::string> text, bool with_offsets,
               const Tokenizer& tokenizer) {
   Echo echo;
-  const bool bos_is_text = !text;
+  // A BOS that was added is not in the text; one that the text names is.
+  const bool named = text && tokenizer.bos() &&
+                     text->starts_with(tokenizer.TokenBytes(*tokenizer.bos(), true)) &&
+                     (tokens.size() < 2 || tokens[1] != tokenizer.bos());
+  const bool bos_is_text = !text || named;
   echo.text = text ? *std::move(text) : tokenizer.Decode(tokens, /*render_special=*/true);
   echo.chars = CountChars(echo.text);
   if (!with_offsets) return echo;

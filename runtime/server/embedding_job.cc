@@ -7,6 +7,7 @@
 #include <bit>
 #include <cmath>
 #include <cstring>
+#include <exception>
 #include <iterator>
 #include <utility>
 
@@ -14,27 +15,36 @@
 
 namespace quern::server {
 
+namespace {
+
+// Enough for the engine's thread to get from one line to the next, even on a busy machine.
+constexpr int32_t kTries = 1000;
+
+}  // namespace
+
 static_assert(std::endian::native == std::endian::little, "base64 is of little-endian numbers");
 
-std::optional<std::string> EmbeddingJson(const std::vector<float>& values, bool base64) {
+bool ScaleToOne(std::vector<float>& values) {
   double power = 0;
   for (const float value : values) power += double{value} * value;
-  if (!std::isfinite(power)) return std::nullopt;
+  if (!std::isfinite(power)) return false;
   const double scale = power > 0 ? 1 / std::sqrt(power) : 0;
-  std::vector<float> unit;
-  unit.reserve(values.size());
-  for (const float value : values) unit.push_back(static_cast<float>(value * scale));
+  for (float& value : values) value = static_cast<float>(value * scale);
+  return true;
+}
+
+std::string EmbeddingJson(const std::vector<float>& values, bool base64) {
   if (base64) {
-    const size_t bytes = unit.size() * sizeof(float);
+    const size_t bytes = values.size() * sizeof(float);
     std::string text((bytes + 2) / 3 * 4 + 1, '\0');  // EVP_EncodeBlock ends it with 0
     const int length = EVP_EncodeBlock(reinterpret_cast<unsigned char*>(text.data()),
-                                       reinterpret_cast<const unsigned char*>(unit.data()),
+                                       reinterpret_cast<const unsigned char*>(values.data()),
                                        static_cast<int>(bytes));
     text.resize(static_cast<size_t>(length));
     return '"' + text + '"';
   }
   std::string text = "[";
-  for (const float value : unit) {
+  for (const float value : values) {
     fmt::format_to(std::back_inserter(text), "{}{}", text.size() > 1 ? "," : "", value);
   }
   return text + "]";
@@ -68,12 +78,10 @@ void EmbeddingJob::Stop() {
 Status EmbeddingJob::SubmitMore() {
   while (ids_.size() < requests_.size() && in_flight_ < options_.in_flight) {
     const size_t input = ids_.size();
-    const bool may_wait = in_flight_ > 0;
     const auto prompt_tokens = static_cast<int32_t>(requests_[input].prompt.size());
-    // A copy where it may be refused: it must be there for the next try.
-    GenerationRequest request = may_wait ? requests_[input] : std::move(requests_[input]);
-    auto id = engine_.Submit(std::move(request), [self = shared_from_this(),
-                                                  input](GenerationDelta delta) {
+    // A copy: where it is refused, it must be there for the next try.
+    auto id = engine_.Submit(requests_[input], [self = shared_from_this(),
+                                                input](GenerationDelta delta) {
       auto shared = std::make_shared<GenerationDelta>(std::move(delta));
       self->responder_->Post([self, input, shared] { self->OnDelta(input, std::move(*shared)); });
     });
@@ -81,9 +89,15 @@ Status EmbeddingJob::SubmitMore() {
       const ErrorCode code = id.error().code;
       const bool full =
           code == ErrorCode::kResourceExhausted || code == ErrorCode::kPermissionDenied;
-      if (full && may_wait) return {};
+      if (full && in_flight_ > 0) return {};
+      // The place of the input that is done is given back a moment after it was told.
+      if (full && input > 0 && ++tries_ <= kTries) {
+        responder_->Post([self = shared_from_this()] { self->GoOn(); });
+        return {};
+      }
       return std::move(id).error();
     }
+    tries_ = 0;
     on_admitted_(prompt_tokens);
     requests_[input] = {};
     ids_.push_back(*id);
@@ -100,17 +114,31 @@ void EmbeddingJob::OnDelta(size_t input, GenerationDelta delta) {
                {.prompt_tokens = delta.prompt_tokens, .cached_tokens = delta.cached_tokens});
   }
   if (ended_) return;
-  if (*delta.finish == FinishReason::kCancelled) {
-    return Fail(CutByDraining());
+  try {
+    Take(input, std::move(delta));
+  } catch (const std::exception& error) {
+    spdlog::error("embeddings could not be made: {}", error.what());
+    if (!ended_) {
+      Fail({500, "the server failed to make the answer", "server_error", "", "internal_error"});
+    }
   }
-  auto vector = EmbeddingJson(delta.embedding, options_.base64);
-  if (*delta.finish == FinishReason::kError || delta.embedding.empty() || !vector) {
+}
+
+void EmbeddingJob::Take(size_t input, GenerationDelta delta) {
+  if (*delta.finish == FinishReason::kCancelled) return Fail(CutByDraining());
+  if (*delta.finish == FinishReason::kError || delta.embedding.empty() ||
+      !ScaleToOne(delta.embedding)) {
     return Fail({500, delta.error.empty() ? "the model gave no embedding" : delta.error,
                  "server_error", "", "generation_failed"});
   }
-  vectors_[input] = *std::move(vector);
+  vectors_[input] = std::move(delta.embedding);
   prompt_tokens_ += delta.prompt_tokens;
   if (++done_ == vectors_.size()) return Answer();
+  GoOn();
+}
+
+void EmbeddingJob::GoOn() {
+  if (ended_) return;
   if (const Status status = SubmitMore(); !status.ok()) Fail(FromEngine(status.error()));
 }
 
@@ -120,19 +148,20 @@ void EmbeddingJob::Fail(const ApiError& error) {
 }
 
 void EmbeddingJob::Answer() {
-  ended_ = true;
   http::Response response;
   std::string& body = response.body;
   body = R"({"object":"list","data":[)";
   for (size_t i = 0; i < vectors_.size(); ++i) {
     fmt::format_to(std::back_inserter(body), R"({}{{"object":"embedding","index":{},"embedding":)",
                    i > 0 ? "," : "", i);
-    body += std::exchange(vectors_[i], {});
+    body += EmbeddingJson(vectors_[i], options_.base64);
+    vectors_[i] = {};
     body += '}';
   }
   fmt::format_to(std::back_inserter(body),
                  R"(],"model":{},"usage":{{"prompt_tokens":{},"total_tokens":{}}}}})",
                  QuotedJson(options_.model), prompt_tokens_, prompt_tokens_);
+  ended_ = true;
   responder_->Send(std::move(response));
 }
 

@@ -15,9 +15,10 @@
 namespace quern::server {
 
 struct EmbeddingOptions {
-  std::string model;      // as the answer names it
-  bool base64 = false;    // instead of a list of numbers: little-endian float32
-  int32_t in_flight = 1;  // inputs that are with the engine at once, at most
+  std::string model;                  // as the answer names it
+  bool base64 = false;                // instead of a list of numbers: little-endian float32
+  std::shared_ptr<void> ticket = {};  // held as long as the job is there
+  int32_t in_flight = 1;              // inputs that are with the engine at once, at most
 };
 
 // One request for embeddings: hands its inputs to the engine, some at a time, so that a list of
@@ -42,6 +43,8 @@ class EmbeddingJob : public std::enable_shared_from_this<EmbeddingJob> {
  private:
   Status SubmitMore();
   void OnDelta(size_t input, GenerationDelta delta);  // strand, as the rest
+  void Take(size_t input, GenerationDelta delta);
+  void GoOn();  // hands more to the engine
   void Stop();  // cancels what is with the engine, and answers no more
   void Fail(const ApiError& error);
   void Answer();
@@ -53,15 +56,17 @@ class EmbeddingJob : public std::enable_shared_from_this<EmbeddingJob> {
   const OnFinish on_finish_;
   std::vector<GenerationRequest> requests_;  // those submitted are empty
   std::vector<RequestId> ids_;               // of those submitted
-  std::vector<std::string> vectors_;         // as the answer has them; "" until they are there
+  std::vector<std::vector<float>> vectors_;  // of length 1; empty until they are there
   int32_t in_flight_ = 0;
+  int32_t tries_ = 0;  // in vain, with nothing in flight
   size_t done_ = 0;
   int64_t prompt_tokens_ = 0;
   bool ended_ = false;
 };
 
-// `values` scaled to length 1, as OpenAI's are, in the answer's form: "[0.6,0.8]" or base64 in
-// quotes. Nothing if one is not finite. All zeros stay so.
-std::optional<std::string> EmbeddingJson(const std::vector<float>& values, bool base64);
+// `values` to length 1, as OpenAI's are; all zeros stay so. False if one is not finite.
+bool ScaleToOne(std::vector<float>& values);
+// In the answer's form: "[0.6,0.8]" or base64 in quotes.
+std::string EmbeddingJson(const std::vector<float>& values, bool base64);
 
 }  // namespace quern::server

@@ -30,6 +30,12 @@ std::optional<ApiError> BiasOutsideVocabulary(const SamplingParams& sampling, in
 // Whether all of the answer is kept until its end.
 bool IsHeld(const GenerationParams& params) { return !params.stream || params.stream_repeats; }
 
+// A stream whose last events repeat the answer thrice holds all of that until its client has read
+// it.
+int64_t MostBytes(const GenerationParams& params) {
+  return params.stream && params.stream_repeats ? kMaxAnswerBytes / 8 : kMaxAnswerBytes;
+}
+
 // The most that one token adds to an answer that is sent whole.
 int64_t AnswerBytesPerToken(const GenerationParams& params, const LoadedModel& model) {
   const TokenSizes& sizes = model.token_sizes;
@@ -50,7 +56,7 @@ std::optional<ApiError> AnswerTooLarge(const GenerationParams& params, int64_t e
   const int64_t most = !IsHeld(params)
                            ? echo_bytes
                            : params.n * echo_bytes + tokens * AnswerBytesPerToken(params, model);
-  if (most <= kMaxAnswerBytes) return std::nullopt;
+  if (most <= MostBytes(params)) return std::nullopt;
   const char* param = params.top_logprobs ? params.logprobs_name
                       : echo_bytes > 0    ? "echo"
                                           : params.max_tokens_name;
@@ -61,12 +67,12 @@ std::optional<ApiError> AnswerTooLarge(const GenerationParams& params, int64_t e
                 "the answer may have {} tokens, which with their log-probabilities may take "
                 "{} bytes; at most {} are given in one answer: ask for fewer tokens ('{}') "
                 "or alternatives",
-                tokens, most, kMaxAnswerBytes, params.max_tokens_name)
+                tokens, most, MostBytes(params), params.max_tokens_name)
           : fmt::format(
                 "the answer may have {} tokens in its {} choices, which with all that they echo "
                 "and their log-probabilities may take {} bytes; at most {} are given in one "
                 "answer: ask for fewer tokens ('{}'), choices ('n', prompts) or alternatives{}",
-                tokens, prepared.requests.size(), most, kMaxAnswerBytes, params.max_tokens_name,
+                tokens, prepared.requests.size(), most, MostBytes(params), params.max_tokens_name,
                 params.stream ? "" : ", or for a stream"),
       "invalid_request_error", param, "invalid_value"};
 }
@@ -117,9 +123,11 @@ ApiResult<Prepared> Assemble(const GenerationParams& params, const char* prompt_
     int64_t wanted = params.max_tokens ? *params.max_tokens : context - length;
     // Who names no length gets no more than can be given in one answer.
     if (!params.max_tokens && IsHeld(params)) {
-      wanted = std::min(wanted, kMaxAnswerBytes / (AnswerBytesPerToken(params, model) * params.n));
+      wanted =
+          std::min(wanted, MostBytes(params) / (AnswerBytesPerToken(params, model) * params.n));
     }
-    if (length + std::max<int64_t>(wanted, 1) > context) {
+    const bool only_scored = params.max_tokens == 0;
+    if (length + std::max<int64_t>(wanted, only_scored ? 0 : 1) > context) {
       return ContextExceeded(prompt_param, context, length, wanted);
     }
     if (params.min_tokens > wanted) {

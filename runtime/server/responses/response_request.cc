@@ -24,6 +24,9 @@ constexpr char kKeepsNothing[] =
 constexpr size_t kMaxMetadata = 16;
 constexpr size_t kMaxMetadataKeyBytes = 64;
 constexpr size_t kMaxMetadataValueBytes = 512;
+constexpr size_t kMaxLabelBytes = 512;  // `user` and the like
+// Of all that the answer repeats: a stream holds it three times until its client has read it.
+constexpr size_t kMaxRepeatedBytes = 256 * 1024;
 
 // The names that chats have for the same, and what is not built.
 void RefuseForeign(Fields& fields) {
@@ -207,13 +210,26 @@ ResponseRequest ReadResponse(Fields& fields, std::string_view body) {
   params.top_logprobs = ParseLogprobs(fields, request.conversation.tools);
   fields.Bool("store");
   for (const char* name : {"user", "safety_identifier", "prompt_cache_key", "service_tier"}) {
-    fields.String(name);
+    const auto value = fields.String(name);
+    if (!value || value->size() <= kMaxLabelBytes) continue;
+    ThrowApiError(
+        name, "invalid_value",
+        fmt::format("'{}' may have at most {} bytes, not {}", name, kMaxLabelBytes, value->size()));
   }
   json reasoning = ParseReasoning(fields);
   json metadata = ParseMetadata(fields);
   fields.RefuseUnknown();
   request.repeated =
       Repeat(fields, params, std::move(metadata), std::move(reasoning), instructions);
+  if (request.repeated.size() > kMaxRepeatedBytes) {
+    ThrowApiError(
+        instructions && instructions->size() > kMaxRepeatedBytes / 2 ? "instructions" : "tools",
+        "invalid_value",
+        fmt::format("'instructions', 'tools', 'metadata' and the other parameters that "
+                    "every answer repeats may have {} bytes together, not {}: send long "
+                    "texts in 'input'",
+                    kMaxRepeatedBytes, request.repeated.size()));
+  }
   return request;
 }
 

@@ -27,6 +27,14 @@ TEST(Echo, OffsetsCountCharactersAndBosStandsBeforeTheText) {
   EXPECT_TRUE(MakeEcho(std::vector<TokenId>{256, 'a'}, "a", false, tokenizer).offsets.empty());
 }
 
+TEST(Echo, ABosThatTheTextNamesIsPartOfIt) {
+  const ByteTokenizer tokenizer;
+  EXPECT_EQ(MakeEcho(std::vector<TokenId>{256, 'a', 'b'}, "<s>ab", true, tokenizer).offsets,
+            (std::vector<int32_t>{0, 3, 4}));
+  EXPECT_EQ(MakeEcho(std::vector<TokenId>{256, 256, 'a'}, "<s>a", true, tokenizer).offsets,
+            (std::vector<int32_t>{0, 0, 3}));
+}
+
 TEST(Echo, OfTokensTheTextIsAllThatTheySay) {
   const ByteTokenizer tokenizer;
   const Echo echo = MakeEcho(std::vector<TokenId>{256, 'a', 'b'}, std::nullopt, true, tokenizer);

@@ -46,13 +46,23 @@ TEST(EmbeddingRequest, WhatIsWrongIsNamed) {
   EXPECT_NE(Refused(many + R"("a"])").message.find("at most 2048"), std::string::npos);
 }
 
-TEST(EmbeddingJson, IsOfLengthOneAsNumbersAndAsTheirBytes) {
-  EXPECT_EQ(EmbeddingJson({3, 4}, false), "[0.6,0.8]");
-  EXPECT_EQ(EmbeddingJson({0, -2, 0}, false), "[0,-1,0]");
-  EXPECT_EQ(EmbeddingJson({0, 0}, false), "[0,0]");
-  EXPECT_EQ(EmbeddingJson({0, 5}, true), "\"AAAAAAAAgD8=\"");  // 00000000 0000803F
-  EXPECT_FALSE(EmbeddingJson({1, std::numeric_limits<float>::quiet_NaN()}, false));
-  EXPECT_FALSE(EmbeddingJson({1, std::numeric_limits<float>::infinity()}, true));
+TEST(ScaleToOne, MakesLengthOneOfAllThatIsFinite) {
+  const auto scaled = [](std::vector<float> values) {
+    EXPECT_TRUE(ScaleToOne(values));
+    return values;
+  };
+  EXPECT_EQ(scaled({3, 4}), (std::vector<float>{0.6f, 0.8f}));
+  EXPECT_EQ(scaled({0, -2, 0}), (std::vector<float>{0, -1, 0}));
+  EXPECT_EQ(scaled({0, 0}), (std::vector<float>{0, 0}));
+  std::vector<float> bad = {1, std::numeric_limits<float>::quiet_NaN()};
+  EXPECT_FALSE(ScaleToOne(bad));
+  bad = {1, std::numeric_limits<float>::infinity()};
+  EXPECT_FALSE(ScaleToOne(bad));
+}
+
+TEST(EmbeddingJson, IsNumbersOrTheirBytes) {
+  EXPECT_EQ(EmbeddingJson({0.6f, 0.8f}, false), "[0.6,0.8]");
+  EXPECT_EQ(EmbeddingJson({0, 1}, true), "\"AAAAAAAAgD8=\"");  // 00000000 0000803F
 }
 
 }  // namespace

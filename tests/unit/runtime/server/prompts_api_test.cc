@@ -71,6 +71,37 @@ TEST_F(ApiTest, EmbeddingsThatFailAnswerOnceAndCancelTheRest) {
   EXPECT_TRUE(engine->WaitForCancel(3));
 }
 
+TEST_F(ApiTest, EmbeddingsOfAllRequestsAreBoundedInBytes) {
+  options.max_embedding_bytes = 4000;
+  StartServer();
+  json body = {{"model", "m"}};
+  body["input"] = std::vector<std::string>(20, "a");
+  RawClient client(port);
+  client.Send(Request("POST", "/v1/embeddings", body.dump()));
+  ASSERT_TRUE(engine->WaitForRequest(20));
+  const Reply reply = Ask("POST", "/v1/embeddings", R"({"model":"m","input":"a"})");
+  EXPECT_EQ(reply.status, 429);
+  EXPECT_EQ(reply.Error("code"), "admission_full");
+  for (RequestId id = 1; id <= 20; ++id) engine->Emit(id, Vector({1, 0, 0}), 0);
+  EXPECT_EQ(Split(client.ReadResponse()).status, 200);
+  RawClient next(port);
+  next.Send(Request("POST", "/v1/embeddings", R"({"model":"m","input":"a"})"));
+  EXPECT_TRUE(engine->WaitForRequest(21)) << "the place is free again";
+}
+
+TEST_F(ApiTest, AListGoesOnWhenItsOnlyPlaceIsFreeAMomentLater) {
+  StartServer();
+  engine->SetCapacity(1);
+  RawClient client(port);
+  client.Send(Request("POST", "/v1/embeddings", R"({"model":"m","input":["a","b"]})"));
+  ASSERT_TRUE(engine->WaitForRequest(1));
+  engine->Emit(1, Vector({1, 0, 0}), 0);  // it finds no room at first
+  engine->SetCapacity(2);
+  ASSERT_TRUE(engine->WaitForRequest(2));
+  engine->Emit(2, Vector({1, 0, 0}), 0);
+  EXPECT_EQ(Split(client.ReadResponse()).status, 200);
+}
+
 TEST_F(ApiTest, AVectorThatIsNoNumberIsAnErrorNotAnAnswer) {
   StartServer();
   RawClient client(port);
