@@ -13,6 +13,7 @@
 #include <optional>
 
 #include "runtime/base/cgroup.h"
+#include "runtime/metrics/tenant_metrics.h"
 #include "runtime/metrics/vllm_metrics.h"
 
 namespace quern {
@@ -38,86 +39,6 @@ const Buckets kBatchTokens = {1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 2048,
 constexpr std::array<std::string_view, 4> kFinishReasons = {"stop", "length", "cancelled", "error"};
 constexpr std::array<const char*, 4> kStepTerms = {"step", "decode_sequence", "prefill_token",
                                                    "attended_token"};
-
-// Of a tenant's requests: as they finished, and those that did not begin.
-constexpr std::array<std::string_view, 5> kTenantReasons = {"stop", "length", "cancelled", "error",
-                                                            "rejected"};
-
-// One tenant's series.
-struct TenantSeries {
-  prometheus::Counter* prompt_tokens = nullptr;
-  prometheus::Counter* generation_tokens = nullptr;
-  std::array<prometheus::Counter*, kTenantReasons.size()> requests{};
-};
-
-// The series by tenant, made when the first tenants are known. Thread-safe.
-class TenantFamilies {
- public:
-  TenantFamilies(prometheus::Registry& registry, const prometheus::Labels& model)
-      : prompt_tokens_(Family(registry, model, "quern_tenant_prompt_tokens_total",
-                              "Prompt tokens of the tenant's requests that have ended.")),
-        generation_tokens_(Family(registry, model, "quern_tenant_generation_tokens_total",
-                                  "Tokens generated for the tenant's requests that have ended.")),
-        requests_(Family(registry, model, "quern_tenant_requests_total",
-                         "The tenant's requests that ended, or were refused for load, by reason.")),
-        file_valid_(prometheus::BuildGauge()
-                        .Name("quern_tenants_file_valid")
-                        .Help("1: the tenants are those of the file; 0: it has become bad or is "
-                              "gone, and they stay as they were.")
-                        .Labels(model)
-                        .Register(registry)
-                        .Add({})) {}
-
-  void Set(const std::vector<std::string>& names) {
-    std::lock_guard lock(mutex_);
-    std::map<std::string, TenantSeries> kept;
-    for (const std::string& name : names) {
-      auto old = tenants_.extract(name);
-      kept.emplace(name, old ? old.mapped() : Add(name));
-    }
-    for (const auto& [name, series] : tenants_) Remove(series);
-    tenants_ = std::move(kept);
-  }
-  void SetFileValid(bool valid) { file_valid_.Set(valid ? 1 : 0); }
-  void Count(const std::string& name, size_t reason, int32_t prompt, int32_t generated) {
-    std::lock_guard lock(mutex_);
-    const auto found = tenants_.find(name);
-    if (found == tenants_.end()) return;
-    found->second.requests[reason]->Increment();
-    found->second.prompt_tokens->Increment(prompt);
-    found->second.generation_tokens->Increment(generated);
-  }
-
- private:
-  using CounterFamily = prometheus::Family<prometheus::Counter>;
-
-  static CounterFamily& Family(prometheus::Registry& registry, const prometheus::Labels& model,
-                               const char* name, const char* help) {
-    return prometheus::BuildCounter().Name(name).Help(help).Labels(model).Register(registry);
-  }
-  TenantSeries Add(const std::string& name) {
-    TenantSeries series;
-    series.prompt_tokens = &prompt_tokens_.Add({{"tenant", name}});
-    series.generation_tokens = &generation_tokens_.Add({{"tenant", name}});
-    for (size_t i = 0; i < kTenantReasons.size(); ++i) {
-      series.requests[i] =
-          &requests_.Add({{"tenant", name}, {"reason", std::string(kTenantReasons[i])}});
-    }
-    return series;
-  }
-  void Remove(const TenantSeries& series) {
-    prompt_tokens_.Remove(series.prompt_tokens);
-    generation_tokens_.Remove(series.generation_tokens);
-    for (auto* requests : series.requests) requests_.Remove(requests);
-  }
-
-  CounterFamily& prompt_tokens_;
-  CounterFamily& generation_tokens_;
-  CounterFamily& requests_;
-  prometheus::Gauge& file_valid_;
-  std::mutex mutex_;
-  std::map<std::string, TenantSeries> tenants_;
-};
 
 }  // namespace
 
@@ -213,8 +134,8 @@ struct RuntimeMetrics::Families {
       Histogram("quern_step_batch_tokens",
                 "Tokens in one engine step, prefilled and decoded ones together.", kBatchTokens);
 
-  std::optional<VllmMetrics> vllm;        // where its names are wanted
-  std::optional<TenantFamilies> tenants;  // set once, before the first request
+  std::optional<VllmMetrics> vllm;       // where its names are wanted
+  std::optional<TenantMetrics> tenants;  // set once, before the first request
 
   // Counters that follow totals of the snapshot: a total that went down changes nothing.
   struct Following {
@@ -315,7 +236,8 @@ void RuntimeMetrics::CountHttpRequest(std::string_view handler, int status) {
 }
 
 void RuntimeMetrics::SetTenants(const std::vector<std::string>& names) {
-  if (!families_->tenants) families_->tenants.emplace(families_->registry, families_->model);
+  if (!families_->tenants)
+    families_->tenants.emplace(families_->registry, families_->model.at("model"));
   families_->tenants->Set(names);
 }
 
@@ -324,11 +246,11 @@ void RuntimeMetrics::SetTenantsFileValid(bool valid) { families_->tenants->SetFi
 void RuntimeMetrics::CountTenantFinished(const std::string& tenant, FinishedAs how,
                                          int32_t prompt_tokens, int32_t generation_tokens) {
   if (!families_->tenants) return;
-  families_->tenants->Count(tenant, static_cast<size_t>(how), prompt_tokens, generation_tokens);
+  families_->tenants->CountFinished(tenant, how, prompt_tokens, generation_tokens);
 }
 
 void RuntimeMetrics::CountTenantRefused(const std::string& tenant) {
-  if (families_->tenants) families_->tenants->Count(tenant, kTenantReasons.size() - 1, 0, 0);
+  if (families_->tenants) families_->tenants->CountRefused(tenant);
 }
 
 std::string RuntimeMetrics::Render(const MetricsSnapshot& now) {
