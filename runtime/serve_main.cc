@@ -133,6 +133,10 @@ Result<std::unique_ptr<LoadedModel>> Load(const ServeOptions& options, ServingSt
                                                  EngineOptionsOf(options), &observer));
   metrics.SetModelInfo(info.architecture, info.quantization, QUERN_VERSION);
   const EngineStats stats = loaded->engine->Stats();
+  metrics.SetKvCacheInfo({.dtype = KvDtypeName(stats.kv_dtype),
+                          .block_tokens = stats.kv_block_tokens,
+                          .blocks = stats.kv_blocks_total,
+                          .prefix_cache = options.prefix_cache});
   spdlog::info("ready: '{}', context {} tokens, KV cache {} tokens ({:.1f} s)", options.served_name,
                loaded->engine->max_context_tokens(), stats.kv_blocks_total * stats.kv_block_tokens,
                SecondsSince(start));

@@ -80,8 +80,9 @@ struct ActiveRequest {
   std::vector<float> pooled;  // their part of the embedding
 
   SteadyTime submitted;
-  std::optional<SteadyTime> scheduled;   // in a step for the first time
-  std::optional<SteadyTime> last_token;  // sampled
+  std::optional<SteadyTime> scheduled;                // in a step for the first time
+  std::optional<SteadyTime> first_token, last_token;  // sampled
+  bool corrupted = false;                             // the model gave logits that are no numbers
 };
 
 }  // namespace quern

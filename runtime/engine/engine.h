@@ -115,6 +115,7 @@ struct EngineStats {
   double tokens_per_second = 0;  // generated, over the last 10 s
   // Of prompts, each counted once: computed or found in the prefix cache.
   uint64_t prompt_tokens_total = 0;
+  uint64_t prompt_tokens_cached_total = 0;  // of them: found in the prefix cache
   uint64_t generated_tokens_total = 0;
   // Sequences that lost their place, because the KV cache was full or to a tenant that had less
   // than its fair share; and their tokens that were cached and had to be computed again.
@@ -135,7 +136,14 @@ struct FinishedStats {
   Seconds since_submit{0};
   int32_t prompt_tokens = 0;
   int32_t completion_tokens = 0;
-  int32_t cached_tokens = 0;             // of the prompt: found in the prefix cache
+  int32_t cached_tokens = 0;    // of the prompt: found in the prefix cache
+  int32_t computed_tokens = 0;  // of the prompt, each once; 0: no step has run it
+  int32_t max_tokens = 0;       // that were asked for
+  // From its first step to its first token, and from that to its last one, preemptions included;
+  // both only with completion_tokens.
+  Seconds prefill{0};
+  Seconds decode{0};
+  bool corrupted = false;                // with kError: a logit was NaN or infinite
   std::shared_ptr<const Tenant> tenant;  // null: the nameless one
 };
 

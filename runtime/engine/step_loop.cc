@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <cassert>
 #include <chrono>
+#include <cmath>
 #include <cstdlib>
 #include <random>
 #include <utility>
@@ -34,6 +35,11 @@ WindowLayout WindowOf(const ModelInfo& model, const KvLayout& layout) {
   if (layout.window_blocks == 0) return {};
   return {.reach = BlocksFor(model.window_tokens - 1, layout.block_tokens),
           .num_blocks = layout.window_blocks};
+}
+
+bool AllFinite(std::span<const float> logits) {
+  return std::all_of(logits.begin(), logits.end(),
+                     [](float logit) { return std::isfinite(logit); });
 }
 
 uint64_t RandomSeed() {
@@ -188,12 +194,14 @@ void StepLoop::SampleStep(const SchedulerOutput& step) {
     if (!step.sequences[i].samples) continue;
     const size_t at = row++;
     if (!masks_.Ready(at)) continue;
-    Result<PickedToken> picked = picker_.Pick(
-        request, std::span(logits_).subspan(at * vocab_size_, vocab_size_), masks_, at);
+    const auto logits = std::span(logits_).subspan(at * vocab_size_, vocab_size_);
+    Result<PickedToken> picked = picker_.Pick(request, logits, masks_, at);
     if (picked.ok()) {
       Accept(request, std::move(picked).value(), clock_.Now());
     } else {
       spdlog::error("request {} ends: {}", request.id, picked.error().message);
+      // What the picker writes into them is finite.
+      request.corrupted = !AllFinite(logits);
       Fail(request, picked.error());
     }
   }
@@ -207,6 +215,7 @@ bool StepLoop::ReadPrompt(ActiveRequest& request, const SchedulerOutput& step, s
       prompt_reader_.Read(*model_, step.sequences[i], batch_builder_.first_row(i), request, delta);
   if (!read.ok()) {
     spdlog::error("request {} ends: {}", request.id, read.error().message);
+    request.corrupted = true;
     Fail(request, read.error());
     return false;
   }
@@ -267,12 +276,18 @@ void StepLoop::ObserveToken(ActiveRequest& request, SteadyTime now) {
       observer_->OnInterToken(now - *request.last_token);
     }
   }
+  if (!request.first_token) request.first_token = now;
   request.last_token = now;
 }
 
 void StepLoop::CountPrefill(ActiveRequest& request) {
   const int32_t cached = std::min(request.sequence.cached_tokens, request.prompt_tokens());
   if (cached <= request.prefilled_tokens) return;
+  if (request.prefilled_tokens == 0) {
+    // One that lost its place before it ran may not find again what it had found.
+    const int32_t found = std::min(request.sequence.hit_tokens, cached);
+    prompt_tokens_cached_total_ += static_cast<uint64_t>(found);
+  }
   prompt_tokens_total_ += static_cast<uint64_t>(cached - request.prefilled_tokens);
   request.prefilled_tokens = cached;
 }
@@ -280,17 +295,28 @@ void StepLoop::CountPrefill(ActiveRequest& request) {
 void StepLoop::End(ActiveRequest& request, GenerationDelta delta) {
   assert(delta.finish.has_value());
   state_.Remove(&request.sequence);
-  if (observer_ != nullptr) {
-    observer_->OnFinished({.reason = *delta.finish,
-                           .since_submit = clock_.Now() - request.submitted,
-                           .prompt_tokens = request.prompt_tokens(),
-                           .completion_tokens = request.completion_tokens(),
-                           .cached_tokens = request.sequence.hit_tokens,
-                           .tenant = request.tenant});
-  }
+  if (observer_ != nullptr) ObserveEnd(request, *delta.finish);
   deliveries_.push_back({&request, std::move(delta)});
   auto node = requests_.extract(request.id);
   ended_.push_back(std::move(node.mapped()));
+}
+
+void StepLoop::ObserveEnd(const ActiveRequest& request, FinishReason reason) {
+  const int32_t hits = request.sequence.hit_tokens;
+  FinishedStats stats{.reason = reason,
+                      .since_submit = clock_.Now() - request.submitted,
+                      .prompt_tokens = request.prompt_tokens(),
+                      .completion_tokens = request.completion_tokens(),
+                      .cached_tokens = hits,
+                      .computed_tokens = std::max(0, request.prefilled_tokens - hits),
+                      .max_tokens = request.max_tokens,
+                      .corrupted = request.corrupted,
+                      .tenant = request.tenant};
+  if (request.first_token) {
+    stats.prefill = *request.first_token - *request.scheduled;
+    stats.decode = *request.last_token - *request.first_token;
+  }
+  observer_->OnFinished(stats);
 }
 
 void StepLoop::Fail(ActiveRequest& request, const Error& error) {
@@ -325,6 +351,7 @@ EngineStats StepLoop::Stats() const {
           .kv_window_blocks_used = state_.pool.window().num_used(),
           .kv_window_blocks_total = state_.pool.window().num_blocks(),
           .prompt_tokens_total = prompt_tokens_total_,
+          .prompt_tokens_cached_total = prompt_tokens_cached_total_,
           .generated_tokens_total = generated_tokens_total_,
           .preemptions_kv_full_total = preemptions_kv_full_total_,
           .preemptions_fairness_total = preemptions_fairness_total_,

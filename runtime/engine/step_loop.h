@@ -68,6 +68,7 @@ class StepLoop {
   void CountPrefill(ActiveRequest& request);
   // Frees its blocks and queues its last delta.
   void End(ActiveRequest& request, GenerationDelta delta);
+  void ObserveEnd(const ActiveRequest& request, FinishReason reason);
   void Fail(ActiveRequest& request, const Error& error);
   void FailAll();
   GenerationDelta EmptyDelta(const ActiveRequest& request) const;
@@ -98,6 +99,7 @@ class StepLoop {
   std::vector<std::unique_ptr<ActiveRequest>> ended_;  // alive until their last delta is delivered
 
   uint64_t prompt_tokens_total_ = 0;
+  uint64_t prompt_tokens_cached_total_ = 0;
   uint64_t generated_tokens_total_ = 0;
   uint64_t preemptions_kv_full_total_ = 0;
   uint64_t preemptions_fairness_total_ = 0;

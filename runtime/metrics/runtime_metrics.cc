@@ -36,6 +36,10 @@ const Buckets kStep = {0.0005, 0.001, 0.0025, 0.005, 0.0075, 0.01, 0.015, 0.02, 
 const Buckets kBatchSequences = {1, 2, 4, 8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256};
 const Buckets kBatchTokens = {1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 2048, 4096, 8192};
 
+const Buckets kRequestTokens = {1,    8,    16,   32,   64,    128,   256,   512,
+                                1024, 2048, 4096, 8192, 16384, 32768, 65536, 131072};
+const Buckets kChoices = {1, 2, 4, 8, 16, 32, 64, 128};
+
 constexpr std::array<std::string_view, 4> kFinishReasons = {"stop", "length", "cancelled", "error"};
 constexpr std::array<const char*, 4> kStepTerms = {"step", "decode_sequence", "prefill_token",
                                                    "attended_token"};
@@ -86,9 +90,23 @@ struct RuntimeMetrics::Families {
           .Labels(model)
           .Register(registry);
 
+  prometheus::Family<prometheus::Gauge>& kv_cache_info =
+      prometheus::BuildGauge()
+          .Name("quern_kv_cache_info")
+          .Help("How the KV cache was made, as labels; the value is 1.")
+          .Labels(model)
+          .Register(registry);
+
   prometheus::Counter& prompt_tokens =
       Counter("quern_prompt_tokens_total",
               "Prompt tokens that were computed or found in the prefix cache.");
+  prometheus::Family<prometheus::Counter>& prompt_tokens_by_source =
+      Counters("quern_prompt_tokens_by_source_total",
+               "The tokens of quern_prompt_tokens_total, by where their KV came from.");
+  prometheus::Counter& prompt_tokens_computed =
+      prompt_tokens_by_source.Add({{"source", "computed"}});
+  prometheus::Counter& prompt_tokens_cached =
+      prompt_tokens_by_source.Add({{"source", "prefix_cache"}});
   prometheus::Counter& generation_tokens =
       Counter("quern_generation_tokens_total", "Tokens that were generated.");
   prometheus::Counter& admitted =
@@ -110,6 +128,9 @@ struct RuntimeMetrics::Families {
       Counter("quern_prefix_cache_hits_total",
               "Prompt tokens that were found in the prefix cache and not computed.");
   std::array<prometheus::Counter*, 4> finished{};
+  prometheus::Counter& corrupted =
+      Counter("quern_requests_corrupted_total",
+              "Requests that ended in an error because a logit was NaN or infinite.");
   std::map<std::string, prometheus::Counter*, std::less<>> rejected;
   prometheus::Family<prometheus::Counter>& http_requests = Counters(
       "quern_http_requests_total",
@@ -126,6 +147,28 @@ struct RuntimeMetrics::Families {
   prometheus::Histogram& queue =
       Histogram("quern_request_queue_seconds",
                 "Time that a request waited for a place in the batch.", kQueue);
+  prometheus::Histogram& prefill =
+      Histogram("quern_request_prefill_seconds",
+                "Time from a request's first step to its first token.", kTimeToFirstToken);
+  prometheus::Histogram& decode =
+      Histogram("quern_request_decode_seconds",
+                "Time from a request's first token to its last one.", kDuration);
+  prometheus::Histogram& inference =
+      Histogram("quern_request_inference_seconds",
+                "Time from a request's first step to its last token.", kDuration);
+  prometheus::Histogram& time_per_output_token =
+      Histogram("quern_request_time_per_output_token_seconds",
+                "Mean time between two tokens of each request with more than one.", kInterToken);
+  prometheus::Histogram& computed_tokens = Histogram(
+      "quern_request_prefill_computed_tokens",
+      "Prompt tokens of each request that were not found in the prefix cache.", kRequestTokens);
+  prometheus::Histogram& max_tokens = Histogram(
+      "quern_request_params_max_tokens", "Tokens that each request may generate.", kRequestTokens);
+  prometheus::Histogram& choices =
+      Histogram("quern_request_params_n", "Choices that were asked for of each prompt.", kChoices);
+  prometheus::Histogram& most_generation_tokens =
+      Histogram("quern_request_max_generation_tokens",
+                "Tokens generated in the longest choice of each prompt.", kRequestTokens);
   prometheus::Histogram& step = Histogram(
       "quern_step_duration_seconds", "Time of one engine step: forward pass and sampling.", kStep);
   prometheus::Histogram& batch_sequences =
@@ -144,8 +187,10 @@ struct RuntimeMetrics::Families {
     uint64_t seen = 0;
   };
   std::mutex render_mutex;  // of what `following` has seen
-  std::array<Following, 7> following{
+  std::array<Following, 9> following{
       {{prompt_tokens, &MetricsSnapshot::prompt_tokens_total},
+       {prompt_tokens_computed, &MetricsSnapshot::prompt_tokens_computed_total},
+       {prompt_tokens_cached, &MetricsSnapshot::prompt_tokens_cached_total},
        {generation_tokens, &MetricsSnapshot::generation_tokens_total},
        {preempted_kv_full, &MetricsSnapshot::preemptions_kv_full_total},
        {preempted_fairness, &MetricsSnapshot::preemptions_fairness_total},
@@ -191,6 +236,16 @@ void RuntimeMetrics::SetModelInfo(const std::string& architecture, const std::st
       .Set(1);
 }
 
+void RuntimeMetrics::SetKvCacheInfo(const KvCacheInfo& info) {
+  families_->kv_cache_info
+      .Add({{"dtype", info.dtype},
+            {"block_tokens", std::to_string(info.block_tokens)},
+            {"blocks", std::to_string(info.blocks)},
+            {"prefix_cache", info.prefix_cache ? "on" : "off"}})
+      .Set(1);
+  if (families_->vllm) families_->vllm->SetKvCacheInfo(info);
+}
+
 void RuntimeMetrics::ObserveStep(double seconds, int32_t sequences, int32_t tokens) {
   families_->step.Observe(seconds);
   families_->batch_sequences.Observe(sequences);
@@ -209,13 +264,30 @@ void RuntimeMetrics::ObserveInterToken(double gap) {
   if (families_->vllm) families_->vllm->ObserveInterToken(gap);
 }
 
-void RuntimeMetrics::CountFinished(FinishedAs how, double since_submit, int32_t prompt_tokens,
-                                   int32_t generation_tokens) {
-  families_->finished[static_cast<size_t>(how)]->Increment();
-  families_->duration.Observe(since_submit);
-  if (families_->vllm) {
-    families_->vllm->CountFinished(how, since_submit, prompt_tokens, generation_tokens);
+void RuntimeMetrics::CountFinished(const FinishedRequest& request) {
+  Families& f = *families_;
+  f.finished[static_cast<size_t>(request.how)]->Increment();
+  f.duration.Observe(request.since_submit);
+  if (request.corrupted) f.corrupted.Increment();
+  if (request.computed_tokens > 0) f.computed_tokens.Observe(request.computed_tokens);
+  if (request.max_tokens > 0) f.max_tokens.Observe(request.max_tokens);
+  if (request.generation_tokens > 0) {
+    f.prefill.Observe(request.prefill);
+    f.decode.Observe(request.decode);
+    f.inference.Observe(request.prefill + request.decode);
   }
+  if (request.generation_tokens > 1) {
+    f.time_per_output_token.Observe(request.decode / (request.generation_tokens - 1));
+  }
+  if (f.vllm) f.vllm->CountFinished(request);
+}
+
+void RuntimeMetrics::CountPromptFinished(int32_t choices, int32_t most_generation_tokens) {
+  families_->choices.Observe(choices);
+  if (most_generation_tokens > 0) {
+    families_->most_generation_tokens.Observe(most_generation_tokens);
+  }
+  if (families_->vllm) families_->vllm->CountPromptFinished(choices, most_generation_tokens);
 }
 
 void RuntimeMetrics::CountAdmitted(int32_t prompt_tokens) {

@@ -17,6 +17,8 @@ struct MetricsSnapshot {
   int64_t kv_tokens_capacity = 0;
   double tokens_per_second = 0;
   uint64_t prompt_tokens_total = 0;
+  uint64_t prompt_tokens_computed_total = 0;  // of them; the rest was found in the prefix cache
+  uint64_t prompt_tokens_cached_total = 0;
   uint64_t generation_tokens_total = 0;
   uint64_t preemptions_kv_full_total = 0;
   uint64_t preemptions_fairness_total = 0;
@@ -30,10 +32,32 @@ struct MetricsSnapshot {
   uint64_t prefix_hits_total = 0;
 };
 
+enum class FinishedAs { kStop, kLength, kCancelled, kError };
+
+// A request of the engine (one choice) that ended. Times in seconds.
+struct FinishedRequest {
+  FinishedAs how = FinishedAs::kStop;
+  double since_submit = 0;
+  int32_t prompt_tokens = 0;
+  int32_t computed_tokens = 0;  // of the prompt, not from the prefix cache; 0: it never ran
+  int32_t generation_tokens = 0;
+  int32_t max_tokens = 0;  // that were asked for
+  // From its first step to its first token, and from that to its last one; only where tokens were
+  // generated.
+  double prefill = 0;
+  double decode = 0;
+  bool corrupted = false;  // ended by a logit that is no number
+};
+
+struct KvCacheInfo {
+  std::string dtype;
+  int32_t block_tokens = 0;
+  int32_t blocks = 0;
+  bool prefix_cache = true;
+};
+
 // Under which names the figures are shown besides quern_*.
 enum class MetricsCompat { kNone, kVllm };
-
-enum class FinishedAs { kStop, kLength, kCancelled, kError };
 
 // The runtime's Prometheus metrics: every name, type and label that /metrics of quern-serve shows.
 // They are a contract with the operator and with dashboards, pinned by
@@ -57,13 +81,16 @@ class RuntimeMetrics {
   // Sets quern_model_info to 1. Call once, when the model has been loaded.
   void SetModelInfo(const std::string& architecture, const std::string& quantization,
                     const std::string& version);
+  // Sets quern_kv_cache_info to 1. Call once, when the KV cache has been made.
+  void SetKvCacheInfo(const KvCacheInfo& info);
 
   // Times in seconds.
   void ObserveStep(double seconds, int32_t sequences, int32_t tokens);
   void ObserveFirstToken(double since_submit, double queued);
   void ObserveInterToken(double gap);
-  void CountFinished(FinishedAs how, double since_submit, int32_t prompt_tokens,
-                     int32_t generation_tokens);
+  void CountFinished(const FinishedRequest& request);
+  // A prompt of which all `choices` have ended, with the most tokens that one of them generated.
+  void CountPromptFinished(int32_t choices, int32_t most_generation_tokens);
   void CountAdmitted(int32_t prompt_tokens);
   void CountRejected(std::string_view reason);  // one of kRejectReasons
   void CountHttpRequest(std::string_view handler, int status);

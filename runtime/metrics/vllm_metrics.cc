@@ -24,6 +24,8 @@ const Buckets kStepTokens = {1, 8, 16, 32, 64, 128, 256, 512, 1024, 2048, 4096, 
 const Buckets kRequestTokens = {1,   2,    5,    10,   20,    50,    100,   200,
                                 500, 1000, 2000, 5000, 10000, 20000, 50000, 100000};
 
+const Buckets kChoices = {1, 2, 5, 10, 20};
+
 // In the order of FinishedAs.
 constexpr std::array<std::string_view, 4> kFinishedReasons = {"stop", "length", "abort", "error"};
 
@@ -31,9 +33,11 @@ struct Maker {
   prometheus::Registry& registry;
   const prometheus::Labels labels;
 
+  prometheus::Family<prometheus::Gauge>& Gauges(const char* name, const char* help) const {
+    return prometheus::BuildGauge().Name(name).Help(help).Labels(labels).Register(registry);
+  }
   prometheus::Gauge* Gauge(const char* name, const char* help) const {
-    return &prometheus::BuildGauge().Name(name).Help(help).Labels(labels).Register(registry).Add(
-        {});
+    return &Gauges(name, help).Add({});
   }
   prometheus::Family<prometheus::Counter>& Counters(const char* name, const char* help) const {
     return prometheus::BuildCounter().Name(name).Help(help).Labels(labels).Register(registry);
@@ -58,13 +62,37 @@ VllmMetrics::VllmMetrics(prometheus::Registry& registry, const std::string& mode
   const Maker make{registry, {{"model_name", model}, {"engine", "0"}}};
   running_ = make.Gauge("vllm:num_requests_running", "As quern_requests_running.");
   waiting_ = make.Gauge("vllm:num_requests_waiting", "As quern_requests_waiting.");
+  waiting_for_capacity_ =
+      &make.Gauges("vllm:num_requests_waiting_by_reason",
+                   "As quern_requests_waiting: requests wait for capacity and nothing else.")
+           .Add({{"reason", "capacity"}});
+  auto& sleep_states = make.Gauges("vllm:engine_sleep_state",
+                                   "1 for the state of the engine; asleep it is discard_all.");
+  awake_ = &sleep_states.Add({{"sleep_state", "awake"}});
+  sleep_states.Add({{"sleep_state", "weights_offloaded"}});
+  discarded_ = &sleep_states.Add({{"sleep_state", "discard_all"}});
+  // vLLM's has no label with the model's name.
+  cache_info_ = &prometheus::BuildGauge()
+                     .Name("vllm:cache_config_info")
+                     .Help("As quern_kv_cache_info, with vLLM's labels.")
+                     .Labels({{"engine", "0"}})
+                     .Register(registry);
   kv_usage_ = make.Gauge("vllm:kv_cache_usage_perc", "As quern_kv_cache_usage_ratio: 0 to 1.");
   gpu_cache_usage_ = make.Gauge("vllm:gpu_cache_usage_perc",
                                 "The older name of vllm:kv_cache_usage_perc: 0 to 1.");
   prometheus::Counter* preemptions =
       make.Counter("vllm:num_preemptions_total", "As quern_preemptions_total, for all reasons.");
+  auto& by_source = make.Counters("vllm:prompt_tokens_by_source_total",
+                                  "As quern_prompt_tokens_by_source_total.");
   following_ = {{{make.Counter("vllm:prompt_tokens_total", "As quern_prompt_tokens_total."),
                   &MetricsSnapshot::prompt_tokens_total},
+                 {&by_source.Add({{"source", "local_compute"}}),
+                  &MetricsSnapshot::prompt_tokens_computed_total},
+                 {&by_source.Add({{"source", "local_cache_hit"}}),
+                  &MetricsSnapshot::prompt_tokens_cached_total},
+                 {make.Counter("vllm:prompt_tokens_cached_total",
+                               "Prompt tokens that were found in the prefix cache."),
+                  &MetricsSnapshot::prompt_tokens_cached_total},
                  {make.Counter("vllm:generation_tokens_total", "As quern_generation_tokens_total."),
                   &MetricsSnapshot::generation_tokens_total},
                  {preemptions, &MetricsSnapshot::preemptions_kv_full_total},
@@ -80,6 +108,7 @@ VllmMetrics::VllmMetrics(prometheus::Registry& registry, const std::string& mode
   for (size_t i = 0; i < kFinishedReasons.size(); ++i) {
     finished_[i] = &finished.Add({{"finished_reason", std::string(kFinishedReasons[i])}});
   }
+  corrupted_ = make.Counter("vllm:corrupted_requests_total", "As quern_requests_corrupted_total.");
   prompt_tokens_ = make.Histogram("vllm:request_prompt_tokens",
                                   "Prompt tokens of each request that ended.", kRequestTokens);
   generation_tokens_ =
@@ -98,6 +127,23 @@ VllmMetrics::VllmMetrics(prometheus::Registry& registry, const std::string& mode
                             "As quern_request_duration_seconds.", kLatency);
   queue_ = make.Histogram("vllm:request_queue_time_seconds", "As quern_request_queue_seconds.",
                           kLatency);
+  prefill_ = make.Histogram("vllm:request_prefill_time_seconds",
+                            "As quern_request_prefill_seconds.", kLatency);
+  decode_ = make.Histogram("vllm:request_decode_time_seconds", "As quern_request_decode_seconds.",
+                           kLatency);
+  inference_ = make.Histogram("vllm:request_inference_time_seconds",
+                              "As quern_request_inference_seconds.", kLatency);
+  request_time_per_output_token_ =
+      make.Histogram("vllm:request_time_per_output_token_seconds",
+                     "As quern_request_time_per_output_token_seconds.", kInterToken);
+  computed_tokens_ = make.Histogram("vllm:request_prefill_kv_computed_tokens",
+                                    "As quern_request_prefill_computed_tokens.", kRequestTokens);
+  max_tokens_ = make.Histogram("vllm:request_params_max_tokens",
+                               "As quern_request_params_max_tokens.", kRequestTokens);
+  choices_ = make.Histogram("vllm:request_params_n", "As quern_request_params_n.", kChoices);
+  most_generation_tokens_ =
+      make.Histogram("vllm:request_max_num_generation_tokens",
+                     "As quern_request_max_generation_tokens.", kRequestTokens);
 }
 
 void VllmMetrics::ObserveStep(int32_t tokens) { step_tokens_->Observe(tokens); }
@@ -112,17 +158,44 @@ void VllmMetrics::ObserveInterToken(double gap) {
   time_per_output_token_->Observe(gap);
 }
 
-void VllmMetrics::CountFinished(FinishedAs how, double since_submit, int32_t prompt_tokens,
-                                int32_t generation_tokens) {
-  finished_[static_cast<size_t>(how)]->Increment();
-  latency_->Observe(since_submit);
-  prompt_tokens_->Observe(prompt_tokens);
-  generation_tokens_->Observe(generation_tokens);
+void VllmMetrics::CountFinished(const FinishedRequest& request) {
+  finished_[static_cast<size_t>(request.how)]->Increment();
+  latency_->Observe(request.since_submit);
+  prompt_tokens_->Observe(request.prompt_tokens);
+  generation_tokens_->Observe(request.generation_tokens);
+  if (request.corrupted) corrupted_->Increment();
+  if (request.computed_tokens > 0) computed_tokens_->Observe(request.computed_tokens);
+  if (request.max_tokens > 0) max_tokens_->Observe(request.max_tokens);
+  if (request.generation_tokens > 0) {
+    prefill_->Observe(request.prefill);
+    decode_->Observe(request.decode);
+    inference_->Observe(request.prefill + request.decode);
+  }
+  if (request.generation_tokens > 1) {
+    request_time_per_output_token_->Observe(request.decode / (request.generation_tokens - 1));
+  }
+}
+
+void VllmMetrics::CountPromptFinished(int32_t choices, int32_t most_generation_tokens) {
+  choices_->Observe(choices);
+  if (most_generation_tokens > 0) most_generation_tokens_->Observe(most_generation_tokens);
+}
+
+void VllmMetrics::SetKvCacheInfo(const KvCacheInfo& info) {
+  cache_info_
+      ->Add({{"block_size", std::to_string(info.block_tokens)},
+             {"cache_dtype", info.dtype},
+             {"enable_prefix_caching", info.prefix_cache ? "True" : "False"},
+             {"num_gpu_blocks", std::to_string(info.blocks)}})
+      .Set(1);
 }
 
 void VllmMetrics::Set(const MetricsSnapshot& now) {
   running_->Set(now.running);
   waiting_->Set(now.waiting);
+  waiting_for_capacity_->Set(now.waiting);
+  awake_->Set(now.sleeping ? 0 : 1);
+  discarded_->Set(now.sleeping ? 1 : 0);
   const double usage = now.kv_tokens_capacity > 0
                            ? static_cast<double>(now.kv_tokens_used) / now.kv_tokens_capacity
                            : 0.0;

@@ -11,14 +11,16 @@ class Counter;
 class Gauge;
 class Histogram;
 class Registry;
+template <typename T>
+class Family;
 }  // namespace prometheus
 
 namespace quern {
 
 // The figures of RuntimeMetrics again, under the names, labels and bucket bounds that vLLM's v1
 // engine gives them, so that dashboards and routers written for vLLM read them. What of vLLM's is
-// missing is listed in docs/monitoring.md. Names as of vLLM 0.12: vllm/v1/metrics/loggers.py,
-// docs/design/metrics.md. Thread-safe, but for Set.
+// missing is listed in docs/monitoring.md. Names as of vLLM 0.12, those of prompt tokens by source
+// as of later ones: vllm/v1/metrics/loggers.py, docs/design/metrics.md. Thread-safe, but for Set.
 class VllmMetrics {
  public:
   // Registers the series; `registry` outlives this.
@@ -27,8 +29,9 @@ class VllmMetrics {
   void ObserveStep(int32_t tokens);
   void ObserveFirstToken(double since_submit, double queued);
   void ObserveInterToken(double gap);
-  void CountFinished(FinishedAs how, double since_submit, int32_t prompt_tokens,
-                     int32_t generation_tokens);
+  void CountFinished(const FinishedRequest& request);
+  void CountPromptFinished(int32_t choices, int32_t most_generation_tokens);
+  void SetKvCacheInfo(const KvCacheInfo& info);
   // Gauges and totals of `now`; one call at a time. Totals never go down.
   void Set(const MetricsSnapshot& now);
 
@@ -44,8 +47,13 @@ class VllmMetrics {
   prometheus::Gauge* waiting_;
   prometheus::Gauge* kv_usage_;
   prometheus::Gauge* gpu_cache_usage_;  // the name that kv_cache_usage_perc had before
-  std::array<Following, 6> following_;
+  prometheus::Gauge* waiting_for_capacity_;
+  prometheus::Gauge* awake_;
+  prometheus::Gauge* discarded_;  // asleep, without weights and KV cache
+  prometheus::Family<prometheus::Gauge>* cache_info_;
+  std::array<Following, 9> following_;
   std::array<prometheus::Counter*, 4> finished_;
+  prometheus::Counter* corrupted_;
   prometheus::Histogram* prompt_tokens_;
   prometheus::Histogram* generation_tokens_;
   prometheus::Histogram* step_tokens_;
@@ -54,6 +62,14 @@ class VllmMetrics {
   prometheus::Histogram* time_per_output_token_;  // the name that inter_token_latency had before
   prometheus::Histogram* latency_;
   prometheus::Histogram* queue_;
+  prometheus::Histogram* prefill_;
+  prometheus::Histogram* decode_;
+  prometheus::Histogram* inference_;
+  prometheus::Histogram* request_time_per_output_token_;
+  prometheus::Histogram* computed_tokens_;
+  prometheus::Histogram* max_tokens_;
+  prometheus::Histogram* choices_;
+  prometheus::Histogram* most_generation_tokens_;
 };
 
 }  // namespace quern

@@ -9,7 +9,6 @@
 
 #include "runtime/server/embedding_job.h"
 #include "runtime/server/encode.h"
-#include "runtime/server/generation_job.h"
 #include "runtime/server/observers.h"
 #include "runtime/server/openapi.h"
 
@@ -216,9 +215,11 @@ void Api::Submit(ApiResult<Prepared> result, const LoadedModel& model, const Ten
   const std::string id = prepared.writer->id();
   prepared.answer.max_backlog_bytes = options_.max_backlog_bytes;
   const bool stream = prepared.answer.stream;
+  auto counter =
+      CounterOfChoices(tenant, prepared.requests.size(), prepared.answer.choices_per_prompt);
   const auto job = std::make_shared<GenerationJob>(
       *model.engine, responder, std::move(prepared.writer), std::move(prepared.answer),
-      CounterOf(tenant), [this] { metrics_.CountRejected("stream_buffer"); });
+      std::move(counter), [this] { metrics_.CountRejected("stream_buffer"); });
   if (auto started = job->Start(std::move(prepared.requests)); !started) {
     return RefuseFromEngine(started.error(), *responder, tenant);
   }
@@ -233,6 +234,21 @@ std::function<void(FinishReason, const Usage&)> Api::CounterOf(const TenantPtr& 
   return [this, tenant](FinishReason reason, const Usage& usage) {
     metrics_.CountTenantFinished(tenant->name, MetricsEngineObserver::As(reason),
                                  usage.prompt_tokens, usage.completion_tokens);
+  };
+}
+
+GenerationJob::OnFinish Api::CounterOfChoices(const TenantPtr& tenant, size_t choices, size_t n) {
+  struct Prompt {
+    size_t ended = 0;  // of its choices
+    int64_t most_tokens = 0;
+  };
+  return [this, n, of_tenant = CounterOf(tenant), prompts = std::vector<Prompt>(choices / n)](
+             size_t choice, FinishReason reason, const Usage& usage) mutable {
+    if (of_tenant) of_tenant(reason, usage);
+    Prompt& prompt = prompts[choice / n];
+    prompt.most_tokens = std::max(prompt.most_tokens, usage.completion_tokens);
+    if (++prompt.ended < n) return;
+    metrics_.CountPromptFinished(static_cast<int32_t>(n), static_cast<int32_t>(prompt.most_tokens));
   };
 }
 
@@ -364,6 +380,8 @@ void Api::Metrics(http::Responder& responder) {
     now.tokens_per_second = stats.tokens_per_second;
     now.sleeping = stats.asleep;
     now.prompt_tokens_total = stats.prompt_tokens_total;
+    now.prompt_tokens_cached_total = stats.prompt_tokens_cached_total;
+    now.prompt_tokens_computed_total = stats.prompt_tokens_total - stats.prompt_tokens_cached_total;
     now.generation_tokens_total = stats.generated_tokens_total;
     now.preemptions_kv_full_total = stats.preemptions_kv_full_total;
     now.preemptions_fairness_total = stats.preemptions_fairness_total;

@@ -11,6 +11,7 @@
 #include "runtime/server/access.h"
 #include "runtime/server/admission_gate.h"
 #include "runtime/server/encode_pool.h"
+#include "runtime/server/generation_job.h"
 #include "runtime/server/prepare.h"
 #include "runtime/server/serving_state.h"
 
@@ -61,6 +62,9 @@ class Api {
                         const TenantPtr& tenant, const http::ResponderPtr& responder);
   // What is counted of each request of a tenant that ended; null where no keys are used.
   std::function<void(FinishReason, const Usage&)> CounterOf(const TenantPtr& tenant);
+  // The same of each choice, whoever asks, and what is counted of each prompt when its `n` choices
+  // have ended.
+  GenerationJob::OnFinish CounterOfChoices(const TenantPtr& tenant, size_t choices, size_t n);
   void RefuseFromEngine(const Error& error, http::Responder& responder, const TenantPtr& tenant);
   using TextFunction = ApiResult<std::string> (*)(std::string_view body, const LoadedModel& model);
   void AnswerText(TextFunction function, http::Request request, http::ResponderPtr responder);

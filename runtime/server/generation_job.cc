@@ -120,7 +120,7 @@ void GenerationJob::Pump() {
     pump_posted_ = false;
   }
   for (const auto& [choice, delta] : deltas) {
-    if (delta.finish && on_finish_) on_finish_(*delta.finish, UsageOf(choice, delta));
+    if (delta.finish && on_finish_) on_finish_(choice, *delta.finish, UsageOf(choice, delta));
   }
   if (ended_) return;
   try {

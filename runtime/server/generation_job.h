@@ -46,7 +46,7 @@ struct AnswerOptions {
 class GenerationJob : public std::enable_shared_from_this<GenerationJob> {
  public:
   // Told how each choice ended and what it used, on the strand, also after the client has gone.
-  using OnFinish = std::function<void(FinishReason, const Usage&)>;
+  using OnFinish = std::function<void(size_t choice, FinishReason, const Usage&)>;
 
   // Told, on the strand, that a stream was ended because its client reads too slowly.
   using OnBehind = std::function<void()>;

@@ -20,8 +20,15 @@ class MetricsEngineObserver : public EngineObserver {
   }
   void OnInterToken(Seconds gap) override { metrics_.ObserveInterToken(gap.count()); }
   void OnFinished(const FinishedStats& stats) override {
-    metrics_.CountFinished(As(stats.reason), stats.since_submit.count(), stats.prompt_tokens,
-                           stats.completion_tokens);
+    metrics_.CountFinished({.how = As(stats.reason),
+                            .since_submit = stats.since_submit.count(),
+                            .prompt_tokens = stats.prompt_tokens,
+                            .computed_tokens = stats.computed_tokens,
+                            .generation_tokens = stats.completion_tokens,
+                            .max_tokens = stats.max_tokens,
+                            .prefill = stats.prefill.count(),
+                            .decode = stats.decode.count(),
+                            .corrupted = stats.corrupted});
   }
 
   static FinishedAs As(FinishReason reason) {

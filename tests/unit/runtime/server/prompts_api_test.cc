@@ -199,5 +199,28 @@ TEST_F(ApiTest, LogprobsOfPromptsCountToWhatAnAnswerMayTake) {
   EXPECT_TRUE(engine->WaitForRequest(128));
 }
 
+TEST_F(ApiTest, OfEachPromptTheChoicesAndTheLongestAreCountedWhenAllHaveEnded) {
+  StartServer();
+  RawClient client(port);
+  client.Send(Request("POST", "/v1/completions", R"({"model":"m","prompt":["a","b"],"n":2})"));
+  ASSERT_TRUE(engine->WaitForRequest(4));
+  const auto emit = [&](RequestId id, int32_t tokens) {
+    GenerationDelta delta;
+    delta.finish = FinishReason::kStop;
+    engine->Emit(id, std::move(delta), tokens);
+  };
+  emit(1, 7);
+  emit(3, 2);
+  emit(4, 3);
+  EXPECT_TRUE(MetricIs(R"(quern_request_params_n_sum{model="m"})", 2)) << "the second prompt";
+  EXPECT_TRUE(MetricIs(R"(quern_request_max_generation_tokens_sum{model="m"})", 3));
+  emit(2, 5);
+  EXPECT_EQ(Split(client.ReadResponse()).status, 200);
+  EXPECT_TRUE(MetricIs(R"(quern_request_params_n_sum{model="m"})", 4));
+  EXPECT_TRUE(MetricIs(R"(quern_request_params_n_count{model="m"})", 2));
+  EXPECT_TRUE(MetricIs(R"(quern_request_max_generation_tokens_sum{model="m"})", 3 + 7));
+  EXPECT_TRUE(MetricIs(R"(quern_request_max_generation_tokens_count{model="m"})", 2));
+}
+
 }  // namespace
 }  // namespace quern::server
