@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <atomic>
 #include <nlohmann/json.hpp>
+#include <utility>
 
 #include "runtime/server/embedding_job.h"
 #include "runtime/server/encode.h"
@@ -19,6 +20,9 @@ using http::Response;
 using nlohmann::json;
 
 namespace {
+
+// The ticket goes first.
+using GateAndTicket = std::pair<std::shared_ptr<AdmissionGate>, AdmissionGate::Ticket>;
 
 // Inputs of one request for embeddings that the engine has at once.
 constexpr int32_t kEmbeddingsInFlight = 32;
@@ -56,7 +60,8 @@ Api::Api(ServingState& state, RuntimeMetrics& metrics, const ApiOptions& options
       options_(options),
       access_(access),
       gate_(options.max_preparing, options.max_preparing_bytes),
-      embeddings_gate_(options.max_preparing, options.max_embedding_bytes),
+      embeddings_gate_(
+          std::make_shared<AdmissionGate>(options.max_preparing, options.max_embedding_bytes)),
       pool_(options.encode_threads) {}
 
 http::Router Api::PublicRouter() {
@@ -287,7 +292,7 @@ void Api::SubmitEmbeddings(ApiResult<PreparedEmbeddings> result, const LoadedMod
     request.tenant = tenant;
     bytes += sizeof(request) + request.prompt.size() * sizeof(TokenId);
   }
-  auto [ticket, tenant_limit] = embeddings_gate_.TryEnter(NameOf(tenant), bytes);
+  auto [ticket, tenant_limit] = embeddings_gate_->TryEnter(NameOf(tenant), bytes);
   if (!ticket) {
     constexpr char kWhy[] = "too many embeddings are being made; try again later";
     return Refuse(tenant_limit ? TenantLimit(kWhy)
@@ -298,10 +303,11 @@ void Api::SubmitEmbeddings(ApiResult<PreparedEmbeddings> result, const LoadedMod
       std::clamp(model.engine->max_requests(tenant.get()) / 2, 1, kEmbeddingsInFlight);
   const auto job = std::make_shared<EmbeddingJob>(
       *model.engine, responder,
-      EmbeddingOptions{.model = model.served_name,
-                       .base64 = prepared.base64,
-                       .ticket = std::move(ticket),
-                       .in_flight = in_flight},
+      EmbeddingOptions{
+          .model = model.served_name,
+          .base64 = prepared.base64,
+          .ticket = std::make_shared<GateAndTicket>(embeddings_gate_, std::move(ticket)),
+          .in_flight = in_flight},
       [this](int32_t prompt_tokens) { metrics_.CountAdmitted(prompt_tokens); }, CounterOf(tenant));
   if (auto started = job->Start(std::move(prepared.requests)); !started) {
     RefuseFromEngine(started.error(), *responder, tenant);

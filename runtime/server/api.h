@@ -91,7 +91,8 @@ class Api {
   const ApiOptions options_;
   const Access* const access_;
   AdmissionGate gate_;
-  AdmissionGate embeddings_gate_;
+  // Shared with the tickets of its jobs, which the engine may hold longer than this lives.
+  const std::shared_ptr<AdmissionGate> embeddings_gate_;
   EncodePool pool_;  // last: its threads use the others
 };
 

@@ -161,7 +161,7 @@ TEST_F(PromptReaderTest, AMeanIsOverAllTokensWhateverIsCachedAndHoweverTheyAreCu
 TEST_F(PromptReaderTest, AfterAPreemptionNoTokenIsToldTwice) {
   // Six that generate until the cache is too small for all of them; those that came last are sent
   // back, some within their prompts.
-  OpenWith(40, 16);
+  OpenWith(40, 256);  // 16 tokens a step, for each of them costs 16 here
   std::map<RequestId, std::vector<TokenId>> prompts;
   for (TokenId i = 0; i < 6; ++i) {
     auto request = Greedy(Prompt(21, i), 40);
