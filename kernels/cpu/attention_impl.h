@@ -37,163 +37,307 @@ inline void Int4ToFloats(const uint8_t* groups, int rows, int dim, float* y) {
   }
 }
 
-// `rows` heads of the cache, which lie one behind the other, as floats: in place, or converted into
-// `scratch`, of which up to a group behind them may be written.
-inline const float* KvFloats(KvDtype dtype, const uint8_t* heads, int rows, int dim,
-                             float* scratch) {
+// `rows` heads of the cache, which lie one behind the other, as floats; up to a group behind them
+// may be written, too.
+inline void KvFloats(KvDtype dtype, const uint8_t* heads, int rows, int dim, float* y) {
   switch (dtype) {
     case KvDtype::kF32:
-      return reinterpret_cast<const float*>(heads);
+      std::memcpy(y, heads, static_cast<size_t>(rows) * static_cast<size_t>(dim) * sizeof(float));
+      break;
     case KvDtype::kF16:
-      HalvesToFloats(reinterpret_cast<const uint16_t*>(heads), int64_t{rows} * dim, scratch);
+      HalvesToFloats(reinterpret_cast<const uint16_t*>(heads), int64_t{rows} * dim, y);
       break;
     case KvDtype::kInt8:
-      Int8ToFloats(heads, rows, dim, scratch);
+      Int8ToFloats(heads, rows, dim, y);
       break;
     case KvDtype::kInt4:
-      Int4ToFloats(heads, rows, dim, scratch);
+      Int4ToFloats(heads, rows, dim, y);
       break;
   }
-  return scratch;
 }
 
-// scores[t] = q . k[t] of `count` keys, four at a time so that their sums hide each other's
-// latency.
-inline void ScoreKeys(const float* q, const float* k, int dim, int count, float* scores) {
-  const int whole = dim / Simd::kLanes * Simd::kLanes;
-  for (int t = 0; t < count; t += 4) {
-    const int last = count - 1;
-    const float* k0 = k + static_cast<int64_t>(t) * dim;
-    const float* k1 = k + static_cast<int64_t>(t + 1 < last ? t + 1 : last) * dim;
-    const float* k2 = k + static_cast<int64_t>(t + 2 < last ? t + 2 : last) * dim;
-    const float* k3 = k + static_cast<int64_t>(t + 3 < last ? t + 3 : last) * dim;
-    Simd::F s0 = Simd::Set(0), s1 = s0, s2 = s0, s3 = s0;
-    for (int i = 0; i < whole; i += Simd::kLanes) {
-      const Simd::F v = Simd::LoadF(q + i);
-      s0 = Simd::Fma(v, Simd::LoadF(k0 + i), s0);
-      s1 = Simd::Fma(v, Simd::LoadF(k1 + i), s1);
-      s2 = Simd::Fma(v, Simd::LoadF(k2 + i), s2);
-      s3 = Simd::Fma(v, Simd::LoadF(k3 + i), s3);
-    }
-    float sums[4] = {Simd::Sum(s0), Simd::Sum(s1), Simd::Sum(s2), Simd::Sum(s3)};
-    for (int i = whole; i < dim; ++i) {
-      sums[0] += q[i] * k0[i];
-      sums[1] += q[i] * k1[i];
-      sums[2] += q[i] * k2[i];
-      sums[3] += q[i] * k3[i];
-    }
-    for (int j = 0; j < 4 && t + j < count; ++j) scores[t + j] = sums[j];
-  }
-}
+// What one call has in its scratch, of AttentionScratchFloats. Rows are kAttentionPad floats longer
+// than what they hold, or those of a power of two would fall into few sets of the L1 cache.
+struct AttentionTile {
+  static constexpr int kScoreStride = kAttentionTile;
+  static constexpr int kKeyStride = kAttentionTile + kAttentionPad;
 
-// out = out * keep + sum over t of weights[t] * v[t].
-inline void AccumulateValues(const float* weights, const float* v, int dim, int count, float keep,
-                             float* out) {
-  constexpr int kStep = 4 * Simd::kLanes;
-  const Simd::F factor = Simd::Set(keep);
-  int i = 0;
-  for (; i + kStep <= dim; i += kStep) {
-    Simd::F a0 = Simd::Mul(factor, Simd::LoadF(out + i));
-    Simd::F a1 = Simd::Mul(factor, Simd::LoadF(out + i + Simd::kLanes));
-    Simd::F a2 = Simd::Mul(factor, Simd::LoadF(out + i + 2 * Simd::kLanes));
-    Simd::F a3 = Simd::Mul(factor, Simd::LoadF(out + i + 3 * Simd::kLanes));
-    for (int t = 0; t < count; ++t) {
-      const Simd::F w = Simd::Set(weights[t]);
-      const float* row = v + static_cast<int64_t>(t) * dim + i;
-      a0 = Simd::Fma(w, Simd::LoadF(row), a0);
-      a1 = Simd::Fma(w, Simd::LoadF(row + Simd::kLanes), a1);
-      a2 = Simd::Fma(w, Simd::LoadF(row + 2 * Simd::kLanes), a2);
-      a3 = Simd::Fma(w, Simd::LoadF(row + 3 * Simd::kLanes), a3);
-    }
-    Simd::StoreF(out + i, a0);
-    Simd::StoreF(out + i + Simd::kLanes, a1);
-    Simd::StoreF(out + i + 2 * Simd::kLanes, a2);
-    Simd::StoreF(out + i + 3 * Simd::kLanes, a3);
-  }
-  for (; i < dim; ++i) {
-    float sum = keep * out[i];
-    for (int t = 0; t < count; ++t) sum += weights[t] * v[static_cast<int64_t>(t) * dim + i];
-    out[i] = sum;
-  }
-}
+  AttentionTile(int dim, int count, float* scratch)
+      : value_stride((dim + Simd::kLanes - 1) / Simd::kLanes * Simd::kLanes + kAttentionPad),
+        keys(scratch),
+        scores(keys + int64_t{dim} * kKeyStride),
+        out(scores + int64_t{count} * kScoreStride),
+        values(out + count * value_stride),
+        rows(values + kAttentionTile * value_stride + kKvGroup) {}
 
-struct RunningSoftmax {
-  float largest;
-  float total;
+  int64_t value_stride;
+  float* keys;    // [dim][kKeyStride]: column t is the key of the tile's token t
+  float* scores;  // [count][kScoreStride]
+  float* out;     // [count][value_stride]: sums of weighted values so far
+  float* values;  // [kAttentionTile][value_stride]
+  float* rows;    // [kLanes][dim]: keys on their way to columns
 };
 
-// Folds `count` keys and values (count <= kAttentionSlots) into one query's running result.
-inline void AttendSlots(const AttentionArgs& args, const AttentionQuery& query, const float* k,
-                        const float* v, int count, RunningSoftmax* state) {
-  static_assert(kAttentionSlots % Simd::kLanes == 0);
-  const int dim = args.kv.head_dim;
-  float scores[kAttentionSlots];
-  for (float& score : scores) score = -INFINITY;
-  ScoreKeys(query.q, k, dim, count, scores);
-  for (int t = 0; t < count; ++t) scores[t] *= args.scale;
-  if (args.softcap > 0) Softcap(args.softcap, count, scores);
-
-  Simd::F largest = Simd::Set(state->largest);
-  for (int t = 0; t < kAttentionSlots; t += Simd::kLanes) {
-    largest = Simd::Max(largest, Simd::LoadF(scores + t));
+// The tokens [begin, end) of a block table in runs that lie together in a block.
+template <typename Visit>
+inline void ForRuns(int block_tokens, int32_t begin, int32_t end, Visit visit) {
+  while (begin < end) {
+    const int slot = begin % block_tokens;
+    int32_t run = block_tokens - slot;
+    if (run > end - begin) run = end - begin;
+    visit(begin, begin / block_tokens, slot, run);
+    begin += run;
   }
-  const float new_largest = Simd::MaxOf(largest);
-  // Slots beyond `count` hold -infinity: Exp clamps it to 1.6e-38, and they are not read below.
-  for (int t = 0; t < kAttentionSlots; t += Simd::kLanes) {
-    Simd::StoreF(scores + t, Exp(Simd::Sub(Simd::LoadF(scores + t), Simd::Set(new_largest))));
-  }
-  float sum = 0;
-  for (int t = 0; t < count; ++t) sum += scores[t];
-  const float keep = state->total == 0 ? 0.0f : std::exp(state->largest - new_largest);
-  AccumulateValues(scores, v, dim, count, keep, query.out);
-  state->largest = new_largest;
-  state->total = state->total * keep + sum;
 }
 
-void Attention(const AttentionArgs& args, const AttentionQuery* queries, int count,
-               float* scratch) {
+// Keys of tokens [begin, end) as columns begin - base ... of the tile. Columns beside them get what
+// was in `rows`.
+inline void LoadKeys(const AttentionArgs& args, int32_t base, int32_t begin, int32_t end,
+                     AttentionTile* tile) {
   const PagedKv& kv = args.kv;
   const int dim = kv.head_dim;
+  constexpr int kLanes = Simd::kLanes;
+  for (int32_t column = (begin - base) / kLanes * kLanes; column < end - base; column += kLanes) {
+    const int32_t from = base + column > begin ? base + column : begin;
+    const int32_t to = base + column + kLanes < end ? base + column + kLanes : end;
+    ForRuns(kv.block_tokens, from, to, [&](int32_t token, int block, int slot, int run) {
+      KvFloats(KeyDtype(kv.dtype), kv.Key(args.blocks[block], args.kv_head, slot), run, dim,
+               tile->rows + int64_t{token - base - column} * dim);
+    });
+    float* to_column = tile->keys + column;
+    int d = 0;
+    for (; d + kLanes <= dim; d += kLanes) {
+      Simd::Transpose(tile->rows + d, dim, to_column + int64_t{d} * AttentionTile::kKeyStride,
+                      AttentionTile::kKeyStride);
+    }
+    for (; d < dim; ++d) {
+      for (int t = 0; t < kLanes; ++t) {
+        to_column[int64_t{d} * AttentionTile::kKeyStride + t] = tile->rows[int64_t{t} * dim + d];
+      }
+    }
+  }
+}
+
+inline void LoadValues(const AttentionArgs& args, int32_t base, int32_t begin, int32_t end,
+                       AttentionTile* tile) {
+  const PagedKv& kv = args.kv;
+  ForRuns(kv.block_tokens, begin, end, [&](int32_t token, int block, int slot, int run) {
+    for (int i = 0; i < run; ++i) {  // in order: the padding of one is overwritten by the next
+      KvFloats(kv.dtype, kv.Value(args.blocks[block], args.kv_head, slot + i), 1, kv.head_dim,
+               tile->values + (token - base + i) * tile->value_stride);
+    }
+  });
+}
+
+// c[r] = keep[r] * c[r] + the sum over k of a[r][k] * b[k], or without the first term if `keep` is
+// null: kRows rows of kVecs vectors in registers. Each element is one chain in the order of k,
+// whatever kRows and kVecs are.
+template <int kRows, int kVecs>
+void MultiplyBlock(const float* const* a, const float* b, int64_t b_stride, int depth,
+                   const float* keep, float* c, int64_t c_stride) {
+  Simd::F sums[kRows][kVecs];
+#pragma GCC unroll 8
+  for (int r = 0; r < kRows; ++r) {
+#pragma GCC unroll 4
+    for (int v = 0; v < kVecs; ++v) {
+      sums[r][v] = keep == nullptr ? Simd::Set(0)
+                                   : Simd::Mul(Simd::Set(keep[r]),
+                                               Simd::LoadF(c + r * c_stride + v * Simd::kLanes));
+    }
+  }
+  for (int k = 0; k < depth; ++k, b += b_stride) {
+    Simd::F columns[kVecs];
+#pragma GCC unroll 4
+    for (int v = 0; v < kVecs; ++v) columns[v] = Simd::LoadF(b + v * Simd::kLanes);
+#pragma GCC unroll 8
+    for (int r = 0; r < kRows; ++r) {
+      const Simd::F x = Simd::Set(a[r][k]);
+#pragma GCC unroll 4
+      for (int v = 0; v < kVecs; ++v) sums[r][v] = Simd::Fma(x, columns[v], sums[r][v]);
+    }
+  }
+#pragma GCC unroll 8
+  for (int r = 0; r < kRows; ++r) {
+#pragma GCC unroll 4
+    for (int v = 0; v < kVecs; ++v) {
+      Simd::StoreF(c + r * c_stride + v * Simd::kLanes, sums[r][v]);
+    }
+  }
+}
+
+constexpr int kBlockRows = 6;                           // with kBlockVecs, what AVX2's 16 and
+constexpr int kBlockVecs = Simd::kLanes == 16 ? 4 : 2;  // AVX-512's 32 registers hold
+
+template <int kVecs>
+inline void MultiplyRows(int rows, const float* const* a, const float* b, int64_t b_stride,
+                         int depth, const float* keep, float* c, int64_t c_stride) {
+  static_assert(kBlockRows == 6);
+  switch (rows) {
+    case 1:
+      return MultiplyBlock<1, kVecs>(a, b, b_stride, depth, keep, c, c_stride);
+    case 2:
+      return MultiplyBlock<2, kVecs>(a, b, b_stride, depth, keep, c, c_stride);
+    case 3:
+      return MultiplyBlock<3, kVecs>(a, b, b_stride, depth, keep, c, c_stride);
+    case 4:
+      return MultiplyBlock<4, kVecs>(a, b, b_stride, depth, keep, c, c_stride);
+    case 5:
+      return MultiplyBlock<5, kVecs>(a, b, b_stride, depth, keep, c, c_stride);
+    default:
+      return MultiplyBlock<6, kVecs>(a, b, b_stride, depth, keep, c, c_stride);
+  }
+}
+
+// The same for columns [begin, end), in vectors: `begin` is a vector's first, and the last vector
+// is taken whole.
+inline void Multiply(int rows, const float* const* a, const float* b, int64_t b_stride, int depth,
+                     const float* keep, float* c, int64_t c_stride, int begin, int end) {
+  int column = begin;
+  for (; column + kBlockVecs * Simd::kLanes <= end; column += kBlockVecs * Simd::kLanes) {
+    MultiplyRows<kBlockVecs>(rows, a, b + column, b_stride, depth, keep, c + column, c_stride);
+  }
+  for (; column < end; column += Simd::kLanes) {
+    MultiplyRows<1>(rows, a, b + column, b_stride, depth, keep, c + column, c_stride);
+  }
+}
+
+// A query's softmax over the tiles so far, the tile's tokens that it sees, and what its sums so far
+// are to be multiplied by.
+struct RunningSoftmax {
+  float largest = -INFINITY;
+  float total = 0;
+  int begin = 0;
+  int end = 0;
+  float keep = 1;
+};
+
+// Products become weights, zero where nothing is seen.
+inline void WeighScores(const AttentionArgs& args, float* scores, RunningSoftmax* state) {
+  constexpr int kLanes = Simd::kLanes;
+  static_assert(kAttentionTile % kLanes == 0);
+  const int begin = state->begin;
+  const int end = state->end;
+  if (begin >= end) {
+    state->keep = 1;
+    std::memset(scores, 0, kAttentionTile * sizeof(float));
+    return;
+  }
+  const int from = begin / kLanes * kLanes;
+  const int to = (end + kLanes - 1) / kLanes * kLanes;
+  const Simd::F scale = Simd::Set(args.scale);
+  for (int t = from; t < to; t += kLanes) {
+    Simd::StoreF(scores + t, Simd::Mul(scale, Simd::LoadF(scores + t)));
+  }
+  if (args.softcap > 0) Softcap(args.softcap, to - from, scores + from);
+  for (int t = from; t < begin; ++t) scores[t] = -INFINITY;
+  for (int t = end; t < to; ++t) scores[t] = -INFINITY;
+  Simd::F largest = Simd::Set(state->largest);
+  for (int t = from; t < to; t += kLanes) largest = Simd::Max(largest, Simd::LoadF(scores + t));
+  const float new_largest = Simd::MaxOf(largest);
+  for (int t = from; t < to; t += kLanes) {
+    Simd::StoreF(scores + t, Exp(Simd::Sub(Simd::LoadF(scores + t), Simd::Set(new_largest))));
+  }
+  // Exp of -infinity is 1.6e-38, and columns beside these hold anything.
+  for (int t = 0; t < begin; ++t) scores[t] = 0;
+  for (int t = end; t < kAttentionTile; ++t) scores[t] = 0;
+  Simd::F sums = Simd::Set(0);
+  for (int t = from; t < to; t += kLanes) sums = Simd::Add(sums, Simd::LoadF(scores + t));
+  state->keep = state->total == 0 ? 0.0f : std::exp(state->largest - new_largest);
+  state->largest = new_largest;
+  state->total = state->total * state->keep + Simd::Sum(sums);
+}
+
+// The tokens of the tile that any of the queries sees.
+struct SeenTokens {
+  int begin = kAttentionTile;
+  int end = 0;
+};
+
+inline SeenTokens SeenByAny(const RunningSoftmax* states, int rows) {
+  SeenTokens seen;
+  for (int r = 0; r < rows; ++r) {
+    if (states[r].begin >= states[r].end) continue;
+    seen.begin = states[r].begin < seen.begin ? states[r].begin : seen.begin;
+    seen.end = states[r].end > seen.end ? states[r].end : seen.end;
+  }
+  return seen;
+}
+
+// scores = q k^T of up to kBlockRows queries, in whole vectors.
+inline void ScoreBlock(const AttentionQuery* queries, int rows, const RunningSoftmax* states,
+                       const AttentionTile& tile, int dim, float* scores) {
+  const SeenTokens seen = SeenByAny(states, rows);
+  if (seen.begin >= seen.end) return;
+  const float* q[kBlockRows];
+  for (int r = 0; r < rows; ++r) q[r] = queries[r].q;
+  Multiply(rows, q, tile.keys, AttentionTile::kKeyStride, dim, nullptr, scores,
+           AttentionTile::kScoreStride, seen.begin / Simd::kLanes * Simd::kLanes, seen.end);
+}
+
+// out = keep * out + weights v of up to kBlockRows queries.
+inline void SumBlock(const float* weights, int rows, const RunningSoftmax* states,
+                     const AttentionTile& tile, int dim, float* out) {
+  const SeenTokens seen = SeenByAny(states, rows);
+  if (seen.begin >= seen.end) return;
+  const float* w[kBlockRows];
+  float keep[kBlockRows];
+  for (int r = 0; r < rows; ++r) {
+    w[r] = weights + int64_t{r} * AttentionTile::kScoreStride + seen.begin;
+    keep[r] = states[r].keep;
+  }
+  Multiply(rows, w, tile.values + seen.begin * tile.value_stride, tile.value_stride,
+           seen.end - seen.begin, keep, out, tile.value_stride, 0, dim);
+}
+
+// Folds a tile, of which what the queries see is loaded, into their results: products, softmax and
+// sums one after the other, so that the keys, then the values stay in the L1 cache.
+inline void AttendTile(const AttentionArgs& args, const AttentionQuery* queries, int count,
+                       RunningSoftmax* states, const AttentionTile& tile) {
+  const int dim = args.kv.head_dim;
+  const auto scores = [&](int i) { return tile.scores + int64_t{i} * AttentionTile::kScoreStride; };
+  const auto rows = [&](int i) { return count - i < kBlockRows ? count - i : kBlockRows; };
+  for (int i = 0; i < count; i += kBlockRows) {
+    ScoreBlock(queries + i, rows(i), states + i, tile, dim, scores(i));
+  }
+  for (int i = 0; i < count; ++i) WeighScores(args, scores(i), &states[i]);
+  for (int i = 0; i < count; i += kBlockRows) {
+    SumBlock(scores(i), rows(i), states + i, tile, dim, tile.out + i * tile.value_stride);
+  }
+}
+
+// Tiles begin at multiples of kAttentionTile, tokens that a query does not see weigh nothing, and
+// every sum runs in the order of tokens: a query's bits are the same, whoever shares the call.
+void Attention(const AttentionArgs& args, const AttentionQuery* queries, int count,
+               float* scratch) {
+  const int dim = args.kv.head_dim;
+  AttentionTile tile(dim, count, scratch);
   RunningSoftmax states[kAttentionMaxQueries];
-  int32_t first = INT32_MAX;
-  int32_t last = 0;
-  auto first_seen = [&](const AttentionQuery& query) {
+  const auto first_seen = [&](const AttentionQuery& query) {
     const int32_t start = query.position - args.window + 1;
     return args.window > 0 && start > 0 ? start : 0;
   };
+  int32_t first = INT32_MAX;
+  int32_t last = 0;
   for (int i = 0; i < count; ++i) {
-    states[i] = {-INFINITY, 0};
-    for (int d = 0; d < dim; ++d) queries[i].out[d] = 0;
     first = first_seen(queries[i]) < first ? first_seen(queries[i]) : first;
     last = queries[i].position > last ? queries[i].position : last;
   }
-  // From a block's start, so that a query's tokens are always cut into the same runs, whoever
-  // shares the call: the same sums in the same order give the same bits.
-  for (int32_t token = first - first % kv.block_tokens; token <= last;) {
-    // As many slots as lie together in this block.
-    const int slot = token % kv.block_tokens;
-    int32_t run = kv.block_tokens - slot;
-    if (run > kAttentionSlots) run = kAttentionSlots;
-    if (run > last - token + 1) run = last - token + 1;
-    const int32_t block = args.blocks[token / kv.block_tokens];
-    const float* keys =
-        KvFloats(KeyDtype(kv.dtype), kv.Key(block, args.kv_head, slot), run, dim, scratch);
-    const float* values =  // after the keys, whose padding lies here
-        KvFloats(kv.dtype, kv.Value(block, args.kv_head, slot), run, dim,
-                 scratch + int64_t{kAttentionSlots} * dim);
+  std::memset(tile.out, 0, static_cast<size_t>(count * tile.value_stride) * sizeof(float));
+  for (int32_t base = first - first % kAttentionTile; base <= last; base += kAttentionTile) {
+    const int32_t begin = first > base ? first : base;
+    const int32_t end = last + 1 < base + kAttentionTile ? last + 1 : base + kAttentionTile;
+    LoadKeys(args, base, begin, end, &tile);
+    LoadValues(args, base, begin, end, &tile);
     for (int i = 0; i < count; ++i) {
-      const int32_t begin = first_seen(queries[i]) > token ? first_seen(queries[i]) - token : 0;
-      const int32_t end =
-          queries[i].position - token + 1 < run ? queries[i].position - token + 1 : run;
-      if (begin >= end) continue;
-      AttendSlots(args, queries[i], keys + static_cast<int64_t>(begin) * dim,
-                  values + static_cast<int64_t>(begin) * dim, end - begin, &states[i]);
+      states[i].begin = first_seen(queries[i]) > base ? first_seen(queries[i]) - base : 0;
+      states[i].end = queries[i].position + 1 < end ? queries[i].position + 1 - base : end - base;
     }
-    token += run;
+    AttendTile(args, queries, count, states, tile);
   }
   for (int i = 0; i < count; ++i) {
     const float inverse = 1.0f / states[i].total;
-    for (int d = 0; d < dim; ++d) queries[i].out[d] *= inverse;
+    const float* out = tile.out + i * tile.value_stride;
+    for (int d = 0; d < dim; ++d) queries[i].out[d] = out[d] * inverse;
   }
 }
 

@@ -131,6 +131,25 @@ struct Simd {
     const __m256 four = _mm256_castps128_ps256(_mm_loadu_ps(p));
     return _mm256_permutevar8x32_ps(four, _mm256_setr_epi32(0, 0, 1, 1, 2, 2, 3, 3));
   }
+  static void Transpose(const float* x, int64_t x_stride, float* y, int64_t y_stride) {
+    F pairs[8], fours[8];
+    for (int i = 0; i < 8; i += 2) {
+      const F a = LoadF(x + i * x_stride);
+      const F b = LoadF(x + (i + 1) * x_stride);
+      pairs[i] = _mm256_unpacklo_ps(a, b);
+      pairs[i + 1] = _mm256_unpackhi_ps(a, b);
+    }
+    for (int i = 0; i < 8; i += 4) {
+      fours[i] = _mm256_shuffle_ps(pairs[i], pairs[i + 2], 0x44);
+      fours[i + 1] = _mm256_shuffle_ps(pairs[i], pairs[i + 2], 0xee);
+      fours[i + 2] = _mm256_shuffle_ps(pairs[i + 1], pairs[i + 3], 0x44);
+      fours[i + 3] = _mm256_shuffle_ps(pairs[i + 1], pairs[i + 3], 0xee);
+    }
+    for (int i = 0; i < 4; ++i) {
+      StoreF(y + i * y_stride, _mm256_permute2f128_ps(fours[i], fours[i + 4], 0x20));
+      StoreF(y + (i + 4) * y_stride, _mm256_permute2f128_ps(fours[i], fours[i + 4], 0x31));
+    }
+  }
   static F AddSub(F c, F ab) { return _mm256_addsub_ps(c, ab); }
 };
 

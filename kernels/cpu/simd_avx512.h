@@ -114,6 +114,34 @@ struct Simd {
     return _mm512_permutexvar_ps(_mm512_setr_epi32(0, 0, 1, 1, 2, 2, 3, 3, 4, 4, 5, 5, 6, 6, 7, 7),
                                  eight);
   }
+  static void Transpose(const float* x, int64_t x_stride, float* y, int64_t y_stride) {
+    F pairs[16], fours[16], eights[16];
+    for (int i = 0; i < 16; i += 2) {
+      const F a = LoadF(x + i * x_stride);
+      const F b = LoadF(x + (i + 1) * x_stride);
+      pairs[i] = _mm512_unpacklo_ps(a, b);
+      pairs[i + 1] = _mm512_unpackhi_ps(a, b);
+    }
+    for (int i = 0; i < 16; i += 4) {
+      fours[i] = _mm512_shuffle_ps(pairs[i], pairs[i + 2], 0x44);
+      fours[i + 1] = _mm512_shuffle_ps(pairs[i], pairs[i + 2], 0xee);
+      fours[i + 2] = _mm512_shuffle_ps(pairs[i + 1], pairs[i + 3], 0x44);
+      fours[i + 3] = _mm512_shuffle_ps(pairs[i + 1], pairs[i + 3], 0xee);
+    }
+    // Quarter q of fours[4 g + i] holds column 4 q + i of rows 4 g ... 4 g + 3.
+    for (int i = 0; i < 4; ++i) {
+      eights[i] = _mm512_shuffle_f32x4(fours[i], fours[4 + i], 0x88);
+      eights[4 + i] = _mm512_shuffle_f32x4(fours[i], fours[4 + i], 0xdd);
+      eights[8 + i] = _mm512_shuffle_f32x4(fours[8 + i], fours[12 + i], 0x88);
+      eights[12 + i] = _mm512_shuffle_f32x4(fours[8 + i], fours[12 + i], 0xdd);
+    }
+    for (int i = 0; i < 4; ++i) {
+      StoreF(y + i * y_stride, _mm512_shuffle_f32x4(eights[i], eights[8 + i], 0x88));
+      StoreF(y + (4 + i) * y_stride, _mm512_shuffle_f32x4(eights[4 + i], eights[12 + i], 0x88));
+      StoreF(y + (8 + i) * y_stride, _mm512_shuffle_f32x4(eights[i], eights[8 + i], 0xdd));
+      StoreF(y + (12 + i) * y_stride, _mm512_shuffle_f32x4(eights[4 + i], eights[12 + i], 0xdd));
+    }
+  }
   static F AddSub(F c, F ab) { return _mm512_fmaddsub_ps(c, _mm512_set1_ps(1.0f), ab); }
 };
 

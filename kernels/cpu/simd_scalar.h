@@ -230,6 +230,12 @@ struct Simd {
     for (int i = 0; i < kLanes; ++i) f.v[i] = p[i / 2];
     return f;
   }
+  // y[i][j] = x[j][i] of kLanes x kLanes floats.
+  static void Transpose(const float* x, int64_t x_stride, float* y, int64_t y_stride) {
+    for (int i = 0; i < kLanes; ++i) {
+      for (int j = 0; j < kLanes; ++j) y[i * y_stride + j] = x[j * x_stride + i];
+    }
+  }
   // a * b with the product subtracted from c in even lanes and added in odd ones: (c - ab, c + ab,
   // ...).
   static F AddSub(F c, F ab) {

@@ -42,18 +42,24 @@ struct AttentionArgs {
   int window;     // tokens seen, the query's own included; 0: all
 };
 
-inline constexpr int kAttentionMaxQueries = 64;
-inline constexpr int kAttentionSlots = 16;  // tokens taken at a time
+inline constexpr int kAttentionMaxQueries = 128;
+inline constexpr int kAttentionTile = 64;  // tokens taken at a time
+inline constexpr int kAttentionPad = 16;
 
-// Floats of scratch that one call needs. Groups are written whole: the last may reach beyond.
+// Floats of scratch that one call needs: keys, scores, sums, values, and keys of one vector's
+// width. Groups are written whole: the last may reach beyond.
 constexpr int64_t AttentionScratchFloats(int head_dim) {
-  return 2 * kAttentionSlots * static_cast<int64_t>(head_dim) + kKvGroup;
+  constexpr int64_t kWidest = 16;  // lanes of a vector
+  const int64_t value_stride = (head_dim + kWidest - 1) / kWidest * kWidest + kAttentionPad;
+  return int64_t{head_dim} * (kAttentionTile + kAttentionPad) +
+         int64_t{kAttentionMaxQueries} * (kAttentionTile + value_stride) +
+         kAttentionTile * value_stride + kWidest * head_dim + 2 * kKvGroup;
 }
 
 // Causal softmax attention of up to kAttentionMaxQueries queries that share a sequence and a KV
 // head (GQA: query heads of one group, of one or several positions), in one pass over the cache
-// with a running maximum and sum (Milakov & Gimelshein 2018). K and V are read once, converted
-// once, and used for all queries.
+// with a running maximum and sum (Milakov & Gimelshein 2018; in tiles: Dao et al. 2022). K and V
+// are read once, converted once, and used for all queries, as blocked matrix products.
 using AttentionFn = void (*)(const AttentionArgs& args, const AttentionQuery* queries, int count,
                              float* scratch);
 
