@@ -118,6 +118,10 @@ void AddOptions(CLI::App& app, BenchCommand& command) {
                  "Samples from the likeliest tokens up to this mass [1]")
       ->check(CLI::Range(0.001, 1.0))
       ->type_name("X");
+  app.add_option("--min-p", command.sampling.min_p,
+                 "Samples from tokens that are at least so likely, as a part of the likeliest [0]")
+      ->check(CLI::Range(0.0, 0.999))
+      ->type_name("X");
   app.add_flag("--json", command.as_json, "Print one line of JSON instead of a table");
   AddEngineOptions(app, command.serve);
   // These follow from what is measured.
@@ -138,8 +142,12 @@ void AddOptions(CLI::App& app, BenchCommand& command) {
 // The engine is made for the largest batch, and for no more.
 void FitEngine(BenchCommand& command) {
   const SamplingParams& sampling = command.sampling;
-  if (sampling.temperature == 0 && (sampling.top_k > 0 || sampling.top_p < 1)) {
-    throw CLI::ValidationError(sampling.top_k > 0 ? "--top-k" : "--top-p",
+  const char* cut = sampling.top_k > 0   ? "--top-k"
+                    : sampling.top_p < 1 ? "--top-p"
+                    : sampling.min_p > 0 ? "--min-p"
+                                         : nullptr;
+  if (sampling.temperature == 0 && cut != nullptr) {
+    throw CLI::ValidationError(cut,
                                "cuts nothing where the likeliest token is taken; give "
                                "--temperature above 0 with it");
   }
@@ -312,6 +320,7 @@ json Bench::Disclosure() const {
           {"temperature", command_.sampling.temperature},
           {"top_k", command_.sampling.top_k},
           {"top_p", command_.sampling.top_p},
+          {"min_p", command_.sampling.min_p},
           {"max_batch_tokens", serve.max_batch_tokens},
           {"max_decode_slowdown", serve.max_decode_slowdown},
           {"load_seconds", load_seconds_},

@@ -1,6 +1,7 @@
 #include "runtime/sampling/candidates.h"
 
 #include <algorithm>
+#include <bit>
 #include <cassert>
 #include <cmath>
 
@@ -8,7 +9,7 @@ namespace quern {
 namespace {
 
 constexpr size_t kBuckets = 4096;
-constexpr size_t kFewEnough = 4096;  // candidates; with fewer, buckets save nothing
+constexpr size_t kFewEnough = 1024;  // candidates; with fewer, buckets save nothing
 
 constexpr auto kByLogit = [](float logit) { return logit; };
 
@@ -33,6 +34,33 @@ void Candidates::Collect(std::span<const float> logits, std::span<const float> c
   }
 }
 
+void Candidates::CollectBetween(std::span<const float> logits, std::span<const uint8_t> near,
+                                float low, float high) {
+  static_assert(kScanChunk == 4 * LogitScan::kNearGroup);
+  size_t groups = 0;
+  for (const unsigned bits : near) {
+    groups += (bits & 1) + (bits >> 1 & 1) + (bits >> 2 & 1) + (bits >> 3);
+  }
+  size_t taken = size();
+  ids_.resize(taken + groups * LogitScan::kNearGroup);
+  logits_.resize(ids_.size());
+  for (size_t chunk = 0; chunk < near.size(); ++chunk) {
+    for (unsigned bits = near[chunk]; bits != 0; bits &= bits - 1) {
+      const size_t first =
+          chunk * kScanChunk + static_cast<size_t>(std::countr_zero(bits)) * LogitScan::kNearGroup;
+      const size_t end = std::min(logits.size(), first + LogitScan::kNearGroup);
+      for (size_t id = first; id < end; ++id) {  // without a branch, as in KeepUpTo
+        const float logit = logits[id];
+        ids_[taken] = static_cast<int32_t>(id);
+        logits_[taken] = logit;
+        taken += static_cast<size_t>((logit >= low) & (logit < high));
+      }
+    }
+  }
+  ids_.resize(taken);
+  logits_.resize(taken);
+}
+
 void Candidates::Weigh(const LogitScan& scan, float max, float inverse_temperature) {
   weights_.resize(logits_.size());
   scan.Exp(logits_, max, inverse_temperature, weights_);
@@ -44,7 +72,7 @@ void Candidates::KeepTopK(size_t k) {
   const auto before = static_cast<size_t>(FillRanked(
       static_cast<double>(k), [](size_t) { return 1.0; }, kByLogit));
   const auto last = ranked_.begin() + static_cast<std::ptrdiff_t>(k - before - 1);
-  std::nth_element(ranked_.begin(), last, ranked_.end(), RanksBefore);
+  std::nth_element(ranked_.begin(), last, ranked_.end(), RanksBefore{});
   KeepUpTo(*last, kByLogit);
 }
 
@@ -75,7 +103,7 @@ size_t Candidates::SelectByWeight(double before, double mass) {
     const auto begin = ranked_.begin();
     std::nth_element(begin + static_cast<std::ptrdiff_t>(low),
                      begin + static_cast<std::ptrdiff_t>(middle),
-                     begin + static_cast<std::ptrdiff_t>(high), RanksBefore);
+                     begin + static_cast<std::ptrdiff_t>(high), RanksBefore{});
     double sum = 0;
     for (size_t i = low; i < middle; ++i) sum += ranked_[i].weight;
     if (before + sum >= mass) {

@@ -17,6 +17,9 @@ class Candidates {
   void Clear();
   // Appends every token whose logit is at least `threshold`; `chunk_max` as of LogitScan::ChunkMax.
   void Collect(std::span<const float> logits, std::span<const float> chunk_max, float threshold);
+  // Appends every token whose logit is in [low, high); `near` as of LogitScan::ChunkSumExpAbout.
+  void CollectBetween(std::span<const float> logits, std::span<const uint8_t> near, float low,
+                      float high);
   // Weights each: exp((logit - max) * inverse_temperature). Before KeepTopP and Pick.
   void Weigh(const LogitScan& scan, float max, float inverse_temperature);
 
@@ -39,6 +42,7 @@ class Candidates {
 
   size_t size() const { return ids_.size(); }
   std::span<const int32_t> ids() const { return ids_; }
+  std::span<const float> weights() const { return weights_; }
 
  private:
   struct Ranked {
@@ -47,9 +51,12 @@ class Candidates {
     float weight;
   };
 
-  static bool RanksBefore(const Ranked& a, const Ranked& b) {
-    return a.logit > b.logit || (a.logit == b.logit && a.id < b.id);
-  }
+  // A type and not a function, so that it is compiled into what selects with it.
+  struct RanksBefore {
+    bool operator()(const Ranked& a, const Ranked& b) const {
+      return a.logit > b.logit || (a.logit == b.logit && a.id < b.id);
+    }
+  };
   // Fills ranked_ with candidates among which is the last to keep: the first by rank, such that its
   // and all earlier ones' amounts reach `target`; or the very last if they do not. Returns the
   // amount that ranks before all of ranked_. Large sets are first split into buckets by logit, of

@@ -65,6 +65,15 @@ void LogitScan::ChunkSumExp(std::span<const float> logits, float max, float inve
       ChunkSumExp(logits.data(), logits.size(), max, inverse_temperature, chunk_sum.data()));
 }
 
+void LogitScan::ChunkSumExpAbout(std::span<const float> logits, float max,
+                                 float inverse_temperature, float low, float high,
+                                 const SumsAboutCut& sums) const {
+  assert(sums.all.size() == NumScanChunks(logits.size()));
+  assert(sums.above.size() == sums.all.size() && sums.near.size() == sums.all.size());
+  QUERN_SCAN_CALL(ChunkSumExpAbout(logits.data(), logits.size(), max, inverse_temperature, low,
+                                   high, sums.all.data(), sums.above.data(), sums.near.data()));
+}
+
 void LogitScan::Exp(std::span<const float> in, float max, float inverse_temperature,
                     std::span<float> out) const {
   assert(out.size() == in.size());

@@ -1,6 +1,7 @@
 #pragma once
 
 #include <cstddef>
+#include <cstdint>
 #include <span>
 
 namespace quern {
@@ -33,6 +34,16 @@ class LogitScan {
   // [NumScanChunks(n)]. Terms below 1e-37 count as 0. `max` is at least every logit.
   void ChunkSumExp(std::span<const float> logits, float max, float inverse_temperature,
                    std::span<float> chunk_sum) const;
+
+  // The same pass for a cut that lies somewhere from `low` to `high`; each span [NumScanChunks(n)].
+  struct SumsAboutCut {
+    std::span<float> all;     // as of ChunkSumExp
+    std::span<float> above;   // of the logits that are at least `high` alone
+    std::span<uint8_t> near;  // bit i: some of the chunk's i-th kNearGroup logits is in [low, high)
+  };
+  static constexpr size_t kNearGroup = 16;
+  void ChunkSumExpAbout(std::span<const float> logits, float max, float inverse_temperature,
+                        float low, float high, const SumsAboutCut& sums) const;
 
   // The terms of that sum themselves: out[i] = exp((in[i] - max) * inverse_temperature), relative
   // error under 3e-7.

@@ -1,6 +1,7 @@
 #pragma once
 
 #include <cstddef>
+#include <cstdint>
 
 // The loops of logit_scan.h, once per instruction set; each set's file defines its namespace by
 // including logit_scan_loops.inc under other compiler flags. Pointers are to n floats; outputs per
@@ -9,6 +10,8 @@
   namespace quern::scan_##isa {                                                                \
     bool ChunkMax(const float* logits, size_t n, float* chunk_max);                            \
     void ChunkSumExp(const float* logits, size_t n, float max, float scale, float* chunk_sum); \
+    void ChunkSumExpAbout(const float* logits, size_t n, float max, float scale, float low,    \
+                          float high, float* all, float* above, uint8_t* near);                \
     void Exp(const float* in, size_t n, float max, float scale, float* out);                   \
   }
 

@@ -48,7 +48,7 @@ Result<int32_t> Sampler::Sample(std::span<const float> logits, const SamplingPar
     CollectForTypicalP(logits, params.typical_p, max, inverse_temperature);
     if (params.top_p < 1) candidates_.KeepTopP(params.top_p * candidates_.TotalWeight());
   } else if (params.top_p < 1) {
-    CollectForTopP(logits, params.top_p, max, inverse_temperature);
+    return DrawFromTopP(logits, params.top_p, max, inverse_temperature, u);
   } else {
     return DrawFromAll(logits, max, inverse_temperature, u);
   }
@@ -112,20 +112,47 @@ void Sampler::CollectForTopKMinP(std::span<const float> logits, const SamplingPa
   if (k > 0) candidates_.KeepTopK(k);
 }
 
-void Sampler::CollectForTopP(std::span<const float> logits, float share, float max,
-                             float inverse_temperature) {
-  const double mass = share * SumExp(logits, max, inverse_temperature);
-  // Most distributions have it all within e^-6 of the likeliest; for a flat one every token is
-  // taken.
-  constexpr float kDepth = 6;
-  for (const float threshold :
-       {max - kDepth / inverse_temperature, -std::numeric_limits<float>::infinity()}) {
+int32_t Sampler::DrawFromTopP(std::span<const float> logits, float share, float max,
+                              float inverse_temperature, double u) {
+  const float head = HeadThreshold(max, inverse_temperature);
+  candidates_.Clear();
+  if (std::isfinite(head)) candidates_.Collect(logits, chunk_max_, head);
+  candidates_.Weigh(scan_, max, inverse_temperature);
+  const double head_weight = candidates_.TotalWeight();
+  const SpreadNucleus::Distribution of{logits, max, inverse_temperature, head, head_weight};
+  bool may_spread = logits.size() >= SpreadNucleus::kLeastLogits;
+  double total = 0;  // not summed yet
+  if (may_spread && head_weight < share * (head_weight + nucleus_.Sample(of))) {
+    const auto drawn = nucleus_.Draw(of, share, u);
+    if (drawn.id) return *drawn.id;
+    total = drawn.total_weight;
+    may_spread = false;
+  }
+  if (total == 0) total = SumExp(logits, max, inverse_temperature);
+  const double mass = share * total;
+  if (head_weight < mass) {
+    // The estimate that the head has the share was wrong.
+    if (may_spread) {
+      if (const auto id = nucleus_.Draw(of, share, u).id) return *id;
+    }
     candidates_.Clear();
-    candidates_.Collect(logits, chunk_max_, threshold);
+    candidates_.Collect(logits, chunk_max_, std::numeric_limits<float>::lowest());
     candidates_.Weigh(scan_, max, inverse_temperature);
-    if (candidates_.TotalWeight() >= mass) break;
   }
   candidates_.KeepTopP(mass);
+  return candidates_.Pick(u);
+}
+
+float Sampler::HeadThreshold(float max, float inverse_temperature) const {
+  // Most distributions have nearly all within e^-6 of the likeliest.
+  const size_t few = std::max<size_t>(chunk_max_.size() / 16, 16);
+  for (const float depth : {6.0f, 4.0f, 2.0f}) {
+    const float threshold = max - depth / inverse_temperature;
+    const auto chunks = std::count_if(chunk_max_.begin(), chunk_max_.end(),
+                                      [threshold](float of) { return of >= threshold; });
+    if (static_cast<size_t>(chunks) <= few) return threshold;
+  }
+  return std::numeric_limits<float>::infinity();
 }
 
 // Meister et al., "Locally typical sampling", TACL 2023: the tokens whose surprise -ln p is nearest

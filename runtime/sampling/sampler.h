@@ -8,6 +8,7 @@
 #include "runtime/sampling/candidates.h"
 #include "runtime/sampling/logit_scan.h"
 #include "runtime/sampling/sampling_params.h"
+#include "runtime/sampling/spread_nucleus.h"
 
 namespace quern {
 
@@ -20,7 +21,7 @@ class Sampler {
   // Temperatures below this are greedy: the quotient by them would leave float's range.
   static constexpr float kGreedyBelow = 1e-5f;
 
-  explicit Sampler(ScanIsa isa = SelectScanIsa()) : scan_(isa) {}
+  explicit Sampler(ScanIsa isa = SelectScanIsa()) : scan_(isa), nucleus_(scan_) {}
 
   // The id of the next token. `logits` [vocab_size], at least one; `params` valid. The draw depends
   // on `seed` and on `position`, the token's place in its sequence, alone. Greedy takes the lowest
@@ -35,10 +36,11 @@ class Sampler {
                       double u);
   // Fills candidates_ with a superset of what top_k and min_p keep; then cuts and weighs them.
   void CollectForTopKMinP(std::span<const float> logits, const SamplingParams& params, float max);
-  // Fills candidates_ with tokens that hold at least `share` of the whole weight, the likeliest
-  // first.
-  void CollectForTopP(std::span<const float> logits, float share, float max,
-                      float inverse_temperature);
+  // A draw from the likeliest tokens that hold at least `share` of the whole weight.
+  int32_t DrawFromTopP(std::span<const float> logits, float share, float max,
+                       float inverse_temperature, double u);
+  // The logit from which on there are few tokens; infinity where there is no such.
+  float HeadThreshold(float max, float inverse_temperature) const;
   // Fills candidates_ with what locally typical sampling keeps of the whole vocabulary.
   void CollectForTypicalP(std::span<const float> logits, float share, float max,
                           float inverse_temperature);
@@ -48,6 +50,7 @@ class Sampler {
   double SumExp(std::span<const float> logits, float max, float inverse_temperature);
 
   LogitScan scan_;
+  SpreadNucleus nucleus_;
   Candidates candidates_;
   std::vector<float> chunk_max_;
   std::vector<float> chunk_sum_;

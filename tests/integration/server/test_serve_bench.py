@@ -54,10 +54,11 @@ def test_the_figures_are_those_that_the_help_defines(report):
 
 def test_the_report_says_how_it_sampled():
     done = bench(quern_serve.model(quern_serve.SMOLLM2), "--batch", 1, "--prompt", 4, "--generate", 4, "--repeats", 1,
-                 "--temperature", 0.8, "--top-p", 0.9, "--top-k", 40, "--json")
+                 "--temperature", 0.8, "--top-p", 0.9, "--top-k", 40, "--min-p", 0.05, "--json")
     assert done.returncode == 0, done.stderr
     told = json.loads(done.stdout)
     assert (told["temperature"], told["top_p"], told["top_k"]) == (pytest.approx(0.8), pytest.approx(0.9), 40)
+    assert told["min_p"] == pytest.approx(0.05)
 
 
 def test_the_table_has_a_row_for_each_batch():
@@ -73,6 +74,7 @@ def test_the_table_has_a_row_for_each_batch():
     (["--batch", "1,x"], "'1,x' is no list of batch sizes"),
     (["--top-p", "0"], "--top-p"),
     (["--top-k", "40"], "--temperature above 0"),
+    (["--min-p", "0.1"], "--temperature above 0"),
     (["--batch", "0"], "numbers from 1 to 4096"),
     (["--batch", "1,,2"], "'1,,2' is no list"),
     (["--generate", "1"], "--generate"),

@@ -36,6 +36,18 @@ TEST_F(CandidatesTest, CollectsEveryTokenAtOrAboveTheThresholdInOrderOfIds) {
   EXPECT_EQ(Ids(), (std::vector<int32_t>{3, 64, 199}));
 }
 
+TEST_F(CandidatesTest, CollectsBetweenBoundsAfterWhatItHas) {
+  std::vector<float> logits(150, 0.0f);
+  logits[3] = 1.0f;                                   // the lower bound is in
+  logits[70] = 2.0f;                                  // the upper one is not
+  logits[149] = std::nextafter(2.0f, 0.0f);           // in a group that is cut short
+  const std::vector<uint8_t> near = {1, 1, 1u << 1};  // the group of 70, too, is searched
+  candidates_.CollectBetween(logits, near, 1.0f, 2.0f);
+  EXPECT_EQ(Ids(), (std::vector<int32_t>{3, 149}));
+  candidates_.CollectBetween(logits, near, 2.0f, 3.0f);
+  EXPECT_EQ(Ids(), (std::vector<int32_t>{3, 149, 70}));
+}
+
 TEST_F(CandidatesTest, TopKKeepsExactlyKAndPrefersTheLowerIdAmongEquals) {
   Collect({1, 3, 2, 3, 3, 0}, -10);
   candidates_.KeepTopK(2);

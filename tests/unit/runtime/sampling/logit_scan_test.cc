@@ -113,6 +113,36 @@ TEST_P(LogitScanTest, SumsOfChunksAgreeWithDoublePrecision) {
   }
 }
 
+TEST_P(LogitScanTest, SumsAboutACutCountWhatIsAboveItAndFindWhatIsNear) {
+  const LogitScan scan(GetParam());
+  for (const size_t n : kSizes) {
+    auto logits = RandomLogits(n, static_cast<uint32_t>(n) + 2);
+    const float max = *std::max_element(logits.begin(), logits.end());
+    const float low = -1.0f, high = 0.5f;
+    logits[n / 2] = std::min(low, max);  // the bounds themselves: low is near, high is above
+    if (n > 2) logits[n / 3] = std::min(high, max);
+    const size_t chunks = NumScanChunks(n);
+    std::vector<float> sums(chunks), all(chunks), above(chunks), terms(n);
+    std::vector<uint8_t> near(chunks, 0xff);
+    scan.ChunkSumExp(logits, max, 0.8f, sums);
+    scan.Exp(logits, max, 0.8f, terms);
+    scan.ChunkSumExpAbout(logits, max, 0.8f, low, high, {all, above, near});
+    EXPECT_EQ(all, sums);
+    for (size_t c = 0; c < chunks; ++c) {
+      double expected = 0;
+      unsigned groups = 0;
+      for (size_t i = c * kScanChunk; i < std::min(n, (c + 1) * kScanChunk); ++i) {
+        if (logits[i] >= high) expected += terms[i];
+        if (logits[i] >= low && logits[i] < high) {
+          groups |= 1u << (i % kScanChunk / LogitScan::kNearGroup);
+        }
+      }
+      ASSERT_NEAR(above[c], expected, 1e-6 * expected) << n << " chunk " << c;
+      ASSERT_EQ(near[c], groups) << n << " chunk " << c;
+    }
+  }
+}
+
 std::string IsaName(const testing::TestParamInfo<ScanIsa>& info) {
   switch (info.param) {
     case ScanIsa::kGeneric:

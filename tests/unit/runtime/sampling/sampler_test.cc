@@ -157,6 +157,61 @@ TEST(Sampler, AgreesWithTheOracleOnATwoHundredThousandTokenVocabulary) {
   }
 }
 
+// A few likely tokens over a long tail: what a language model gives.
+std::vector<float> HeadAndTail(size_t n, size_t head, float above, float spread, uint32_t seed) {
+  auto logits = RandomLogits(n, spread, seed);
+  std::mt19937 random(seed);
+  for (size_t i = 0; i < head; ++i) {
+    logits[random() % n] = above - static_cast<float>(i) * 0.7f;
+  }
+  return logits;
+}
+
+TEST(Sampler, TopPOfManyTokensAgreesWithAFullSortWhereverTheCutIs) {
+  Sampler sampler;
+  constexpr float kTopP[] = {0.3f, 0.9f, 0.95f, 0.999f, 0.99999f};
+  constexpr float kTemperature[] = {0.5f, 0.8f, 1.0f, 2.0f};
+  uint64_t position = 0;
+  int ambiguous = 0;
+  for (const size_t n : {8191u, 8192u, 20001u, 49152u}) {  // about SpreadNucleus::kLeastLogits
+    for (const size_t head : {0u, 1u, 30u}) {
+      for (const float above : {8.0f, 14.0f, 40.0f}) {
+        const auto logits = HeadAndTail(n, head, above, 2.5f, static_cast<uint32_t>(position));
+        ++position;
+        const SamplingParams params{.temperature = kTemperature[position % std::size(kTemperature)],
+                                    .top_p = kTopP[position % std::size(kTopP)]};
+        const int32_t pick = sampler.Sample(logits, params, 3, position).value();
+        const auto expected = OraclePicks(logits, params, UniformAt(3, position));
+        ambiguous += expected.size() > 1 ? 1 : 0;
+        ASSERT_TRUE(expected.contains(pick))
+            << "picked " << pick << ", wanted " << *expected.begin() << "; n " << n << " head "
+            << head << " above " << above << " temperature " << params.temperature << " top_p "
+            << params.top_p;
+      }
+    }
+  }
+  EXPECT_LT(ambiguous, 12) << "the tolerance hides too much";
+}
+
+TEST(Sampler, TopPOfEqualLogitsKeepsTheLowerIds) {
+  Sampler sampler;
+  std::vector<float> logits(20000, 1.0f);
+  for (uint64_t position = 0; position < 50; ++position) {
+    const auto id = *sampler.Sample(logits, {.temperature = 1, .top_p = 0.25f}, 1, position);
+    EXPECT_LT(id, 5000);
+    EXPECT_NEAR(id, UniformAt(1, position) * 5000, 1);
+  }
+  // The cut goes through equals below a head: of 16,000 that weigh 1 together, half are kept.
+  for (size_t id = 0; id < logits.size(); ++id) {
+    logits[id] = id < 4000 ? -40.0f : -std::log(16000.0f);
+  }
+  logits[0] = 0;
+  for (uint64_t position = 0; position < 50; ++position) {
+    const auto id = *sampler.Sample(logits, {.temperature = 1, .top_p = 0.75f}, 2, position);
+    EXPECT_TRUE(id == 0 || (id >= 4000 && id < 12001)) << id;
+  }
+}
+
 // Chi-square of 30,000 draws over positions against the oracle's probabilities; the seed is fixed.
 double ChiSquare(const std::vector<float>& logits, const SamplingParams& params, int* degrees) {
   constexpr int kDraws = 30000;
