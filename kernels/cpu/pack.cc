@@ -1,3 +1,4 @@
+#include <algorithm>
 #include <cstring>
 
 #include "quern/kernels/dequantize.h"
@@ -12,16 +13,8 @@ bool HasMin(WeightType type) { return type == WeightType::kQ4_1 || type == Weigh
 bool HasHead(WeightType type) { return LayoutOf(type).head != 0; }
 
 // 16-bit lane (r, h) of vector v, counted from `base`.
-uint8_t* Lane16(uint8_t* base, int lanes, int v, int r, int h) {
-  return base + ((v * lanes + r) * 2 + h) * 2;
-}
 const uint8_t* Lane16(const uint8_t* base, int lanes, int v, int r, int h) {
   return base + ((v * lanes + r) * 2 + h) * 2;
-}
-
-void OrBits(uint8_t* lane, unsigned value) {
-  lane[0] = static_cast<uint8_t>(lane[0] | (value & 0xff));
-  lane[1] = static_cast<uint8_t>(lane[1] | (value >> 8));
 }
 
 unsigned ReadBits(const uint8_t* lane) { return lane[0] | (lane[1] << 8); }
@@ -33,32 +26,58 @@ uint16_t Get16(const uint8_t* p) {
   return value;
 }
 
-// `group` has been cleared.
-void PackGroup(WeightType type, const WeightGroup& g, int lanes, int r, uint8_t* group) {
-  const PackedLayout layout = LayoutOf(type);
-  if (type == WeightType::kQ6_K) {
+// Both 16-bit lanes of a row, h = 0 in the low half: their low bytes are the two low bytes of
+// `first`, their high ones those of `second`.
+uint32_t Lanes(uint64_t first, uint64_t second) {
+  const auto spread = [](uint64_t x) { return ((x | x << 8) & 0x00ff00ff); };
+  return static_cast<uint32_t>(spread(first & 0xffff) | spread(second & 0xffff) << 8);
+}
+
+// Eight weights to a word, one to a byte: the even bytes belong to h = 0, the odd ones to h = 1.
+// Each squeeze leaves, in the two low bytes, the bits of the bytes 0, 2, .. and 1, 3, ... side by
+// side. What lies above them is none of the result.
+uint64_t SqueezeNibbles(uint64_t x) { return x | x >> 12; }                    // of 4 bytes
+uint64_t SqueezePairs(uint64_t x) { return x | x >> 14 | x >> 28 | x >> 42; }  // of 8
+uint64_t SqueezeBits(uint64_t x) { return x | x >> 15 | x >> 30 | x >> 45; }   // of 8
+
+template <WeightType kType>
+void PackGroup(const WeightGroup& g, int lanes, int r, uint8_t* group) {
+  constexpr PackedLayout kLayout = LayoutOf(kType);
+  if constexpr (kType == WeightType::kQ6_K) {
     group[r] = g.sc[0];
     group[lanes + r] = g.sc[1];
-  } else if (HasHead(type)) {
+  } else if constexpr (kLayout.head != 0) {
     group[r] = g.sc[0];
     group[lanes + r] = g.mn;
   } else {
     Put16(group + 2 * r, g.d);
-    if (HasMin(type)) Put16(group + 2 * lanes + 2 * r, g.m);
+    if constexpr (kLayout.scales == 4) Put16(group + 2 * lanes + 2 * r, g.m);
   }
-  uint8_t* low = group + layout.scales * lanes;
-  uint8_t* high = low + layout.low * lanes;
-  for (int k = 0; k < 32; ++k) {
-    const int s = k / 2;
-    const int h = k % 2;
-    if (layout.low == 32) {
-      low[(s * lanes + r) * 2 + h] = static_cast<uint8_t>(g.q[k]);
-      continue;
-    }
-    const unsigned q = static_cast<uint8_t>(g.q[k]);
-    OrBits(Lane16(low, lanes, s / 4, r, h), (q & 0xf) << (4 * (s % 4)));
-    if (layout.high_width == 1) OrBits(Lane16(high, lanes, 0, r, h), (q >> 4) << s);
-    if (layout.high_width == 2) OrBits(Lane16(high, lanes, s / 8, r, h), (q >> 4) << (2 * (s % 8)));
+  uint8_t* low = group + kLayout.scales * lanes;
+  if constexpr (kLayout.low == 32) {
+    for (int s = 0; s < 16; ++s) std::memcpy(low + (s * lanes + r) * 2, g.q + 2 * s, 2);
+    return;
+  }
+  constexpr uint64_t kInEachByte = 0x0101010101010101;
+  uint64_t q[4];
+  std::memcpy(q, g.q, sizeof(q));
+  const auto put = [lanes, r](uint8_t* base, int v, uint32_t both) {
+    std::memcpy(base + (v * lanes + r) * 4, &both, 4);
+  };
+  for (int v = 0; v < 4; ++v) {
+    const uint64_t pairs = SqueezeNibbles(q[v] & 0xf * kInEachByte);
+    put(low, v, Lanes(pairs, pairs >> 32));
+  }
+  uint8_t* high = low + kLayout.low * lanes;
+  if constexpr (kLayout.high_width == 1) {
+    const auto fifth = [&](int v) { return q[v] >> 4 & kInEachByte; };
+    put(high, 0,
+        Lanes(SqueezeBits(fifth(0) | fifth(1) << 4), SqueezeBits(fifth(2) | fifth(3) << 4)));
+  }
+  if constexpr (kLayout.high_width == 2) {
+    const auto upper = [&](int v) { return q[v] >> 4 & 3 * kInEachByte; };
+    put(high, 0, Lanes(SqueezePairs(upper(0)), SqueezePairs(upper(1))));
+    put(high, 1, Lanes(SqueezePairs(upper(2)), SqueezePairs(upper(3))));
   }
 }
 
@@ -94,26 +113,77 @@ void UnpackGroup(WeightType type, const uint8_t* head, const uint8_t* group, int
   }
 }
 
+// Rows [tile * lanes, ...) of the matrix, as far as it has them; writes every byte of theirs.
+template <WeightType kType>
 void PackQuantizedTile(const PackedMatrix& matrix, const uint8_t* source, int64_t tile,
                        uint8_t* out) {
-  const WeightTypeInfo& info = *FindWeightTypeInfo(matrix.type);
-  const PackedLayout layout = LayoutOf(matrix.type);
+  constexpr PackedLayout kLayout = LayoutOf(kType);
+  const WeightTypeInfo& info = *FindWeightTypeInfo(kType);
   const int lanes = matrix.lanes;
   const int64_t row_bytes = matrix.cols / info.block_elements * info.block_bytes;
-  const int64_t block_bytes = static_cast<int64_t>(BlockBytes(matrix.type)) * lanes;
-  for (int r = 0; r < lanes; ++r) {
-    const int64_t row = tile * lanes + r;
-    if (row >= matrix.rows) break;
-    for (int64_t g = 0; g < matrix.cols / 32; ++g) {
-      WeightGroup group{};
-      ReadWeightGroups(matrix.type, source + row * row_bytes, g, 1, &group);
-      uint8_t* block = out + g / layout.groups * block_bytes;
-      if (layout.head != 0) Put16(block + 2 * r, group.d);
-      if (layout.head == 4) Put16(block + 2 * lanes + 2 * r, group.m);
-      PackGroup(matrix.type, group, lanes, r,
-                block + (layout.head + g % layout.groups * GroupBytes(matrix.type)) * lanes);
+  const int64_t groups = matrix.cols / 32;
+  const auto rows = static_cast<int>(std::min<int64_t>(lanes, matrix.rows - tile * lanes));
+  const uint8_t* first_row = source + tile * lanes * row_bytes;
+  // Whole blocks of a K type, and for the others so many groups that reading them costs one call.
+  constexpr int kAtOnce = 8;
+  for (int64_t first = 0; first < groups; first += kAtOnce) {
+    const auto count = static_cast<int>(std::min<int64_t>(kAtOnce, groups - first));
+    uint8_t* block = out + first / kLayout.groups * BlockBytes(kType) * lanes;
+    for (int r = 0; r < rows; ++r) {
+      WeightGroup read[kAtOnce];
+      ReadWeightGroups(kType, first_row + r * row_bytes, first, count, read);
+      if constexpr (kLayout.head != 0) Put16(block + 2 * r, read[0].d);
+      if constexpr (kLayout.head == 4) Put16(block + 2 * lanes + 2 * r, read[0].m);
+      for (int i = 0; i < count; ++i) {
+        PackGroup<kType>(read[i], lanes, r, block + (kLayout.head + i * GroupBytes(kType)) * lanes);
+      }
     }
   }
+}
+
+// [row][col] of the stored type to [col][row].
+template <typename Stored>
+void PackFloatTile(const PackedMatrix& matrix, const uint8_t* source, int64_t tile, uint8_t* out) {
+  const int lanes = matrix.lanes;
+  const auto rows = static_cast<int>(std::min<int64_t>(lanes, matrix.rows - tile * lanes));
+  const auto width = static_cast<int64_t>(sizeof(Stored));
+  const uint8_t* first_row = source + tile * lanes * matrix.cols * width;
+  for (int64_t k = 0; k < matrix.cols; ++k) {
+    for (int r = 0; r < rows; ++r) {
+      Stored value;
+      std::memcpy(&value, first_row + (r * matrix.cols + k) * width, sizeof(value));
+      std::memcpy(out + (k * lanes + r) * width, &value, sizeof(value));
+    }
+  }
+}
+
+using PackTile = void (*)(const PackedMatrix&, const uint8_t*, int64_t, uint8_t*);
+
+PackTile PackTileOf(WeightType type) {
+  switch (type) {
+    case WeightType::kF32:
+      return PackFloatTile<uint32_t>;
+    case WeightType::kF16:
+    case WeightType::kBF16:
+      return PackFloatTile<uint16_t>;
+    case WeightType::kQ4_0:
+      return PackQuantizedTile<WeightType::kQ4_0>;
+    case WeightType::kQ4_1:
+      return PackQuantizedTile<WeightType::kQ4_1>;
+    case WeightType::kQ5_0:
+      return PackQuantizedTile<WeightType::kQ5_0>;
+    case WeightType::kQ5_1:
+      return PackQuantizedTile<WeightType::kQ5_1>;
+    case WeightType::kQ8_0:
+      return PackQuantizedTile<WeightType::kQ8_0>;
+    case WeightType::kQ4_K:
+      return PackQuantizedTile<WeightType::kQ4_K>;
+    case WeightType::kQ5_K:
+      return PackQuantizedTile<WeightType::kQ5_K>;
+    case WeightType::kQ6_K:
+      return PackQuantizedTile<WeightType::kQ6_K>;
+  }
+  return nullptr;  // not reached: every type is above
 }
 
 }  // namespace
@@ -127,21 +197,13 @@ void PackTiles(const PackedMatrix& matrix, const void* source, int64_t tile_begi
                uint8_t* out) {
   const auto* bytes = static_cast<const uint8_t*>(source);
   const int64_t tile_bytes = PackedTileBytes(matrix.type, matrix.lanes, matrix.cols);
-  const int width = FindWeightTypeInfo(matrix.type)->block_bytes;
+  const PackTile pack = PackTileOf(matrix.type);
   for (int64_t tile = tile_begin; tile < tile_end; ++tile) {
     uint8_t* target = out + tile * tile_bytes;
-    std::memset(target, 0, static_cast<size_t>(tile_bytes));
-    if (!IsFloatType(matrix.type)) {
-      PackQuantizedTile(matrix, bytes, tile, target);
-      continue;
+    if ((tile + 1) * matrix.lanes > matrix.rows) {  // the rows that it lacks are zeros
+      std::memset(target, 0, static_cast<size_t>(tile_bytes));
     }
-    for (int r = 0; r < matrix.lanes && tile * matrix.lanes + r < matrix.rows; ++r) {
-      const uint8_t* row = bytes + (tile * matrix.lanes + r) * matrix.cols * width;
-      for (int64_t k = 0; k < matrix.cols; ++k) {
-        std::memcpy(target + (k * matrix.lanes + r) * width, row + k * width,
-                    static_cast<size_t>(width));
-      }
-    }
+    pack(matrix, bytes, tile, target);
   }
 }
 

@@ -10,16 +10,39 @@ namespace {
 
 uint16_t Load16(const uint8_t* p) { return static_cast<uint16_t>(p[0] | (p[1] << 8)); }
 
+// Eight elements at a time, one to a byte: loading a model reads every weight once.
+constexpr uint64_t kEachByte = 0x0101010101010101;
+
+uint64_t Load64(const uint8_t* p) {
+  uint64_t bytes;
+  std::memcpy(&bytes, p, 8);
+  return bytes;
+}
+
+void Store64(int8_t* q, uint64_t bytes) { std::memcpy(q, &bytes, 8); }
+
+uint64_t LowNibbles(uint64_t bytes) { return bytes & 0xf * kEachByte; }
+
 // Low nibbles are elements 0..15, high nibbles 16..31 (all 32-element types).
 void ReadNibbles(const uint8_t* qs, int8_t* q) {
-  for (int i = 0; i < 16; ++i) {
-    q[i] = static_cast<int8_t>(qs[i] & 0xf);
-    q[i + 16] = static_cast<int8_t>(qs[i] >> 4);
+  for (int i = 0; i < 16; i += 8) {
+    Store64(q + i, LowNibbles(Load64(qs + i)));
+    Store64(q + i + 16, LowNibbles(Load64(qs + i) >> 4));
   }
 }
 
+void OrInto(int8_t* q, uint64_t bytes) {
+  uint64_t old;
+  std::memcpy(&old, q, 8);
+  Store64(q, old | bytes);
+}
+
 void AddFifthBits(const uint8_t* qh, int8_t* q) {
-  for (int i = 0; i < 32; ++i) q[i] |= static_cast<int8_t>(((qh[i / 8] >> (i % 8)) & 1) << 4);
+  for (int i = 0; i < 32; i += 8) {
+    // Bit k of the byte alone in byte k; then bit 7 of those that are not 0.
+    const uint64_t bits = qh[i / 8] * kEachByte & 0x8040201008040201;
+    OrInto(q + i, ((bits + 0x7f * kEachByte) >> 7 & kEachByte) << 4);
+  }
 }
 
 // 6-bit scale and minimum number `j` of 8 out of 12 bytes (Q4_K, Q5_K).
@@ -37,9 +60,7 @@ void ReadScaleAndMin(const uint8_t* s, int j, WeightGroup* out) {
 // of 32 bytes.
 void ReadKNibbles(const uint8_t* qs, int j, int8_t* q) {
   const uint8_t* bytes = qs + 32 * (j / 2);
-  for (int i = 0; i < 32; ++i) {
-    q[i] = static_cast<int8_t>(j % 2 == 0 ? bytes[i] & 0xf : bytes[i] >> 4);
-  }
+  for (int i = 0; i < 32; i += 8) Store64(q + i, LowNibbles(Load64(bytes + i) >> (4 * (j % 2))));
 }
 
 void ReadQ4K(const uint8_t* block, int j, WeightGroup* out) {
@@ -55,7 +76,7 @@ void ReadQ5K(const uint8_t* block, int j, WeightGroup* out) {
   ReadScaleAndMin(block + 4, j, out);
   const uint8_t* qh = block + 16;
   ReadKNibbles(block + 48, j, out->q);
-  for (int i = 0; i < 32; ++i) out->q[i] |= static_cast<int8_t>(((qh[i] >> j) & 1) << 4);
+  for (int i = 0; i < 32; i += 8) OrInto(out->q + i, (Load64(qh + i) >> j & kEachByte) << 4);
 }
 
 // ql[128] qh[64] scales[16] d: each half of 128 elements is four runs of 32 that share 64 bytes of
@@ -69,17 +90,14 @@ void ReadQ6K(const uint8_t* block, int j, WeightGroup* out) {
   out->d = Load16(block + 208);
   out->sc[0] = scales[0];
   out->sc[1] = scales[1];
-  for (int i = 0; i < 32; ++i) {
-    const int low = run < 2 ? ql[i] & 0xf : ql[i] >> 4;
-    out->q[i] = static_cast<int8_t>(low | (((qh[i] >> (2 * run)) & 3) << 4));
+  for (int i = 0; i < 32; i += 8) {
+    const uint64_t upper = Load64(qh + i) >> (2 * run) & 3 * kEachByte;
+    Store64(out->q + i, LowNibbles(Load64(ql + i) >> (4 * (run / 2))) | upper << 4);
   }
 }
 
-void ReadGroup(WeightType type, const uint8_t* row, int64_t index, WeightGroup* out) {
-  const int block_bytes = FindWeightTypeInfo(type)->block_bytes;
-  const int groups_per_block = FindWeightTypeInfo(type)->block_elements / 32;
-  const uint8_t* block = row + index / groups_per_block * block_bytes;
-  const int j = static_cast<int>(index % groups_per_block);
+// Group `j` of a block.
+void ReadGroup(WeightType type, const uint8_t* block, int j, WeightGroup* out) {
   switch (type) {
     case WeightType::kQ4_0:
       out->d = Load16(block);
@@ -173,8 +191,13 @@ const WeightTypeInfo* FindWeightTypeInfo(WeightType type) {
 
 void ReadWeightGroups(WeightType type, const void* row, int64_t first, int64_t groups,
                       WeightGroup* out) {
+  const WeightTypeInfo& info = *FindWeightTypeInfo(type);
+  const int groups_per_block = info.block_elements / 32;
+  const auto* bytes = static_cast<const uint8_t*>(row);
   for (int64_t i = 0; i < groups; ++i) {
-    ReadGroup(type, static_cast<const uint8_t*>(row), first + i, out + i);
+    const int64_t block = (first + i) / groups_per_block;
+    ReadGroup(type, bytes + block * info.block_bytes,
+              static_cast<int>(first + i - block * groups_per_block), out + i);
   }
 }
 

@@ -1,3 +1,4 @@
+#include "quern/kernels/packed_layout.h"
 #include "tests/unit/kernels/kernel_test_support.h"
 
 namespace quern::kernels::testing {
@@ -20,6 +21,86 @@ TEST(Pack, EveryRowComesBackBitForBit) {
           UnpackRow(packed.matrix, row, got.data());
           ASSERT_EQ(std::memcmp(got.data(), expected.data(), got.size() * sizeof(float)), 0)
               << FindWeightTypeInfo(type)->name << ", lanes " << lanes << ", row " << row;
+        }
+      }
+    }
+  }
+}
+
+// packed_matrix.h's description of the layout, bit for bit, into cleared memory.
+std::vector<uint8_t> PackedByDefinition(const PackedMatrix& matrix,
+                                        const std::vector<uint8_t>& source) {
+  const WeightTypeInfo& info = *FindWeightTypeInfo(matrix.type);
+  const PackedLayout layout = LayoutOf(matrix.type);
+  const int64_t lanes = matrix.lanes;
+  std::vector<uint8_t> packed(static_cast<size_t>(PackedBytes(matrix)));
+  const int64_t row_bytes = matrix.cols / info.block_elements * info.block_bytes;
+  for (int64_t row = 0; row < matrix.rows; ++row) {
+    const int64_t r = row % lanes;
+    const uint8_t* from = source.data() + row * row_bytes;
+    uint8_t* tile =
+        packed.data() + row / lanes * PackedTileBytes(matrix.type, matrix.lanes, matrix.cols);
+    if (IsFloatType(matrix.type)) {
+      for (int64_t i = 0; i < row_bytes; ++i) {
+        tile[(i / info.block_bytes * lanes + r) * info.block_bytes + i % info.block_bytes] =
+            from[i];
+      }
+      continue;
+    }
+    for (int64_t index = 0; index < matrix.cols / 32; ++index) {
+      WeightGroup g{};
+      ReadWeightGroups(matrix.type, from, index, 1, &g);
+      uint8_t* block = tile + index / layout.groups * BlockBytes(matrix.type) * lanes;
+      uint8_t* group =
+          block + (layout.head + index % layout.groups * GroupBytes(matrix.type)) * lanes;
+      const bool k_type = layout.head != 0;
+      std::memcpy((k_type ? block : group) + 2 * r, &g.d, 2);
+      if (layout.head == 4 || layout.scales == 4) {
+        std::memcpy((k_type ? block : group) + 2 * lanes + 2 * r, &g.m, 2);
+      }
+      if (k_type) {
+        group[r] = g.sc[0];
+        group[lanes + r] = matrix.type == WeightType::kQ6_K ? g.sc[1] : g.mn;
+      }
+      uint8_t* low = group + layout.scales * lanes;
+      uint8_t* high = low + layout.low * lanes;
+      const auto or_bits = [&](uint8_t* part, int64_t v, int h, int shift, unsigned bits) {
+        uint8_t* lane = part + ((v * lanes + r) * 2 + h) * 2;
+        lane[shift / 8] = static_cast<uint8_t>(lane[shift / 8] | bits << shift % 8);
+      };
+      for (int k = 0; k < 32; ++k) {
+        const int s = k / 2, h = k % 2;
+        const unsigned q = static_cast<uint8_t>(g.q[k]);
+        if (layout.low == 32) {
+          low[(s * lanes + r) * 2 + h] = static_cast<uint8_t>(q);
+          continue;
+        }
+        or_bits(low, s / 4, h, 4 * (s % 4), q & 15);
+        if (layout.high_width == 1) or_bits(high, 0, h, s, q >> 4);
+        if (layout.high_width == 2) or_bits(high, s / 8, h, 2 * (s % 8), q >> 4);
+      }
+    }
+  }
+  return packed;
+}
+
+TEST(Pack, EveryByteIsWhereTheLayoutSays) {
+  std::mt19937 random(3);
+  for (WeightType type : kAllWeightTypes) {
+    const WeightTypeInfo& info = *FindWeightTypeInfo(type);
+    for (int lanes : {8, 16}) {
+      for (int64_t rows : {1, 7, 8, 16, 35}) {
+        for (int64_t cols :
+             {32, 256, 288, 768}) {  // no whole number of blocks: not for the K types
+          if (cols % info.block_elements != 0) continue;
+          const auto source = RandomWeights(random, type, rows, cols);
+          Packed packed;
+          packed.matrix = {type, lanes, rows, cols, nullptr};
+          // Whatever the memory held before.
+          packed.memory.assign(static_cast<size_t>(PackedBytes(packed.matrix)), 0xa5);
+          PackTiles(packed.matrix, source.data(), 0, packed.matrix.tiles(), packed.memory.data());
+          ASSERT_EQ(packed.memory, PackedByDefinition(packed.matrix, source))
+              << info.name << ", lanes " << lanes << ", " << rows << " x " << cols;
         }
       }
     }
