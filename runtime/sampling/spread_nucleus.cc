@@ -4,6 +4,7 @@
 #include <array>
 #include <cassert>
 #include <cmath>
+#include <cstring>
 #include <limits>
 
 namespace quern {
@@ -21,15 +22,12 @@ constexpr float kDepth = 30;
 
 double SpreadNucleus::Sample(const Distribution& of) {
   assert(of.logits.size() >= kLeastLogits);
-  sample_.resize((of.logits.size() + kScanChunk - 1) / kScanChunk * kSampledOfChunk);
-  size_t taken = 0;
-  for (size_t first = 0; first < of.logits.size(); first += kScanChunk) {
-    const size_t count = std::min(of.logits.size() - first, kSampledOfChunk);
-    std::copy_n(of.logits.begin() + static_cast<std::ptrdiff_t>(first), count,
-                sample_.begin() + static_cast<std::ptrdiff_t>(taken));
-    taken += count;
+  const size_t chunks = of.logits.size() / kScanChunk;  // a partial one is left out
+  sample_.resize(chunks * kSampledOfChunk);
+  for (size_t chunk = 0; chunk < chunks; ++chunk) {
+    std::memcpy(sample_.data() + chunk * kSampledOfChunk, of.logits.data() + chunk * kScanChunk,
+                kSampledOfChunk * sizeof(float));
   }
-  sample_.resize(taken);
   const Sums sums = Sum(sample_, of, of.head, of.head);
   return (sums.all - sums.above) * kTokensPerSample;
 }
@@ -53,7 +51,7 @@ SpreadNucleus::Sums SpreadNucleus::Sum(std::span<const float> logits, const Dist
 SpreadNucleus::Drawn SpreadNucleus::Draw(const Distribution& of, double share, double u) {
   Drawn drawn;
   DropHeadOfSample(of);
-  for (const double deviations : {4.0, 16.0}) {
+  for (const double deviations : {3.0, 16.0}) {
     const auto range = Estimate(of, share, deviations);
     if (!range) break;
     drawn = DrawWithin(of, share, u, *range);
