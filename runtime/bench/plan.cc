@@ -7,8 +7,8 @@
 namespace quern::bench {
 namespace {
 
-// The streams of random numbers that a seed gives.
-enum Stream : uint64_t { kLengths = 1, kGaps = 2 };
+// The streams of random numbers that a seed gives; prompts.cc has others.
+enum PlanStream : uint64_t { kLengths = 1, kGaps = 2 };
 
 int32_t Draw(const LengthRange& range, Random& random) {
   const auto width = static_cast<uint32_t>(range.high - range.low) + 1;

@@ -126,7 +126,7 @@ class WordFinder {
 };
 
 // The streams of random words that a seed gives.
-enum Stream : uint64_t { kShared = 11, kOwn = 12, kBlock = 13 };
+enum PromptStream : uint64_t { kShared = 11, kOwn = 12, kBlock = 13 };
 
 }  // namespace
 

@@ -17,7 +17,7 @@ using net::ip::tcp;
 namespace {
 
 // As much as a client in haste has sent before it reads; it is thrown away.
-constexpr size_t kMaxDiscardedBytes = 1024 * 1024;
+constexpr size_t kMaxHastyBytes = 1024 * 1024;
 
 std::string Refusal(const SessionContext& context) {
   Response response;
@@ -65,7 +65,7 @@ class TurnedAway : public std::enable_shared_from_this<TurnedAway> {
     socket_.async_read_some(net::buffer(bytes_),
                             [self = shared_from_this()](const error_code& error, size_t bytes) {
                               self->discarded_ += bytes;
-                              if (error || self->discarded_ > kMaxDiscardedBytes) {
+                              if (error || self->discarded_ > kMaxHastyBytes) {
                                 return self->End();
                               }
                               self->Discard();

@@ -15,16 +15,16 @@ using Buckets = prometheus::Histogram::BucketBoundaries;
 const Buckets kFirstToken = {0.001, 0.005, 0.01, 0.02,  0.04,  0.06,  0.08, 0.1,
                              0.25,  0.5,   0.75, 1.0,   2.5,   5.0,   7.5,  10.0,
                              20.0,  40.0,  80.0, 160.0, 640.0, 2560.0};
-const Buckets kInterToken = {0.01, 0.025, 0.05, 0.075, 0.1, 0.15, 0.2,  0.3,  0.4, 0.5,
-                             0.75, 1.0,   2.5,  5.0,   7.5, 10.0, 20.0, 40.0, 80.0};
+const Buckets kVllmInterToken = {0.01, 0.025, 0.05, 0.075, 0.1, 0.15, 0.2,  0.3,  0.4, 0.5,
+                                 0.75, 1.0,   2.5,  5.0,   7.5, 10.0, 20.0, 40.0, 80.0};
 const Buckets kLatency = {0.3,  0.5,  0.8,  1.0,  1.5,   2.0,   2.5,   5.0,   10.0,   15.0,  20.0,
                           30.0, 40.0, 50.0, 60.0, 120.0, 240.0, 480.0, 960.0, 1920.0, 7680.0};
 const Buckets kStepTokens = {1, 8, 16, 32, 64, 128, 256, 512, 1024, 2048, 4096, 8192, 16384};
 // vLLM's end at the model's context, which is not known yet when the series begin.
-const Buckets kRequestTokens = {1,   2,    5,    10,   20,    50,    100,   200,
-                                500, 1000, 2000, 5000, 10000, 20000, 50000, 100000};
+const Buckets kVllmRequestTokens = {1,   2,    5,    10,   20,    50,    100,   200,
+                                    500, 1000, 2000, 5000, 10000, 20000, 50000, 100000};
 
-const Buckets kChoices = {1, 2, 5, 10, 20};
+const Buckets kVllmChoices = {1, 2, 5, 10, 20};
 
 // In the order of FinishedAs.
 constexpr std::array<std::string_view, 4> kFinishedReasons = {"stop", "length", "abort", "error"};
@@ -110,19 +110,19 @@ VllmMetrics::VllmMetrics(prometheus::Registry& registry, const std::string& mode
   }
   corrupted_ = make.Counter("vllm:corrupted_requests_total", "As quern_requests_corrupted_total.");
   prompt_tokens_ = make.Histogram("vllm:request_prompt_tokens",
-                                  "Prompt tokens of each request that ended.", kRequestTokens);
+                                  "Prompt tokens of each request that ended.", kVllmRequestTokens);
   generation_tokens_ =
       make.Histogram("vllm:request_generation_tokens",
-                     "Tokens generated for each request that ended.", kRequestTokens);
+                     "Tokens generated for each request that ended.", kVllmRequestTokens);
   step_tokens_ =
       make.Histogram("vllm:iteration_tokens_total", "As quern_step_batch_tokens.", kStepTokens);
   first_token_ = make.Histogram("vllm:time_to_first_token_seconds",
                                 "As quern_time_to_first_token_seconds.", kFirstToken);
   inter_token_ = make.Histogram("vllm:inter_token_latency_seconds",
-                                "As quern_inter_token_latency_seconds.", kInterToken);
+                                "As quern_inter_token_latency_seconds.", kVllmInterToken);
   time_per_output_token_ =
       make.Histogram("vllm:time_per_output_token_seconds",
-                     "The older name of vllm:inter_token_latency_seconds.", kInterToken);
+                     "The older name of vllm:inter_token_latency_seconds.", kVllmInterToken);
   latency_ = make.Histogram("vllm:e2e_request_latency_seconds",
                             "As quern_request_duration_seconds.", kLatency);
   queue_ = make.Histogram("vllm:request_queue_time_seconds", "As quern_request_queue_seconds.",
@@ -135,15 +135,16 @@ VllmMetrics::VllmMetrics(prometheus::Registry& registry, const std::string& mode
                               "As quern_request_inference_seconds.", kLatency);
   request_time_per_output_token_ =
       make.Histogram("vllm:request_time_per_output_token_seconds",
-                     "As quern_request_time_per_output_token_seconds.", kInterToken);
-  computed_tokens_ = make.Histogram("vllm:request_prefill_kv_computed_tokens",
-                                    "As quern_request_prefill_computed_tokens.", kRequestTokens);
+                     "As quern_request_time_per_output_token_seconds.", kVllmInterToken);
+  computed_tokens_ =
+      make.Histogram("vllm:request_prefill_kv_computed_tokens",
+                     "As quern_request_prefill_computed_tokens.", kVllmRequestTokens);
   max_tokens_ = make.Histogram("vllm:request_params_max_tokens",
-                               "As quern_request_params_max_tokens.", kRequestTokens);
-  choices_ = make.Histogram("vllm:request_params_n", "As quern_request_params_n.", kChoices);
+                               "As quern_request_params_max_tokens.", kVllmRequestTokens);
+  choices_ = make.Histogram("vllm:request_params_n", "As quern_request_params_n.", kVllmChoices);
   most_generation_tokens_ =
       make.Histogram("vllm:request_max_num_generation_tokens",
-                     "As quern_request_max_generation_tokens.", kRequestTokens);
+                     "As quern_request_max_generation_tokens.", kVllmRequestTokens);
 }
 
 void VllmMetrics::ObserveStep(int32_t tokens) { step_tokens_->Observe(tokens); }

@@ -11,7 +11,7 @@ namespace {
 constexpr int kLayersPerGlobal = 6;  // layers 5, 11, ... see the whole context
 constexpr double kLocalRopeBase = 10000;
 
-struct Layer {
+struct Gemma3Layer {
   std::vector<float> attn_norm;       // [width]
   std::unique_ptr<Matrix> q;          // [heads * head_dim, width]
   std::unique_ptr<Matrix> k;          // [kv_heads * head_dim, width]
@@ -58,7 +58,7 @@ class Gemma3 : public Decoder {
   void RunLayers(Backend& b) override {
     const float scale = 1.0f / std::sqrt(static_cast<float>(QueryScaleDim()));
     for (int i = 0; i < h_.layers; ++i) {
-      const Layer& layer = layers_[static_cast<size_t>(i)];
+      const Gemma3Layer& layer = layers_[static_cast<size_t>(i)];
       const int rope = window(i) == 0 ? global_rope_ : local_rope_;
       // Attention: x += norm(attn_out * attend(rope(norm(q)), rope(norm(k)), v))
       b.RmsNorm(*x_, layer.attn_norm, h_.epsilon, normed_);
@@ -85,7 +85,7 @@ class Gemma3 : public Decoder {
   // The 27B model, alone, scales by its width per head (its config's query_pre_attn_scalar = 168).
   int QueryScaleDim() const { return h_.layers == 62 ? h_.width / h_.heads : h_.head_dim; }
 
-  Status LoadLayer(WeightLoader& loader, const std::string& prefix, Layer* layer) const {
+  Status LoadLayer(WeightLoader& loader, const std::string& prefix, Gemma3Layer* layer) const {
     QUERN_ASSIGN(layer->attn_norm, loader.LoadVector(prefix + "attn_norm.weight", h_.width));
     QUERN_ASSIGN(layer->q, loader.LoadMatrix(prefix + "attn_q.weight", query_width(), h_.width));
     QUERN_ASSIGN(layer->k, loader.LoadMatrix(prefix + "attn_k.weight", kv_width(), h_.width));
@@ -107,7 +107,7 @@ class Gemma3 : public Decoder {
     return {};
   }
 
-  std::vector<Layer> layers_;
+  std::vector<Gemma3Layer> layers_;
   int global_rope_ = 0;
   int local_rope_ = 0;
 };

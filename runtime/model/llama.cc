@@ -7,7 +7,7 @@
 namespace quern {
 namespace {
 
-struct Layer {
+struct LlamaLayer {
   std::vector<float> attn_norm;      // [width]
   std::unique_ptr<Matrix> q;         // [heads * head_dim, width]
   std::unique_ptr<Matrix> k;         // [kv_heads * head_dim, width]
@@ -48,7 +48,7 @@ class Llama : public Decoder {
 
   void RunLayers(Backend& b) override {
     AttentionSpec attention{0, h_.heads, 1.0f / std::sqrt(static_cast<float>(h_.head_dim)), 0, 0};
-    for (const Layer& layer : layers_) {
+    for (const LlamaLayer& layer : layers_) {
       // Attention: x += attn_out * attend(rope(q), rope(k), v)
       b.RmsNorm(*x_, layer.attn_norm, h_.epsilon, normed_);
       b.MatMul(*normed_, {{layer.q.get(), q_}, {layer.k.get(), k_}, {layer.v.get(), v_}});
@@ -68,7 +68,7 @@ class Llama : public Decoder {
   }
 
  private:
-  Status LoadLayer(WeightLoader& loader, const std::string& prefix, Layer* layer) const {
+  Status LoadLayer(WeightLoader& loader, const std::string& prefix, LlamaLayer* layer) const {
     QUERN_ASSIGN(layer->attn_norm, loader.LoadVector(prefix + "attn_norm.weight", h_.width));
     QUERN_ASSIGN(layer->q, loader.LoadMatrix(prefix + "attn_q.weight", query_width(), h_.width));
     QUERN_ASSIGN(layer->k, loader.LoadMatrix(prefix + "attn_k.weight", kv_width(), h_.width));
@@ -84,7 +84,7 @@ class Llama : public Decoder {
     return {};
   }
 
-  std::vector<Layer> layers_;
+  std::vector<LlamaLayer> layers_;
   int rope_ = 0;
 };
 

@@ -10,6 +10,7 @@
 
 #include "runtime/server/embedding_job.h"
 #include "runtime/server/encode.h"
+#include "runtime/server/json_text.h"
 #include "runtime/server/observers.h"
 #include "runtime/server/openapi.h"
 
@@ -33,7 +34,7 @@ constexpr double kUnreadyStallShare = 0.25;
 Response JsonResponse(int status, const json& body) {
   Response response;
   response.status = status;
-  response.body = body.dump(-1, ' ', false, json::error_handler_t::replace);
+  response.body = JsonText(body);
   return response;
 }
 

@@ -2,6 +2,8 @@
 
 #include <nlohmann/json.hpp>
 
+#include "runtime/server/json_text.h"
+
 namespace quern::server {
 namespace {
 
@@ -17,7 +19,7 @@ std::string ToJson(const ApiError& error) {
                                  {"type", error.type},
                                  {"param", OrNull(error.param)},
                                  {"code", OrNull(error.code)}}}};
-  return body.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace);
+  return JsonText(body);
 }
 
 http::Response ToResponse(const ApiError& error) {

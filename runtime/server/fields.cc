@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <cmath>
 
+#include "runtime/server/json_text.h"
+
 namespace quern::server {
 using nlohmann::json;
 
@@ -133,7 +135,7 @@ std::string Shown(const json& value) {
   const char* type = value.type_name();
   if (value.is_null()) return "null";
   if (value.is_structured()) return fmt::format("an {}", type);  // array, object
-  const std::string text = value.dump(-1, ' ', false, json::error_handler_t::replace);
+  const std::string text = JsonText(value);
   if (text.size() > 60) return fmt::format("a {} of {} bytes", type, text.size());
   return fmt::format("the {} {}", type, text);
 }

@@ -1,6 +1,7 @@
 #pragma once
 
 #include <cstdint>
+#include <limits>
 #include <nlohmann/json.hpp>
 #include <optional>
 #include <set>
@@ -17,6 +18,8 @@ constexpr int kMaxJsonDepth = 64;
 // How many strings (names of members too), arrays and objects it may have. Each takes some hundred
 // bytes of memory once parsed, however few it had in the body.
 constexpr size_t kMaxJsonParts = 100'000;
+// The most that a parameter may be which is kept in 32 bits.
+constexpr int64_t kInt32Max = std::numeric_limits<int32_t>::max();
 
 // A request's body as a JSON object. Throws ApiException: not JSON (line, column and byte), invalid
 // UTF-8, nested too deeply or of too many parts (checked before parsing, without recursion), not an

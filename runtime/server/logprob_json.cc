@@ -7,6 +7,7 @@
 #include <nlohmann/json.hpp>
 #include <set>
 
+#include "runtime/server/json_text.h"
 #include "runtime/tokenizer/utf8.h"
 
 namespace quern::server {
@@ -61,9 +62,7 @@ std::string Array(std::span<const GeneratedLogprobs> logprobs, const Write& writ
 
 }  // namespace
 
-std::string QuotedJson(std::string_view text) {
-  return nlohmann::json(text).dump(-1, ' ', false, nlohmann::json::error_handler_t::replace);
-}
+std::string QuotedJson(std::string_view text) { return JsonText(nlohmann::json(text)); }
 
 int64_t QuotedBytes(std::string_view text) {
   const int64_t high_byte = FindInvalidUtf8(text) ? 3 : 1;  // what is invalid becomes U+FFFD

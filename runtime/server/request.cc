@@ -1,7 +1,5 @@
 #include "runtime/server/request.h"
 
-#include <limits>
-
 #include "runtime/server/fields.h"
 #include "runtime/server/sampling_fields.h"
 
@@ -9,8 +7,6 @@ namespace quern::server {
 using nlohmann::json;
 
 namespace {
-
-constexpr int64_t kInt32Max = std::numeric_limits<int32_t>::max();
 
 GenerationParams ParseParams(Fields& fields, std::string_view body) {
   GenerationParams params;

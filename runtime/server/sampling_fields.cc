@@ -11,8 +11,6 @@ using nlohmann::json;
 
 namespace {
 
-constexpr int64_t kInt32Max = std::numeric_limits<int32_t>::max();
-
 std::vector<std::string> ParseStop(Fields& fields) {
   const json* stop = fields.Find("stop");
   if (!stop) return {};

@@ -5,16 +5,16 @@
 #include <utility>
 #include <vector>
 
+#include "runtime/server/json_text.h"
+
 namespace quern::server {
 using nlohmann::json;
-using Kind = ConstraintSpec::Kind;
+using SpecKind = ConstraintSpec::Kind;
 
 namespace {
 
-constexpr std::string_view kBlanks = " \t\r\n";
-
 size_t SkipBlanks(std::string_view text, size_t at) {
-  at = text.find_first_not_of(kBlanks, at);
+  at = text.find_first_not_of(kJsonBlanks, at);
   return at == std::string_view::npos ? text.size() : at;
 }
 
@@ -55,17 +55,17 @@ size_t SkipValue(std::string_view text, size_t at) {
 std::string TextOf(const json& value, std::string_view object, std::string_view name) {
   const std::string_view raw = RawMember(object, name);
   if (!raw.empty()) return std::string(raw);
-  return value.dump(-1, ' ', false, json::error_handler_t::replace);
+  return JsonText(value);
 }
 
 ConstraintSpec SchemaSpec(const json& value, std::string_view object, const std::string& name,
                           const Fields& fields, bool may_be_text) {
-  if (may_be_text && value.is_string()) return {Kind::kJsonSchema, value.get<std::string>()};
+  if (may_be_text && value.is_string()) return {SpecKind::kJsonSchema, value.get<std::string>()};
   if (!value.is_object()) {
     fields.WrongType(name, may_be_text ? "a JSON schema (an object, or its text)" : "a JSON schema",
                      value);
   }
-  return {Kind::kJsonSchema, TextOf(value, object, name)};
+  return {SpecKind::kJsonSchema, TextOf(value, object, name)};
 }
 
 ConstraintSpec ChoiceSpec(const json& value, const std::string& name, const Fields& fields) {
@@ -80,7 +80,7 @@ ConstraintSpec ChoiceSpec(const json& value, const std::string& name, const Fiel
   return std::move(spec).value();
 }
 
-ConstraintSpec TextSpec(Kind kind, const json& value, const std::string& name,
+ConstraintSpec TextSpec(SpecKind kind, const json& value, const std::string& name,
                         const Fields& fields) {
   if (!value.is_string()) fields.WrongType(name, "a string", value);
   return {kind, value.get<std::string>()};
@@ -103,7 +103,7 @@ std::optional<StructuredOutput> ReadFormat(const json& value, const std::string&
   const std::string type = format.String("type").value_or("");
   std::optional<StructuredOutput> result;
   if (type == "json_object") {
-    result = {{Kind::kJsonObject, ""}, path};
+    result = {{SpecKind::kJsonObject, ""}, path};
   } else if (type == "json_schema" && member == FormatMember::kText) {
     result = ReadSchema(format, object);
   } else if (type == "json_schema") {
@@ -151,12 +151,12 @@ void ReadMembers(Fields& fields, std::string_view object, const std::string& pre
     return SchemaSpec(value, object, name, fields, /*may_be_text=*/true);
   });
   read("regex", [&](const json& value, const std::string& name) {
-    return TextSpec(Kind::kRegex, value, name, fields);
+    return TextSpec(SpecKind::kRegex, value, name, fields);
   });
   read("choice",
        [&](const json& value, const std::string& name) { return ChoiceSpec(value, name, fields); });
   read("grammar", [&](const json& value, const std::string& name) {
-    return TextSpec(Kind::kGrammar, value, name, fields);
+    return TextSpec(SpecKind::kGrammar, value, name, fields);
   });
 }
 
@@ -187,7 +187,7 @@ std::optional<StructuredOutput> ParseStructuredOutput(Fields& fields, std::strin
     Fields inner(*value, "structured_outputs");
     ReadMembers(inner, RawMember(body, "structured_outputs"), "", found);
     if (inner.Bool("json_object").value_or(false)) {
-      found.push_back({{Kind::kJsonObject, ""}, "structured_outputs.json_object"});
+      found.push_back({{SpecKind::kJsonObject, ""}, "structured_outputs.json_object"});
     }
     inner.RefuseUnknown();
   }

@@ -18,7 +18,7 @@ using nlohmann::json;
 namespace {
 
 // Deeper than any valid file: tenants, tenant, keys, key.
-constexpr int kMaxDepth = 8;
+constexpr int kMaxTenantsDepth = 8;
 
 Error Wrong(std::string_view place, std::string_view what) {
   return MakeError(ErrorCode::kInvalidArgument, "{} {}", place, what);
@@ -29,7 +29,7 @@ Error Wrong(std::string_view place, std::string_view what) {
 class ShapeCheck {
  public:
   bool operator()(int depth, json::parse_event_t event, json& parsed) {
-    if (depth > kMaxDepth) too_deep_ = true;
+    if (depth > kMaxTenantsDepth) too_deep_ = true;
     if (event == json::parse_event_t::object_start) names_.emplace_back();
     if (event == json::parse_event_t::object_end) names_.pop_back();
     if (event == json::parse_event_t::key && !too_deep_) {

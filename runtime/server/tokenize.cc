@@ -3,6 +3,7 @@
 #include <nlohmann/json.hpp>
 
 #include "runtime/server/encode.h"
+#include "runtime/server/json_text.h"
 #include "runtime/server/prepare.h"
 
 namespace quern::server {
@@ -37,7 +38,7 @@ ApiResult<std::string> Tokenize(std::string_view body, const LoadedModel& model)
     }
     reply["token_strs"] = std::move(strings);
   }
-  return reply.dump(-1, ' ', false, json::error_handler_t::replace);
+  return JsonText(reply);
 }
 
 ApiResult<std::string> Detokenize(std::string_view body, const LoadedModel& model) {
@@ -60,7 +61,7 @@ ApiResult<std::string> Detokenize(std::string_view body, const LoadedModel& mode
                     "invalid_request_error", param, "invalid_value"};
   }
   const json reply = {{"prompt", model.tokenizer->Decode(request.tokens, /*render_special=*/true)}};
-  return reply.dump(-1, ' ', false, json::error_handler_t::replace);
+  return JsonText(reply);
 }
 
 }  // namespace quern::server

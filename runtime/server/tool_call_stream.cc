@@ -5,16 +5,16 @@
 #include <utility>
 
 #include "runtime/constraints/constraint_spec.h"
+#include "runtime/server/json_text.h"
 
 namespace quern::server {
 using nlohmann::json;
-using Kind = ToolCallEvent::Kind;
+using EventKind = ToolCallEvent::Kind;
 
 namespace {
 
-constexpr std::string_view kBlanks = " \t\r\n";
 // Deeper JSON is content: what copies and writes it recurses.
-constexpr size_t kMaxDepth = 200;
+constexpr size_t kMaxCallDepth = 200;
 
 // Where the end of `text` begins that could grow into `mark`, with the blanks before it if
 // `blanks`.
@@ -26,7 +26,7 @@ size_t HoldFrom(std::string_view text, std::string_view mark, bool blanks) {
       break;
     }
   }
-  while (blanks && at > 0 && kBlanks.find(text[at - 1]) != std::string_view::npos) --at;
+  while (blanks && at > 0 && kJsonBlanks.find(text[at - 1]) != std::string_view::npos) --at;
   return at;
 }
 
@@ -55,7 +55,7 @@ class HeadReader {
 
  private:
   Found Word(std::string_view word) {
-    at_ = std::min(text_.find_first_not_of(kBlanks, at_), text_.size());
+    at_ = std::min(text_.find_first_not_of(kJsonBlanks, at_), text_.size());
     const std::string_view rest = text_.substr(at_, word.size());
     if (rest == word) {
       at_ += word.size();
@@ -115,7 +115,7 @@ void ToolCallStream::Finish(std::vector<ToolCallEvent>& events) {
 bool ToolCallStream::Content(std::vector<ToolCallEvent>& events) {
   const size_t open = held_.find(kToolCallOpen);
   if (open != std::string::npos) {
-    const size_t last = held_.find_last_not_of(kBlanks, open == 0 ? 0 : open - 1);
+    const size_t last = held_.find_last_not_of(kJsonBlanks, open == 0 ? 0 : open - 1);
     const bool blank = open == 0 || last == std::string::npos;
     Emit(std::string_view(held_).substr(0, blank ? 0 : last + 1), events);
     held_.erase(0, open + kToolCallOpen.size());
@@ -195,7 +195,7 @@ bool ToolCallStream::Arguments(std::vector<ToolCallEvent>& events) {
       break;
     }
   }
-  if (end > 0) events.push_back({Kind::kArguments, held_.substr(0, end)});
+  if (end > 0) events.push_back({EventKind::kArguments, held_.substr(0, end)});
   held_.erase(0, end);
   if (over) state_ = State::kTail;
   return over;
@@ -211,16 +211,16 @@ bool ToolCallStream::Tail() {
 
 void ToolCallStream::Emit(std::string_view content, std::vector<ToolCallEvent>& events) {
   if (skip_blanks_) {
-    content.remove_prefix(std::min(content.find_first_not_of(kBlanks), content.size()));
+    content.remove_prefix(std::min(content.find_first_not_of(kJsonBlanks), content.size()));
   }
   if (content.empty()) return;
   skip_blanks_ = false;
-  events.push_back({Kind::kContent, std::string(content)});
+  events.push_back({EventKind::kContent, std::string(content)});
 }
 
 // A whole body in whatever order; "parameters" is what Llama's models say for "arguments".
 bool ToolCallStream::TakeBody(std::string_view body, std::vector<ToolCallEvent>& events) {
-  if (JsonDepth(body) > kMaxDepth) return false;
+  if (JsonDepth(body) > kMaxCallDepth) return false;
   const json call = json::parse(body, nullptr, /*allow_exceptions=*/false);
   if (!call.is_object() || !call.contains("name") || !call["name"].is_string()) return false;
   auto name = call["name"].get<std::string>();
@@ -228,14 +228,13 @@ bool ToolCallStream::TakeBody(std::string_view body, std::vector<ToolCallEvent>&
   const json arguments = call.value(member, json::object());
   if (!Knows(name) || !arguments.is_object()) return false;
   Begin(std::move(name), events);
-  events.push_back(
-      {Kind::kArguments, arguments.dump(-1, ' ', false, json::error_handler_t::replace)});
+  events.push_back({EventKind::kArguments, JsonText(arguments)});
   return true;
 }
 
 void ToolCallStream::Begin(std::string name, std::vector<ToolCallEvent>& events) {
   ++num_calls_;
-  events.push_back({Kind::kCall, std::move(name)});
+  events.push_back({EventKind::kCall, std::move(name)});
 }
 
 void ToolCallStream::End() {

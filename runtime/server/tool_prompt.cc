@@ -4,6 +4,7 @@
 
 #include <string>
 
+#include "runtime/server/json_text.h"
 #include "runtime/server/tool_call_stream.h"
 
 namespace quern::server {
@@ -12,16 +13,12 @@ using nlohmann::ordered_json;
 
 namespace {
 
-std::string Dump(const auto& value) {
-  return value.dump(-1, ' ', false, json::error_handler_t::replace);
-}
-
 // The models that call functions at all have mostly been trained on descriptions like this one.
 std::string Describe(const ordered_json& tools) {
   std::string text =
       "# Tools\n\nYou may call functions to help with what the user asks. Each line between the "
       "tags is one of them, with its parameters as a JSON schema:\n<tools>\n";
-  for (const ordered_json& tool : tools) text += Dump(tool) + '\n';
+  for (const ordered_json& tool : tools) text += JsonText(tool) + '\n';
   return text + fmt::format(
                     "</tools>\n\nTo call a function, answer with its name and its arguments as "
                     "JSON between these tags, one pair for each call:\n{}\n"
@@ -35,8 +32,8 @@ std::string WriteCalls(const json& message) {
   for (const json& call : message.at("tool_calls")) {
     if (!text.empty()) text += '\n';
     text += fmt::format("{}\n{{\"name\": {}, \"arguments\": {}}}\n{}", kToolCallOpen,
-                        Dump(call.at("function").at("name")),
-                        Dump(call.at("function").at("arguments")), kToolCallClose);
+                        JsonText(call.at("function").at("name")),
+                        JsonText(call.at("function").at("arguments")), kToolCallClose);
   }
   return text;
 }

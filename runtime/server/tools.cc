@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <utility>
 
+#include "runtime/server/json_text.h"
 #include "runtime/server/structured_output.h"
 #include "runtime/server/tool_call_stream.h"
 
@@ -70,10 +71,6 @@ size_t MostMembers(const json& value) {
   return most;
 }
 
-std::string Dump(const ordered_json& value) {
-  return value.dump(-1, ' ', false, json::error_handler_t::replace);
-}
-
 // `list`, in the order in which the client wrote it; not where what it wrote is not what was read:
 // names with escapes, or twice.
 ordered_json InOrder(const json& list, std::string_view raw) {
@@ -105,7 +102,7 @@ std::string SchemaOf(const json* parameters, const ordered_json& ordered, Fields
                               path, Shown(schema["type"])));
   }
   if (!schema.contains("x-guidance")) schema["x-guidance"] = {{"whitespace_pattern", "[ ]?"}};
-  std::string text = Dump(schema);
+  std::string text = JsonText(schema);
   const Status status = CheckConstraintSpec({ConstraintSpec::Kind::kJsonSchema, text});
   if (!status.ok()) ThrowApiError(path, "invalid_value", status.error().message);
   return text;

@@ -11,7 +11,7 @@ namespace quern {
 namespace {
 
 constexpr size_t kMaxTokens = 1 << 24;
-constexpr size_t kMaxTextBytes = UINT32_MAX;
+constexpr size_t kMaxVocabularyBytes = UINT32_MAX;
 
 // Tokens that end a turn or a text in models whose metadata does not say so. The list is
 // llama.cpp's (llama-vocab.cpp), so that a model stops here where it stops there.
@@ -119,7 +119,7 @@ Status Vocabulary::ReadTokens(const GgufFile& file) {
     const std::string_view text =
         (*tokens)[i].empty() ? std::string_view(empty_name) : (*tokens)[i];
     bytes += text.size();
-    if (bytes > kMaxTextBytes) return Bad(file, "tokenizer.ggml.tokens is larger than 4 GiB");
+    if (bytes > kMaxVocabularyBytes) return Bad(file, "tokenizer.ggml.tokens is larger than 4 GiB");
     if (const TokenId id = texts_.Add(text); id != static_cast<TokenId>(i)) {
       return Bad(file, fmt::format("tokenizer.ggml.tokens holds '{}' twice, as {} and {}",
                                    Printable(text), id, i));

@@ -22,6 +22,8 @@ struct ClientOptions {
   bool verify = true;
 };
 
+inline constexpr int kStatusOk = 200;
+
 struct HttpRequest {
   std::string method = "POST";
   std::string target;

@@ -10,7 +10,6 @@ namespace {
 constexpr int64_t kMaxGaps = 20'000'000;  // kept of a run: 80 MB
 constexpr size_t kMaxEventBytes = size_t{1} << 20;
 constexpr size_t kMaxErrorBytes = 4096;
-constexpr int kOk = 200;
 
 }  // namespace
 
@@ -23,7 +22,7 @@ class LoadRun::Answer : public ResponseHandler {
   void OnHead(int status, std::string_view /*server*/) override { status_ = status; }
 
   Status OnBody(std::string_view bytes) override {
-    if (status_ != kOk) {
+    if (status_ != kStatusOk) {
       error_body_ += bytes.substr(0, kMaxErrorBytes - std::min(kMaxErrorBytes, error_body_.size()));
       return {};
     }
@@ -42,7 +41,7 @@ class LoadRun::Answer : public ResponseHandler {
       record_.outcome = Outcome::kCancelled;
     } else if (!status.ok()) {
       Fail(status.error().message, message_);
-    } else if (status_ != kOk) {
+    } else if (status_ != kStatusOk) {
       Fail(fmt::format("status {}", status_), ReadErrorMessage(error_body_));
     } else if (!done_) {
       Fail(any_event_ ? "stream without an end" : "no event stream", "");

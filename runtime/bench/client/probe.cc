@@ -9,8 +9,6 @@ namespace {
 
 using nlohmann::json;
 
-constexpr int kOk = 200;
-
 // The object's text, else "".
 std::string TextOf(const json& object, const char* key) {
   if (!object.is_object()) return "";
@@ -19,8 +17,8 @@ std::string TextOf(const json& object, const char* key) {
 }
 
 json BodyOf(const HttpAnswer& answer) {
-  return answer.status == kOk ? json::parse(answer.body, nullptr, /*allow_exceptions=*/false)
-                              : json();
+  return answer.status == kStatusOk ? json::parse(answer.body, nullptr, /*allow_exceptions=*/false)
+                                    : json();
 }
 
 Error Refused(const HttpRequest& request, const HttpAnswer& answer) {
@@ -59,7 +57,7 @@ Result<int32_t> CountByUsage(HttpClient& client, const BaseUrl& url, const BodyO
   const HttpRequest request{.target = url.path + EndpointPath(body.endpoint),
                             .body = ProbeBody(body, text)};
   QUERN_ASSIGN(const HttpAnswer answer, Fetch(client, request));
-  if (answer.status != kOk) return Refused(request, answer);
+  if (answer.status != kStatusOk) return Refused(request, answer);
   const auto usage = ReadUsage(answer.body);
   if (usage && usage->prompt >= 0) return usage->prompt;
   return MakeError(ErrorCode::kUnsupported, "{} answered without usage.prompt_tokens",

@@ -8,6 +8,7 @@
 #include <utility>
 
 #include "runtime/server/fields.h"
+#include "runtime/server/json_text.h"
 #include "runtime/server/responses/response_input.h"
 #include "runtime/server/sampling_fields.h"
 #include "runtime/server/tools.h"
@@ -181,7 +182,7 @@ std::string Repeat(Fields& fields, const GenerationParams& params, json metadata
       {"truncation", "disabled"},
       {"user", OrElse(fields.Find("user"), nullptr)},
   };
-  const std::string object = repeated.dump(-1, ' ', false, json::error_handler_t::replace);
+  const std::string object = JsonText(repeated);
   return object.substr(1, object.size() - 2);
 }
 

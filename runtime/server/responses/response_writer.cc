@@ -14,7 +14,7 @@ using nlohmann::json;
 
 namespace {
 
-std::string UsageJson(const Usage& usage) {
+std::string ResponseUsageJson(const Usage& usage) {
   return json{
       {"input_tokens", usage.prompt_tokens},
       {"input_tokens_details", {{"cached_tokens", usage.cached_tokens}, {"cache_write_tokens", 0}}},
@@ -100,7 +100,7 @@ class ResponseWriter final : public ReplyWriter {
       Append(output,
              ItemJson(item, &item == &items.back() ? StatusOf(choice.finish) : "completed"));
     }
-    return Response(StatusOf(choice.finish), output, UsageJson(usage));
+    return Response(StatusOf(choice.finish), output, ResponseUsageJson(usage));
   }
 
   std::string Begin() override {
@@ -142,7 +142,7 @@ class ResponseWriter final : public ReplyWriter {
 
   std::string End(const Usage& usage) override {
     return Event(fmt::format("response.{}", status_),
-                 R"("response":)" + Response(status_, closed_, UsageJson(usage)));
+                 R"("response":)" + Response(status_, closed_, ResponseUsageJson(usage)));
   }
 
   // What is the client's doing is no failure of the response.
@@ -154,7 +154,7 @@ class ResponseWriter final : public ReplyWriter {
     std::string output = std::move(closed_);
     if (open_) Append(output, ItemJson(*open_, "incomplete"));
     return Event("response.failed",
-                 R"("response":)" + Response("failed", output, UsageJson(usage), &error));
+                 R"("response":)" + Response("failed", output, ResponseUsageJson(usage), &error));
   }
 
  private:

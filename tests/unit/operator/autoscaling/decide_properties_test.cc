@@ -6,12 +6,11 @@
 #include <random>
 
 #include "operator/autoscaling/decide.h"
+#include "tests/unit/operator/autoscaling/tick.h"
 
 namespace quern::control {
 namespace {
 
-using Field = PodCounters::Field;
-constexpr Millis kTick = 2000;
 constexpr int kSeeds = 300;
 
 struct World {

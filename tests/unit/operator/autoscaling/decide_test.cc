@@ -5,13 +5,12 @@
 
 #include <cmath>
 
+#include "tests/unit/operator/autoscaling/tick.h"
+
 namespace quern::control {
 namespace {
 
 using ::testing::HasSubstr;
-using Field = PodCounters::Field;
-
-constexpr Millis kTick = 2000;
 
 ScalingPolicy Policy() {
   ScalingPolicy policy;

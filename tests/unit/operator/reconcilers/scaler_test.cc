@@ -156,7 +156,7 @@ TEST_F(ScalerTest, NamesThePodWhoseMetricsAreMissing) {
   Rounds(60, 0);
   EXPECT_EQ(Report().decision->replicas, 2);
   EXPECT_EQ(Report().active.reason, "MetricsMissing");
-  EXPECT_THAT(Report().active.message, testing::HasSubstr("pod a-1: refused"));
+  EXPECT_THAT(Report().active.message, ::testing::HasSubstr("pod a-1: refused"));
 }
 
 TEST_F(ScalerTest, APodThatKeepsSilentIsAskedEverLessOftenAndTheOthersAsBefore) {

@@ -17,7 +17,6 @@ std::string Post(const std::string& body) {
   return "POST /echo HTTP/1.1\r\nHost: t\r\nContent-Length: " + std::to_string(body.size()) +
          "\r\n\r\n" + body;
 }
-const char kGet[] = "GET /hello HTTP/1.1\r\nHost: t\r\n\r\n";
 
 TEST_F(ServerTest, AnswersRequestsOneAfterTheOtherOnOneConnection) {
   StartServer();

@@ -17,6 +17,8 @@
 
 namespace quern::http {
 
+inline constexpr char kGet[] = "GET /hello HTTP/1.1\r\nHost: t\r\n\r\n";
+
 // Waits for a condition that another thread brings about; false when patience is over.
 class Gate {
  public:

@@ -10,8 +10,6 @@
 namespace quern::http {
 namespace {
 
-const char kGet[] = "GET /hello HTTP/1.1\r\nHost: t\r\n\r\n";
-
 TEST_F(ServerTest, ConnectionsThatDoNothingMakeRoomWhereTheListenerSaysSo) {
   limits.max_connections = 2;
   limits.replace_idle = true;

@@ -6,18 +6,10 @@
 #include <vector>
 
 #include "runtime/kv_cache/block_table.h"
+#include "tests/unit/runtime/kv_cache/find_prefix.h"
 
 namespace quern {
 namespace {
-
-constexpr int32_t kBlock = 2;
-using Tokens = std::vector<int32_t>;
-
-std::vector<BlockId> Find(const BlockPool& pool, const Tokens& tokens, std::string_view salt = "") {
-  std::vector<BlockId> found;
-  FindPrefix(tokens, static_cast<int32_t>(tokens.size()), salt, kBlock, pool, found);
-  return found;
-}
 
 // A table that holds all of `tokens`, published.
 BlockTable Filled(const Tokens& tokens, BlockPool& pool, std::string_view salt = "") {

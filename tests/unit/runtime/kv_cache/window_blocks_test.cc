@@ -10,13 +10,12 @@
 #include <vector>
 
 #include "runtime/kv_cache/block_table.h"
+#include "tests/unit/runtime/kv_cache/find_prefix.h"
 
 namespace quern {
 namespace {
 
-constexpr int32_t kBlock = 2;
 constexpr int32_t kReach = 2;  // a window of 4 or 5 tokens
-using Tokens = std::vector<int32_t>;
 
 BlockPool Pool(int32_t num_blocks, int32_t window_blocks, int32_t reach = kReach) {
   return BlockPool(num_blocks, 0, PrefixIndex::DefaultHash,
@@ -27,12 +26,6 @@ Tokens Counting(int32_t from, int32_t count) {
   Tokens tokens;
   for (int32_t i = 0; i < count; ++i) tokens.push_back(from + i);
   return tokens;
-}
-
-std::vector<BlockId> Find(const BlockPool& pool, const Tokens& tokens, std::string_view salt = "") {
-  std::vector<BlockId> found;
-  FindPrefix(tokens, static_cast<int32_t>(tokens.size()), salt, kBlock, pool, found);
-  return found;
 }
 
 // Goes on to hold all of `tokens`, in steps of `step` tokens, as a scheduler would.

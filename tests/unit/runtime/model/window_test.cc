@@ -12,9 +12,9 @@
 namespace quern::testing {
 namespace {
 
-constexpr int32_t kBlock = 4;
+constexpr int32_t kBlockTokens = 4;
 constexpr int32_t kWindow = 6;
-constexpr int32_t kReach = 2;  // BlocksFor(kWindow - 1, kBlock)
+constexpr int32_t kReach = 2;  // BlocksFor(kWindow - 1, kBlockTokens)
 constexpr int32_t kLength = 60;
 
 std::unique_ptr<Model> Load(KvDtype dtype) {
@@ -34,8 +34,9 @@ std::vector<int32_t> Tokens(int seed) {
 }
 
 // Logits of the next `rows` tokens.
-std::vector<float> Step(Model& model, std::span<const int32_t> tokens, int32_t done, int32_t rows,
-                        std::span<const int32_t> blocks, std::span<const int32_t> window_blocks) {
+std::vector<float> StepThrough(Model& model, std::span<const int32_t> tokens, int32_t done,
+                               int32_t rows, std::span<const int32_t> blocks,
+                               std::span<const int32_t> window_blocks) {
   std::vector<int32_t> positions(static_cast<size_t>(rows)), logit_rows(positions.size());
   std::iota(positions.begin(), positions.end(), done);
   std::iota(logit_rows.begin(), logit_rows.end(), 0);
@@ -49,7 +50,7 @@ std::vector<float> Step(Model& model, std::span<const int32_t> tokens, int32_t d
 }
 
 std::vector<int32_t> Counting(int32_t from) {
-  std::vector<int32_t> blocks(static_cast<size_t>(BlocksFor(kLength, kBlock)));
+  std::vector<int32_t> blocks(static_cast<size_t>(BlocksFor(kLength, kBlockTokens)));
   std::iota(blocks.begin(), blocks.end(), from);
   return blocks;
 }
@@ -57,8 +58,8 @@ std::vector<int32_t> Counting(int32_t from) {
 // All layers keep all tokens.
 std::vector<float> Reference(KvDtype dtype, const std::vector<int32_t>& tokens) {
   const auto model = Load(dtype);
-  EXPECT_TRUE(model->AllocateKv({kBlock, 32}));
-  return Step(*model, tokens, 0, kLength, Counting(0), {});
+  EXPECT_TRUE(model->AllocateKv({kBlockTokens, 32}));
+  return StepThrough(*model, tokens, 0, kLength, Counting(0), {});
 }
 
 class Windows : public ::testing::TestWithParam<KvDtype> {};
@@ -72,8 +73,9 @@ INSTANTIATE_TEST_SUITE_P(Dtypes, Windows,
 TEST_P(Windows, BlocksThatAreGivenBackAndWrittenByOthersDoNotChangeABit) {
   const auto model = Load(GetParam());
   constexpr int32_t kMost = 7;  // rows of a step
-  const auto window_blocks = static_cast<int32_t>(WindowBlocksInUse(kReach, kBlock, 2, kMost));
-  ASSERT_TRUE(model->AllocateKv({kBlock, 40, window_blocks}));
+  const auto window_blocks =
+      static_cast<int32_t>(WindowBlocksInUse(kReach, kBlockTokens, 2, kMost));
+  ASSERT_TRUE(model->AllocateKv({kBlockTokens, 40, window_blocks}));
   BlockPool pool(40, 0, PrefixIndex::DefaultHash, {.reach = kReach, .num_blocks = window_blocks});
   BlockTable tables[2];
   std::vector<float> logits[2];
@@ -82,12 +84,12 @@ TEST_P(Windows, BlocksThatAreGivenBackAndWrittenByOthersDoNotChangeABit) {
     const int i = turn % 2;
     const int32_t rows = std::min(1 + turn * 5 % kMost, kLength - done[i]);
     if (rows == 0) continue;
-    ASSERT_TRUE(tables[i].Grow(BlocksFor(done[i] + rows, kBlock), pool));
-    const auto part =
-        Step(*model, Tokens(i), done[i], rows, tables[i].blocks(), tables[i].window_blocks());
+    ASSERT_TRUE(tables[i].Grow(BlocksFor(done[i] + rows, kBlockTokens), pool));
+    const auto part = StepThrough(*model, Tokens(i), done[i], rows, tables[i].blocks(),
+                                  tables[i].window_blocks());
     logits[i].insert(logits[i].end(), part.begin(), part.end());
     done[i] += rows;
-    tables[i].Slide(done[i], 1, kBlock, pool);
+    tables[i].Slide(done[i], 1, kBlockTokens, pool);
   }
   for (int i = 0; i < 2; ++i) {
     EXPECT_EQ(logits[i], Reference(GetParam(), Tokens(i))) << i;
@@ -117,17 +119,17 @@ TEST_P(Windows, ScoringKeepsThemInARing) {
 
 TEST(WindowLayers, NeedTheBlockOfTheFirstTokenThatTheySeeAndNoneBefore) {
   const auto model = Load(KvDtype::kF16);
-  ASSERT_TRUE(model->AllocateKv({kBlock, 20, 16}));
+  ASSERT_TRUE(model->AllocateKv({kBlockTokens, 20, 16}));
   const std::vector<int32_t> tokens = Tokens(0);
   std::vector<int32_t> windows = Counting(0);
-  Step(*model, tokens, 0, 8, Counting(0), windows);
+  StepThrough(*model, tokens, 0, 8, Counting(0), windows);
   windows[0] = -1;
   // Position 8 sees 3 to 8, position 9 sees 4 to 9.
-  EXPECT_DEATH(Step(*model, tokens, 8, 1, Counting(0), windows), "");
+  EXPECT_DEATH(StepThrough(*model, tokens, 8, 1, Counting(0), windows), "");
   windows[0] = 0;
-  Step(*model, tokens, 8, 1, Counting(0), windows);
+  StepThrough(*model, tokens, 8, 1, Counting(0), windows);
   windows[0] = -1;
-  const auto next = Step(*model, tokens, 9, 1, Counting(0), windows);
+  const auto next = StepThrough(*model, tokens, 9, 1, Counting(0), windows);
   const auto reference = Reference(KvDtype::kF16, tokens);
   EXPECT_TRUE(std::equal(next.begin(), next.end(), reference.begin() + 9 * 50));
 }

@@ -22,6 +22,10 @@ namespace quern::server {
 using http::RawClient;
 using nlohmann::json;
 
+// 16 MB: far beyond what the sockets and the stream's buffer take.
+constexpr int kPieces = 2000;
+inline const std::string kPiece(8000, '~');
+
 // The API over real sockets, with an engine whose every token the test sends by hand.
 class ApiTest : public testing::Test {
  protected:

@@ -413,10 +413,6 @@ TEST_F(ApiTest, EchoComesOnceBeforeEachChoiceOfAStream) {
   EXPECT_EQ(texts, (std::vector<std::string>{"ab1!", "ab2!", "cd3!", "cd4!"}));
 }
 
-// 16 MB: far beyond what the sockets and the stream's buffer take.
-constexpr int kPieces = 2000;
-const std::string kPiece(8000, '~');
-
 TEST_F(ApiTest, StreamThatFallsTooFarBehindEndsWithAnErrorAndItsWorkIsCancelled) {
   StartServer();
   RawClient client(port, /*receive_buffer=*/4096);

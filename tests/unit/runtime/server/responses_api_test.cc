@@ -211,10 +211,6 @@ TEST_F(ResponsesApiTest, AFailureOfTheRunIsTheResponsesAndOneOfAWholeAnswerIsA50
   EXPECT_EQ(last["response"]["output"][0]["content"][0]["text"], "half");
 }
 
-// 16 MB: far beyond what the sockets and the stream's buffer take.
-constexpr int kPieces = 2000;
-const std::string kPiece(8000, '~');
-
 TEST_F(ResponsesApiTest, AClientThatFallsTooFarBehindIsToldSo) {
   StartServer();
   RawClient client(port, /*receive_buffer=*/4096);

@@ -23,8 +23,8 @@ ApiResult<ChatRequest> Parse(const std::string& members,
   return ParseChatRequest(fmt::format(R"({{"model":"m","messages":{}{}{}}})", messages,
                                       members.empty() ? "" : ",", members));
 }
-ChatRequest Good(const std::string& members,
-                 const std::string& messages = R"([{"role":"user","content":"a"}])") {
+ChatRequest GoodChat(const std::string& members,
+                     const std::string& messages = R"([{"role":"user","content":"a"}])") {
   auto parsed = Parse(members, messages);
   if (auto* error = std::get_if<ApiError>(&parsed)) {
     ADD_FAILURE() << error->message;
@@ -32,15 +32,15 @@ ChatRequest Good(const std::string& members,
   }
   return std::get<ChatRequest>(std::move(parsed));
 }
-ApiError Bad(const std::string& members,
-             const std::string& messages = R"([{"role":"user","content":"a"}])") {
+ApiError BadChat(const std::string& members,
+                 const std::string& messages = R"([{"role":"user","content":"a"}])") {
   auto parsed = Parse(members, messages);
   return std::holds_alternative<ApiError>(parsed) ? std::get<ApiError>(parsed)
                                                   : ApiError{0, "accepted"};
 }
 
 TEST(Tools, AreReadInTheirOwnOrderAndChosenByTheModelByDefault) {
-  const auto request = Good(kTwo);
+  const auto request = GoodChat(kTwo);
   const auto& tools = request.conversation.tools;
   ASSERT_TRUE(tools);
   EXPECT_EQ(tools->names, (std::vector<std::string>{"weather", "now"}));
@@ -57,7 +57,7 @@ TEST(Tools, AreReadInTheirOwnOrderAndChosenByTheModelByDefault) {
 
 TEST(Tools, AChoiceSaysWhichMayBeCalledAndWhetherOneMust) {
   const auto with = [](const std::string& choice) {
-    return Good(fmt::format(R"({},"tool_choice":{})", kTwo, choice));
+    return GoodChat(fmt::format(R"({},"tool_choice":{})", kTwo, choice));
   };
   EXPECT_FALSE(with(R"("none")").conversation.tools);
   EXPECT_EQ(with(R"("auto")").conversation.tools->choice, ToolUse::Choice::kAuto);
@@ -111,7 +111,7 @@ TEST(Tools, BadOnesAreNamedByTheirPath) {
       {choice(R"("required")") + R"(,"response_format":{"type":"json_object"})", "response_format"},
   };
   for (const Case& it : cases) {
-    const ApiError error = Bad(it.members);
+    const ApiError error = BadChat(it.members);
     EXPECT_EQ(error.status, 400) << it.members;
     EXPECT_EQ(error.param, it.param) << error.message;
   }
@@ -119,7 +119,7 @@ TEST(Tools, BadOnesAreNamedByTheirPath) {
 
 TEST(Tools, ASchemaWithoutATypeIsAnObjects) {
   const auto request =
-      Good(R"("tools":[{"type":"function","function":{"name":"f","parameters":{}}}])");
+      GoodChat(R"("tools":[{"type":"function","function":{"name":"f","parameters":{}}}])");
   EXPECT_EQ(request.conversation.tools->schemas[0].rfind(R"({"type":"object")", 0), 0u);
 }
 
@@ -130,7 +130,7 @@ TEST(Tools, NamesWithEscapesOrTwiceAreReadAsTheParserReadsThem) {
        {R"("tools":[{}],"t\u006fols":)" + real, R"("tools":[5],"tools":)" + real,
         std::string(R"("tools":[{"type":"function","function":{},)"
                     R"("function":{"name":"f","parameters":{}}}])")}) {
-    const auto request = Good(body);
+    const auto request = GoodChat(body);
     ASSERT_TRUE(request.conversation.tools) << body;
     EXPECT_EQ(request.conversation.tools->names, std::vector<std::string>{"f"});
     EXPECT_EQ(json(request.conversation.tools->tools), json::parse(real)) << body;
@@ -140,7 +140,7 @@ TEST(Tools, NamesWithEscapesOrTwiceAreReadAsTheParserReadsThem) {
 TEST(Tools, AnObjectOfManyMembersIsRefusedBeforeItTakesTime) {
   std::string members = R"("a":0)";
   for (size_t i = 0; i < kMaxToolMembers; ++i) members += fmt::format(R"(,"{}":0)", i);
-  const ApiError error = Bad(
+  const ApiError error = BadChat(
       R"("tools":[{"type":"function","function":{"name":"f","parameters":{)" + members + "}}}]");
   EXPECT_EQ(error.status, 400);
   EXPECT_EQ(error.param, "tools") << error.message;
@@ -154,7 +154,7 @@ constexpr char kCalled[] =
     R"({"role":"tool","tool_call_id":"c2","content":[{"type":"text","text":"noon"}]}])";
 
 TEST(Tools, CallsOfEarlierAnswersAreReadWithTheirArgumentsAsObjects) {
-  const auto request = Good(kTwo, kCalled);
+  const auto request = GoodChat(kTwo, kCalled);
   const json& messages = request.conversation.messages;
   EXPECT_TRUE(request.conversation.has_calls);
   EXPECT_EQ(messages[1]["content"], "");
@@ -165,7 +165,8 @@ TEST(Tools, CallsOfEarlierAnswersAreReadWithTheirArgumentsAsObjects) {
 
 TEST(Tools, ArgumentsThatAreNoObjectOrTooManyAreRefused) {
   const auto with = [](const std::string& arguments) {
-    return Bad("", R"([{"role":"assistant","tool_calls":[{"id":"c","type":"function","function":)"
+    return BadChat("",
+                   R"([{"role":"assistant","tool_calls":[{"id":"c","type":"function","function":)"
                    R"({"name":"f","arguments":)" +
                        arguments + "}}]}]");
   };
@@ -181,7 +182,7 @@ TEST(Tools, ArgumentsThatAreNoObjectOrTooManyAreRefused) {
 }
 
 TEST(ToolPrompt, WritesToolsCallsAndAnswersIntoTheTextOfOtherMessages) {
-  const auto request = Good(kTwo, kCalled);
+  const auto request = GoodChat(kTwo, kCalled);
   const json written =
       WriteToolsAsText(request.conversation.messages, request.conversation.tools->tools);
   ASSERT_EQ(written.size(), 4u) << written.dump(1);
@@ -201,7 +202,7 @@ TEST(ToolPrompt, WritesToolsCallsAndAnswersIntoTheTextOfOtherMessages) {
 
 TEST(ToolPrompt, TheClientsOwnSystemMessageComesFirst) {
   const auto request =
-      Good(kTwo, R"([{"role":"system","content":"Be brief."},{"role":"user","content":"a"}])");
+      GoodChat(kTwo, R"([{"role":"system","content":"Be brief."},{"role":"user","content":"a"}])");
   const json written =
       WriteToolsAsText(request.conversation.messages, request.conversation.tools->tools);
   ASSERT_EQ(written.size(), 2u);
