@@ -5,6 +5,7 @@
 
 namespace quern::server {
 using nlohmann::json;
+using nlohmann::ordered_json;
 
 namespace {
 
@@ -98,11 +99,11 @@ std::string FlattenContent(const json& content, const std::string& path) {
 }
 
 // An assistant's or another's message, but for its role.
-json ParseMessage(Fields& message, const std::string& path, const std::string& role,
-                  size_t& argument_bytes) {
-  json parsed = {{"role", role}};
+ordered_json ParseMessage(Fields& message, const std::string& path, const std::string& role,
+                          size_t& argument_bytes) {
+  ordered_json parsed = {{"role", role}, {"content", ""}};
   if (role == "assistant") {
-    if (json calls = ParseToolCalls(message, argument_bytes); !calls.is_null()) {
+    if (ordered_json calls = ParseToolCalls(message, argument_bytes); !calls.is_null()) {
       parsed["tool_calls"] = std::move(calls);
     }
   } else {
@@ -111,7 +112,7 @@ json ParseMessage(Fields& message, const std::string& path, const std::string& r
   if (role == "tool") {
     const json& id = message.Require("tool_call_id", "the id of the call that this answers");
     if (!id.is_string()) message.WrongType("tool_call_id", "a string", id);
-    parsed["tool_call_id"] = id;
+    parsed["tool_call_id"] = id.get<std::string>();
   }
   message.OnlyNeutral("function_call", {});
   message.OnlyNeutral("audio", {});
@@ -120,7 +121,7 @@ json ParseMessage(Fields& message, const std::string& path, const std::string& r
   if (content == nullptr && !parsed.contains("tool_calls")) {
     content = &message.Require("content", "a string");
   }
-  parsed["content"] = content == nullptr ? "" : FlattenContent(*content, path + ".content");
+  if (content != nullptr) parsed["content"] = FlattenContent(*content, path + ".content");
   message.RefuseUnknown();
   return parsed;
 }
@@ -133,7 +134,7 @@ Conversation ParseConversation(const json& messages) {
   }
   constexpr char kRoles[] = "\"system\", \"user\", \"assistant\" or \"tool\"";
   Conversation conversation;
-  conversation.messages = json::array();
+  conversation.messages = ordered_json::array();
   size_t argument_bytes = 0;
   for (size_t i = 0; i < messages.size(); ++i) {
     const std::string path = fmt::format("messages[{}]", i);

@@ -74,7 +74,7 @@ struct EmbeddingRequest {
 // [{role, content, ...}]: content flattened to a string, "developer" turned into "system"; of an
 // assistant with `tool_calls`, whose arguments are objects; of a "tool" with `tool_call_id`.
 struct Conversation {
-  nlohmann::json messages;
+  nlohmann::ordered_json messages;
   bool has_calls = false;        // messages with `tool_calls` or of a "tool"
   std::optional<ToolUse> tools;  // that may be called next
 };

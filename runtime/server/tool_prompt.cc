@@ -8,7 +8,6 @@
 #include "runtime/server/tool_call_stream.h"
 
 namespace quern::server {
-using nlohmann::json;
 using nlohmann::ordered_json;
 
 namespace {
@@ -27,9 +26,9 @@ std::string Describe(const ordered_json& tools) {
                     kToolCallOpen, kToolCallClose);
 }
 
-std::string WriteCalls(const json& message) {
+std::string WriteCalls(const ordered_json& message) {
   std::string text = message.at("content").get<std::string>();
-  for (const json& call : message.at("tool_calls")) {
+  for (const ordered_json& call : message.at("tool_calls")) {
     if (!text.empty()) text += '\n';
     text += fmt::format("{}\n{{\"name\": {}, \"arguments\": {}}}\n{}", kToolCallOpen,
                         JsonText(call.at("function").at("name")),
@@ -40,13 +39,13 @@ std::string WriteCalls(const json& message) {
 
 }  // namespace
 
-json WriteToolsAsText(const json& messages, const ordered_json& tools) {
-  json written = json::array();
+ordered_json WriteToolsAsText(const ordered_json& messages, const ordered_json& tools) {
+  ordered_json written = ordered_json::array();
   if (!tools.is_null() && (messages.empty() || messages[0].at("role") != "system")) {
     written.push_back({{"role", "system"}, {"content", Describe(tools)}});
   }
   bool answers = false;  // the last message has what functions returned
-  for (const json& message : messages) {
+  for (const ordered_json& message : messages) {
     const bool is_answer = message.at("role") == "tool";
     if (is_answer) {
       const std::string text = fmt::format("<tool_response>\n{}\n</tool_response>",

@@ -10,7 +10,7 @@ namespace quern::server {
 // messages stay as they are. Pure.
 // `messages`: as in ChatRequest. `tools`: OpenAI's; null: none may be called now, but earlier
 // messages may still have calls.
-nlohmann::json WriteToolsAsText(const nlohmann::json& messages,
-                                const nlohmann::ordered_json& tools);
+nlohmann::ordered_json WriteToolsAsText(const nlohmann::ordered_json& messages,
+                                        const nlohmann::ordered_json& tools);
 
 }  // namespace quern::server

@@ -71,8 +71,8 @@ size_t MostMembers(const json& value) {
   return most;
 }
 
-// `list`, in the order in which the client wrote it; not where what it wrote is not what was read:
-// names with escapes, or twice.
+// `list`, or an object, in the order in which the client wrote it; not where what it wrote is not
+// what was read: names with escapes, or twice.
 ordered_json InOrder(const json& list, std::string_view raw) {
   if (json::parse(raw, nullptr, false) == list) {
     ordered_json ordered = ordered_json::parse(raw, nullptr, false);
@@ -215,7 +215,8 @@ bool ReadChoice(const json& value, ToolShape shape, ToolUse& tools) {
   return true;
 }
 
-json ParseArguments(const std::string& text, const std::string& path, size_t& argument_bytes) {
+ordered_json ParseArguments(const std::string& text, const std::string& path,
+                            size_t& argument_bytes) {
   argument_bytes += text.size();
   if (argument_bytes > kMaxArgumentBytes) {
     ThrowApiError(path, "invalid_value",
@@ -223,25 +224,31 @@ json ParseArguments(const std::string& text, const std::string& path, size_t& ar
                               "bytes, at '{}'",
                               kMaxArgumentBytes, path));
   }
-  if (text.empty()) return json::object();  // some clients write none so
+  if (text.empty()) return ordered_json::object();  // some clients write none so
+  json arguments;
   try {
-    return ParseJsonObject(text);
+    arguments = ParseJsonObject(text);
   } catch (ApiException&) {
     ThrowApiError(path, "invalid_value",
                   fmt::format("'{}' must be the text of a JSON object, at most {} levels deep, "
                               "such as \"{{\\\"city\\\": \\\"Paris\\\"}}\"",
                               path, kMaxJsonDepth));
   }
+  if (MostMembers(arguments) > kMaxToolMembers) {
+    ThrowApiError(path, "invalid_value",
+                  fmt::format("an object in '{}' has more than {} members", path, kMaxToolMembers));
+  }
+  return InOrder(arguments, text);
 }
 
-json ReadToolCall(const json& value, const std::string& path, size_t& argument_bytes) {
+ordered_json ReadToolCall(const json& value, const std::string& path, size_t& argument_bytes) {
   Fields call(value, path);
   RequireFunctionType(call);
   const std::string id = call.String("id").value_or("");
   call.Ignore({"index"});  // streams' clients leave it in
   Fields function(call.Require("function", "an object with 'name' and 'arguments'"),
                   call.Path("function"));
-  json called = ParseCalledFunction(function, argument_bytes);
+  ordered_json called = ParseCalledFunction(function, argument_bytes);
   function.RefuseUnknown();
   call.RefuseUnknown();
   return {{"id", id}, {"type", "function"}, {"function", std::move(called)}};
@@ -280,7 +287,7 @@ std::optional<ToolUse> ParseTools(Fields& fields, std::string_view body, ToolSha
   return tools;
 }
 
-json ParseCalledFunction(Fields& function, size_t& argument_bytes) {
+ordered_json ParseCalledFunction(Fields& function, size_t& argument_bytes) {
   const std::string name = RequireName(function);
   const json& text = function.Require("arguments", "a JSON object, as text");
   if (!text.is_string()) function.WrongType("arguments", "the text of a JSON object", text);
@@ -289,7 +296,7 @@ json ParseCalledFunction(Fields& function, size_t& argument_bytes) {
                                        function.Path("arguments"), argument_bytes)}};
 }
 
-json ParseToolCalls(Fields& message, size_t& argument_bytes) {
+ordered_json ParseToolCalls(Fields& message, size_t& argument_bytes) {
   const json* list = message.Find("tool_calls");
   if (list == nullptr || (list->is_array() && list->empty())) return nullptr;
   if (!list->is_array()) message.WrongType("tool_calls", "an array of tool calls", *list);
@@ -299,7 +306,7 @@ json ParseToolCalls(Fields& message, size_t& argument_bytes) {
         path, "invalid_value",
         fmt::format("'{}' may have at most {} entries, not {}", path, kMaxToolCalls, list->size()));
   }
-  json calls = json::array();
+  ordered_json calls = ordered_json::array();
   for (size_t i = 0; i < list->size(); ++i) {
     calls.push_back(ReadToolCall((*list)[i], fmt::format("{}[{}]", path, i), argument_bytes));
   }

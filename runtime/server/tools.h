@@ -14,7 +14,7 @@ namespace quern::server {
 
 constexpr size_t kMaxTools = 128;         // as OpenAI
 constexpr size_t kMaxToolNameBytes = 64;  // as OpenAI
-constexpr size_t kMaxToolMembers = 1000;  // of one object in `tools`
+constexpr size_t kMaxToolMembers = 1000;  // of one object in `tools` or in arguments
 constexpr size_t kMaxToolCalls = 128;     // of one message
 // Of all calls of a conversation: their text is JSON again, which grows when it is read.
 constexpr size_t kMaxArgumentBytes = 512 * 1024;
@@ -46,13 +46,14 @@ enum class ToolShape {
 std::optional<ToolUse> ParseTools(Fields& fields, std::string_view body, ToolShape shape);
 
 // Reads `tool_calls` of an assistant's message, OpenAI's, into what a chat template takes: the same
-// with the arguments as an object. Null: it has none. Throws ApiException. `argument_bytes`: of the
-// conversation so far, counted up.
-nlohmann::json ParseToolCalls(Fields& message, size_t& argument_bytes);
+// with the arguments as an object, its members in the order in which they were written: the prompt
+// is what the model wrote, and the prefix cache has it. Null: it has none. Throws ApiException.
+// `argument_bytes`: of the conversation so far, counted up.
+nlohmann::ordered_json ParseToolCalls(Fields& message, size_t& argument_bytes);
 
 // The name and the arguments of one call, OpenAI's members `name` and `arguments` of `function`, as
 // a chat template takes them. Throws and counts as ParseToolCalls.
-nlohmann::json ParseCalledFunction(Fields& function, size_t& argument_bytes);
+nlohmann::ordered_json ParseCalledFunction(Fields& function, size_t& argument_bytes);
 
 // What an answer looks like that must call: one function, or up to kMaxForcedToolCalls.
 ConstraintSpec ToolCallGrammar(const ToolUse& tools);

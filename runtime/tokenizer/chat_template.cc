@@ -20,7 +20,8 @@ class JinjaChatTemplate final : public ChatTemplate {
 
   bool knows_tool_calls() const override { return knows_tool_calls_; }
 
-  Result<std::string> Render(const nlohmann::json& messages, const nlohmann::ordered_json& tools,
+  Result<std::string> Render(const nlohmann::ordered_json& messages,
+                             const nlohmann::ordered_json& tools,
                              bool add_generation_prompt) const override {
     if (!messages.is_array()) {
       return MakeError(ErrorCode::kInvalidArgument, "the messages must be an array, not {}",

@@ -24,7 +24,7 @@ class ChatTemplate {
   // `messages`: OpenAI's array of {role, content, ...}, content already flattened to a string,
   // arguments of `tool_calls` as objects. `tools`: OpenAI's, in their order; null: none. The
   // template's own raise_exception() comes back as kInvalidArgument with its text.
-  virtual Result<std::string> Render(const nlohmann::json& messages,
+  virtual Result<std::string> Render(const nlohmann::ordered_json& messages,
                                      const nlohmann::ordered_json& tools,
                                      bool add_generation_prompt) const = 0;
 

@@ -10,6 +10,7 @@
 
 namespace quern::server {
 using nlohmann::json;
+using nlohmann::ordered_json;
 
 namespace {
 
@@ -113,11 +114,11 @@ class InputReader {
     item.OnlyNeutral("namespace", {});
     item.OnlyNeutral("async", {false});
     item.Ignore({"parsed_arguments"});  // of clients' helpers
-    json called = ParseCalledFunction(item, argument_bytes_);
+    ordered_json called = ParseCalledFunction(item, argument_bytes_);
     if (messages_.empty() || messages_.back()["role"] != "assistant") {
       messages_.push_back({{"role", "assistant"}, {"content", ""}});
     }
-    json& calls = messages_.back()["tool_calls"];
+    ordered_json& calls = messages_.back()["tool_calls"];
     if (calls.size() >= kMaxToolCalls) {
       ThrowApiError(item.Path("type"), "invalid_value",
                     fmt::format("at most {} calls may follow each other", kMaxToolCalls));
@@ -143,7 +144,7 @@ class InputReader {
     messages_.push_back({{"role", "tool"}, {"tool_call_id", id}, {"content", std::move(text)}});
   }
 
-  json messages_ = json::array();
+  ordered_json messages_ = ordered_json::array();
   bool has_calls_ = false;
   size_t argument_bytes_ = 0;
   std::set<std::string> ids_;  // of the calls so far
@@ -153,7 +154,9 @@ class InputReader {
 
 Conversation ParseInput(const json& input) {
   if (input.is_string()) {
-    return {.messages = json::array({{{"role", "user"}, {"content", input}}}), .tools = {}};
+    return {.messages =
+                ordered_json::array({{{"role", "user"}, {"content", input.get<std::string>()}}}),
+            .tools = {}};
   }
   if (!input.is_array()) {
     ThrowApiError(

@@ -201,7 +201,7 @@ ResponseRequest ReadResponse(Fields& fields, std::string_view body) {
   request.conversation = ParseInput(fields.Require("input", "a string or an array of items"));
   if (instructions) {
     auto& messages = request.conversation.messages;
-    const json message = {{"role", "system"}, {"content", *instructions}};
+    const ordered_json message = {{"role", "system"}, {"content", *instructions}};
     messages.insert(messages.begin(), message);
   }
   request.conversation.tools = ParseTools(fields, body, ToolShape::kFlat);

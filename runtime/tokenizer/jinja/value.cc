@@ -56,22 +56,21 @@ void AppendIndent(int indent, int depth, std::string& out) {
 
 }  // namespace
 
-template <typename Json>
-Value Value::FromJson(const Json& json) {
+Value Value::FromJson(const nlohmann::ordered_json& json) {
   switch (json.type()) {
     case nlohmann::json::value_t::boolean:
-      return Bool(json.template get<bool>());
+      return Bool(json.get<bool>());
     case nlohmann::json::value_t::number_integer:
-      return Int(json.template get<int64_t>());
+      return Int(json.get<int64_t>());
     case nlohmann::json::value_t::number_unsigned: {
-      const auto number = json.template get<uint64_t>();
+      const auto number = json.get<uint64_t>();
       if (number > INT64_MAX) return Value(Data(static_cast<double>(number)));
       return Int(static_cast<int64_t>(number));
     }
     case nlohmann::json::value_t::number_float:
-      return Value(Data(json.template get<double>()));
+      return Value(Data(json.get<double>()));
     case nlohmann::json::value_t::string:
-      return Text(json.template get<std::string>());
+      return Text(json.get<std::string>());
     case nlohmann::json::value_t::array: {
       List list;
       for (const auto& item : json) list.push_back(FromJson(item));
@@ -86,8 +85,6 @@ Value Value::FromJson(const Json& json) {
       return OfNone();
   }
 }
-template Value Value::FromJson(const nlohmann::json& json);
-template Value Value::FromJson(const nlohmann::ordered_json& json);
 
 bool Value::AsInt(int64_t* number) const {
   if (const auto* b = As<bool>()) {

@@ -79,9 +79,7 @@ class Value {
   static Value Of(List list) { return Value(Data(std::make_shared<const List>(std::move(list)))); }
   static Value Of(Dict dict) { return Value(Data(std::make_shared<const Dict>(std::move(dict)))); }
   static Value OfNone() { return Value(Data(None{})); }
-  // nlohmann::json, or ordered_json, whose members stay in their order.
-  template <typename Json>
-  static Value FromJson(const Json& json);
+  static Value FromJson(const nlohmann::ordered_json& json);
 
   template <typename T>
   const T* As() const {

@@ -310,8 +310,8 @@ TEST(ChatRequest, MessagesAreFlattened) {
   ASSERT_TRUE(std::holds_alternative<ChatRequest>(parsed)) << std::get<ApiError>(parsed).message;
   const auto& request = std::get<ChatRequest>(parsed);
   EXPECT_EQ(request.conversation.messages.dump(),
-            R"([{"content":"be brief","role":"system"},{"content":"ab","role":"user"},)"
-            R"({"content":"c","role":"assistant"}])");
+            R"([{"role":"system","content":"be brief"},{"role":"user","content":"ab"},)"
+            R"({"role":"assistant","content":"c"}])");
   EXPECT_FALSE(request.params.max_tokens.has_value());
 }
 

@@ -33,9 +33,9 @@ constexpr char kTool[] =
 
 TEST(ResponseRequest, AStringIsTheUsersAndInstructionsStandInFront) {
   EXPECT_EQ(Good(R"("input":"hi")").conversation.messages.dump(),
-            R"([{"content":"hi","role":"user"}])");
+            R"([{"role":"user","content":"hi"}])");
   EXPECT_EQ(Good(R"("input":"hi","instructions":"be brief")").conversation.messages.dump(),
-            R"([{"content":"be brief","role":"system"},{"content":"hi","role":"user"}])");
+            R"([{"role":"system","content":"be brief"},{"role":"user","content":"hi"}])");
 }
 
 TEST(ResponseRequest, ItemsBecomeTheMessagesOfAChat) {
@@ -45,22 +45,22 @@ TEST(ResponseRequest, ItemsBecomeTheMessagesOfAChat) {
       R"({"type":"input_text","text":"b"}]},{"type":"reasoning","id":"r","summary":[],"content":[]},)"
       R"({"type":"message","id":"msg_1","status":"completed","role":"assistant","phase":null,)"
       R"("content":[{"type":"output_text","text":"c","annotations":[],"logprobs":[],"parsed":null}]},)"
-      R"({"type":"function_call","id":"fc_1","call_id":"1","name":"f","arguments":"{\"x\":1}"},)"
+      R"({"type":"function_call","id":"fc_1","call_id":"1","name":"f","arguments":"{\"x\":1,\"a\":2}"},)"
       R"({"type":"function_call","call_id":"2","name":"g","arguments":"","status":"completed",)"
       R"("parsed_arguments":{},"caller":{"type":"direct"}},)"
       R"({"type":"function_call_output","call_id":"2","output":"two"},)"
       R"({"type":"function_call_output","call_id":"1","output":[{"type":"input_text","text":"one"}]},)"
       R"({"type":"function_call","call_id":"3","name":"f","arguments":"{}"}])");
-  const json& messages = request.conversation.messages;
+  const auto& messages = request.conversation.messages;
   ASSERT_EQ(messages.size(), 6u) << messages;
-  EXPECT_EQ(messages[0].dump(), R"({"content":"s","role":"system"})");
-  EXPECT_EQ(messages[1].dump(), R"({"content":"ab","role":"user"})");
+  EXPECT_EQ(messages[0].dump(), R"({"role":"system","content":"s"})");
+  EXPECT_EQ(messages[1].dump(), R"({"role":"user","content":"ab"})");
   EXPECT_EQ(messages[2]["content"], "c");
   EXPECT_EQ(messages[2]["tool_calls"].dump(),
-            R"([{"function":{"arguments":{"x":1},"name":"f"},"id":"1","type":"function"},)"
-            R"({"function":{"arguments":{},"name":"g"},"id":"2","type":"function"}])");
-  EXPECT_EQ(messages[3].dump(), R"({"content":"two","role":"tool","tool_call_id":"2"})");
-  EXPECT_EQ(messages[4].dump(), R"({"content":"one","role":"tool","tool_call_id":"1"})");
+            R"([{"id":"1","type":"function","function":{"name":"f","arguments":{"x":1,"a":2}}},)"
+            R"({"id":"2","type":"function","function":{"name":"g","arguments":{}}}])");
+  EXPECT_EQ(messages[3].dump(), R"({"role":"tool","tool_call_id":"2","content":"two"})");
+  EXPECT_EQ(messages[4].dump(), R"({"role":"tool","tool_call_id":"1","content":"one"})");
   EXPECT_EQ(messages[5]["role"], "assistant");
   EXPECT_EQ(messages[5]["tool_calls"].size(), 1u);
   EXPECT_TRUE(request.conversation.has_calls);

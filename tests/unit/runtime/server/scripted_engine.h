@@ -49,7 +49,7 @@ class ByteTokenizer : public Tokenizer {
 class BracketTemplate : public ChatTemplate {
  public:
   bool knows_tool_calls() const override { return false; }
-  Result<std::string> Render(const nlohmann::json& messages, const nlohmann::ordered_json&,
+  Result<std::string> Render(const nlohmann::ordered_json& messages, const nlohmann::ordered_json&,
                              bool prompt) const override {
     std::string text;
     for (const auto& message : messages) {

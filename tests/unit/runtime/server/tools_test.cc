@@ -148,19 +148,28 @@ TEST(Tools, AnObjectOfManyMembersIsRefusedBeforeItTakesTime) {
 
 constexpr char kCalled[] =
     R"([{"role":"user","content":"Weather?"},{"role":"assistant","content":null,"tool_calls":[)"
-    R"({"id":"c1","type":"function","function":{"name":"weather","arguments":"{\"city\": \"Rome\"}"}},)"
+    R"({"id":"c1","type":"function","function":{"name":"weather","arguments":"{\"zone\": 1, \"city\": \"Rome\"}"}},)"
     R"({"id":"c2","type":"function","function":{"name":"now","arguments":""}}]},)"
     R"({"role":"tool","tool_call_id":"c1","content":"sunny"},)"
     R"({"role":"tool","tool_call_id":"c2","content":[{"type":"text","text":"noon"}]}])";
 
 TEST(Tools, CallsOfEarlierAnswersAreReadWithTheirArgumentsAsObjects) {
   const auto request = GoodChat(kTwo, kCalled);
-  const json& messages = request.conversation.messages;
+  const auto& messages = request.conversation.messages;
   EXPECT_TRUE(request.conversation.has_calls);
   EXPECT_EQ(messages[1]["content"], "");
   EXPECT_EQ(messages[1]["tool_calls"][0]["function"]["arguments"]["city"], "Rome");
-  EXPECT_EQ(messages[1]["tool_calls"][1]["function"]["arguments"], json::object());
-  EXPECT_EQ(messages[3], json({{"role", "tool"}, {"content", "noon"}, {"tool_call_id", "c2"}}));
+  EXPECT_EQ(messages[1]["tool_calls"][1]["function"]["arguments"].dump(), "{}");
+  EXPECT_EQ(messages[3].dump(), R"({"role":"tool","content":"noon","tool_call_id":"c2"})");
+}
+
+// An object with more members than one may have, escaped.
+std::string ManyMembers() {
+  std::string object = "{";
+  for (size_t i = 0; i <= kMaxToolMembers; ++i) {
+    object += (i == 0 ? "" : ",") + std::string(R"(\")") + std::to_string(i) + R"(\":0)";
+  }
+  return object + '}';
 }
 
 TEST(Tools, ArgumentsThatAreNoObjectOrTooManyAreRefused) {
@@ -173,7 +182,8 @@ TEST(Tools, ArgumentsThatAreNoObjectOrTooManyAreRefused) {
   for (const std::string& arguments :
        {std::string(R"("{")"), std::string(R"("[1]")"), std::string("5"),
         '"' + std::string(100, '[') + '"',
-        R"("{\"a\":\")" + std::string(kMaxArgumentBytes, 'x') + R"(\"}")"}) {
+        R"("{\"a\":\")" + std::string(kMaxArgumentBytes, 'x') + R"(\"}")",
+        '"' + ManyMembers() + '"'}) {
     const ApiError error = with(arguments);
     EXPECT_EQ(error.status, 400);
     EXPECT_EQ(error.param, "messages[0].tool_calls[0].function.arguments") << error.message;
@@ -191,10 +201,10 @@ TEST(ToolPrompt, WritesToolsCallsAndAnswersIntoTheTextOfOtherMessages) {
   EXPECT_NE(system.find(R"("parameters":{"type":"object","properties":{"z":)"), std::string::npos)
       << system;
   EXPECT_NE(system.find("<tool_call>\n{\"name\": "), std::string::npos) << system;
-  EXPECT_EQ(
-      written[2]["content"],
-      "<tool_call>\n{\"name\": \"weather\", \"arguments\": {\"city\":\"Rome\"}}\n</tool_call>\n"
-      "<tool_call>\n{\"name\": \"now\", \"arguments\": {}}\n</tool_call>");
+  EXPECT_EQ(written[2]["content"],
+            "<tool_call>\n{\"name\": \"weather\", \"arguments\": "
+            "{\"zone\":1,\"city\":\"Rome\"}}\n</tool_call>\n"
+            "<tool_call>\n{\"name\": \"now\", \"arguments\": {}}\n</tool_call>");
   EXPECT_EQ(written[3]["role"], "user");
   EXPECT_EQ(written[3]["content"],
             "<tool_response>\nsunny\n</tool_response>\n<tool_response>\nnoon\n</tool_response>");
