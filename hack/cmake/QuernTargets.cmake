@@ -31,6 +31,10 @@ if(QUERN_FUZZ)
   add_compile_options(-fsanitize=fuzzer-no-link)
 endif()
 
+# With QUERN_UNITY=N, up to N files of a target are compiled as one (the presets asan and tsan: most of the compiler's time goes
+# into the same headers again and again). Names in anonymous namespaces must then differ within a target.
+set(QUERN_UNITY 0 CACHE STRING "how many source files of a library or a test are compiled as one at most; 0: each by itself")
+
 # quern_library(NAME [SOURCES file...] [DEPS target...] [PRIVATE_DEPS target...])
 # DEPS named without a prefix are the project's own folders ("base" is quern_base); anything with
 # "::" or already existing under another name is taken as it is.
@@ -43,6 +47,7 @@ function(quern_library name)
     target_include_directories(quern_${name} PUBLIC ${CMAKE_SOURCE_DIR}
                                ${CMAKE_SOURCE_DIR}/kernels/include)
     target_link_libraries(quern_${name} PUBLIC ${deps} PRIVATE ${private_deps})
+    _quern_unite_later(quern_${name})
   else()
     add_library(quern_${name} INTERFACE)
     target_include_directories(quern_${name} INTERFACE ${CMAKE_SOURCE_DIR}
@@ -82,6 +87,7 @@ function(quern_test name)
   target_include_directories(${name} PRIVATE ${CMAKE_SOURCE_DIR})
   target_compile_definitions(${name} PRIVATE QUERN_TESTS_DIR="tests")
   target_link_libraries(${name} PRIVATE ${deps} GTest::gtest GTest::gmock GTest::gtest_main)
+  _quern_unite_later(${name})
   if(NOT A_LABELS)
     set(A_LABELS unit)
   endif()
@@ -144,6 +150,49 @@ function(quern_pytest name)
            WORKING_DIRECTORY ${CMAKE_SOURCE_DIR})
   set_tests_properties(pytest.${name} PROPERTIES LABELS "${A_LABELS}" TIMEOUT ${A_TIMEOUT}
                        ENVIRONMENT "QUERN_BIN=${CMAKE_RUNTIME_OUTPUT_DIRECTORY};PYTHONUNBUFFERED=1;${A_ENVIRONMENT}")
+endfunction()
+
+# Replaces the sources of `target` by files that include them, at the end of the directory, when all their properties are known.
+# CMake's own UNITY_BUILD writes absolute paths, for which ccache would not find in a fresh clone what another one compiled.
+function(_quern_unite_later target)
+  if(QUERN_UNITY GREATER 1)
+    cmake_language(EVAL CODE "cmake_language(DEFER CALL _quern_unite ${target})")
+  endif()
+endfunction()
+
+# Files with options of their own stay apart, and those that the build generates. The others are shared out evenly.
+function(_quern_unite target)
+  get_target_property(sources ${target} SOURCES)
+  set(apart)
+  set(together)
+  foreach(source ${sources})
+    cmake_path(ABSOLUTE_PATH source NORMALIZE OUTPUT_VARIABLE path)
+    get_source_file_property(options ${source} COMPILE_OPTIONS)
+    cmake_path(IS_PREFIX CMAKE_BINARY_DIR ${path} generated)
+    if(options OR generated)
+      list(APPEND apart ${source})
+    else()
+      cmake_path(RELATIVE_PATH path BASE_DIRECTORY ${CMAKE_SOURCE_DIR})
+      list(APPEND together ${path})
+    endif()
+  endforeach()
+  list(LENGTH together count)
+  math(EXPR units "(${count} + ${QUERN_UNITY} - 1) / ${QUERN_UNITY}")
+  set(unit 0)
+  while(unit LESS units)
+    math(EXPR first "${count} * ${unit} / ${units}")
+    math(EXPR length "${count} * (${unit} + 1) / ${units} - ${first}")
+    list(SUBLIST together ${first} ${length} members)
+    list(TRANSFORM members REPLACE "(.+)" "#include \"\\1\"\n")
+    list(JOIN members "" text)
+    set(file ${CMAKE_CURRENT_BINARY_DIR}/${target}_${unit}.cc)
+    file(CONFIGURE OUTPUT ${file} CONTENT "${text}" @ONLY)
+    list(APPEND apart ${file})
+    math(EXPR unit "${unit} + 1")
+  endwhile()
+  set_target_properties(${target} PROPERTIES SOURCES "${apart}")
+  # GCC takes what is included for a header, of which two files could have two different types.
+  target_compile_options(${target} PRIVATE $<$<CXX_COMPILER_ID:GNU>:-Wno-subobject-linkage>)
 endfunction()
 
 # Makes `target` a member of the group target `group`, which builds all its members.
