@@ -14,7 +14,7 @@ namespace quern {
 namespace {
 
 // A prompt advances by at least so many tokens a step, whatever that costs those that stream.
-constexpr int32_t kLeastPrefillTokens = 8;
+constexpr int32_t kLeastPrefillTokens = 4;
 
 // How long a step waits, after its forward pass, for masks that are not ready: so much at most does
 // a slow grammar add to everybody's step. Its own sequence sits the step out, and pays: what it
