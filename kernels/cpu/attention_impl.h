@@ -133,8 +133,8 @@ inline void LoadValues(const AttentionArgs& args, int32_t base, int32_t begin, i
 // null: kRows rows of kVecs vectors in registers. Each element is one chain in the order of k,
 // whatever kRows and kVecs are.
 template <int kRows, int kVecs>
-void MultiplyBlock(const float* const* a, const float* b, int64_t b_stride, int depth,
-                   const float* keep, float* c, int64_t c_stride) {
+[[gnu::noinline]] void MultiplyBlock(const float* const* a, const float* b, int64_t b_stride,
+                                     int depth, const float* keep, float* c, int64_t c_stride) {
   Simd::F sums[kRows][kVecs];
 #pragma GCC unroll 8
   for (int r = 0; r < kRows; ++r) {

@@ -13,7 +13,7 @@ namespace {
 // A few of each chunk, not every so many chunks: tokens with ids next to each other are alike.
 constexpr size_t kSampledOfChunk = 4;
 constexpr double kTokensPerSample = double{kScanChunk} / kSampledOfChunk;
-constexpr size_t kBuckets = 1024;
+constexpr size_t kCutBuckets = 1024;
 // What is deeper below the maximum, in units of the temperature, weighs nothing: all of 262,144
 // tokens together 3e-8 of the maximum's.
 constexpr float kDepth = 30;
@@ -82,9 +82,9 @@ std::optional<SpreadNucleus::Range> SpreadNucleus::Estimate(const Distribution& 
   if (sample_.empty()) return std::nullopt;
   const float top = std::min(of.max, of.head);
   const float bottom = *std::min_element(sample_.begin(), sample_.end());
-  const float scale = static_cast<float>(kBuckets - 1) / (top - bottom);
+  const float scale = static_cast<float>(kCutBuckets - 1) / (top - bottom);
   if (!(scale > 0) || std::isinf(scale)) return std::nullopt;
-  buckets_.assign(kBuckets, {});
+  buckets_.assign(kCutBuckets, {});
   double below = 0, below_square = 0;
   for (size_t i = 0; i < sample_.size(); ++i) {
     const double weight = sample_weights_[i] * kTokensPerSample;
@@ -99,7 +99,7 @@ std::optional<SpreadNucleus::Range> SpreadNucleus::Estimate(const Distribution& 
   double above = of.head_weight, above_square = 0;
   double edge_weight = kTokensPerSample * std::exp((double{top} - of.max) * of.inverse_temperature);
   const double edge_factor = std::exp(-double{of.inverse_temperature} / scale);
-  for (size_t b = 0; b < kBuckets; ++b) {
+  for (size_t b = 0; b < kCutBuckets; ++b) {
     above += buckets_[b].weight;
     above_square += buckets_[b].square;
     below -= buckets_[b].weight;
