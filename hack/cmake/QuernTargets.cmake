@@ -32,7 +32,7 @@ if(QUERN_FUZZ)
 endif()
 
 # With QUERN_UNITY=N, up to N files of a target are compiled as one (the presets asan and tsan: most of the compiler's time goes
-# into the same headers again and again). Names in anonymous namespaces must then differ within a target.
+# into the same headers again and again). Names of a file's own (in anonymous namespaces, aliases) must then differ within a target.
 set(QUERN_UNITY 0 CACHE STRING "how many source files of a library or a test are compiled as one at most; 0: each by itself")
 
 # quern_library(NAME [SOURCES file...] [DEPS target...] [PRIVATE_DEPS target...])
@@ -167,9 +167,15 @@ function(_quern_unite target)
   set(together)
   foreach(source ${sources})
     cmake_path(ABSOLUTE_PATH source NORMALIZE OUTPUT_VARIABLE path)
-    get_source_file_property(options ${source} COMPILE_OPTIONS)
+    set(own FALSE)
+    foreach(property COMPILE_OPTIONS COMPILE_DEFINITIONS COMPILE_FLAGS INCLUDE_DIRECTORIES)
+      get_source_file_property(value ${source} ${property})
+      if(value)
+        set(own TRUE)
+      endif()
+    endforeach()
     cmake_path(IS_PREFIX CMAKE_BINARY_DIR ${path} generated)
-    if(options OR generated)
+    if(own OR generated)
       list(APPEND apart ${source})
     else()
       cmake_path(RELATIVE_PATH path BASE_DIRECTORY ${CMAKE_SOURCE_DIR})

@@ -56,8 +56,9 @@ inline void KvFloats(KvDtype dtype, const uint8_t* heads, int rows, int dim, flo
   }
 }
 
-// What one call has in its scratch, of AttentionScratchFloats. Rows are kAttentionPad floats longer
-// than what they hold, or those of a power of two would fall into few sets of the L1 cache.
+// What one call has in its scratch, of AttentionScratchFloats. Keys and values lie in rows that are
+// kAttentionPad floats longer than what they hold, or those of a power of two would fall into few
+// sets of the L1 cache.
 struct AttentionTile {
   static constexpr int kScoreStride = kAttentionTile;
   static constexpr int kKeyStride = kAttentionTile + kAttentionPad;
@@ -274,23 +275,42 @@ inline void ScoreBlock(const AttentionQuery* queries, int rows, const RunningSof
            AttentionTile::kScoreStride, seen.begin / Simd::kLanes * Simd::kLanes, seen.end);
 }
 
-// out = keep * out + weights v of up to kBlockRows queries.
+// out = keep * out + weights v of up to kBlockRows queries, of what each of them sees alone: where
+// only some see a value, it goes into these one by one. A weight of 0 would not do, if the value is
+// no number.
 inline void SumBlock(const float* weights, int rows, const RunningSoftmax* states,
                      const AttentionTile& tile, int dim, float* out) {
-  const SeenTokens seen = SeenByAny(states, rows);
-  if (seen.begin >= seen.end) return;
+  int begin = 0;
+  int end = kAttentionTile;  // what all see
+  for (int r = 0; r < rows; ++r) {
+    begin = states[r].begin > begin ? states[r].begin : begin;
+    end = states[r].end < end ? states[r].end : end;
+  }
   const float* w[kBlockRows];
   float keep[kBlockRows];
   for (int r = 0; r < rows; ++r) {
-    w[r] = weights + int64_t{r} * AttentionTile::kScoreStride + seen.begin;
+    w[r] = weights + int64_t{r} * AttentionTile::kScoreStride;
     keep[r] = states[r].keep;
   }
-  Multiply(rows, w, tile.values + seen.begin * tile.value_stride, tile.value_stride,
-           seen.end - seen.begin, keep, out, tile.value_stride, 0, dim);
+  const auto sum = [&](int first_row, int num_rows, int from, int to) {
+    if (from >= to) return;
+    const float* a[kBlockRows];
+    for (int r = 0; r < num_rows; ++r) a[r] = w[first_row + r] + from;
+    Multiply(num_rows, a, tile.values + from * tile.value_stride, tile.value_stride, to - from,
+             keep + first_row, out + first_row * tile.value_stride, tile.value_stride, 0, dim);
+    for (int r = 0; r < num_rows; ++r) keep[first_row + r] = 1;
+  };
+  if (begin >= end) {
+    for (int r = 0; r < rows; ++r) sum(r, 1, states[r].begin, states[r].end);
+    return;
+  }
+  for (int r = 0; r < rows; ++r) sum(r, 1, states[r].begin, begin);
+  sum(0, rows, begin, end);
+  for (int r = 0; r < rows; ++r) sum(r, 1, end, states[r].end);
 }
 
 // Folds a tile, of which what the queries see is loaded, into their results: products, softmax and
-// sums one after the other, so that the keys, then the values stay in the L1 cache.
+// sums one after the other, so that the keys, then the values stay near.
 inline void AttendTile(const AttentionArgs& args, const AttentionQuery* queries, int count,
                        RunningSoftmax* states, const AttentionTile& tile) {
   const int dim = args.kv.head_dim;

@@ -131,8 +131,7 @@ int32_t Sampler::DrawFromTopP(std::span<const float> logits, float share, float 
   if (total == 0) total = SumExp(logits, max, inverse_temperature);
   const double mass = share * total;
   if (head_weight < mass) {
-    // The estimate that the head has the share was wrong.
-    if (may_spread) {
+    if (may_spread) {  // the estimate that the head has the share was wrong
       if (const auto id = nucleus_.Draw(of, share, u).id) return *id;
     }
     candidates_.Clear();

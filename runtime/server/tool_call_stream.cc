@@ -6,9 +6,10 @@
 
 #include "runtime/constraints/constraint_spec.h"
 #include "runtime/server/json_text.h"
+#include "runtime/server/tools.h"
 
 namespace quern::server {
-using nlohmann::json;
+using nlohmann::ordered_json;
 using EventKind = ToolCallEvent::Kind;
 
 namespace {
@@ -221,11 +222,11 @@ void ToolCallStream::Emit(std::string_view content, std::vector<ToolCallEvent>& 
 // A whole body in whatever order; "parameters" is what Llama's models say for "arguments".
 bool ToolCallStream::TakeBody(std::string_view body, std::vector<ToolCallEvent>& events) {
   if (JsonDepth(body) > kMaxCallDepth) return false;
-  const json call = json::parse(body, nullptr, /*allow_exceptions=*/false);
+  const ordered_json call = ParseInOrder(body, kMaxToolMembers);
   if (!call.is_object() || !call.contains("name") || !call["name"].is_string()) return false;
   auto name = call["name"].get<std::string>();
   const char* member = call.contains("arguments") ? "arguments" : "parameters";
-  const json arguments = call.value(member, json::object());
+  const ordered_json arguments = call.value(member, ordered_json::object());
   if (!Knows(name) || !arguments.is_object()) return false;
   Begin(std::move(name), events);
   events.push_back({EventKind::kArguments, JsonText(arguments)});

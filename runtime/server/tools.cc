@@ -63,22 +63,11 @@ std::string RequireChosen(Fields& choice, const ToolUse& tools, ToolShape shape)
   return known(function);
 }
 
-// How many members the largest object has: ordered_json looks for each of them among all.
-size_t MostMembers(const json& value) {
-  size_t most = value.is_object() ? value.size() : 0;
-  if (!value.is_structured()) return most;
-  for (const json& item : value) most = std::max(most, MostMembers(item));
-  return most;
-}
-
-// `list`, or an object, in the order in which the client wrote it; not where what it wrote is not
-// what was read: names with escapes, or twice.
+// `list`, in the order in which the client wrote it; not where what it wrote is not what was read:
+// names with escapes.
 ordered_json InOrder(const json& list, std::string_view raw) {
-  if (json::parse(raw, nullptr, false) == list) {
-    ordered_json ordered = ordered_json::parse(raw, nullptr, false);
-    if (json(ordered) == list) return ordered;
-  }
-  return list;
+  ordered_json ordered = ParseInOrder(raw, kMaxToolMembers);
+  return json(ordered) == list ? ordered : ordered_json(list);
 }
 
 // The schema of a function's arguments, of which calls have an object; `ordered` is the function as
@@ -238,7 +227,7 @@ ordered_json ParseArguments(const std::string& text, const std::string& path,
     ThrowApiError(path, "invalid_value",
                   fmt::format("an object in '{}' has more than {} members", path, kMaxToolMembers));
   }
-  return InOrder(arguments, text);
+  return ParseInOrder(text, kMaxToolMembers);
 }
 
 ordered_json ReadToolCall(const json& value, const std::string& path, size_t& argument_bytes) {

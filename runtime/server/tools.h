@@ -46,9 +46,8 @@ enum class ToolShape {
 std::optional<ToolUse> ParseTools(Fields& fields, std::string_view body, ToolShape shape);
 
 // Reads `tool_calls` of an assistant's message, OpenAI's, into what a chat template takes: the same
-// with the arguments as an object, its members in the order in which they were written: the prompt
-// is what the model wrote, and the prefix cache has it. Null: it has none. Throws ApiException.
-// `argument_bytes`: of the conversation so far, counted up.
+// with the arguments as an object, its members in the order in which the model wrote them. Null: it
+// has none. Throws ApiException. `argument_bytes`: of the conversation so far, counted up.
 nlohmann::ordered_json ParseToolCalls(Fields& message, size_t& argument_bytes);
 
 // The name and the arguments of one call, OpenAI's members `name` and `arguments` of `function`, as

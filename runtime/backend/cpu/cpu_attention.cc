@@ -59,9 +59,12 @@ void CpuBackend::RotateHeads(Tensor* x) {
 void CpuBackend::PlanAttention(const AttentionSpec& spec) {
   attention_tasks_.clear();
   const int group = spec.heads / kv_shape_.kv_heads;
-  const int row_step = std::max(1, kernels::kAttentionMaxQueries / group);
-  // With fewer sequences times KV heads than threads, the query heads of a group are shared out
-  // too.
+  // As many rows to a task as share what is read, but enough tasks for all threads.
+  const int64_t fair = static_cast<int64_t>(batch_.tokens.size()) * kv_shape_.kv_heads /
+                       (int64_t{2} * pool_.threads());
+  const int row_step = static_cast<int>(
+      std::clamp<int64_t>(fair, 1, std::max(1, kernels::kAttentionMaxQueries / group)));
+  // With fewer rows times KV heads than threads, the query heads of a group are shared out too.
   const int64_t tasks = static_cast<int64_t>(batch_.tokens.size()) * kv_shape_.kv_heads;
   const int parts = tasks < pool_.threads()
                         ? std::min<int>(group, (pool_.threads() + static_cast<int>(tasks) - 1) /

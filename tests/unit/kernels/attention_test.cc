@@ -58,6 +58,13 @@ class Cache {
     }
   }
 
+  // V of the first KV head's token.
+  void Replace(int token, const std::vector<float>& v) {
+    const std::vector<float> k(v.size(), 1);
+    ref::AppendKv(kv_, blocks_[static_cast<size_t>(token / shape_.block_tokens)], 0,
+                  token % shape_.block_tokens, k.data(), v.data());
+  }
+
   AttentionArgs Args(int kv_head) const {
     return {kv_,
             blocks_.data(),
@@ -104,9 +111,10 @@ TEST_P(AttentionTest, AgreesWithTheReferenceOverPagedCaches) {
     std::fill(queries.out.begin(), queries.out.end(), NAN);
     kernels().attention(args, queries.list.data(), count, scratch.data());
     for (size_t i = 0; i < expected.size(); ++i) {
-      // A score of about 4 rounds head_dim / 8 times; it moves a weight by that much of itself, and
+      // A score of about 4 is one chain of head_dim sums, whose roundings add up like a random walk
+      // (four times its deviation are allowed); it moves a weight by that much of itself, and
       // |v| < 5.
-      const double score_error = 0x1p-24 * (shape.head_dim / 8.0 + 8) * 4;
+      const double score_error = 0x1p-24 * (4 * std::sqrt(shape.head_dim) + 8) * 4;
       ASSERT_NEAR(queries.out[i], expected[i], 5 * (2 * score_error + 0x1p-24 * shape.tokens))
           << "head_dim " << shape.head_dim << ", tokens " << shape.tokens << ", "
           << KvHeadBytes(dtype, shape.head_dim) << " bytes a head";
@@ -131,6 +139,48 @@ TEST_P(AttentionTest, AQueryHasTheSameBitsAloneAndTogether) {
       kernels().attention(args, &query, 1, scratch.data());
     }
     EXPECT_EQ(queries.out, together) << "head_dim " << shape.head_dim;
+  }
+}
+
+// Nor does it matter to it what later tokens, or those before its window, are.
+TEST_P(AttentionTest, ATokenThatAQueryDoesNotSeeCannotSpoilIt) {
+  std::mt19937 random(7);
+  for (const KvDtype dtype : {KvDtype::kF32, KvDtype::kInt8, KvDtype::kInt4}) {
+    for (const int window : {0, 3}) {
+      const Shape shape{32, 16, 9, window, 0};
+      Cache cache(random, shape, 1, dtype);
+      const std::vector<float> nan(32, NAN);
+      const int spoilt = window == 0 ? 8 : 1;
+      cache.Replace(spoilt, nan);
+      Queries queries(random, 32, {3, 4, 5, 6, 7, 8});
+      std::vector<float> scratch(static_cast<size_t>(AttentionScratchFloats(32)));
+      kernels().attention(cache.Args(0), queries.list.data(), 6, scratch.data());
+      for (const AttentionQuery& query : queries.list) {
+        const bool sees =
+            spoilt <= query.position && spoilt > query.position - (window ? window : 9);
+        EXPECT_EQ(std::isnan(query.out[0]), sees) << query.position << " of window " << window;
+      }
+    }
+  }
+}
+
+// The scratch is just long enough: where groups are written whole, too.
+TEST_P(AttentionTest, AsManyQueriesAsThereMayBeOfAnyHeadDim) {
+  std::mt19937 random(8);
+  for (const KvDtype dtype : kDtypes) {
+    for (const int head_dim : {1, 33, 272, 512}) {
+      const Shape shape{head_dim, 16, 130, 0, 0};
+      const Cache cache(random, shape, 1, dtype);
+      std::vector<int32_t> positions(kAttentionMaxQueries);
+      std::iota(positions.begin(), positions.end(), 130 - kAttentionMaxQueries);
+      Queries queries(random, head_dim, positions);
+      std::vector<float> scratch(static_cast<size_t>(AttentionScratchFloats(head_dim)));
+      kernels().attention(cache.Args(0), queries.list.data(), kAttentionMaxQueries, scratch.data());
+      const auto together = queries.out;
+      kernels().attention(cache.Args(0), &queries.list.back(), 1, scratch.data());
+      EXPECT_EQ(queries.out, together) << "head_dim " << head_dim;
+      EXPECT_TRUE(std::isfinite(queries.out.back()));
+    }
   }
 }
 

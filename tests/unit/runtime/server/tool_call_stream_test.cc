@@ -48,7 +48,8 @@ const Case kCases[] = {
      "|f{\"a\": \"</tool_call>\"}x"},
     // Another order, another word for the arguments, or none.
     {"<tool_call>{\"arguments\": {\"a\": 1}, \"name\": \"f\"}</tool_call>", "|f{\"a\":1}"},
-    {"<tool_call>{\"name\": \"f\", \"parameters\": {\"a\": 1}}</tool_call>", "|f{\"a\":1}"},
+    {"<tool_call>{\"name\": \"f\", \"parameters\": {\"z\": 2, \"a\": 1}}</tool_call>",
+     "|f{\"z\":2,\"a\":1}"},
     {"<tool_call>{\"name\": \"f\"}</tool_call>", "|f{}"},
     // No closing mark; the arguments end too soon; the next call begins.
     {"<tool_call>{\"arguments\": {}, \"name\": \"f\"}", "|f{}"},

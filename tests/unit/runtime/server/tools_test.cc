@@ -6,6 +6,7 @@
 #include <string>
 #include <variant>
 
+#include "runtime/server/json_text.h"
 #include "runtime/server/request.h"
 #include "runtime/server/tool_prompt.h"
 
@@ -161,6 +162,14 @@ TEST(Tools, CallsOfEarlierAnswersAreReadWithTheirArgumentsAsObjects) {
   EXPECT_EQ(messages[1]["tool_calls"][0]["function"]["arguments"]["city"], "Rome");
   EXPECT_EQ(messages[1]["tool_calls"][1]["function"]["arguments"].dump(), "{}");
   EXPECT_EQ(messages[3].dump(), R"({"role":"tool","content":"noon","tool_call_id":"c2"})");
+}
+
+TEST(JsonText, MembersKeepTheirOrderUnlessThatWouldTakeLong) {
+  EXPECT_EQ(ParseInOrder(R"({"z":{"b":1,"a":2},"y":[{"d":0,"c":0}]})", 2).dump(),
+            R"({"z":{"b":1,"a":2},"y":[{"d":0,"c":0}]})");
+  EXPECT_EQ(ParseInOrder(R"({"z":1,"y":2,"x":3})", 2).dump(), R"({"x":3,"y":2,"z":1})");
+  EXPECT_EQ(ParseInOrder(R"({"z":1,"y":2,"z":3})", 9).dump(), R"({"y":2,"z":3})");
+  EXPECT_TRUE(ParseInOrder("{", 9).is_discarded());
 }
 
 // An object with more members than one may have, escaped.
