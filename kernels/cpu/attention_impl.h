@@ -209,20 +209,16 @@ struct RunningSoftmax {
   float total = 0;
   int begin = 0;
   int end = 0;
-  float keep = 1;
+  float keep = 0;
 };
 
-// Products become weights, zero where nothing is seen.
+// Products become weights, of the tokens that are seen.
 inline void WeighScores(const AttentionArgs& args, float* scores, RunningSoftmax* state) {
   constexpr int kLanes = Simd::kLanes;
   static_assert(kAttentionTile % kLanes == 0);
   const int begin = state->begin;
   const int end = state->end;
-  if (begin >= end) {
-    state->keep = 1;
-    std::memset(scores, 0, kAttentionTile * sizeof(float));
-    return;
-  }
+  if (begin >= end) return;
   const int from = begin / kLanes * kLanes;
   const int to = (end + kLanes - 1) / kLanes * kLanes;
   const Simd::F scale = Simd::Set(args.scale);
@@ -238,9 +234,9 @@ inline void WeighScores(const AttentionArgs& args, float* scores, RunningSoftmax
   for (int t = from; t < to; t += kLanes) {
     Simd::StoreF(scores + t, Exp(Simd::Sub(Simd::LoadF(scores + t), Simd::Set(new_largest))));
   }
-  // Exp of -infinity is 1.6e-38, and columns beside these hold anything.
-  for (int t = 0; t < begin; ++t) scores[t] = 0;
-  for (int t = end; t < kAttentionTile; ++t) scores[t] = 0;
+  // Exp of -infinity is 1.6e-38.
+  for (int t = from; t < begin; ++t) scores[t] = 0;
+  for (int t = end; t < to; ++t) scores[t] = 0;
   Simd::F sums = Simd::Set(0);
   for (int t = from; t < to; t += kLanes) sums = Simd::Add(sums, Simd::LoadF(scores + t));
   state->keep = state->total == 0 ? 0.0f : std::exp(state->largest - new_largest);
@@ -248,31 +244,21 @@ inline void WeighScores(const AttentionArgs& args, float* scores, RunningSoftmax
   state->total = state->total * state->keep + Simd::Sum(sums);
 }
 
-// The tokens of the tile that any of the queries sees.
-struct SeenTokens {
-  int begin = kAttentionTile;
-  int end = 0;
-};
-
-inline SeenTokens SeenByAny(const RunningSoftmax* states, int rows) {
-  SeenTokens seen;
-  for (int r = 0; r < rows; ++r) {
-    if (states[r].begin >= states[r].end) continue;
-    seen.begin = states[r].begin < seen.begin ? states[r].begin : seen.begin;
-    seen.end = states[r].end > seen.end ? states[r].end : seen.end;
-  }
-  return seen;
-}
-
 // scores = q k^T of up to kBlockRows queries, in whole vectors.
 inline void ScoreBlock(const AttentionQuery* queries, int rows, const RunningSoftmax* states,
                        const AttentionTile& tile, int dim, float* scores) {
-  const SeenTokens seen = SeenByAny(states, rows);
-  if (seen.begin >= seen.end) return;
+  int begin = kAttentionTile;
+  int end = 0;  // what any of them sees
   const float* q[kBlockRows];
-  for (int r = 0; r < rows; ++r) q[r] = queries[r].q;
+  for (int r = 0; r < rows; ++r) {
+    q[r] = queries[r].q;
+    if (states[r].begin >= states[r].end) continue;
+    begin = states[r].begin < begin ? states[r].begin : begin;
+    end = states[r].end > end ? states[r].end : end;
+  }
+  if (begin >= end) return;
   Multiply(rows, q, tile.keys, AttentionTile::kKeyStride, dim, nullptr, scores,
-           AttentionTile::kScoreStride, seen.begin / Simd::kLanes * Simd::kLanes, seen.end);
+           AttentionTile::kScoreStride, begin / Simd::kLanes * Simd::kLanes, end);
 }
 
 // out = keep * out + weights v of up to kBlockRows queries, of what each of them sees alone: where

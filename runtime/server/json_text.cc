@@ -2,22 +2,11 @@
 
 #include <algorithm>
 #include <nlohmann/json.hpp>
-#include <utility>
+#include <vector>
 
 namespace quern::server {
 using nlohmann::json;
 using nlohmann::ordered_json;
-
-namespace {
-
-size_t AllMembers(const json& value) {
-  size_t all = value.is_object() ? value.size() : 0;
-  if (!value.is_structured()) return all;
-  for (const json& item : value) all += AllMembers(item);
-  return all;
-}
-
-}  // namespace
 
 std::string JsonText(const json& value) {
   return value.dump(-1, ' ', false, json::error_handler_t::replace);
@@ -35,16 +24,18 @@ size_t MostMembers(const json& value) {
 }
 
 ordered_json ParseInOrder(std::string_view text, size_t most_members) {
-  size_t written = 0;
-  const auto count = [&written](int, json::parse_event_t event, json&) {
-    if (event == json::parse_event_t::key) ++written;
-    return true;
+  std::vector<size_t> written;  // names, of each object that is open
+  bool too_many = false;
+  const auto count = [&](int, ordered_json::parse_event_t event, ordered_json&) {
+    if (too_many) return false;
+    if (event == ordered_json::parse_event_t::object_start) written.push_back(0);
+    if (event == ordered_json::parse_event_t::key) too_many = ++written.back() > most_members;
+    if (event == ordered_json::parse_event_t::object_end) written.pop_back();
+    return !too_many;
   };
-  json parsed = json::parse(text, count, /*allow_exceptions=*/false);
-  const bool keeps_order = !parsed.is_discarded() && MostMembers(parsed) <= most_members &&
-                           AllMembers(parsed) == written;
-  return keeps_order ? ordered_json::parse(text, nullptr, /*allow_exceptions=*/false)
-                     : ordered_json(std::move(parsed));
+  ordered_json ordered = ordered_json::parse(text, count, /*allow_exceptions=*/false);
+  if (!too_many) return ordered;
+  return json::parse(text, nullptr, /*allow_exceptions=*/false);
 }
 
 }  // namespace quern::server

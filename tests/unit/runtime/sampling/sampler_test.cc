@@ -12,6 +12,7 @@
 #include <vector>
 
 #include "runtime/sampling/philox.h"
+#include "tests/unit/runtime/sampling/random_logits.h"
 
 namespace quern {
 namespace {
@@ -83,14 +84,6 @@ std::set<int32_t> OraclePicks(const std::vector<float>& logits, const SamplingPa
     }
   }
   return picks;
-}
-
-std::vector<float> RandomLogits(size_t n, float spread, uint32_t seed) {
-  std::mt19937 random(seed);
-  std::normal_distribution<float> normal(0.0f, spread);
-  std::vector<float> logits(n);
-  for (float& logit : logits) logit = normal(random);
-  return logits;
 }
 
 TEST(Sampler, GreedyTakesTheLikeliestAndTheLowestIdAmongEquals) {

@@ -5,21 +5,14 @@
 #include <algorithm>
 #include <cmath>
 #include <limits>
-#include <random>
 #include <vector>
+
+#include "tests/unit/runtime/sampling/random_logits.h"
 
 namespace quern {
 namespace {
 
 constexpr float kNoHead = std::numeric_limits<float>::infinity();
-
-std::vector<float> NormalLogits(size_t n, float spread, uint32_t seed) {
-  std::mt19937 random(seed);
-  std::normal_distribution<float> normal(0.0f, spread);
-  std::vector<float> logits(n);
-  for (float& logit : logits) logit = normal(random);
-  return logits;
-}
 
 SpreadNucleus::Distribution Of(const std::vector<float>& logits, float head) {
   const float max = *std::max_element(logits.begin(), logits.end());
@@ -40,7 +33,7 @@ double WeightBelow(const SpreadNucleus::Distribution& of) {
 
 TEST(SpreadNucleus, TheSampleTellsTheWeightBelowTheHead) {
   SpreadNucleus nucleus{LogitScan{}};
-  const auto logits = NormalLogits(100001, 2, 1);
+  const auto logits = RandomLogits(100001, 2, 1);
   for (const float head : {kNoHead, 5.0f, 0.0f}) {
     const auto of = Of(logits, head);
     EXPECT_NEAR(nucleus.Sample(of) / WeightBelow(of), 1, 0.25) << head;
@@ -49,7 +42,7 @@ TEST(SpreadNucleus, TheSampleTellsTheWeightBelowTheHead) {
 
 TEST(SpreadNucleus, DrawsOnlyWhatTheShareNeedsAndAllOfIt) {
   SpreadNucleus nucleus{LogitScan{}};
-  const auto logits = NormalLogits(50000, 2, 2);
+  const auto logits = RandomLogits(50000, 2, 2);
   for (const float head : {kNoHead, 6.0f}) {
     const auto of = Of(logits, head);
     auto sorted = logits;
@@ -77,7 +70,7 @@ TEST(SpreadNucleus, DrawsOnlyWhatTheShareNeedsAndAllOfIt) {
 
 TEST(SpreadNucleus, ACutInTheHeadIsLeftToTheCaller) {
   SpreadNucleus nucleus{LogitScan{}};
-  const auto logits = NormalLogits(50000, 2, 3);
+  const auto logits = RandomLogits(50000, 2, 3);
   const auto of = Of(logits, -1.0f);
   nucleus.Sample(of);
   EXPECT_FALSE(nucleus.Draw(of, 0.5, 0.5).id);

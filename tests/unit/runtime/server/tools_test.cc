@@ -168,7 +168,10 @@ TEST(JsonText, MembersKeepTheirOrderUnlessThatWouldTakeLong) {
   EXPECT_EQ(ParseInOrder(R"({"z":{"b":1,"a":2},"y":[{"d":0,"c":0}]})", 2).dump(),
             R"({"z":{"b":1,"a":2},"y":[{"d":0,"c":0}]})");
   EXPECT_EQ(ParseInOrder(R"({"z":1,"y":2,"x":3})", 2).dump(), R"({"x":3,"y":2,"z":1})");
-  EXPECT_EQ(ParseInOrder(R"({"z":1,"y":2,"z":3})", 9).dump(), R"({"y":2,"z":3})");
+  EXPECT_EQ(ParseInOrder(R"([{"z":{"b":{},"a":1},"y":2,"z":3},{"w":0}])", 3).dump(),
+            R"([{"z":3,"y":2},{"w":0}])");
+  EXPECT_EQ(ParseInOrder(R"([{"z":{"b":{},"a":1},"y":2,"z":3},{"w":0}])", 2).dump(),
+            R"([{"y":2,"z":3},{"w":0}])");
   EXPECT_TRUE(ParseInOrder("{", 9).is_discarded());
 }
 
