@@ -56,6 +56,17 @@ void CpuBackend::RotateHeads(Tensor* x) {
   });
 }
 
+// What a task takes, in products of a query with a token: those that it makes, and as much as a
+// token's keys and values cost to load, about so many products.
+int64_t CpuBackend::CostOf(const AttentionSpec& spec, const AttentionTask& task) const {
+  constexpr int64_t kLoad = 16;
+  const ForwardBatch::Sequence& sequence = batch_.sequences[static_cast<size_t>(task.sequence)];
+  const int64_t rows = task.row_end - task.row_begin;
+  int64_t tokens = sequence.context_tokens - sequence.num_rows + task.row_end;
+  if (spec.window > 0) tokens = std::min(tokens, spec.window + rows);
+  return tokens * (kLoad + rows * (task.head_end - task.head_begin));
+}
+
 void CpuBackend::PlanAttention(const AttentionSpec& spec) {
   attention_tasks_.clear();
   const int group = spec.heads / kv_shape_.kv_heads;
@@ -78,11 +89,16 @@ void CpuBackend::PlanAttention(const AttentionSpec& spec) {
         for (int head = 0; head < group; head += head_step) {
           attention_tasks_.push_back({static_cast<int32_t>(s), kv_head, row,
                                       std::min(rows, row + row_step), kv_head * group + head,
-                                      kv_head * group + std::min(group, head + head_step)});
+                                      kv_head * group + std::min(group, head + head_step), 0});
+          attention_tasks_.back().cost = CostOf(spec, attention_tasks_.back());
         }
       }
     }
   }
+  // The longest first, or the last to be taken would keep one thread busy while the others wait:
+  // a batch ends with its chunks of prompts.
+  std::sort(attention_tasks_.begin(), attention_tasks_.end(),
+            [](const AttentionTask& a, const AttentionTask& b) { return a.cost > b.cost; });
 }
 
 void CpuBackend::RunAttentionTask(const AttentionSpec& spec, const AttentionTask& task,

@@ -70,6 +70,7 @@ class CpuBackend : public Backend {
     int32_t row_end;
     int32_t head_begin;
     int32_t head_end;
+    int64_t cost;  // of CostOf
   };
 
   // body(row) for all rows, on several threads when there are enough of them to be worth it.
@@ -102,6 +103,7 @@ class CpuBackend : public Backend {
   // Every head of x by the Hadamard matrix.
   void RotateHeads(Tensor* x);
   void AppendKv(int layer, const Tensor& k, const Tensor& v);
+  int64_t CostOf(const AttentionSpec& spec, const AttentionTask& task) const;
   void PlanAttention(const AttentionSpec& spec);
   void RunAttentionTask(const AttentionSpec& spec, const AttentionTask& task, const Tensor& q,
                         float* scratch, Tensor* out) const;
