@@ -56,10 +56,10 @@ void CpuBackend::RotateHeads(Tensor* x) {
   });
 }
 
-// What a task takes, in products of a query with a token: those that it makes, and as much as a
-// token's keys and values cost to load, about so many products.
+// What a task takes, as far as the order of tasks needs it: its queries times the tokens they look
+// back at, and what it costs to load these.
 int64_t CpuBackend::CostOf(const AttentionSpec& spec, const AttentionTask& task) const {
-  constexpr int64_t kLoad = 16;
+  constexpr int64_t kLoad = 16;  // queries that cost as much (AVX2, heads of 64 halves)
   const ForwardBatch::Sequence& sequence = batch_.sequences[static_cast<size_t>(task.sequence)];
   const int64_t rows = task.row_end - task.row_begin;
   int64_t tokens = sequence.context_tokens - sequence.num_rows + task.row_end;
@@ -95,8 +95,8 @@ void CpuBackend::PlanAttention(const AttentionSpec& spec) {
       }
     }
   }
-  // The longest first, or the last to be taken would keep one thread busy while the others wait:
-  // a batch ends with its chunks of prompts.
+  // The longest first: chunks of prompts come last in a batch, and the last of their tasks would
+  // keep one thread busy while the others wait.
   std::sort(attention_tasks_.begin(), attention_tasks_.end(),
             [](const AttentionTask& a, const AttentionTask& b) { return a.cost > b.cost; });
 }
