@@ -7,8 +7,20 @@
 
 namespace quern::kernels {
 
-const CpuKernels kAvx512Kernels = {
-    CpuIsa::kAvx512, "avx512", Simd::kLanes, QuantizeActivations, MatMul,   RmsNorm, Rope,
-    GatedActivation, Add,      Softcap,      Attention,           AppendKv, Hadamard};
+const CpuKernels kAvx512Kernels = {CpuIsa::kAvx512,
+                                   "avx512",
+                                   Simd::kLanes,
+                                   QuantizeActivations,
+                                   MatMul,
+                                   RmsNorm,
+                                   Rope,
+                                   GatedActivation,
+                                   Add,
+                                   Softcap,
+                                   Attention,
+                                   AttentionSegment,
+                                   CombineAttention,
+                                   AppendKv,
+                                   Hadamard};
 
 }  // namespace quern::kernels

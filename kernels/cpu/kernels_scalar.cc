@@ -7,8 +7,20 @@
 
 namespace quern::kernels {
 
-const CpuKernels kScalarKernels = {
-    CpuIsa::kScalar, "scalar", Simd::kLanes, QuantizeActivations, MatMul,   RmsNorm, Rope,
-    GatedActivation, Add,      Softcap,      Attention,           AppendKv, Hadamard};
+const CpuKernels kScalarKernels = {CpuIsa::kScalar,
+                                   "scalar",
+                                   Simd::kLanes,
+                                   QuantizeActivations,
+                                   MatMul,
+                                   RmsNorm,
+                                   Rope,
+                                   GatedActivation,
+                                   Add,
+                                   Softcap,
+                                   Attention,
+                                   AttentionSegment,
+                                   CombineAttention,
+                                   AppendKv,
+                                   Hadamard};
 
 }  // namespace quern::kernels

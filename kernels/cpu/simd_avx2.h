@@ -5,6 +5,8 @@
 #include <cstdint>
 #include <cstring>
 
+#include "kernels/cpu/half_columns.h"
+
 // AVX2 + FMA + F16C: 8 lanes. The contract of each operation is in simd_scalar.h.
 #define QUERN_KERNEL_INLINE [[gnu::always_inline]] inline
 
@@ -41,7 +43,13 @@ struct Simd {
   static I ShiftLeft32(I a) {
     return _mm256_slli_epi32(a, kBits);
   }
-  static I DotAdd16(I acc, I a, I b) { return _mm256_add_epi32(acc, _mm256_madd_epi16(a, b)); }
+  static I DotAdd16(I acc, I a, I b) {
+    acc = _mm256_add_epi32(acc, _mm256_madd_epi16(a, b));
+    // GCC 12 would move the additions of a whole group behind its products, for which there are not
+    // enough registers: each product went to the stack and back, 1.6 times the time of a matmul.
+    asm("" : "+x"(acc));
+    return acc;
+  }
   static F ToFloat(I a) { return _mm256_cvtepi32_ps(a); }
   static I ToInt(F a) { return _mm256_cvtps_epi32(a); }
   static void StoreInt16(int16_t* p, I a) {
@@ -130,6 +138,11 @@ struct Simd {
   static F LoadDoubled(const float* p) {
     const __m256 four = _mm256_castps128_ps256(_mm_loadu_ps(p));
     return _mm256_permutevar8x32_ps(four, _mm256_setr_epi32(0, 0, 1, 1, 2, 2, 3, 3));
+  }
+  static void TransposeHalves(const uint16_t* x, int64_t x_stride, float* y, int64_t y_stride) {
+    __m128i columns[8];
+    HalfColumns(x, x_stride, columns);
+    for (int i = 0; i < 8; ++i) StoreF(y + i * y_stride, _mm256_cvtph_ps(columns[i]));
   }
   static void Transpose(const float* x, int64_t x_stride, float* y, int64_t y_stride) {
     F pairs[8], fours[8];

@@ -5,6 +5,8 @@
 #include <cstdint>
 #include <cstring>
 
+#include "kernels/cpu/half_columns.h"
+
 // AVX-512 F, BW, VL, DQ, VNNI: 16 lanes. The contract of each operation is in simd_scalar.h.
 #define QUERN_KERNEL_INLINE [[gnu::always_inline]] inline
 
@@ -113,6 +115,14 @@ struct Simd {
     const __m512 eight = _mm512_castps256_ps512(_mm256_loadu_ps(p));
     return _mm512_permutexvar_ps(_mm512_setr_epi32(0, 0, 1, 1, 2, 2, 3, 3, 4, 4, 5, 5, 6, 6, 7, 7),
                                  eight);
+  }
+  static void TransposeHalves(const uint16_t* x, int64_t x_stride, float* y, int64_t y_stride) {
+    __m128i low[8], high[8];
+    HalfColumns(x, x_stride, low);
+    HalfColumns(x + 8 * x_stride, x_stride, high);
+    for (int i = 0; i < 8; ++i) {
+      StoreF(y + i * y_stride, _mm512_cvtph_ps(_mm256_set_m128i(high[i], low[i])));
+    }
   }
   static void Transpose(const float* x, int64_t x_stride, float* y, int64_t y_stride) {
     F pairs[16], fours[16], eights[16];

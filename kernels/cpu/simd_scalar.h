@@ -236,6 +236,12 @@ struct Simd {
       for (int j = 0; j < kLanes; ++j) y[i * y_stride + j] = x[j * x_stride + i];
     }
   }
+  // y[i][j] = x[j][i] of kLanes rows of 8 halves.
+  static void TransposeHalves(const uint16_t* x, int64_t x_stride, float* y, int64_t y_stride) {
+    for (int i = 0; i < 8; ++i) {
+      for (int j = 0; j < kLanes; ++j) y[i * y_stride + j] = HalfToFloat(x[j * x_stride + i]);
+    }
+  }
   // a * b with the product subtracted from c in even lanes and added in odd ones: (c - ab, c + ab,
   // ...).
   static F AddSub(F c, F ab) {

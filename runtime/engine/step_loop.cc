@@ -26,7 +26,9 @@ StepShape ShapeOf(const SchedulerOutput& step) {
                      .prefill_tokens = step.num_tokens - step.num_decodes};
   for (const ScheduledSequence& scheduled : step.sequences) {
     const int64_t tokens = scheduled.num_tokens;
-    shape.attended_tokens += tokens * scheduled.sequence->cached_tokens + tokens * (tokens + 1) / 2;
+    const int64_t cached = scheduled.sequence->cached_tokens;
+    shape.attended_tokens += tokens * cached + tokens * (tokens + 1) / 2;
+    shape.loaded_tokens += cached + tokens;
   }
   return shape;
 }

@@ -41,8 +41,8 @@ const Buckets kRequestTokens = {1,    8,    16,   32,   64,    128,   256,   512
 const Buckets kChoices = {1, 2, 4, 8, 16, 32, 64, 128};
 
 constexpr std::array<std::string_view, 4> kFinishReasons = {"stop", "length", "cancelled", "error"};
-constexpr std::array<const char*, 4> kStepTerms = {"step", "decode_sequence", "prefill_token",
-                                                   "attended_token"};
+constexpr std::array<const char*, 5> kStepTerms = {"step", "decode_sequence", "prefill_token",
+                                                   "attended_token", "loaded_token"};
 
 }  // namespace
 
@@ -213,7 +213,8 @@ RuntimeMetrics::RuntimeMetrics(const std::string& model, MetricsCompat compat)
           .Name("quern_step_time_fit_seconds")
           .Help(
               "What a step's time is made of, as fitted: a step itself, each sequence that "
-              "decodes, each prompt token, each token that attention looks back at.")
+              "decodes, each prompt token, each token that attention looks back at, each that it "
+              "loads.")
           .Labels(families_->model)
           .Register(families_->registry);
   for (size_t i = 0; i < kStepTerms.size(); ++i) {

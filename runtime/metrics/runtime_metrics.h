@@ -25,7 +25,7 @@ struct MetricsSnapshot {
   uint64_t preempted_tokens_total = 0;
   // Seconds of a step for each: the step itself, a sequence that decodes, a prompt token, a token
   // looked back at.
-  std::array<double, 4> step_times{};
+  std::array<double, 5> step_times{};
   double step_time_error_ratio = 0;
   bool sleeping = false;
   uint64_t prefix_queries_total = 0;

@@ -20,7 +20,7 @@ constexpr int64_t kMemory = 32;
 constexpr double kOutlier = 3;
 constexpr double kErrorMemory = 64;  // steps
 // Columns are scaled to about 1, so that one pivot bound serves all.
-constexpr double kScales[] = {1, 1.0 / 32, 1.0 / 512, 1.0 / 65536};
+constexpr double kScales[] = {1, 1.0 / 32, 1.0 / 512, 1.0 / 65536, 1.0 / 4096};
 
 size_t Log2Bucket(int64_t value, size_t buckets) {
   return std::min(
@@ -65,7 +65,7 @@ bool Solve(const NormalEquations<N>& full, unsigned active, std::array<double, N
   return true;
 }
 
-// The best non-negative solution: of four terms, every choice of those that are not 0 is tried.
+// The best non-negative solution: of five terms, every choice of those that are not 0 is tried.
 template <size_t N>
 std::array<double, N> SolveNonNegative(const NormalEquations<N>& equations) {
   std::array<double, N> best{};
@@ -94,13 +94,15 @@ std::array<double, N> SolveNonNegative(const NormalEquations<N>& equations) {
 double StepTimeCoefficients::Predict(const StepShape& shape) const {
   return base + per_decode_sequence * shape.decode_sequences +
          per_prefill_token * shape.prefill_tokens +
-         per_attended_token * static_cast<double>(shape.attended_tokens);
+         per_attended_token * static_cast<double>(shape.attended_tokens) +
+         per_loaded_token * static_cast<double>(shape.loaded_tokens);
 }
 
 StepTimeModel::Terms StepTimeModel::TermsOf(const StepShape& shape) {
   return {1, static_cast<double>(shape.decode_sequences) * kScales[1],
           static_cast<double>(shape.prefill_tokens) * kScales[2],
-          static_cast<double>(shape.attended_tokens) * kScales[3]};
+          static_cast<double>(shape.attended_tokens) * kScales[3],
+          static_cast<double>(shape.loaded_tokens) * kScales[4]};
 }
 
 StepTimeModel::Bucket& StepTimeModel::BucketOf(const StepShape& shape) {
@@ -145,7 +147,8 @@ void StepTimeModel::Fit() {
   fit_ = {.base = x[0] * kScales[0],
           .per_decode_sequence = x[1] * kScales[1],
           .per_prefill_token = x[2] * kScales[2],
-          .per_attended_token = x[3] * kScales[3]};
+          .per_attended_token = x[3] * kScales[3],
+          .per_loaded_token = x[4] * kScales[4]};
 }
 
 PrefillPressure PressureOf(const SchedulerState& state, const SchedulerLimits& limits) {
@@ -169,17 +172,19 @@ int32_t PrefillBudget(const StepTimeCoefficients& times, const PrefillPressure& 
                       double slowdown, int32_t least, int32_t most) {
   assert(least >= 1 && slowdown >= 1);
   if (pressure.decoding <= 0 || most <= least) return most;
-  const double alone = times.Predict(
-      {.decode_sequences = pressure.decoding, .attended_tokens = pressure.decode_context});
-  double share = slowdown - 1;
+  const double alone = times.Predict({.decode_sequences = pressure.decoding,
+                                      .attended_tokens = pressure.decode_context,
+                                      .loaded_tokens = pressure.decode_context});
+  double share = std::max(0.0, slowdown * kMeanOfBound - 1);
   if (pressure.prefilling > pressure.decoding) {
     const double ratio = static_cast<double>(pressure.prefilling) / pressure.decoding;
     share = std::max(share, ratio * ratio);
   }
-  const double allowed = share * alone;
+  const auto context = static_cast<double>(pressure.prefill_context);
+  const double allowed = std::max(0.0, share * alone - times.per_loaded_token * context);
   // p tokens cost p * per_prefill_token, and attend to p * (context + p / 2): a quadratic in p.
-  const double linear = times.per_prefill_token +
-                        times.per_attended_token * static_cast<double>(pressure.prefill_context);
+  const double linear =
+      times.per_prefill_token + times.per_attended_token * context + times.per_loaded_token;
   const double square = times.per_attended_token / 2;
   // The root in the form that loses nothing where `square` is next to nothing.
   const double divisor = linear + std::sqrt(linear * linear + 4 * square * allowed);

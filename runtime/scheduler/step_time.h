@@ -15,6 +15,8 @@ struct StepShape {
   int32_t prefill_tokens = 0;
   // Tokens that the step's tokens look back at, their own included, summed over them.
   int64_t attended_tokens = 0;
+  // Tokens that are loaded for that: each sequence's once, however many of its tokens look back.
+  int64_t loaded_tokens = 0;
 };
 
 // Seconds that each part of a step takes; none is negative.
@@ -23,11 +25,12 @@ struct StepTimeCoefficients {
   double per_decode_sequence = 0;
   double per_prefill_token = 0;
   double per_attended_token = 0;
+  double per_loaded_token = 0;
 
   double Predict(const StepShape& shape) const;
 };
 
-// Learns how long steps take from those that ran: a non-negative least-squares fit of four
+// Learns how long steps take from those that ran: a non-negative least-squares fit of five
 // coefficients to the relative error. Steps are kept as running means in buckets of like shape, so
 // that what was learned of one shape stays known while only others run (forgetting goes by use, not
 // by time), and a burst of equal steps does not outweigh the rest. Pure: times are passed in.
@@ -46,7 +49,7 @@ class StepTimeModel {
   double error_ratio() const { return error_ratio_; }
 
  private:
-  static constexpr int kTerms = 4;
+  static constexpr int kTerms = 5;
   static constexpr int kLeastSteps = 4;
   using Terms = std::array<double, kTerms>;
 
@@ -77,11 +80,15 @@ struct PrefillPressure {
 
 PrefillPressure PressureOf(const SchedulerState& state, const SchedulerLimits& limits);
 
+// What is fitted is how long steps take in the mean; for nearly all of them to keep within a bound,
+// the mean must be below it.
+inline constexpr double kMeanOfBound = 0.93;
+
 // Prefill tokens that a step may have: so many that it takes at most `slowdown` times as long as
-// with the decodes alone. Where more requests wait for their prompts than stream, more: the square
-// of the one over the other takes the place of `slowdown` - 1, for then the batch is filled sooner,
-// which serves all. Between `least` (a prompt always advances) and `most`, which is the answer too
-// when nothing streams.
+// with the decodes alone, in the mean kMeanOfBound of that. Where more requests wait for their
+// prompts than stream, these may add up to the square of the one over the other times what the
+// decodes take, for then the batch is filled sooner, which serves all. Between `least` (a prompt
+// always advances) and `most`, which is the answer too when nothing streams.
 int32_t PrefillBudget(const StepTimeCoefficients& times, const PrefillPressure& pressure,
                       double slowdown, int32_t least, int32_t most);
 

@@ -395,7 +395,7 @@ void Api::Metrics(http::Responder& responder) {
     now.preempted_tokens_total = stats.preempted_tokens_total;
     const StepTimeCoefficients& times = stats.step_times;
     now.step_times = {times.base, times.per_decode_sequence, times.per_prefill_token,
-                      times.per_attended_token};
+                      times.per_attended_token, times.per_loaded_token};
     now.step_time_error_ratio = stats.step_time_error_ratio;
     now.prefix_queries_total = stats.prefix_queries_total;
     now.prefix_hits_total = stats.prefix_hits_total;

@@ -99,6 +99,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--server", help="URL of a server that runs, without /v1")
     parser.add_argument("--model", help="the model's name there")
+    parser.add_argument("--gguf", default=quern_serve.SMOLLM2, help="file of the model to start quern-serve with, of those that hack/setup fetches")
     parser.add_argument("--streams", type=int, default=8)
     parser.add_argument("--prompt", type=int, default=8000, help="tokens of the long prompt")
     parser.add_argument("--before", type=int, default=64, help="tokens of each stream before it comes")
@@ -108,7 +109,7 @@ def main():
     args, options = parser.parse_known_args()  # the rest goes to quern-serve
     server = None
     if not args.server:
-        server = quern_serve.Server(quern_serve.model(quern_serve.SMOLLM2), "--threads", "2", "--kv-memory", "1GiB", *options)
+        server = quern_serve.Server(quern_serve.model(args.gguf), "--threads", "2", "--kv-memory", "1GiB", *options)
         args.server, args.model = server.url, server.name
     elif options:
         parser.error(f"unknown arguments: {' '.join(options)}")

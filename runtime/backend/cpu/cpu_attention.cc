@@ -56,68 +56,48 @@ void CpuBackend::RotateHeads(Tensor* x) {
   });
 }
 
-// What a task takes, as far as the order of tasks needs it: its queries times the tokens they look
-// back at, and what it costs to load these.
-int64_t CpuBackend::CostOf(const AttentionSpec& spec, const AttentionTask& task) const {
-  constexpr int64_t kLoad = 16;  // queries that cost as much (AVX2, heads of 64 halves)
-  const ForwardBatch::Sequence& sequence = batch_.sequences[static_cast<size_t>(task.sequence)];
-  const int64_t rows = task.row_end - task.row_begin;
-  int64_t tokens = sequence.context_tokens - sequence.num_rows + task.row_end;
-  if (spec.window > 0) tokens = std::min(tokens, spec.window + rows);
-  return tokens * (kLoad + rows * (task.head_end - task.head_begin));
-}
-
-void CpuBackend::PlanAttention(const AttentionSpec& spec) {
-  attention_tasks_.clear();
-  const int group = spec.heads / kv_shape_.kv_heads;
-  // As many rows to a task as share what is read, but enough tasks for all threads.
-  const int64_t fair = static_cast<int64_t>(batch_.tokens.size()) * kv_shape_.kv_heads /
-                       (int64_t{2} * pool_.threads());
-  const int row_step = static_cast<int>(
-      std::clamp<int64_t>(fair, 1, std::max(1, kernels::kAttentionMaxQueries / group)));
-  // With fewer rows times KV heads than threads, the query heads of a group are shared out too.
-  const int64_t tasks = static_cast<int64_t>(batch_.tokens.size()) * kv_shape_.kv_heads;
-  const int parts = tasks < pool_.threads()
-                        ? std::min<int>(group, (pool_.threads() + static_cast<int>(tasks) - 1) /
-                                                   static_cast<int>(tasks))
-                        : 1;
-  const int head_step = std::min((group + parts - 1) / parts, kernels::kAttentionMaxQueries);
-  for (size_t s = 0; s < batch_.sequences.size(); ++s) {
-    const int32_t rows = batch_.sequences[s].num_rows;
-    for (int32_t row = 0; row < rows; row += row_step) {
-      for (int kv_head = 0; kv_head < kv_shape_.kv_heads; ++kv_head) {
-        for (int head = 0; head < group; head += head_step) {
-          attention_tasks_.push_back({static_cast<int32_t>(s), kv_head, row,
-                                      std::min(rows, row + row_step), kv_head * group + head,
-                                      kv_head * group + std::min(group, head + head_step), 0});
-          attention_tasks_.back().cost = CostOf(spec, attention_tasks_.back());
-        }
-      }
-    }
-  }
-  // The longest first: chunks of prompts come last in a batch, and the last of their tasks would
-  // keep one thread busy while the others wait.
-  std::sort(attention_tasks_.begin(), attention_tasks_.end(),
-            [](const AttentionTask& a, const AttentionTask& b) { return a.cost > b.cost; });
-}
-
 void CpuBackend::RunAttentionTask(const AttentionSpec& spec, const AttentionTask& task,
-                                  const Tensor& q, float* scratch, Tensor* out) const {
-  const ForwardBatch::Sequence& sequence = batch_.sequences[static_cast<size_t>(task.sequence)];
+                                  const Tensor& q, float* scratch, Tensor* out) {
+  const ForwardBatch::Sequence& sequence =
+      batch_.sequences[static_cast<size_t>(task.queries.sequence)];
   const int head_dim = kv_shape_.head_dim;
   kernels::AttentionQuery queries[kernels::kAttentionMaxQueries];
   int count = 0;
-  for (int32_t i = task.row_begin; i < task.row_end; ++i) {
+  for (int32_t i = task.queries.row_begin; i < task.queries.row_end; ++i) {
     const int64_t row = sequence.first_row + i;
     const int32_t position = sequence.context_tokens - sequence.num_rows + i;
-    for (int32_t head = task.head_begin; head < task.head_end; ++head) {
+    for (int32_t head = task.queries.head_begin; head < task.queries.head_end; ++head) {
       queries[count++] = {q.row(row) + head * head_dim, out->row(row) + head * head_dim, position};
     }
   }
-  const kernels::AttentionArgs args{LayerKv(spec.layer), BlocksOf(sequence, spec.layer).data(),
-                                    task.kv_head,        spec.scale,
-                                    spec.softcap,        spec.window};
-  kernels_.attention(args, queries, count, scratch);
+  const kernels::AttentionArgs args{LayerKv(spec.layer),  BlocksOf(sequence, spec.layer).data(),
+                                    task.queries.kv_head, spec.scale,
+                                    spec.softcap,         spec.window};
+  if (task.whole()) {
+    kernels_.attention(args, queries, count, scratch);
+    return;
+  }
+  float* parts = attention_parts_.data() + task.part;
+  for (int32_t segment = task.segment_begin; segment < task.segment_end; ++segment) {
+    kernels_.attention_segment(args, queries, count, segment, parts, scratch);
+    parts += count * kernels::AttentionPartFloats(head_dim);
+  }
+}
+
+void CpuBackend::CombineAttention(const AttentionSplit& split, Tensor* out) const {
+  const ForwardBatch::Sequence& sequence =
+      batch_.sequences[static_cast<size_t>(split.queries.sequence)];
+  const int head_dim = kv_shape_.head_dim;
+  const int64_t part_floats = kernels::AttentionPartFloats(head_dim);
+  const int64_t stride = split.queries.count() * part_floats;
+  const float* parts = attention_parts_.data() + split.part;
+  for (int32_t i = split.queries.row_begin; i < split.queries.row_end; ++i) {
+    float* row = out->row(sequence.first_row + i);
+    for (int32_t head = split.queries.head_begin; head < split.queries.head_end; ++head) {
+      kernels_.combine_attention(parts, stride, split.segments, head_dim, row + head * head_dim);
+      parts += part_floats;
+    }
+  }
 }
 
 // A quantised cache holds rotated heads: no element is much larger than the others of its group, so
@@ -142,18 +122,22 @@ void CpuBackend::Attention(const AttentionSpec& spec, Tensor* q, Tensor* k, Tens
     for (Tensor* heads : {q, k, v}) RotateHeads(heads);
   }
   AppendKv(spec.layer, *k, *v);
-  PlanAttention(spec);
+  PlanAttention({spec.heads, kv_shape_.kv_heads, kv_shape_.head_dim}, spec.window, batch_.sequences,
+                pool_.threads(), static_cast<int64_t>(attention_parts_.size()), &attention_plan_);
+  const auto& [tasks, splits] = attention_plan_;
   out->rows = q->rows;
   const auto scratch_floats =
       static_cast<size_t>(kernels::AttentionScratchFloats(kv_shape_.head_dim));
   pool_.ParallelFor(
-      static_cast<int64_t>(attention_tasks_.size()), 1,
-      [&](int64_t begin, int64_t end, int thread) {
+      static_cast<int64_t>(tasks.size()), 1, [&](int64_t begin, int64_t end, int thread) {
         float* scratch = attention_scratch_.data() + static_cast<size_t>(thread) * scratch_floats;
         for (int64_t i = begin; i < end; ++i) {
-          RunAttentionTask(spec, attention_tasks_[static_cast<size_t>(i)], *q, scratch, out);
+          RunAttentionTask(spec, tasks[static_cast<size_t>(i)], *q, scratch, out);
         }
       });
+  pool_.ParallelFor(static_cast<int64_t>(splits.size()), 1, [&](int64_t begin, int64_t end, int) {
+    for (int64_t i = begin; i < end; ++i) CombineAttention(splits[static_cast<size_t>(i)], out);
+  });
   if (rotated) RotateHeads(out);
 }
 

@@ -8,6 +8,7 @@
 #include "runtime/backend/backend.h"
 #include "runtime/backend/cpu/activation_buffer.h"
 #include "runtime/backend/cpu/aligned_memory.h"
+#include "runtime/backend/cpu/attention_plan.h"
 #include "runtime/base/thread_pool.h"
 
 namespace quern {
@@ -62,16 +63,6 @@ class CpuBackend : public Backend {
     float* y;
     int64_t y_stride;
   };
-  // The queries of one attention task: rows and heads of one sequence that share a KV head.
-  struct AttentionTask {
-    int32_t sequence;
-    int32_t kv_head;
-    int32_t row_begin;
-    int32_t row_end;
-    int32_t head_begin;
-    int32_t head_end;
-    int64_t cost;  // of CostOf
-  };
 
   // body(row) for all rows, on several threads when there are enough of them to be worth it.
   template <typename Body>
@@ -103,10 +94,9 @@ class CpuBackend : public Backend {
   // Every head of x by the Hadamard matrix.
   void RotateHeads(Tensor* x);
   void AppendKv(int layer, const Tensor& k, const Tensor& v);
-  int64_t CostOf(const AttentionSpec& spec, const AttentionTask& task) const;
-  void PlanAttention(const AttentionSpec& spec);
   void RunAttentionTask(const AttentionSpec& spec, const AttentionTask& task, const Tensor& q,
-                        float* scratch, Tensor* out) const;
+                        float* scratch, Tensor* out);
+  void CombineAttention(const AttentionSplit& split, Tensor* out) const;
 
   const kernels::CpuKernels& kernels_;
   ThreadPool pool_;
@@ -121,7 +111,8 @@ class CpuBackend : public Backend {
   KvGroup kv_full_, kv_windows_;
   std::vector<KvLayer> kv_layers_;
   std::vector<float> attention_scratch_;  // [threads][AttentionScratchFloats]
-  std::vector<AttentionTask> attention_tasks_;
+  std::vector<float> attention_parts_;    // of contexts that threads share
+  AttentionPlan attention_plan_;
 
   ForwardBatch batch_;
 };

@@ -22,8 +22,18 @@ struct Shape {
 };
 
 constexpr Shape kShapes[] = {
-    {64, 16, 1, 0, 0},   {64, 16, 100, 0, 0}, {256, 16, 70, 16, 0},   {20, 4, 33, 5, 0},
-    {80, 33, 90, 0, 20}, {8, 1, 19, 3, 0},    {128, 64, 130, 64, 50}, {7, 16, 40, 0, 0},
+    {64, 16, 1, 0, 0},
+    {64, 16, 100, 0, 0},
+    {256, 16, 70, 16, 0},
+    {20, 4, 33, 5, 0},
+    {80, 33, 90, 0, 20},
+    {8, 1, 19, 3, 0},
+    {128, 64, 130, 64, 50},
+    {7, 16, 40, 0, 0},
+    // of several segments
+    {64, 16, 1100, 0, 0},
+    {20, 24, 1030, 0, 20},
+    {64, 16, 1300, 600, 0},
 };
 
 std::vector<std::pair<Shape, KvDtype>> ShapesAndDtypes() {
@@ -128,7 +138,7 @@ TEST_P(AttentionTest, AQueryHasTheSameBitsAloneAndTogether) {
   for (const auto& [shape, dtype] : ShapesAndDtypes()) {
     const Cache cache(random, shape, 1, dtype);
     std::vector<int32_t> positions;
-    for (int i = 0; i < shape.tokens; i += 3) positions.push_back(i);
+    for (int i = 0; i < shape.tokens; i += 3 + shape.tokens / 100) positions.push_back(i);
     Queries queries(random, shape.head_dim, positions);
     std::vector<float> scratch(static_cast<size_t>(AttentionScratchFloats(shape.head_dim)));
     const AttentionArgs args = cache.Args(0);
@@ -139,6 +149,33 @@ TEST_P(AttentionTest, AQueryHasTheSameBitsAloneAndTogether) {
       kernels().attention(args, &query, 1, scratch.data());
     }
     EXPECT_EQ(queries.out, together) << "head_dim " << shape.head_dim;
+  }
+}
+
+// Segments that a query does not see, before its window or after it, are among them.
+TEST_P(AttentionTest, TheSegmentsOfAContextMakeTheSameBitsTogether) {
+  std::mt19937 random(9);
+  for (const auto& [shape, dtype] : ShapesAndDtypes()) {
+    const Cache cache(random, shape, 2, dtype);
+    std::vector<int32_t> positions = {0, shape.tokens / 2, shape.tokens - 1, shape.tokens - 1};
+    Queries queries(random, shape.head_dim, positions);
+    std::vector<float> scratch(static_cast<size_t>(AttentionScratchFloats(shape.head_dim)));
+    const AttentionArgs args = cache.Args(1);
+    kernels().attention(args, queries.list.data(), 4, scratch.data());
+    const auto whole = queries.out;
+    std::fill(queries.out.begin(), queries.out.end(), NAN);
+    const int segments = (shape.tokens - 1) / kAttentionSegment + 1;
+    const int64_t floats = AttentionPartFloats(shape.head_dim);
+    std::vector<float> parts(static_cast<size_t>(4 * segments * floats), NAN);
+    for (int segment = segments - 1; segment >= 0; --segment) {
+      kernels().attention_segment(args, queries.list.data(), 4, segment,
+                                  parts.data() + 4 * segment * floats, scratch.data());
+    }
+    for (int i = 0; i < 4; ++i) {
+      kernels().combine_attention(parts.data() + i * floats, 4 * floats, segments, shape.head_dim,
+                                  queries.list[static_cast<size_t>(i)].out);
+    }
+    EXPECT_EQ(queries.out, whole) << "head_dim " << shape.head_dim << ", tokens " << shape.tokens;
   }
 }
 

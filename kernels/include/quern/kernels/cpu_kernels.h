@@ -33,6 +33,8 @@ struct CpuKernels {
   AddFn add;
   SoftcapFn softcap;
   AttentionFn attention;
+  AttentionSegmentFn attention_segment;
+  CombineAttentionFn combine_attention;
   AppendKvFn append_kv;
   HadamardFn hadamard;
 };

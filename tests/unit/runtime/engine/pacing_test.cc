@@ -83,11 +83,13 @@ TEST_F(PacingTest, StepsThatReadALongPromptTakeTwiceAsLongAsTheStreamsAlone) {
   const std::vector<StepStats> steps = ReadALongPromptBeside(8);
   for (const StepStats& step : steps) {
     EXPECT_EQ(step.decode_tokens, 8) << "a stream missed a step";
-    EXPECT_LT(step.seconds, 2.1 * alone);
+    EXPECT_LT(step.seconds, 2 * alone);
   }
-  EXPECT_GT(steps[0].seconds, 1.8 * alone) << "the prompt has its share of the time";
+  EXPECT_GT(steps[0].seconds, 1.7 * alone) << "the prompt has its share of the time";
   const StepTimeCoefficients& fit = loop_->Stats().step_times;
-  EXPECT_NEAR(fit.Predict({.decode_sequences = 8, .attended_tokens = 8 * 50}), alone, 0.1 * alone);
+  EXPECT_NEAR(
+      fit.Predict({.decode_sequences = 8, .attended_tokens = 8 * 50, .loaded_tokens = 8 * 50}),
+      alone, 0.1 * alone);
 }
 
 TEST_F(PacingTest, WithoutABoundAPromptFillsTheBatch) {

@@ -217,6 +217,28 @@ TEST_P(ForwardTest, TheNumberOfThreadsDoesNotChangeABit) {
   }
 }
 
+// Of a context of several segments, threads take some each.
+TEST(LongContext, TheNumberOfThreadsDoesNotChangeABit) {
+  TinyModel tiny;
+  tiny.context = 2048;
+  std::vector<float> expected;
+  for (const int threads : {1, 3}) {
+    auto model = tiny.Load(threads);
+    ASSERT_TRUE(model) << model.error().message;
+    ASSERT_TRUE((*model)->AllocateKv({16, 100}));
+    Request request{std::vector<int32_t>(1300), std::vector<int32_t>(82)};
+    for (size_t i = 0; i < 1300; ++i) request.tokens[i] = static_cast<int32_t>(i * i % 47);
+    std::iota(request.blocks.rbegin(), request.blocks.rend(), 3);
+    std::vector<float> logits;
+    for (const int32_t rows : {700, 500, 1, 7, 60}) {
+      const std::vector<float> step = Step(**model, {&request}, {rows});
+      logits.insert(logits.end(), step.begin(), step.end());
+    }
+    if (threads == 1) expected = logits;
+    EXPECT_EQ(logits, expected);
+  }
+}
+
 TEST_P(ForwardTest, OnlyTheRowsAskedForGetLogits) {
   const auto model = Load();
   Request request{Tokens(9, 2), {0, 1, 2}};

@@ -58,6 +58,7 @@ struct TinyModel {
   uint32_t kv_heads = 2;
   uint32_t head_dim = 16;
   uint32_t vocab = 50;
+  uint32_t context = 128;
   uint32_t window = 6;             // gemma3
   uint32_t claimed_layers = 0;     // block_count where it is not to be `layers`
   uint32_t split_count = 0;        // of files, where the model is to look like one of several
@@ -87,7 +88,7 @@ struct TinyModel {
     writer.String("general.architecture", architecture)
         .String("general.name", "tiny")
         .Uint(a + "block_count", claimed_layers > 0 ? claimed_layers : layers)
-        .Uint(a + "context_length", 128)
+        .Uint(a + "context_length", context)
         .Uint(a + "embedding_length", width)
         .Uint(a + "feed_forward_length", ffn_width)
         .Uint(a + "attention.head_count", heads)

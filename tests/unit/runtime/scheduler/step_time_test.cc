@@ -10,16 +10,20 @@ namespace {
 constexpr StepTimeCoefficients kMachine = {.base = 8e-3,
                                            .per_decode_sequence = 1e-3,
                                            .per_prefill_token = 1.2e-3,
-                                           .per_attended_token = 2e-7};
+                                           .per_attended_token = 2e-7,
+                                           .per_loaded_token = 3e-6};
 
 StepShape Decodes(int32_t sequences, int32_t context) {
-  return {.decode_sequences = sequences, .attended_tokens = int64_t{sequences} * context};
+  return {.decode_sequences = sequences,
+          .attended_tokens = int64_t{sequences} * context,
+          .loaded_tokens = int64_t{sequences} * context};
 }
 
 StepShape Prefill(int32_t tokens, int32_t context, int32_t decodes = 0) {
   return {.decode_sequences = decodes,
           .prefill_tokens = tokens,
-          .attended_tokens = int64_t{tokens} * (context + tokens / 2) + int64_t{decodes} * 300};
+          .attended_tokens = int64_t{tokens} * (context + tokens / 2) + int64_t{decodes} * 300,
+          .loaded_tokens = context + tokens + int64_t{decodes} * 300};
 }
 
 // Steps of every kind, each up to `noise` longer or shorter than kMachine says.
@@ -44,6 +48,7 @@ TEST(StepTimeModel, FindsTheCoefficientsThatTheTimesWereMadeFrom) {
   EXPECT_NEAR(fit.per_prefill_token, kMachine.per_prefill_token, 0.01 * kMachine.per_prefill_token);
   EXPECT_NEAR(fit.per_attended_token, kMachine.per_attended_token,
               0.01 * kMachine.per_attended_token);
+  EXPECT_NEAR(fit.per_loaded_token, kMachine.per_loaded_token, 0.01 * kMachine.per_loaded_token);
   EXPECT_LT(model.error_ratio(), 0.01);
 }
 
@@ -108,8 +113,8 @@ TEST(StepTimeModel, NothingIsEverNegativeOrWithoutABound) {
   // Larger steps that take less: a slope below 0 would fit best.
   for (int i = 0; i < 50; ++i) model.Observe(Prefill(512, 0, 4), 0.001);
   const StepTimeCoefficients& fit = model.fit();
-  for (const double value :
-       {fit.base, fit.per_decode_sequence, fit.per_prefill_token, fit.per_attended_token}) {
+  for (const double value : {fit.base, fit.per_decode_sequence, fit.per_prefill_token,
+                             fit.per_attended_token, fit.per_loaded_token}) {
     EXPECT_GE(value, 0);
   }
 }
@@ -119,13 +124,18 @@ TEST(PrefillBudget, KeepsAStepWithStreamsWithinTheSlowdown) {
       .decoding = 8, .prefilling = 1, .decode_context = 8 * 300, .prefill_context = 4000};
   const int32_t budget = PrefillBudget(kMachine, pressure, 2, 1, 512);
   const double alone = kMachine.Predict(Decodes(8, 300));
-  const auto with = [&](int32_t tokens) {
-    return kMachine.Predict({.decode_sequences = 8,
-                             .prefill_tokens = tokens,
-                             .attended_tokens = 8 * 300 + int64_t{tokens} * (4000 + tokens / 2)});
-  };
-  EXPECT_LE(with(budget), 2.001 * alone);
-  EXPECT_GT(with(budget + 1), 1.999 * alone);
+  const auto with = [&](int32_t tokens) { return kMachine.Predict(Prefill(tokens, 4000, 8)); };
+  EXPECT_LE(with(budget), 2.001 * kMeanOfBound * alone);
+  EXPECT_GT(with(budget + 1), 1.999 * kMeanOfBound * alone);
+}
+
+// A small chunk late in a long prompt loads as much as a large one.
+TEST(PrefillBudget, IsTheLeastWhereLoadingTheContextAloneTakesAllThatIsAllowed) {
+  PrefillPressure pressure = {
+      .decoding = 8, .prefilling = 1, .decode_context = 8 * 300, .prefill_context = 1000};
+  EXPECT_GT(PrefillBudget(kMachine, pressure, 2, 1, 512), 4);
+  pressure.prefill_context = 40'000;
+  EXPECT_EQ(PrefillBudget(kMachine, pressure, 2, 4, 512), 4);
 }
 
 TEST(PrefillBudget, GivesPromptsTheSquareOfTheRatioWhereMoreOfThemWaitThanStream) {
@@ -134,14 +144,14 @@ TEST(PrefillBudget, GivesPromptsTheSquareOfTheRatioWhereMoreOfThemWaitThanStream
   constexpr StepTimeCoefficients kLinear = {
       .base = 8e-3, .per_decode_sequence = 1e-3, .per_prefill_token = 1.2e-3};
   const int32_t little = PrefillBudget(kLinear, one, 2, 1, 4096);
-  EXPECT_NEAR(PrefillBudget(kLinear, many, 2, 1, 4096), 49 * little, 49);
+  EXPECT_NEAR(PrefillBudget(kLinear, many, 2, 1, 4096) * (2 * kMeanOfBound - 1), 49 * little, 49);
 }
 
 TEST(PrefillBudget, SharesNothingBeyondTheSlowdownWhereFewerPromptsWaitThanStream) {
   const PrefillPressure pressure = {.decoding = 4, .prefilling = 3};
   const int32_t at_two = PrefillBudget(kMachine, pressure, 2, 1, 4096);
   const int32_t at_least = PrefillBudget(kMachine, pressure, 1.25, 1, 4096);
-  EXPECT_NEAR(at_least, at_two / 4, 1);
+  EXPECT_NEAR(at_least, at_two * (1.25 * kMeanOfBound - 1) / (2 * kMeanOfBound - 1), 1);
 }
 
 TEST(PrefillBudget, IsAllWhereNothingStreamsAndNeverLessThanTheLeast) {
