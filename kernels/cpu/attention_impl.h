@@ -100,8 +100,8 @@ struct RunningSoftmax {
   float keep = 0;
 };
 
-// Products become scores, those of tokens that are not seen -infinity. Returns the largest, or
-// `largest`.
+// Products become scores, those of tokens that are not seen -infinity. Returns the largest of them
+// and of those before.
 inline float ScaleScores(const AttentionArgs& args, int from, int to, const RunningSoftmax& state,
                          float* scores) {
   const Simd::F scale = Simd::Set(args.scale);
@@ -147,10 +147,10 @@ inline void WeighScores(const AttentionArgs& args, float* scores, RunningSoftmax
     if (t < begin || t + kLanes > end) unseen(t);
     sums = Simd::Add(sums, Simd::LoadF(scores + t));
   }
+  // Where both are infinite, the difference is no number, nor is what comes of it.
+  const float change = state->sum.largest - largest;
   const bool first = state->sum.total == 0;
-  state->keep = first                           ? 0
-                : largest == state->sum.largest ? 1
-                                                : std::exp(state->sum.largest - largest);
+  state->keep = first ? 0.0f : change == 0 ? 1.0f : std::exp(change);
   state->sum.largest = largest;
   state->sum.total = state->sum.total * state->keep + Simd::Sum(sums);
 }
@@ -250,10 +250,10 @@ struct SeenTokens {
 
 // One segment's sums into `tile.out`, and their softmax into `states`. Tiles begin at multiples of
 // kAttentionTile, tokens that a query does not see weigh nothing, and every sum runs in the order
-// of tokens: a query's bits are the same, whoever shares the call.
-void AttendSegment(const AttentionArgs& args, const AttentionQuery* queries, int count,
-                   const SeenTokens& seen, int32_t segment, RunningSoftmax* states,
-                   AttentionTile* tile) {
+// of tokens: a query's bits are the same, whoever shares the call. Not inline, as FoldSegment.
+[[gnu::noinline]] void AttendSegment(const AttentionArgs& args, const AttentionQuery* queries,
+                                     int count, const SeenTokens& seen, int32_t segment,
+                                     RunningSoftmax* states, AttentionTile* tile) {
   const int dim = args.kv.head_dim;
   const int32_t from = segment * kAttentionSegment;
   const int32_t first = seen.first > from ? seen.first : from;

@@ -24,7 +24,7 @@ struct MetricsSnapshot {
   uint64_t preemptions_fairness_total = 0;
   uint64_t preempted_tokens_total = 0;
   // Seconds of a step for each: the step itself, a sequence that decodes, a prompt token, a token
-  // looked back at.
+  // looked back at, a token loaded for that.
   std::array<double, 5> step_times{};
   double step_time_error_ratio = 0;
   bool sleeping = false;

@@ -182,7 +182,8 @@ int32_t PrefillBudget(const StepTimeCoefficients& times, const PrefillPressure& 
   }
   const auto context = static_cast<double>(pressure.prefill_context);
   const double allowed = std::max(0.0, share * alone - times.per_loaded_token * context);
-  // p tokens cost p * per_prefill_token, and attend to p * (context + p / 2): a quadratic in p.
+  // p tokens cost p * per_prefill_token, load context + p and attend to p * (context + p / 2): a
+  // quadratic in p.
   const double linear =
       times.per_prefill_token + times.per_attended_token * context + times.per_loaded_token;
   const double square = times.per_attended_token / 2;

@@ -5,8 +5,8 @@
 
 namespace quern {
 
-// Anonymous zeroed memory, page-aligned and committed only as it is touched, in huge pages where
-// the system gives them. Empty when the system has none (check data()).
+// Anonymous zeroed memory, page-aligned and committed only as it is touched.
+// Empty when the system has none (check data()).
 class AlignedMemory {
  public:
   AlignedMemory() = default;

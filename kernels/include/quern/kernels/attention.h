@@ -29,7 +29,7 @@ struct PagedKv {
 
 struct AttentionQuery {
   const float* q;    // [head_dim], rotated
-  float* out;        // [head_dim]
+  float* out;        // [head_dim]; apart from every q
   int32_t position;  // attends to tokens max(0, position - window + 1) .. position
 };
 

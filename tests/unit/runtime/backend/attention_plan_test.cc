@@ -8,6 +8,8 @@
 #include <random>
 #include <set>
 #include <tuple>
+#include <utility>
+#include <vector>
 
 #include "quern/kernels/attention.h"
 
