@@ -100,32 +100,6 @@ struct RunningSoftmax {
   float keep = 0;
 };
 
-// Products become scores, those of tokens that are not seen -infinity. Returns the largest of them
-// and of those before.
-inline float ScaleScores(const AttentionArgs& args, int from, int to, const RunningSoftmax& state,
-                         float* scores) {
-  const Simd::F scale = Simd::Set(args.scale);
-  Simd::F largest = Simd::Set(state.sum.largest);
-  if (args.softcap <= 0 && from == state.begin && to == state.end) {  // by far the most tiles
-    for (int t = from; t < to; t += Simd::kLanes) {
-      const Simd::F score = Simd::Mul(scale, Simd::LoadF(scores + t));
-      largest = Simd::Max(largest, score);
-      Simd::StoreF(scores + t, score);
-    }
-    return Simd::MaxOf(largest);
-  }
-  for (int t = from; t < to; t += Simd::kLanes) {
-    Simd::StoreF(scores + t, Simd::Mul(scale, Simd::LoadF(scores + t)));
-  }
-  if (args.softcap > 0) Softcap(args.softcap, to - from, scores + from);
-  for (int t = from; t < state.begin; ++t) scores[t] = -INFINITY;
-  for (int t = state.end; t < to; ++t) scores[t] = -INFINITY;
-  for (int t = from; t < to; t += Simd::kLanes) {
-    largest = Simd::Max(largest, Simd::LoadF(scores + t));
-  }
-  return Simd::MaxOf(largest);
-}
-
 // Products become weights, of the tokens that are seen.
 inline void WeighScores(const AttentionArgs& args, float* scores, RunningSoftmax* state) {
   constexpr int kLanes = Simd::kLanes;
@@ -135,23 +109,26 @@ inline void WeighScores(const AttentionArgs& args, float* scores, RunningSoftmax
   if (begin >= end) return;
   const int from = begin / kLanes * kLanes;
   const int to = (end + kLanes - 1) / kLanes * kLanes;
-  const float largest = ScaleScores(args, from, to, *state, scores);
-  // What is not seen weighs 0: Exp of -infinity is 1.6e-38.
-  const auto unseen = [&](int t) {
-    for (int i = t; i < begin; ++i) scores[i] = 0;
-    for (int i = end > t ? end : t; i < t + kLanes; ++i) scores[i] = 0;
-  };
-  Simd::F sums = Simd::Set(0);
+  const Simd::F scale = Simd::Set(args.scale);
   for (int t = from; t < to; t += kLanes) {
-    Simd::StoreF(scores + t, Exp(Simd::Sub(Simd::LoadF(scores + t), Simd::Set(largest))));
-    if (t < begin || t + kLanes > end) unseen(t);
-    sums = Simd::Add(sums, Simd::LoadF(scores + t));
+    Simd::StoreF(scores + t, Simd::Mul(scale, Simd::LoadF(scores + t)));
   }
-  // Where both are infinite, the difference is no number, nor is what comes of it.
-  const float change = state->sum.largest - largest;
-  const bool first = state->sum.total == 0;
-  state->keep = first ? 0.0f : change == 0 ? 1.0f : std::exp(change);
-  state->sum.largest = largest;
+  if (args.softcap > 0) Softcap(args.softcap, to - from, scores + from);
+  for (int t = from; t < begin; ++t) scores[t] = -INFINITY;
+  for (int t = end; t < to; ++t) scores[t] = -INFINITY;
+  Simd::F largest = Simd::Set(state->sum.largest);
+  for (int t = from; t < to; t += kLanes) largest = Simd::Max(largest, Simd::LoadF(scores + t));
+  const float new_largest = Simd::MaxOf(largest);
+  for (int t = from; t < to; t += kLanes) {
+    Simd::StoreF(scores + t, Exp(Simd::Sub(Simd::LoadF(scores + t), Simd::Set(new_largest))));
+  }
+  // Exp of -infinity is 1.6e-38.
+  for (int t = from; t < begin; ++t) scores[t] = 0;
+  for (int t = end; t < to; ++t) scores[t] = 0;
+  Simd::F sums = Simd::Set(0);
+  for (int t = from; t < to; t += kLanes) sums = Simd::Add(sums, Simd::LoadF(scores + t));
+  state->keep = state->sum.total == 0 ? 0.0f : std::exp(state->sum.largest - new_largest);
+  state->sum.largest = new_largest;
   state->sum.total = state->sum.total * state->keep + Simd::Sum(sums);
 }
 

@@ -175,7 +175,7 @@ int32_t PrefillBudget(const StepTimeCoefficients& times, const PrefillPressure& 
   const double alone = times.Predict({.decode_sequences = pressure.decoding,
                                       .attended_tokens = pressure.decode_context,
                                       .loaded_tokens = pressure.decode_context});
-  double share = std::max(0.0, slowdown * kMeanOfBound - 1);
+  double share = (slowdown - 1) * kMeanOfExcess;
   if (pressure.prefilling > pressure.decoding) {
     const double ratio = static_cast<double>(pressure.prefilling) / pressure.decoding;
     share = std::max(share, ratio * ratio);

@@ -81,14 +81,14 @@ struct PrefillPressure {
 PrefillPressure PressureOf(const SchedulerState& state, const SchedulerLimits& limits);
 
 // What is fitted is how long steps take in the mean; for nearly all of them to keep within a bound,
-// the mean must be below it.
-inline constexpr double kMeanOfBound = 0.93;
+// the mean must be below it: of what a step may take longer, it takes so much.
+inline constexpr double kMeanOfExcess = 0.86;
 
 // Prefill tokens that a step may have: so many that it takes at most `slowdown` times as long as
-// with the decodes alone, in the mean kMeanOfBound of that. Where more requests wait for their
-// prompts than stream, these may add up to the square of the one over the other times what the
-// decodes take, for then the batch is filled sooner, which serves all. Between `least` (a prompt
-// always advances) and `most`, which is the answer too when nothing streams.
+// with the decodes alone, in the mean kMeanOfExcess of what that is more. Where more requests wait
+// for their prompts than stream, these may add up to the square of the one over the other times
+// what the decodes take, for then the batch is filled sooner, which serves all. Between `least` (a
+// prompt always advances) and `most`, which is the answer too when nothing streams.
 int32_t PrefillBudget(const StepTimeCoefficients& times, const PrefillPressure& pressure,
                       double slowdown, int32_t least, int32_t most);
 

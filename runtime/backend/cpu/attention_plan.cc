@@ -46,23 +46,36 @@ class Planner {
   }
 
  private:
-  // As many rows to a task as share what is read, but enough tasks for all threads; where contexts
-  // can be cut, rows need not be.
-  int32_t RowStep(int32_t sequence) const {
+  // Pieces that a sequence's context can be cut into: its segments, if there is room for the parts.
+  int64_t Cuts(int32_t sequence) const {
     const int32_t rows = sequences_[static_cast<size_t>(sequence)].num_rows;
     const int64_t segments = SegmentsOf({sequence, 0, 0, rows, 0, 0}).count();
     const int64_t parts =
         segments * rows * heads_.heads * kernels::AttentionPartFloats(heads_.head_dim);
-    const int64_t cuts = threads_ > 1 && parts <= part_floats_ ? segments : 1;
-    const int64_t fair = total_rows_ * heads_.kv_heads * cuts / (int64_t{2} * threads_);
+    return threads_ > 1 && parts <= part_floats_ ? segments : 1;
+  }
+
+  // As many rows to a task as share what is read, but enough tasks for all threads; where contexts
+  // can be cut, rows need not be.
+  int32_t RowStep(int32_t sequence) const {
+    const int64_t fair = total_rows_ * heads_.kv_heads * Cuts(sequence) / (int64_t{2} * threads_);
     const int group = heads_.heads / heads_.kv_heads;
     return static_cast<int32_t>(
         std::clamp<int64_t>(fair, 1, std::max(1, kernels::kAttentionMaxQueries / group)));
   }
 
+  // Heads of a group that go together: all, but where rows, KV heads and segments are fewer than
+  // the threads.
+  int HeadStep(int32_t sequence) const {
+    const int group = heads_.heads / heads_.kv_heads;
+    const int64_t tasks = std::max<int64_t>(1, total_rows_ * heads_.kv_heads * Cuts(sequence));
+    const int64_t parts = std::min<int64_t>(group, (threads_ + tasks - 1) / tasks);
+    return std::min(static_cast<int>((group + parts - 1) / parts), kernels::kAttentionMaxQueries);
+  }
+
   void AddTasks(int32_t sequence) {
     const int group = heads_.heads / heads_.kv_heads;
-    const int head_step = std::min(group, kernels::kAttentionMaxQueries);
+    const int head_step = HeadStep(sequence);
     const int32_t rows = sequences_[static_cast<size_t>(sequence)].num_rows;
     const int32_t row_step = RowStep(sequence);
     for (int32_t row = 0; row < rows; row += row_step) {

@@ -11,7 +11,7 @@ namespace quern {
 namespace {
 
 constexpr double kMiB = 1024.0 * 1024.0;
-// Of each thread, for the parts of contexts that threads share: 512 KiB.
+// Of each of several threads, for the parts of contexts that they share: 512 KiB.
 constexpr size_t kAttentionPartFloats = size_t{1} << 17;
 // A matrix is repacked in parts of about this many bytes.
 constexpr int64_t kPartBytes = 4 << 20;
@@ -114,7 +114,9 @@ Status CpuBackend::AllocateKv(const KvShape& shape, const KvLayout& layout) {
   }
   attention_scratch_.resize(static_cast<size_t>(kernels::AttentionScratchFloats(shape.head_dim)) *
                             static_cast<size_t>(pool_.threads()));
-  attention_parts_.resize(kAttentionPartFloats * static_cast<size_t>(pool_.threads()));
+  if (pool_.threads() > 1) {
+    attention_parts_.resize(kAttentionPartFloats * static_cast<size_t>(pool_.threads()));
+  }
   return {};
 }
 

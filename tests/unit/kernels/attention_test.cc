@@ -113,7 +113,7 @@ TEST_P(AttentionTest, AgreesWithTheReferenceOverPagedCaches) {
       positions.insert(positions.end(), {i, i});  // two heads of a group
     }
     Queries queries(random, shape.head_dim, positions);
-    std::vector<float> scratch(static_cast<size_t>(AttentionScratchFloats(shape.head_dim)));
+    std::vector<float> scratch(static_cast<size_t>(AttentionScratchFloats(shape.head_dim)), NAN);
     const AttentionArgs args = cache.Args(1);
     const int count = static_cast<int>(queries.list.size());
     ref::Attention(args, queries.list.data(), count);
@@ -140,7 +140,7 @@ TEST_P(AttentionTest, AQueryHasTheSameBitsAloneAndTogether) {
     std::vector<int32_t> positions;
     for (int i = 0; i < shape.tokens; i += 3 + shape.tokens / 100) positions.push_back(i);
     Queries queries(random, shape.head_dim, positions);
-    std::vector<float> scratch(static_cast<size_t>(AttentionScratchFloats(shape.head_dim)));
+    std::vector<float> scratch(static_cast<size_t>(AttentionScratchFloats(shape.head_dim)), NAN);
     const AttentionArgs args = cache.Args(0);
     kernels().attention(args, queries.list.data(), static_cast<int>(queries.list.size()),
                         scratch.data());
@@ -159,7 +159,7 @@ TEST_P(AttentionTest, TheSegmentsOfAContextMakeTheSameBitsTogether) {
     const Cache cache(random, shape, 2, dtype);
     std::vector<int32_t> positions = {0, shape.tokens / 2, shape.tokens - 1, shape.tokens - 1};
     Queries queries(random, shape.head_dim, positions);
-    std::vector<float> scratch(static_cast<size_t>(AttentionScratchFloats(shape.head_dim)));
+    std::vector<float> scratch(static_cast<size_t>(AttentionScratchFloats(shape.head_dim)), NAN);
     const AttentionArgs args = cache.Args(1);
     kernels().attention(args, queries.list.data(), 4, scratch.data());
     const auto whole = queries.out;
@@ -190,7 +190,7 @@ TEST_P(AttentionTest, ATokenThatAQueryDoesNotSeeCannotSpoilIt) {
       const int spoilt = window == 0 ? 8 : 1;
       cache.Replace(spoilt, nan);
       Queries queries(random, 32, {3, 4, 5, 6, 7, 8});
-      std::vector<float> scratch(static_cast<size_t>(AttentionScratchFloats(32)));
+      std::vector<float> scratch(static_cast<size_t>(AttentionScratchFloats(32)), NAN);
       kernels().attention(cache.Args(0), queries.list.data(), 6, scratch.data());
       for (const AttentionQuery& query : queries.list) {
         const bool sees =
@@ -211,7 +211,7 @@ TEST_P(AttentionTest, AsManyQueriesAsThereMayBeOfAnyHeadDim) {
       std::vector<int32_t> positions(kAttentionMaxQueries);
       std::iota(positions.begin(), positions.end(), 130 - kAttentionMaxQueries);
       Queries queries(random, head_dim, positions);
-      std::vector<float> scratch(static_cast<size_t>(AttentionScratchFloats(head_dim)));
+      std::vector<float> scratch(static_cast<size_t>(AttentionScratchFloats(head_dim)), NAN);
       kernels().attention(cache.Args(0), queries.list.data(), kAttentionMaxQueries, scratch.data());
       const auto together = queries.out;
       kernels().attention(cache.Args(0), &queries.list.back(), 1, scratch.data());
@@ -227,7 +227,7 @@ TEST_P(AttentionTest, LargeScoresDoNotOverflow) {
   const Cache cache(random, shape, 1, KvDtype::kF16);
   Queries queries(random, 64, {19});
   for (float& value : queries.q) value *= 1e4f;
-  std::vector<float> scratch(static_cast<size_t>(AttentionScratchFloats(64)));
+  std::vector<float> scratch(static_cast<size_t>(AttentionScratchFloats(64)), NAN);
   kernels().attention(cache.Args(0), queries.list.data(), 1, scratch.data());
   for (float value : queries.out) EXPECT_TRUE(std::isfinite(value));
 }
@@ -293,7 +293,7 @@ TEST_P(AttentionTest, AppendedHeadsAreReadAsTheirFormatSays) {
     std::vector<float> expected(kDim);
     ref::DequantizeKvHead(dtype, kv.v, kDim, expected.data());
     Queries queries(random, kDim, {0});  // one token: its value comes out as it is
-    std::vector<float> scratch(static_cast<size_t>(AttentionScratchFloats(kDim)));
+    std::vector<float> scratch(static_cast<size_t>(AttentionScratchFloats(kDim)), NAN);
     const int32_t block = 0;
     kernels().attention({kv, &block, 0, 1, 0, 0}, queries.list.data(), 1, scratch.data());
     EXPECT_EQ(queries.out, expected);

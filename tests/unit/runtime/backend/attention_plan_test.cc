@@ -144,6 +144,14 @@ TEST(PlanAttention, KeepsAllThreadsBusyWithOneLongContext) {
   }
 }
 
+// Nothing is left to share out then but the heads of a group.
+TEST(PlanAttention, SharesOutTheHeadsOfAShortContextAndOfALongOneWithoutRoom) {
+  constexpr AttentionHeads kGemma = {.heads = 4, .kv_heads = 1, .head_dim = 256};
+  EXPECT_EQ(Plan(kGemma, 0, Sequences({{1, 300}}), 4).tasks.size(), 4);
+  EXPECT_EQ(Plan(kGemma, 0, Sequences({{1, 6000}}), 4, 100).tasks.size(), 4);
+  EXPECT_EQ(Plan(kGemma, 0, Sequences({{1, 300}}), 1).tasks.size(), 1);
+}
+
 TEST(PlanAttention, LoadsWhatAChunkLooksBackAtOnce) {
   const AttentionPlan plan = Plan(kSmolLm, 0, Sequences({{1, 300}, {1, 200}, {20, 6000}}), 2);
   for (const AttentionTask& task : plan.tasks) {

@@ -125,8 +125,8 @@ TEST(PrefillBudget, KeepsAStepWithStreamsWithinTheSlowdown) {
   const int32_t budget = PrefillBudget(kMachine, pressure, 2, 1, 512);
   const double alone = kMachine.Predict(Decodes(8, 300));
   const auto with = [&](int32_t tokens) { return kMachine.Predict(Prefill(tokens, 4000, 8)); };
-  EXPECT_LE(with(budget), 2.001 * kMeanOfBound * alone);
-  EXPECT_GT(with(budget + 1), 1.999 * kMeanOfBound * alone);
+  EXPECT_LE(with(budget), 1.001 * (1 + kMeanOfExcess) * alone);
+  EXPECT_GT(with(budget + 1), 0.999 * (1 + kMeanOfExcess) * alone);
 }
 
 // A small chunk late in a long prompt loads as much as a large one.
@@ -144,14 +144,14 @@ TEST(PrefillBudget, GivesPromptsTheSquareOfTheRatioWhereMoreOfThemWaitThanStream
   constexpr StepTimeCoefficients kLinear = {
       .base = 8e-3, .per_decode_sequence = 1e-3, .per_prefill_token = 1.2e-3};
   const int32_t little = PrefillBudget(kLinear, one, 2, 1, 4096);
-  EXPECT_NEAR(PrefillBudget(kLinear, many, 2, 1, 4096) * (2 * kMeanOfBound - 1), 49 * little, 49);
+  EXPECT_NEAR(PrefillBudget(kLinear, many, 2, 1, 4096) * kMeanOfExcess, 49 * little, 49);
 }
 
 TEST(PrefillBudget, SharesNothingBeyondTheSlowdownWhereFewerPromptsWaitThanStream) {
   const PrefillPressure pressure = {.decoding = 4, .prefilling = 3};
   const int32_t at_two = PrefillBudget(kMachine, pressure, 2, 1, 4096);
   const int32_t at_least = PrefillBudget(kMachine, pressure, 1.25, 1, 4096);
-  EXPECT_NEAR(at_least, at_two * (1.25 * kMeanOfBound - 1) / (2 * kMeanOfBound - 1), 1);
+  EXPECT_NEAR(at_least, at_two / 4, 1);
 }
 
 TEST(PrefillBudget, IsAllWhereNothingStreamsAndNeverLessThanTheLeast) {
