@@ -1,6 +1,7 @@
 #pragma once
 
 #include <cmath>
+#include <cstring>
 
 #include "quern/kernels/elementwise.h"
 #include "quern/kernels/gated_activation.h"
@@ -227,26 +228,23 @@ inline float QuantizeGroup(const float* x, int16_t* out, int32_t* sum) {
   return limit < 1e-30f ? 0.0f : limit / 32767.0f;
 }
 
-void QuantizeActivations(const float* x, int64_t stride, int64_t row_begin, int64_t row_end,
-                         const QuantizedActivations& out) {
-  for (int64_t row = row_begin; row < row_end; ++row) {
-    const int64_t start = BundleStart(row, out.rows);
-    const int64_t n = BundleRows(start, out.rows);
-    const int64_t i = row - start;
-    int16_t* q = out.q + start * out.cols;
-    const int64_t scales = start * (out.cols / 32) + i;
-    for (int64_t g = 0; g < out.cols / 32; ++g) {
-      int16_t group[32];
+void QuantizeActivations(const float* x, int64_t stride, int64_t bundle_start, int64_t group_begin,
+                         int64_t group_end, const QuantizedActivations& out) {
+  const int64_t n = BundleRows(bundle_start, out.rows);
+  const int64_t scales = bundle_start * (out.cols / 32);
+  for (int64_t g = group_begin; g < group_end; ++g) {
+    int16_t rows[8][32];
+    for (int64_t i = 0; i < n; ++i) {
       int32_t sum;
-      const float scale = QuantizeGroup(x + row * stride + 32 * g, group, &sum);
-      for (int64_t pair = 0; pair < 16; ++pair) {
-        int16_t* target = q + ((16 * g + pair) * n + i) * 2;
-        target[0] = group[2 * pair];
-        target[1] = group[2 * pair + 1];
-      }
-      out.scale[scales + g * n] = scale;
-      out.sum[scales + g * n] = scale * static_cast<float>(sum);
-      out.neg_sum[scales + g * n] = -sum;
+      const float scale = QuantizeGroup(x + (bundle_start + i) * stride + 32 * g, rows[i], &sum);
+      const int64_t at = scales + g * n + i;
+      out.scale[at] = scale;
+      out.sum[at] = scale * static_cast<float>(sum);
+      out.neg_sum[at] = -sum;
+    }
+    int16_t* q = out.q + bundle_start * out.cols + 32 * g * n;
+    for (int64_t pair = 0; pair < 16; ++pair) {
+      for (int64_t i = 0; i < n; ++i, q += 2) std::memcpy(q, rows[i] + 2 * pair, 4);
     }
   }
 }

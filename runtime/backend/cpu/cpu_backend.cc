@@ -205,6 +205,24 @@ void CpuBackend::MatMul(const Tensor& x, std::initializer_list<Projection> proje
   Multiply(x, std::span(products, count));
 }
 
+void CpuBackend::Quantize(const Tensor& x, const kernels::QuantizedActivations& out) {
+  const int64_t groups = x.width / 32;
+  const int64_t bundles = kernels::NumBundles(x.rows);
+  int64_t parts = 1;  // of each bundle
+  int64_t grain = bundles;
+  if (x.rows >= kSerialRows) {
+    parts = std::min((2 * pool_.threads() + bundles - 1) / bundles, groups);
+    grain = std::max<int64_t>(1, bundles * parts / (4 * pool_.threads()));
+  }
+  pool_.ParallelFor(bundles * parts, grain, [&](int64_t begin, int64_t end, int) {
+    for (int64_t i = begin; i < end; ++i) {
+      const int64_t part = i % parts;
+      kernels_.quantize_activations(x.data, x.width, kernels::BundleStart(i / parts, x.rows),
+                                    part * groups / parts, (part + 1) * groups / parts, out);
+    }
+  });
+}
+
 void CpuBackend::Multiply(const Tensor& x, std::span<const Product> products) {
   int64_t tiles = 0;
   bool quantize = false;
@@ -214,11 +232,7 @@ void CpuBackend::Multiply(const Tensor& x, std::span<const Product> products) {
     quantize = quantize || !kernels::IsFloatType(product.weight->type);
   }
   const kernels::QuantizedActivations view = quantized_.View(x.rows, x.width);
-  if (quantize) {
-    ForRows(x.rows, [&](int64_t row) {
-      kernels_.quantize_activations(x.data, x.width, row, row + 1, view);
-    });
-  }
+  if (quantize) Quantize(x, view);
   // Four ranges a thread: enough to even out a thread that started late or was held up.
   const int64_t grain = (tiles + 4 * pool_.threads() - 1) / (4 * pool_.threads());
   pool_.ParallelFor(tiles, grain, [&](int64_t begin, int64_t end, int) {

@@ -72,6 +72,7 @@ class CpuBackend : public Backend {
       for (int64_t row = begin; row < end; ++row) body(row);
     });
   }
+  void Quantize(const Tensor& x, const kernels::QuantizedActivations& out);
   void Multiply(const Tensor& x, std::span<const Product> products);
   // Layers whose K and V lie in the same blocks: those that see all tokens, and, with blocks of
   // their own, those that see their last ones.

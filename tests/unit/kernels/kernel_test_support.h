@@ -118,7 +118,9 @@ struct Quantized {
         sum(scale.size()),
         neg_sum(scale.size()),
         view{rows, cols, q.data(), scale.data(), sum.data(), neg_sum.data()} {
-    kernels.quantize_activations(x.data(), cols, 0, rows, view);
+    for (int64_t bundle = 0; bundle < NumBundles(rows); ++bundle) {
+      kernels.quantize_activations(x.data(), cols, BundleStart(bundle, rows), 0, cols / 32, view);
+    }
   }
 };
 

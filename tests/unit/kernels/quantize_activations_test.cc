@@ -11,10 +11,9 @@ QUERN_FOR_EACH_ISA(QuantizeActivationsTest);
 TEST(Bundles, CoverAllRowsOnceInEightsFoursTwosAndOnes) {
   for (int64_t rows = 1; rows < 40; ++rows) {
     int64_t next = 0;
-    while (next < rows) {
-      const int n = BundleRows(next, rows);
-      for (int64_t row = next; row < next + n; ++row) EXPECT_EQ(BundleStart(row, rows), next);
-      next += n;
+    for (int64_t bundle = 0; bundle < NumBundles(rows); ++bundle) {
+      EXPECT_EQ(BundleStart(bundle, rows), next);
+      next += BundleRows(next, rows);
     }
     EXPECT_EQ(next, rows);
   }
@@ -26,8 +25,9 @@ TEST_P(QuantizeActivationsTest, IsWithinHalfAStepOfTheValues) {
     const int64_t cols = 96;
     const auto x = RandomFloats(random, static_cast<size_t>(rows * cols), 3);
     const Quantized quantized(kernels(), x, rows, cols);
+    int64_t start = 0;  // of the row's bundle
     for (int64_t row = 0; row < rows; ++row) {
-      const int64_t start = BundleStart(row, rows);
+      if (row == start + BundleRows(start, rows)) start = row;
       const int64_t n = BundleRows(start, rows);
       for (int64_t g = 0; g < cols / 32; ++g) {
         const auto at = static_cast<size_t>(start * cols / 32 + g * n + row - start);
@@ -49,6 +49,24 @@ TEST_P(QuantizeActivationsTest, IsWithinHalfAStepOfTheValues) {
       }
     }
   }
+}
+
+TEST_P(QuantizeActivationsTest, GroupsInPartsAreTheSame) {
+  std::mt19937 random(5);
+  const int64_t rows = 15, cols = 160;
+  const auto x = RandomFloats(random, static_cast<size_t>(rows * cols));
+  const Quantized whole(kernels(), x, rows, cols);
+  Quantized parts(kernels(), std::vector<float>(x.size()), rows, cols);
+  for (int64_t bundle = NumBundles(rows) - 1; bundle >= 0; --bundle) {
+    for (int64_t group : {3, 0}) {
+      kernels().quantize_activations(x.data(), cols, BundleStart(bundle, rows), group,
+                                     group == 0 ? 3 : 5, parts.view);
+    }
+  }
+  EXPECT_EQ(parts.q, whole.q);
+  EXPECT_EQ(parts.scale, whole.scale);
+  EXPECT_EQ(parts.sum, whole.sum);
+  EXPECT_EQ(parts.neg_sum, whole.neg_sum);
 }
 
 TEST_P(QuantizeActivationsTest, ZerosAndVanishingValuesGiveZeros) {

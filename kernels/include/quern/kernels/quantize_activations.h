@@ -30,16 +30,23 @@ static inline int BundleRows(int64_t row, int64_t rows) {
   return left >= 8 ? 8 : left >= 4 ? 4 : left >= 2 ? 2 : 1;
 }
 
-// The bundle that holds `row`: its first row.
-static inline int64_t BundleStart(int64_t row, int64_t rows) {
-  int64_t start = row / 8 * 8;
-  while (start + BundleRows(start, rows) <= row) start += BundleRows(start, rows);
+static inline int64_t NumBundles(int64_t rows) {
+  return rows / 8 + (rows >> 2 & 1) + (rows >> 1 & 1) + (rows & 1);
+}
+
+// First row of a bundle, of NumBundles(rows).
+static inline int64_t BundleStart(int64_t bundle, int64_t rows) {
+  int64_t start = bundle <= rows / 8 ? 8 * bundle : rows / 8 * 8;
+  for (int64_t i = rows / 8; i < bundle; ++i) start += BundleRows(start, rows);
   return start;
 }
 
-// Quantises rows [row_begin, row_end), row r read at x + r * stride, into `out` whose members point
-// to enough memory. Different rows may be done by different threads.
-using QuantizeActivationsFn = void (*)(const float* x, int64_t stride, int64_t row_begin,
-                                       int64_t row_end, const QuantizedActivations& out);
+// Quantises groups [group_begin, group_end) of 32 columns of the bundle that starts at row
+// `bundle_start`, row r read at x + r * stride, into `out` whose members point to enough memory.
+// Different bundles or groups may be done by different threads. They are what threads should share
+// out, never a bundle's rows: these lie in the same cache lines.
+using QuantizeActivationsFn = void (*)(const float* x, int64_t stride, int64_t bundle_start,
+                                       int64_t group_begin, int64_t group_end,
+                                       const QuantizedActivations& out);
 
 }  // namespace quern::kernels
