@@ -206,10 +206,12 @@ TEST_P(AttentionTest, AsManyQueriesAsThereMayBeOfAnyHeadDim) {
   std::mt19937 random(8);
   for (const KvDtype dtype : kDtypes) {
     for (const int head_dim : {1, 33, 272, 512}) {
-      const Shape shape{head_dim, 16, 130, 0, 0};
+      // Two segments, of the second of which some see nothing.
+      constexpr int kTokens = kAttentionSegment + kAttentionMaxQueries / 2;
+      const Shape shape{head_dim, 16, kTokens, 0, 0};
       const Cache cache(random, shape, 1, dtype);
       std::vector<int32_t> positions(kAttentionMaxQueries);
-      std::iota(positions.begin(), positions.end(), 130 - kAttentionMaxQueries);
+      std::iota(positions.begin(), positions.end(), kTokens - kAttentionMaxQueries);
       Queries queries(random, head_dim, positions);
       std::vector<float> scratch(static_cast<size_t>(AttentionScratchFloats(head_dim)), NAN);
       kernels().attention(cache.Args(0), queries.list.data(), kAttentionMaxQueries, scratch.data());
@@ -217,6 +219,19 @@ TEST_P(AttentionTest, AsManyQueriesAsThereMayBeOfAnyHeadDim) {
       kernels().attention(cache.Args(0), &queries.list.back(), 1, scratch.data());
       EXPECT_EQ(queries.out, together) << "head_dim " << head_dim;
       EXPECT_TRUE(std::isfinite(queries.out.back()));
+      const int64_t floats = AttentionPartFloats(head_dim);
+      std::vector<float> parts(static_cast<size_t>(2 * kAttentionMaxQueries * floats), NAN);
+      for (int segment : {0, 1}) {
+        kernels().attention_segment(cache.Args(0), queries.list.data(), kAttentionMaxQueries,
+                                    segment, parts.data() + segment * kAttentionMaxQueries * floats,
+                                    scratch.data());
+      }
+      std::fill(queries.out.begin(), queries.out.end(), NAN);
+      for (int i = 0; i < kAttentionMaxQueries; ++i) {
+        kernels().combine_attention(parts.data() + i * floats, kAttentionMaxQueries * floats, 2,
+                                    head_dim, queries.list[static_cast<size_t>(i)].out);
+      }
+      EXPECT_EQ(queries.out, together) << "head_dim " << head_dim << " in segments";
     }
   }
 }
