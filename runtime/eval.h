@@ -31,6 +31,13 @@ struct BenchOptions {
   int generate = 64;
 };
 
+struct LimitsOptions {
+  int threads = 0;  // 0: as many as the CPU quota allows
+  int mib = 512;    // to read: much more than the caches hold
+  int runs = 15;
+  bool as_json = false;
+};
+
 struct LoadedModel {
   std::unique_ptr<Model> model;
   std::unique_ptr<Tokenizer> tokenizer;  // where asked for
@@ -44,5 +51,7 @@ Status RunLogits(const CommonOptions& common, const LogitsOptions& options);
 Status RunPerplexity(const CommonOptions& common, const std::string& text_file);
 // Tokens per second of prefill and decode.
 Status RunBench(const CommonOptions& common, const BenchOptions& options);
+// What this machine reads and computes at most, with all threads.
+Status RunLimits(const LimitsOptions& options);
 
 }  // namespace quern

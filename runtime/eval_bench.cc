@@ -116,10 +116,13 @@ Status RunBench(const CommonOptions& common, const BenchOptions& options) {
   }
   const MemoryUse memory = ProcessMemoryUse();
   if (common.as_json) {
-    const json report = {{"model", loaded.model->info().name},
-                         {"quantization", loaded.model->info().quantization},
-                         {"weight_bytes", loaded.model->info().weight_bytes},
-                         {"compute", loaded.model->info().compute},
+    const ModelInfo& info = loaded.model->info();
+    const json report = {{"model", info.name},
+                         {"parameters", info.parameters},
+                         {"head_parameters", int64_t{info.vocab_size} * info.width},
+                         {"quantization", info.quantization},
+                         {"weight_bytes", info.weight_bytes},
+                         {"compute", info.compute},
                          {"load_seconds", load_seconds},
                          {"peak_resident_bytes", memory.peak_resident_bytes},
                          {"results", results}};

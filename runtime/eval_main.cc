@@ -61,12 +61,14 @@ int Main(int argc, char** argv) {
       "  quern-eval logits model.gguf --tokens ids.txt --top 5\n"
       "  quern-eval perplexity model.gguf wiki.test.raw\n"
       "  quern-eval bench model.gguf --batch 1,8 --prompt 128 --generate 64 --json\n"
+      "  quern-eval limits\n"
       "Exit codes: 0 done, 2 something is wrong with a file or an option (one line says what).\n"
       "QUERN_CPU_ISA=scalar|avx2|avx512 in the environment asks for an instruction set.");
   app.require_subcommand(1);
   CommonOptions common;
   LogitsOptions logits;
   BenchOptions bench;
+  LimitsOptions limits;
   std::string text_file;
 
   auto* logits_command =
@@ -99,6 +101,20 @@ int Main(int argc, char** argv) {
       ->capture_default_str()
       ->check(CLI::Range(1, 1 << 20));
 
+  auto* limits_command = app.add_subcommand(
+      "limits", "what this machine reads from memory and computes at most, with no model");
+  limits_command
+      ->add_option("--threads", limits.threads, "threads; 0: as many as the CPU quota allows")
+      ->check(CLI::Range(0, 128))
+      ->capture_default_str();
+  limits_command->add_option("--mib", limits.mib, "MiB to read: much more than the caches hold")
+      ->check(CLI::Range(1, 1 << 20))
+      ->capture_default_str();
+  limits_command->add_option("--runs", limits.runs, "of each: the best is the limit")
+      ->check(CLI::Range(1, 10000))
+      ->capture_default_str();
+  limits_command->add_flag("--json", limits.as_json, "print JSON on one line");
+
   try {
     app.parse(argc, argv);
   } catch (const CLI::ParseError& error) {
@@ -106,6 +122,7 @@ int Main(int argc, char** argv) {
   }
   const Status status = logits_command->parsed()       ? RunLogits(common, logits)
                         : perplexity_command->parsed() ? RunPerplexity(common, text_file)
+                        : limits_command->parsed()     ? RunLimits(limits)
                                                        : RunBench(common, bench);
   if (status) return 0;
   std::fprintf(stderr, "quern-eval: %s\n", status.error().message.c_str());

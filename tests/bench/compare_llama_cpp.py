@@ -7,7 +7,10 @@ Needs hack/setup --recordings. Each run is a process of its own; the two alterna
 machine does meets both; the figures are medians, and the ratio is ours / llama.cpp's. The same work for both: prompts of
 random tokens, one after the other; then steps with one token of every sequence, logits computed, none sampled. Beside the
 clock's seconds stand the processors', over all threads, which other load disturbs least (compare them with --threads 1:
-threads that spin while they wait count as working). Exits with 1 when a decode ratio is below --at-least."""
+threads that spin while they wait count as working). Each round also measures what the machine reads and multiplies at most
+(`quern-eval limits`), and what ours reaches of that is printed: of the memory, as if a step read the weights once and nothing else;
+of the 16-bit integer multiplications, as if it computed the matrix products alone. (Both models use their embedding as the output
+head, too; a prompt's tokens but the last need no head.) Exits with 1 when a decode ratio is below --at-least."""
 
 import argparse
 import json
@@ -84,10 +87,15 @@ def compare(args, model):
              "--threads", str(args.threads)]
     commands = {"quern": [str(args.quern_eval), "bench", str(model), *shape, "--json"],
                 "llama.cpp": [sys.executable, __file__, "--peer", str(args.quern_eval), str(model), *shape]}
-    runs = {name: [] for name in commands}
+    runs, limits = {name: [] for name in commands}, []
     for _ in range(args.rounds):
+        limits.append(run([str(args.quern_eval), "limits", "--threads", str(args.threads), "--runs", "5", "--json"]))
         for name, command in commands.items():
             runs[name].append(run(command))
+    # A machine without the vector instructions has no figure for multiplications.
+    bytes_per_second = max(limit["read"]["best"] for limit in limits)
+    operations_per_second = max(limit["int16"]["best"] for limit in limits) if "int16" in limits[0] else None
+    shape = runs["quern"][0]
     rows = []
     for i, batch in enumerate(args.batch):
         for what in ("decode", "prefill"):
@@ -97,10 +105,17 @@ def compare(args, model):
                 medians = {name: statistics.median(v) for name, v in values.items()}
                 row |= {name + label: median for name, median in medians.items()}
                 row |= {"ratio" + label: medians["quern"] / medians["llama.cpp"], "runs" + label: values}
+            per_token = 2 * (shape["parameters"] - (shape["head_parameters"] if what == "prefill" else 0))
+            row["of_compute"] = operations_per_second and row["quern"] * per_token / operations_per_second
+            row["of_memory"] = row["quern"] / batch * shape["weight_bytes"] / bytes_per_second if what == "decode" else None
             rows.append(row)
             print(f"{model.name}  {what:7} batch {batch}: quern {row['quern']:7.1f}  llama.cpp {row['llama.cpp']:7.1f} "
                   f"tokens/s  ratio {row['ratio']:.2f}   (per CPU second {row['quern_cpu']:.1f}, "
-                  f"{row['llama.cpp_cpu']:.1f}, ratio {row['ratio_cpu']:.2f})", flush=True)
+                  f"{row['llama.cpp_cpu']:.1f}, ratio {row['ratio_cpu']:.2f})"
+                  + "".join(f"   {row[key]:.0%} of the {name}" for key, name in (("of_memory", "memory's limit"), ("of_compute", "int16 limit"))
+                            if row[key] is not None), flush=True)
+    print(f"{model.name}  limits: read {bytes_per_second / 1e9:.1f} GB/s"
+          + (f", int16 {operations_per_second / 1e9:.0f} Gop/s" if operations_per_second else ""), flush=True)
     peaks = {name: max(r["peak_resident_bytes"] for r in runs[name]) for name in runs}
     loads = {name: statistics.median(r["load_seconds"] for r in runs[name]) for name in runs}
     print(f"{model.name}  peak resident MiB: " + ", ".join(f"{n} {p / 2**20:.0f}" for n, p in peaks.items())

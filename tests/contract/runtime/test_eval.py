@@ -109,6 +109,23 @@ def test_bench_says_what_it_did():
     assert said["peak_resident_bytes"] > said["weight_bytes"]
 
 
+def test_limits_are_those_of_the_machine():
+    done = run("limits", "--threads", 1, "--mib", 64, "--runs", 3, "--json")
+    assert done.returncode == 0, done.stderr
+    said = json.loads(done.stdout)
+    assert said.pop("threads") == 1
+    assert {"read", "read_huge"} <= said.keys() <= {"read", "read_huge", "fp32", "bf16", "int16", "int8"}
+    assert all(0 < rate["median"] <= rate["best"] for rate in said.values())
+    # No machine reads slower than 100 MB/s or computes slower than 100 Mop/s, nor a million times as fast: units.
+    assert all(1e8 < rate["best"] < 1e14 for rate in said.values())
+
+
+def test_limits_need_memory_to_read():
+    done = run("limits", "--mib", 0)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "--mib" in done.stderr
+
+
 @pytest.mark.parametrize(("content", "more", "says"), [
     ("1 2 x", (), "after 2"), ("", (), "token ids"), ("1 99999999", (), "99999999"), ("-1", (), "-1"),
     ("1 2", ("--positions", "2"), "position 2"),
