@@ -4,14 +4,18 @@
 
 #include <algorithm>
 #include <cassert>
+#include <string_view>
 #include <utility>
 
 namespace quern {
 namespace {
 
-const char* Why(LlgMatcher* matcher) {
+// In words that say something to whoever wrote the format.
+std::string_view Why(LlgMatcher* matcher) {
   const char* error = llg_matcher_get_error(matcher);
-  return error == nullptr ? "unknown" : error;
+  const std::string_view why = error == nullptr ? "unknown" : error;
+  if (why.starts_with("NoExtensionBias")) return "nothing fits it from here on";
+  return why.substr(0, why.find('\n'));  // what follows is the library's own
 }
 
 }  // namespace
@@ -37,7 +41,7 @@ Status Constraint::ComputeMask(std::span<uint32_t> mask) {
                      "the answer's format cannot be followed any further: {}", Why(matcher_.get()));
   }
   if (std::all_of(mask.begin(), mask.end(), [](uint32_t word) { return word == 0; })) {
-    return MakeError(ErrorCode::kInternal,
+    return MakeError(ErrorCode::kResourceExhausted,
                      "the answer's format allows no token of the model's vocabulary here");
   }
   return {};

@@ -42,7 +42,8 @@ class Constraint {
   // Which tokens may come next into `mask` [MaskWords(vocab_size)]: at least one. When the answer
   // could end here the end-of-generation tokens are among them, and alone when it must end here.
   // Takes tens of microseconds in most states, and never more than some ten milliseconds: kept by
-  // limits of the work (ConstraintLimits), and kResourceExhausted where they are met.
+  // limits of the work (ConstraintLimits). kResourceExhausted where they are met, and where nothing
+  // can follow: a format may lead to where it has no way out.
   Status ComputeMask(std::span<uint32_t> mask);
   // Goes on by a token that the mask allows; an end-of-generation token ends it.
   // kInvalidArgument for any other.

@@ -142,6 +142,13 @@ Result<std::unique_ptr<Constraint>> ConstraintCompiler::Build(const ConstraintSp
     return MakeError(ErrorCode::kInvalidArgument, "the {} cannot be used: {}",
                      ConstraintKindName(spec.kind), std::string_view(error).substr(0, kShown));
   }
+  // Of a copy, which the answers' own then begin before. One that nothing fits, such as a schema
+  // that refers to itself alone, is the client's mistake, and not to be found out by the engine.
+  std::vector<uint32_t> mask(MaskWords(vocab_size_));
+  if (const Status first = constraint->Clone()->ComputeMask(mask); !first.ok()) {
+    return MakeError(ErrorCode::kInvalidArgument, "the {} cannot be used: {}",
+                     ConstraintKindName(spec.kind), first.error().message);
+  }
   return constraint;
 }
 

@@ -21,7 +21,9 @@ namespace quern {
 
 using RequestId = uint64_t;
 
-enum class FinishReason { kStop, kLength, kCancelled, kError };
+// kFormat: nothing may follow that fits the format which the request asked for, or finding it out
+// takes too much work. kError: a fault of ours.
+enum class FinishReason { kStop, kLength, kCancelled, kFormat, kError };
 
 // Who a request is for, as its API key says.
 struct Tenant {

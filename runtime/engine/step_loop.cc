@@ -201,7 +201,6 @@ void StepLoop::SampleStep(const SchedulerOutput& step) {
     if (picked.ok()) {
       Accept(request, std::move(picked).value(), clock_.Now());
     } else {
-      spdlog::error("request {} ends: {}", request.id, picked.error().message);
       // What the picker writes into them is finite.
       request.corrupted = !AllFinite(logits);
       Fail(request, picked.error());
@@ -216,7 +215,6 @@ bool StepLoop::ReadPrompt(ActiveRequest& request, const SchedulerOutput& step, s
   const Result<bool> read =
       prompt_reader_.Read(*model_, step.sequences[i], batch_builder_.first_row(i), request, delta);
   if (!read.ok()) {
-    spdlog::error("request {} ends: {}", request.id, read.error().message);
     request.corrupted = true;
     Fail(request, read.error());
     return false;
@@ -323,8 +321,12 @@ void StepLoop::ObserveEnd(const ActiveRequest& request, FinishReason reason) {
 
 void StepLoop::Fail(ActiveRequest& request, const Error& error) {
   GenerationDelta delta = EmptyDelta(request);
-  delta.finish = FinishReason::kError;
+  // Constraint::ComputeMask's: what the client asked for, and nothing to look into here.
+  const bool format = error.code == ErrorCode::kResourceExhausted;
+  delta.finish = format ? FinishReason::kFormat : FinishReason::kError;
   delta.error = error.message;
+  spdlog::log(format ? spdlog::level::info : spdlog::level::err, "request {} ends: {}", request.id,
+              error.message);
   End(request, std::move(delta));
 }
 

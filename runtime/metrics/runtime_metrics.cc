@@ -40,7 +40,8 @@ const Buckets kRequestTokens = {1,    8,    16,   32,   64,    128,   256,   512
                                 1024, 2048, 4096, 8192, 16384, 32768, 65536, 131072};
 const Buckets kChoices = {1, 2, 4, 8, 16, 32, 64, 128};
 
-constexpr std::array<std::string_view, 4> kFinishReasons = {"stop", "length", "cancelled", "error"};
+constexpr std::array<std::string_view, 5> kFinishReasons = {"stop", "length", "cancelled", "format",
+                                                            "error"};
 constexpr std::array<const char*, 5> kStepTerms = {"step", "decode_sequence", "prefill_token",
                                                    "attended_token", "loaded_token"};
 
@@ -127,7 +128,7 @@ struct RuntimeMetrics::Families {
   prometheus::Counter& prefix_hits =
       Counter("quern_prefix_cache_hits_total",
               "Prompt tokens that were found in the prefix cache and not computed.");
-  std::array<prometheus::Counter*, 4> finished{};
+  std::array<prometheus::Counter*, 5> finished{};
   prometheus::Counter& corrupted =
       Counter("quern_requests_corrupted_total",
               "Requests that ended in an error because a logit was NaN or infinite.");

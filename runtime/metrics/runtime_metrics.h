@@ -32,7 +32,7 @@ struct MetricsSnapshot {
   uint64_t prefix_hits_total = 0;
 };
 
-enum class FinishedAs { kStop, kLength, kCancelled, kError };
+enum class FinishedAs { kStop, kLength, kCancelled, kFormat, kError };
 
 // A request of the engine (one choice) that ended. Times in seconds.
 struct FinishedRequest {

@@ -11,8 +11,8 @@ namespace quern {
 namespace {
 
 // In the order of FinishedAs; then those that did not begin.
-constexpr std::array<std::string_view, 5> kReasons = {"stop", "length", "cancelled", "error",
-                                                      "rejected"};
+constexpr std::array<std::string_view, 6> kReasons = {"stop",   "length", "cancelled",
+                                                      "format", "error",  "rejected"};
 
 prometheus::Family<prometheus::Counter>& Counters(prometheus::Registry& registry,
                                                   const std::string& model, const char* name,

@@ -39,7 +39,7 @@ class TenantMetrics {
   struct Series {
     prometheus::Counter* prompt_tokens = nullptr;
     prometheus::Counter* generation_tokens = nullptr;
-    std::array<prometheus::Counter*, 5> requests{};  // as FinishedAs, and those refused
+    std::array<prometheus::Counter*, 6> requests{};  // as FinishedAs, and those refused
   };
 
   Series Add(const std::string& name);

@@ -26,8 +26,9 @@ const Buckets kVllmRequestTokens = {1,   2,    5,    10,   20,    50,    100,   
 
 const Buckets kVllmChoices = {1, 2, 5, 10, 20};
 
-// In the order of FinishedAs.
-constexpr std::array<std::string_view, 4> kFinishedReasons = {"stop", "length", "abort", "error"};
+// In the order of FinishedAs. vLLM has no word for a format that nothing fits.
+constexpr std::array<std::string_view, 5> kFinishedReasons = {"stop", "length", "abort", "error",
+                                                              "error"};
 
 struct Maker {
   prometheus::Registry& registry;

@@ -52,7 +52,7 @@ class VllmMetrics {
   prometheus::Gauge* discarded_;  // asleep, without weights and KV cache
   prometheus::Family<prometheus::Gauge>* cache_info_;
   std::array<Following, 9> following_;
-  std::array<prometheus::Counter*, 4> finished_;
+  std::array<prometheus::Counter*, 5> finished_;
   prometheus::Counter* corrupted_;
   prometheus::Histogram* prompt_tokens_;
   prometheus::Histogram* generation_tokens_;

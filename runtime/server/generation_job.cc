@@ -151,6 +151,8 @@ void GenerationJob::Take(size_t index, GenerationDelta delta) {
   if (*delta.finish == FinishReason::kError) {
     failure_ = ApiError{500, delta.error.empty() ? "the engine failed" : delta.error,
                         "server_error", "", "generation_failed"};
+  } else if (*delta.finish == FinishReason::kFormat) {
+    failure_ = ApiError{400, delta.error, "invalid_request_error", "", "format_cannot_be_followed"};
   } else if (*delta.finish == FinishReason::kCancelled) {
     failure_ = CutByDraining();
   }

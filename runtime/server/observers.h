@@ -39,6 +39,8 @@ class MetricsEngineObserver : public EngineObserver {
         return FinishedAs::kLength;
       case FinishReason::kCancelled:
         return FinishedAs::kCancelled;
+      case FinishReason::kFormat:
+        return FinishedAs::kFormat;
       case FinishReason::kError:
         return FinishedAs::kError;
     }

@@ -30,6 +30,7 @@ std::string_view FinishName(FinishReason reason, bool called) {
       return "length";
     case FinishReason::kCancelled:
       return "cancelled";
+    case FinishReason::kFormat:
     case FinishReason::kError:
       return "error";
   }

@@ -242,6 +242,22 @@ TEST(Constraint, ATokenOutsideTheMaskIsRefused) {
   }
 }
 
+// Only its beginning is looked at when it is compiled.
+TEST(Constraint, WhereNothingFitsAnyMoreIsAnErrorThatSaysSo) {
+  const Model model(Toy());
+  const auto constraint = model.Compile(Kind::kGrammar, "start: \"a\" /[^\\s\\S]/\n");
+  std::vector<uint32_t> mask(MaskWords(model.vocabulary.token_bytes.size()));
+  Status status = constraint->ComputeMask(mask);
+  if (status.ok()) {
+    ASSERT_TRUE(constraint->Commit('a').ok());
+    status = constraint->ComputeMask(mask);
+  }
+  ASSERT_FALSE(status.ok());
+  EXPECT_EQ(status.error().code, ErrorCode::kResourceExhausted);
+  EXPECT_NE(status.error().message.find("nothing fits it"), std::string::npos)
+      << status.error().message;
+}
+
 TEST(ConstraintCompiler, SaysWhatCannotBeUsed) {
   const Model model(Toy());
   struct Case {
@@ -263,10 +279,16 @@ TEST(ConstraintCompiler, SaysWhatCannotBeUsed) {
            Case{Kind::kRegex, std::string(3000, '('), "brackets"},
            Case{Kind::kRegex, "", "empty"},
            Case{Kind::kGrammar, "start: other\n", "other"},
+           // What compiles, and what yet nothing fits.
+           Case{Kind::kJsonSchema, R"({"$ref":"#"})", "nothing fits it"},
+           Case{Kind::kJsonSchema, R"({"anyOf":[{"$ref":"#"}]})", "nothing fits it"},
+           Case{Kind::kRegex, "[^\\s\\S]", "nothing fits it"},
+           Case{Kind::kGrammar, "start: start \"a\"\n", "nothing fits it"},
        }) {
     const std::string message = WhyNot(model, c.kind, c.text);
     EXPECT_NE(message.find(c.says), std::string::npos) << message;
     EXPECT_LT(message.size(), 600u);
+    EXPECT_EQ(message.find("verbose"), std::string::npos) << message;
   }
   EXPECT_FALSE(ConstraintCompiler::Create({.token_bytes = {"a"}, .end_of_generation = {}}).ok());
   EXPECT_FALSE(ConstraintCompiler::Create({.token_bytes = {"a"}, .end_of_generation = {1}}).ok());

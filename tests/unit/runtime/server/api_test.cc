@@ -205,6 +205,18 @@ TEST_F(ApiTest, EngineFailureMidStreamIsAnErrorEvent) {
       << all;
 }
 
+TEST_F(ApiTest, AFormatThatNothingFitsIsTheClientsError) {
+  StartServer();
+  RawClient client(port);
+  client.Send(Request("POST", "/v1/completions", R"({"model":"m","prompt":"a"})"));
+  ASSERT_TRUE(engine->WaitForRequest(1));
+  engine->Emit(1, "", FinishReason::kFormat, "nothing fits");
+  const Reply reply = Split(client.ReadResponse());
+  EXPECT_EQ(reply.status, 400);
+  EXPECT_EQ(reply.Error("code"), "format_cannot_be_followed");
+  EXPECT_EQ(reply.Error("type"), "invalid_request_error");
+}
+
 TEST_F(ApiTest, EngineFailureIsA500ForAWholeAnswer) {
   StartServer();
   RawClient client(port);
