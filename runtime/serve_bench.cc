@@ -16,6 +16,7 @@
 #include "runtime/engine/memory_plan.h"
 #include "runtime/formats/gguf.h"
 #include "runtime/serve_bench_run.h"
+#include "runtime/serve_bench_sampling.h"
 #include "runtime/serve_options.h"
 
 namespace quern {
@@ -58,7 +59,7 @@ struct BenchCommand {
   int32_t generate = 128;
   int32_t repeats = 3;
   uint32_t seed = 1;
-  SamplingParams sampling{.temperature = 0};
+  BenchSampling sampling;
   bool as_json = false;
 
   int32_t largest() const { return *std::max_element(batches.begin(), batches.end()); }
@@ -107,21 +108,7 @@ void AddOptions(CLI::App& app, BenchCommand& command) {
       ->type_name("N");
   app.add_option("--seed", command.seed, "Of the random prompts, and of what is sampled [1]")
       ->type_name("N");
-  app.add_option("--temperature", command.sampling.temperature,
-                 "Sampling temperature; 0: the likeliest token [0]")
-      ->check(CLI::Range(0.0, 2.0))
-      ->type_name("X");
-  app.add_option("--top-k", command.sampling.top_k, "Samples from so many tokens; 0: from all [0]")
-      ->check(CLI::Range(0, 1 << 20))
-      ->type_name("N");
-  app.add_option("--top-p", command.sampling.top_p,
-                 "Samples from the likeliest tokens up to this mass [1]")
-      ->check(CLI::Range(0.001, 1.0))
-      ->type_name("X");
-  app.add_option("--min-p", command.sampling.min_p,
-                 "Samples from tokens that are at least so likely, as a part of the likeliest [0]")
-      ->check(CLI::Range(0.0, 0.999))
-      ->type_name("X");
+  AddSamplingOptions(app, command.sampling);
   app.add_flag("--json", command.as_json, "Print one line of JSON instead of a table");
   AddEngineOptions(app, command.serve);
   // These follow from what is measured.
@@ -141,16 +128,7 @@ void AddOptions(CLI::App& app, BenchCommand& command) {
 
 // The engine is made for the largest batch, and for no more.
 void FitEngine(BenchCommand& command) {
-  const SamplingParams& sampling = command.sampling;
-  const char* cut = sampling.top_k > 0   ? "--top-k"
-                    : sampling.top_p < 1 ? "--top-p"
-                    : sampling.min_p > 0 ? "--min-p"
-                                         : nullptr;
-  if (sampling.temperature == 0 && cut != nullptr) {
-    throw CLI::ValidationError(cut,
-                               "cuts nothing where the likeliest token is taken; give "
-                               "--temperature above 0 with it");
-  }
+  CheckSamplingOptions(command.sampling);
   ServeOptions& serve = command.serve;
   serve.max_sequences = serve.max_waiting = command.largest();
   serve.max_context_tokens = command.prompt + command.generate;
@@ -256,8 +234,7 @@ class Bench {
     for (int32_t i = 0; i < command_.prompt; ++i) {
       request.prompt.push_back(words_[random_() % words_.size()]);
     }
-    request.sampling = command_.sampling;
-    request.sampling.seed = random_();
+    command_.sampling.ApplyTo(request, words_, random_);
     request.max_tokens = generate;
     request.ignore_eos = true;
     return request;
@@ -301,30 +278,28 @@ class Bench {
 json Bench::Disclosure() const {
   const EngineStats stats = engine_->Stats();
   const ServeOptions& serve = command_.serve;
-  return {{"version", QUERN_VERSION},
-          {"model_file", std::filesystem::path(serve.model).filename().string()},
-          {"architecture", info_.architecture},
-          {"quantization", info_.quantization},
-          {"parameters", info_.parameters},
-          {"weight_bytes", info_.weight_bytes},
-          {"kv_dtype", KvDtypeName(stats.kv_dtype)},
-          {"kv_cache_tokens", int64_t{stats.kv_blocks_total} * stats.kv_block_tokens},
-          {"compute", info_.compute},
-          {"threads", serve.threads > 0 ? serve.threads : DefaultThreads()},
-          {"cpu", CpuModel()},
-          {"cpu_quota", CpuQuota()},
-          {"prompt_tokens", command_.prompt},
-          {"generated_tokens", command_.generate},
-          {"repeats", command_.repeats},
-          {"seed", command_.seed},
-          {"temperature", command_.sampling.temperature},
-          {"top_k", command_.sampling.top_k},
-          {"top_p", command_.sampling.top_p},
-          {"min_p", command_.sampling.min_p},
-          {"max_batch_tokens", serve.max_batch_tokens},
-          {"max_decode_slowdown", serve.max_decode_slowdown},
-          {"load_seconds", load_seconds_},
-          {"peak_resident_bytes", ProcessMemoryUse().peak_resident_bytes}};
+  json about = {{"version", QUERN_VERSION},
+                {"model_file", std::filesystem::path(serve.model).filename().string()},
+                {"architecture", info_.architecture},
+                {"quantization", info_.quantization},
+                {"parameters", info_.parameters},
+                {"weight_bytes", info_.weight_bytes},
+                {"kv_dtype", KvDtypeName(stats.kv_dtype)},
+                {"kv_cache_tokens", int64_t{stats.kv_blocks_total} * stats.kv_block_tokens},
+                {"compute", info_.compute},
+                {"threads", serve.threads > 0 ? serve.threads : DefaultThreads()},
+                {"cpu", CpuModel()},
+                {"cpu_quota", CpuQuota()},
+                {"prompt_tokens", command_.prompt},
+                {"generated_tokens", command_.generate},
+                {"repeats", command_.repeats},
+                {"seed", command_.seed},
+                {"max_batch_tokens", serve.max_batch_tokens},
+                {"max_decode_slowdown", serve.max_decode_slowdown},
+                {"load_seconds", load_seconds_},
+                {"peak_resident_bytes", ProcessMemoryUse().peak_resident_bytes}};
+  about.update(ToJson(command_.sampling));
+  return about;
 }
 
 json ToJson(int32_t batch, const BenchFigures& figures) {

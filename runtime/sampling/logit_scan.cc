@@ -65,6 +65,20 @@ void LogitScan::ChunkSumExp(std::span<const float> logits, float max, float inve
       ChunkSumExp(logits.data(), logits.size(), max, inverse_temperature, chunk_sum.data()));
 }
 
+void LogitScan::ChunkMoments(std::span<const float> logits, float max, float inverse_temperature,
+                             std::span<float> chunk_sum, std::span<float> moment) const {
+  assert(chunk_sum.size() == NumScanChunks(logits.size()) && moment.size() == chunk_sum.size());
+  QUERN_SCAN_CALL(ChunkMoments(logits.data(), logits.size(), max, inverse_temperature,
+                               chunk_sum.data(), moment.data()));
+}
+
+void LogitScan::ChunkSumExpNear(std::span<const float> logits, float max, float inverse_temperature,
+                                float centre, float reach, std::span<float> chunk_sum) const {
+  assert(chunk_sum.size() == NumScanChunks(logits.size()));
+  QUERN_SCAN_CALL(ChunkSumExpNear(logits.data(), logits.size(), max, inverse_temperature, centre,
+                                  reach, chunk_sum.data()));
+}
+
 void LogitScan::ChunkSumExpAbout(std::span<const float> logits, float max,
                                  float inverse_temperature, float low, float high,
                                  const SumsAboutCut& sums) const {

@@ -35,7 +35,16 @@ class LogitScan {
   void ChunkSumExp(std::span<const float> logits, float max, float inverse_temperature,
                    std::span<float> chunk_sum) const;
 
-  // The same pass for a cut that lies somewhere from `low` to `high`; each span [NumScanChunks(n)].
+  // The same sums, and in `moment` [NumScanChunks(n)] those of the terms times (logit - max).
+  void ChunkMoments(std::span<const float> logits, float max, float inverse_temperature,
+                    std::span<float> chunk_sum, std::span<float> moment) const;
+
+  // The same sums of the logits alone that are less than `reach` from `centre`.
+  void ChunkSumExpNear(std::span<const float> logits, float max, float inverse_temperature,
+                       float centre, float reach, std::span<float> chunk_sum) const;
+
+  // The pass of ChunkSumExp for a cut that lies somewhere from `low` to `high`; each span
+  // [NumScanChunks(n)].
   struct SumsAboutCut {
     std::span<float> all;     // as of ChunkSumExp
     std::span<float> above;   // of the logits that are at least `high` alone

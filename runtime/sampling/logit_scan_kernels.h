@@ -10,6 +10,10 @@
   namespace quern::scan_##isa {                                                                \
     bool ChunkMax(const float* logits, size_t n, float* chunk_max);                            \
     void ChunkSumExp(const float* logits, size_t n, float max, float scale, float* chunk_sum); \
+    void ChunkMoments(const float* logits, size_t n, float max, float scale, float* chunk_sum, \
+                      float* moment);                                                          \
+    void ChunkSumExpNear(const float* logits, size_t n, float max, float scale, float centre,  \
+                         float reach, float* chunk_sum);                                       \
     void ChunkSumExpAbout(const float* logits, size_t n, float max, float scale, float low,    \
                           float high, float* all, float* above, uint8_t* near);                \
     void Exp(const float* in, size_t n, float max, float scale, float* out);                   \

@@ -25,9 +25,9 @@ std::array<uint32_t, 4> Philox4x32(std::array<uint32_t, 4> counter, std::array<u
   return counter;
 }
 
-double UniformAt(uint64_t seed, uint64_t position) {
+double UniformAt(uint64_t seed, uint64_t position, uint32_t draw) {
   const auto bits =
-      Philox4x32({static_cast<uint32_t>(position), static_cast<uint32_t>(position >> 32), 0, 0},
+      Philox4x32({static_cast<uint32_t>(position), static_cast<uint32_t>(position >> 32), draw, 0},
                  {static_cast<uint32_t>(seed), static_cast<uint32_t>(seed >> 32)});
   const uint64_t word = (uint64_t{bits[1]} << 32) | bits[0];
   return static_cast<double>(word >> 11) * 0x1.0p-53;

@@ -12,7 +12,7 @@ namespace quern {
 std::array<uint32_t, 4> Philox4x32(std::array<uint32_t, 4> counter, std::array<uint32_t, 2> key);
 
 // Uniform in [0, 1) with 53 random bits: the draw of a request with `seed` for the token at
-// `position`.
-double UniformAt(uint64_t seed, uint64_t position);
+// `position`, or one of several draws for it.
+double UniformAt(uint64_t seed, uint64_t position, uint32_t draw = 0);
 
 }  // namespace quern

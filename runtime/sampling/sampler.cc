@@ -1,12 +1,12 @@
 #include "runtime/sampling/sampler.h"
 
 #include <algorithm>
-#include <array>
 #include <cassert>
 #include <cmath>
 #include <functional>
 #include <limits>
 
+#include "runtime/sampling/chunk_draw.h"
 #include "runtime/sampling/philox.h"
 
 namespace quern {
@@ -45,7 +45,12 @@ Result<int32_t> Sampler::Sample(std::span<const float> logits, const SamplingPar
     }
     if (params.top_p < 1) candidates_.KeepTopP(params.top_p * candidates_.TotalWeight());
   } else if (params.typical_p < 1) {
-    CollectForTypicalP(logits, params.typical_p, max, inverse_temperature);
+    const TypicalDraw::Distribution of{logits, chunk_max_, max, inverse_temperature};
+    typical_.Measure(of);
+    if (params.top_p == 1) {
+      if (const auto id = typical_.Draw(of, params.typical_p, seed, position)) return *id;
+    }
+    typical_.Collect(of, params.typical_p, &candidates_);
     if (params.top_p < 1) candidates_.KeepTopP(params.top_p * candidates_.TotalWeight());
   } else if (params.top_p < 1) {
     return DrawFromTopP(logits, params.top_p, max, inverse_temperature, u);
@@ -72,26 +77,7 @@ double Sampler::SumExp(std::span<const float> logits, float max, float inverse_t
 int32_t Sampler::DrawFromAll(std::span<const float> logits, float max, float inverse_temperature,
                              double u) {
   const double target = u * SumExp(logits, max, inverse_temperature);
-  double before = 0;
-  size_t chunk = 0;
-  for (size_t i = 0; i < chunk_sum_.size(); ++i) {
-    if (chunk_sum_[i] == 0) continue;
-    chunk = i;
-    if (before + chunk_sum_[i] > target) break;
-    before += chunk_sum_[i];
-  }
-  const size_t first = chunk * kScanChunk;
-  const auto within = logits.subspan(first, std::min(kScanChunk, logits.size() - first));
-  std::array<float, kScanChunk> weights;
-  scan_.Exp(within, max, inverse_temperature, std::span(weights).first(within.size()));
-  size_t pick = 0;
-  for (size_t i = 0; i < within.size(); ++i) {
-    if (weights[i] == 0) continue;
-    pick = i;
-    before += weights[i];
-    if (before > target) break;
-  }
-  return static_cast<int32_t>(first + pick);
+  return DrawByChunks(scan_, logits, chunk_sum_, max, inverse_temperature, target);
 }
 
 void Sampler::CollectForTopKMinP(std::span<const float> logits, const SamplingParams& params,
@@ -152,43 +138,6 @@ float Sampler::HeadThreshold(float max, float inverse_temperature) const {
     if (static_cast<size_t>(chunks) <= few) return threshold;
   }
   return std::numeric_limits<float>::infinity();
-}
-
-// Meister et al., "Locally typical sampling", TACL 2023: the tokens whose surprise -ln p is nearest
-// to its expectation H. With p = exp(x) / Z and x the logit by the temperature, surprise is
-// ln Z - x and H is ln Z - E[x], so that the distance |surprise - H| is |x - E[x]|: the nearest to
-// the mean logit are kept.
-void Sampler::CollectForTypicalP(std::span<const float> logits, float share, float max,
-                                 float inverse_temperature) {
-  const double total = SumExp(logits, max, inverse_temperature);
-  const double mass = share * total;
-  const auto mean = static_cast<float>(MeanLogit(logits, max, inverse_temperature, total));
-  // Nearly always enough lie within e^6 of the mean; else every token is taken.
-  constexpr float kDepth = 6;
-  const float distance = kDepth / inverse_temperature;
-  for (const float threshold : {mean - distance, -std::numeric_limits<float>::infinity()}) {
-    candidates_.Clear();
-    candidates_.Collect(logits, chunk_max_, threshold);
-    candidates_.Weigh(scan_, max, inverse_temperature);
-    if (candidates_.WeightWithin(mean, distance) >= mass) break;
-  }
-  candidates_.KeepNearest(mean, mass);
-}
-
-double Sampler::MeanLogit(std::span<const float> logits, float max, float inverse_temperature,
-                          double total) const {
-  std::array<float, kScanChunk> weights;
-  double sum = 0;
-  for (size_t chunk = 0; chunk < chunk_sum_.size(); ++chunk) {
-    if (chunk_sum_[chunk] == 0) continue;
-    const size_t first = chunk * kScanChunk;
-    const auto within = logits.subspan(first, std::min(kScanChunk, logits.size() - first));
-    scan_.Exp(within, max, inverse_temperature, std::span(weights).first(within.size()));
-    double part = 0;
-    for (size_t i = 0; i < within.size(); ++i) part += double{weights[i]} * within[i];
-    sum += part;
-  }
-  return sum / total;
 }
 
 }  // namespace quern

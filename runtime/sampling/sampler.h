@@ -9,6 +9,7 @@
 #include "runtime/sampling/logit_scan.h"
 #include "runtime/sampling/sampling_params.h"
 #include "runtime/sampling/spread_nucleus.h"
+#include "runtime/sampling/typical_draw.h"
 
 namespace quern {
 
@@ -21,7 +22,7 @@ class Sampler {
   // Temperatures below this are greedy: the quotient by them would leave float's range.
   static constexpr float kGreedyBelow = 1e-5f;
 
-  explicit Sampler(ScanIsa isa = SelectScanIsa()) : scan_(isa), nucleus_(scan_) {}
+  explicit Sampler(ScanIsa isa = SelectScanIsa()) : scan_(isa), nucleus_(scan_), typical_(scan_) {}
 
   // The id of the next token. `logits` [vocab_size], at least one; `params` valid. The draw depends
   // on `seed` and on `position`, the token's place in its sequence, alone. Greedy takes the lowest
@@ -41,16 +42,11 @@ class Sampler {
                        float inverse_temperature, double u);
   // The logit from which on there are few tokens; infinity where there is no such.
   float HeadThreshold(float max, float inverse_temperature) const;
-  // Fills candidates_ with what locally typical sampling keeps of the whole vocabulary.
-  void CollectForTypicalP(std::span<const float> logits, float share, float max,
-                          float inverse_temperature);
-  // Of all logits, by their weights; after SumExp, whose result `total` is.
-  double MeanLogit(std::span<const float> logits, float max, float inverse_temperature,
-                   double total) const;
   double SumExp(std::span<const float> logits, float max, float inverse_temperature);
 
   LogitScan scan_;
   SpreadNucleus nucleus_;
+  TypicalDraw typical_;
   Candidates candidates_;
   std::vector<float> chunk_max_;
   std::vector<float> chunk_sum_;

@@ -54,11 +54,14 @@ def test_the_figures_are_those_that_the_help_defines(report):
 
 def test_the_report_says_how_it_sampled():
     done = bench(quern_serve.model(quern_serve.SMOLLM2), "--batch", 1, "--prompt", 4, "--generate", 4, "--repeats", 1,
-                 "--temperature", 0.8, "--top-p", 0.9, "--top-k", 40, "--min-p", 0.05, "--json")
+                 "--temperature", 0.8, "--top-p", 0.9, "--top-k", 40, "--min-p", 0.05, "--typical-p", 0.7,
+                 "--repetition-penalty", 1.1, "--frequency-penalty", 0.2, "--presence-penalty", -0.1,
+                 "--biased-tokens", 300, "--logprobs", 5, "--json")
     assert done.returncode == 0, done.stderr
     told = json.loads(done.stdout)
-    assert (told["temperature"], told["top_p"], told["top_k"]) == (pytest.approx(0.8), pytest.approx(0.9), 40)
-    assert told["min_p"] == pytest.approx(0.05)
+    given = {"temperature": 0.8, "top_p": 0.9, "top_k": 40, "min_p": 0.05, "typical_p": 0.7, "repetition_penalty": 1.1,
+             "frequency_penalty": 0.2, "presence_penalty": -0.1, "biased_tokens": 300, "top_logprobs": 5}
+    assert {key: told[key] for key in given} == pytest.approx(given)
 
 
 def test_the_table_has_a_row_for_each_batch():
@@ -75,6 +78,8 @@ def test_the_table_has_a_row_for_each_batch():
     (["--top-p", "0"], "--top-p"),
     (["--top-k", "40"], "--temperature above 0"),
     (["--min-p", "0.1"], "--temperature above 0"),
+    (["--typical-p", "0.5"], "--temperature above 0"),
+    (["--logprobs", "21"], "--logprobs"),
     (["--batch", "0"], "numbers from 1 to 4096"),
     (["--batch", "1,,2"], "'1,,2' is no list"),
     (["--generate", "1"], "--generate"),

@@ -143,6 +143,50 @@ TEST_P(LogitScanTest, SumsAboutACutCountWhatIsAboveItAndFindWhatIsNear) {
   }
 }
 
+TEST_P(LogitScanTest, MomentsAreTheTermsTimesTheirDepths) {
+  const LogitScan scan(GetParam());
+  for (const size_t n : kSizes) {
+    auto logits = RandomLogits(n, static_cast<uint32_t>(n) + 3);
+    const float max = *std::max_element(logits.begin(), logits.end());
+    if (n > 2) logits[n / 2] = std::numeric_limits<float>::lowest();  // weighs nothing
+    const size_t chunks = NumScanChunks(n);
+    std::vector<float> sums(chunks), expected_sums(chunks), moments(chunks), terms(n);
+    scan.ChunkSumExp(logits, max, 0.8f, expected_sums);
+    scan.Exp(logits, max, 0.8f, terms);
+    scan.ChunkMoments(logits, max, 0.8f, sums, moments);
+    EXPECT_EQ(sums, expected_sums);
+    for (size_t c = 0; c < chunks; ++c) {
+      double expected = 0;
+      for (size_t i = c * kScanChunk; i < std::min(n, (c + 1) * kScanChunk); ++i) {
+        if (terms[i] > 0) expected += double{terms[i]} * (double{logits[i]} - max);
+      }
+      ASSERT_NEAR(moments[c], expected, -2e-6 * expected + 1e-36) << n << " chunk " << c;
+    }
+  }
+}
+
+TEST_P(LogitScanTest, SumsNearACentreLeaveOutWhatIsAsFarAsTheReach) {
+  const LogitScan scan(GetParam());
+  for (const size_t n : kSizes) {
+    auto logits = RandomLogits(n, static_cast<uint32_t>(n) + 4);
+    const float max = *std::max_element(logits.begin(), logits.end());
+    const float centre = max - 6.0f, reach = 2.5f;
+    logits[n / 2] = centre - reach;
+    if (n > 2) logits[n / 3] = centre + reach;
+    if (n > 7) logits[n / 4] = std::numeric_limits<float>::lowest();
+    std::vector<float> sums(NumScanChunks(n)), terms(n);
+    scan.Exp(logits, max, 0.8f, terms);
+    scan.ChunkSumExpNear(logits, max, 0.8f, centre, reach, sums);
+    for (size_t c = 0; c < sums.size(); ++c) {
+      double expected = 0;
+      for (size_t i = c * kScanChunk; i < std::min(n, (c + 1) * kScanChunk); ++i) {
+        if (std::abs(logits[i] - centre) < reach) expected += terms[i];
+      }
+      ASSERT_NEAR(sums[c], expected, 1e-6 * expected) << n << " chunk " << c;
+    }
+  }
+}
+
 std::string IsaName(const testing::TestParamInfo<ScanIsa>& info) {
   switch (info.param) {
     case ScanIsa::kGeneric:
