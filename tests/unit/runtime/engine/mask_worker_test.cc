@@ -157,6 +157,15 @@ TEST_F(ConstrainedSteps, AFormatThatCanOnlyEndEndsWhateverMinTokensSays) {
   EXPECT_GE(Run(std::move(longer)).text.size(), 10u) << "where it may go on it does";
 }
 
+TEST_F(ConstrainedSteps, AFormatWithNoWayOnEndsTheRequestAndIsNoFaultOfOurs) {
+  GenerationRequest request = Wanting("x");
+  request.constraint = Regex("abb", /*left_out=*/'b');
+  const GenerationDelta last = Run(std::move(request));
+  EXPECT_EQ(last.finish, FinishReason::kFormat);
+  EXPECT_NE(last.error.find("format"), std::string::npos) << last.error;
+  EXPECT_EQ(last.text, "a");
+}
+
 TEST(MaskWorker, ForbidsInEachRowWhatItsOwnConstraintDoes) {
   MaskWorker worker;
   const std::vector<std::shared_ptr<MaskJob>> rows = {std::make_shared<MaskJob>(Regex("a"), ""),
