@@ -108,6 +108,13 @@ class Backend {
   // fit.
   virtual Status BeginStep(const ForwardBatch& batch) = 0;
 
+  // The batch's last sequence leaves the step: its rows of x are held, and what is called after
+  // this sees the others alone. Where the batch says that it goes on (first_layer), it is not there
+  // from BeginStep on, until ResumeLast.
+  virtual void HoldLast(Tensor* x) = 0;
+  // It joins the step: what was held of it become the last rows of x again.
+  virtual void ResumeLast(Tensor* x) = 0;
+
   // out = scale * rows of `table` [vocabulary, width] named by the batch's tokens.
   virtual void Embed(const Matrix& table, float scale, Tensor* out) = 0;
   // out = RMS-normalised x times weight [width]. `out` may be `x`.

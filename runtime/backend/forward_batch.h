@@ -1,6 +1,7 @@
 #pragma once
 
 #include <cstdint>
+#include <limits>
 #include <span>
 
 #include "quern/kernels/attention.h"
@@ -28,6 +29,14 @@ struct ForwardBatch {
   // Rows whose logits are wanted (last row of a sequence that samples; all rows for scoring),
   // ascending.
   std::span<const int32_t> logit_rows;
+  // The layers that the last sequence goes through; the others go through all. A prompt's chunk may
+  // be taken through a model in several steps (layered prefill): what comes out of it at the last
+  // layer is held for the batch that goes on from there, and no other chunk is held meanwhile. Such
+  // a batch has the same tokens in it and no logits of theirs before the last layers.
+  int32_t first_layer = 0;
+  int32_t end_layer = std::numeric_limits<int32_t>::max();  // beyond the last layer: all
+
+  bool last_waits() const { return first_layer > 0; }
 };
 
 // What the KV cache stores.

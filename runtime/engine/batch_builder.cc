@@ -35,10 +35,15 @@ ForwardBatch BatchBuilder::Build(const SchedulerOutput& step,
                           .window_blocks = sequence.blocks.window_blocks()});
     if (scheduled.samples) logit_rows_.push_back(first_row + scheduled.num_tokens - 1);
   }
-  return {.tokens = tokens_,
-          .positions = positions_,
-          .sequences = sequences_,
-          .logit_rows = logit_rows_};
+  ForwardBatch batch{.tokens = tokens_,
+                     .positions = positions_,
+                     .sequences = sequences_,
+                     .logit_rows = logit_rows_};
+  if (!step.sequences.empty()) {
+    batch.first_layer = step.sequences.back().first_layer;
+    batch.end_layer = step.sequences.back().end_layer;
+  }
+  return batch;
 }
 
 }  // namespace quern

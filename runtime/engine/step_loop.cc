@@ -21,16 +21,35 @@ constexpr int32_t kLeastPrefillTokens = 4;
 // runs again is charged to its tenant.
 constexpr std::chrono::milliseconds kMaskPatience{2};
 
-StepShape ShapeOf(const SchedulerOutput& step) {
-  StepShape shape = {.decode_sequences = step.num_decodes,
-                     .prefill_tokens = step.num_tokens - step.num_decodes};
-  for (const ScheduledSequence& scheduled : step.sequences) {
+// A prompt that would have smaller chunks than this beside streams has chunks of this size, which
+// go through some layers a step. With more, what loads the context once serves few more queries.
+constexpr int32_t kLayeredTokens = 64;
+
+// Of a model with so many layers.
+StepShape ShapeOf(const SchedulerOutput& step, int32_t layers) {
+  StepShape shape = {.decode_sequences = step.num_decodes};
+  for (size_t i = 0; i < step.sequences.size(); ++i) {
+    const ScheduledSequence& scheduled = step.sequences[i];
     const int64_t tokens = scheduled.num_tokens;
     const int64_t cached = scheduled.sequence->cached_tokens;
-    shape.attended_tokens += tokens * cached + tokens * (tokens + 1) / 2;
-    shape.loaded_tokens += cached + tokens;
+    const double part =
+        static_cast<double>(std::min(scheduled.end_layer, layers) - scheduled.first_layer) / layers;
+    const auto of = [part](int64_t whole) {
+      return static_cast<int64_t>(part * static_cast<double>(whole) + 0.5);
+    };
+    if (static_cast<int32_t>(i) >= step.num_decodes) {
+      shape.prefill_tokens += part * static_cast<double>(tokens);
+    }
+    shape.attended_tokens += of(tokens * cached + tokens * (tokens + 1) / 2);
+    shape.loaded_tokens += of(cached + tokens);
   }
   return shape;
+}
+
+// Layers with a window cost less than the others, so that chunks which go through some of them
+// would make steps of very different length.
+int32_t LayersOf(const ModelInfo& model) {
+  return model.window_layers == 0 ? std::max(model.layers, 1) : 1;
 }
 
 WindowLayout WindowOf(const ModelInfo& model, const KvLayout& layout) {
@@ -58,7 +77,8 @@ StepLoop::StepLoop(Model& model, const Tokenizer& tokenizer, const EngineOptions
       tokenizer_(tokenizer),
       limits_{.max_sequences = options.max_sequences,
               .max_batch_tokens = options.max_batch_tokens,
-              .every_row_cost = PromptReader::CostOfRow(model.info())},
+              .every_row_cost = PromptReader::CostOfRow(model.info()),
+              .layers = LayersOf(model.info())},
       max_decode_slowdown_(options.max_decode_slowdown),
       prefix_cache_(options.prefix_cache),
       observer_(observer),
@@ -108,16 +128,22 @@ void StepLoop::CancelAll() {
 SchedulerLimits StepLoop::LimitsNow() const {
   SchedulerLimits limits = limits_;
   if (max_decode_slowdown_ <= 0 || !step_times_.ready()) return limits;
-  limits.max_prefill_tokens = PrefillBudget(
-      step_times_.fit(), PressureOf(state_, limits_), max_decode_slowdown_,
-      std::min(kLeastPrefillTokens, limits_.max_batch_tokens), limits_.max_batch_tokens);
+  const PrefillPressure pressure = PressureOf(state_, limits_);
+  limits.max_prefill_tokens = PrefillBudget(step_times_.fit(), pressure, max_decode_slowdown_,
+                                            std::min(kLeastPrefillTokens, limits_.max_batch_tokens),
+                                            limits_.max_batch_tokens);
+  if (limits_.layers > 1 && limits.max_prefill_tokens < kLayeredTokens) {
+    limits.layered_tokens = kLayeredTokens;
+    limits.step_layers = LayersBudget(step_times_.fit(), pressure, max_decode_slowdown_,
+                                      kLayeredTokens, limits_.layers);
+  }
   return limits;
 }
 
 void StepLoop::Step() {
   const SteadyTime start = clock_.Now();
   SchedulerOutput step = Schedule(state_, LimitsNow());
-  const StepShape shape = ShapeOf(step);
+  const StepShape shape = ShapeOf(step, limits_.layers);
   preemptions_kv_full_total_ += static_cast<uint64_t>(step.num_preempted_kv_full);
   preemptions_fairness_total_ += static_cast<uint64_t>(step.num_preempted_fairness);
   preempted_tokens_total_ += static_cast<uint64_t>(step.preempted_tokens);
@@ -149,7 +175,7 @@ void StepLoop::Step() {
   if (observer_ != nullptr) {
     observer_->OnStep({.seconds = Seconds(clock_.Now() - start).count(),
                        .forward_seconds = forward_seconds,
-                       .prefill_tokens = step.num_tokens - step.num_decodes,
+                       .prefill_tokens = static_cast<int32_t>(std::ceil(shape.prefill_tokens)),
                        .decode_tokens = step.num_decodes,
                        .sequences = static_cast<int32_t>(step.sequences.size())});
   }
@@ -188,6 +214,7 @@ void StepLoop::SampleStep(const SchedulerOutput& step) {
   prompt_seconds_ = 0;
   for (size_t i = 0; i < step.sequences.size(); ++i) {
     ActiveRequest& request = *step_requests_[i];
+    if (!step.sequences[i].completes()) continue;
     CountPrefill(request);
     if (!ReadPrompt(request, step, i)) {
       if (step.sequences[i].samples) ++row;

@@ -46,10 +46,18 @@ void Decoder::SetKvDtype(KvDtype dtype) {
 Status Decoder::Forward(const ForwardBatch& batch, std::span<float> logits) {
   Backend& b = *backend_;
   QUERN_TRY(b.BeginStep(batch));
+  first_layer_ = batch.first_layer;
+  end_layer_ = batch.end_layer;
   b.Embed(*embedding_, embedding_scale(), x_);
   RunLayers(b);
   ReadLogits(batch.logit_rows, logits);
   return {};
+}
+
+void Decoder::EnterLayer(int layer) {
+  if (layer == 0) return;
+  if (layer == first_layer_) backend_->ResumeLast(x_);
+  if (layer == end_layer_) backend_->HoldLast(x_);
 }
 
 void Decoder::ReadLogits(std::span<const int32_t> rows, std::span<float> logits) {

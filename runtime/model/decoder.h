@@ -36,8 +36,11 @@ class Decoder : public Model {
  protected:
   // Makes the RoPE tables and, for each layer, reads its weights, called "blk.<i>.<name>".
   virtual Status LoadLayers(WeightLoader& loader) = 0;
-  // The residual stream x_ through all layers. It keeps what comes out until the next step.
+  // The residual stream x_ through all layers, EnterLayer before each. It keeps what comes out
+  // until the next step.
   virtual void RunLayers(Backend& b) = 0;
+  // The batch's last sequence joins or leaves x_ here, if the batch says so.
+  void EnterLayer(int layer);
   virtual float embedding_scale() const { return 1; }
   // Tokens that a layer's attention sees, its own included; 0: all.
   virtual int window(int /*layer*/) const { return 0; }
@@ -66,6 +69,7 @@ class Decoder : public Model {
   std::unique_ptr<Matrix> output_;     // [vocab, width]; null: tied to the embedding
   ModelInfo info_;
   KvShape kv_shape_;
+  int32_t first_layer_ = 0, end_layer_ = 0;  // of the batch at hand
 };
 
 std::unique_ptr<Decoder> MakeLlama(Hyperparameters h, std::unique_ptr<Backend> backend);

@@ -60,6 +60,7 @@ class Gemma3 : public Decoder {
     for (int i = 0; i < h_.layers; ++i) {
       const Gemma3Layer& layer = layers_[static_cast<size_t>(i)];
       const int rope = window(i) == 0 ? global_rope_ : local_rope_;
+      EnterLayer(i);
       // Attention: x += norm(attn_out * attend(rope(norm(q)), rope(norm(k)), v))
       b.RmsNorm(*x_, layer.attn_norm, h_.epsilon, normed_);
       b.MatMul(*normed_, {{layer.q.get(), q_}, {layer.k.get(), k_}, {layer.v.get(), v_}});

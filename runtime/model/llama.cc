@@ -49,6 +49,7 @@ class Llama : public Decoder {
   void RunLayers(Backend& b) override {
     AttentionSpec attention{0, h_.heads, 1.0f / std::sqrt(static_cast<float>(h_.head_dim)), 0, 0};
     for (const LlamaLayer& layer : layers_) {
+      EnterLayer(attention.layer);
       // Attention: x += attn_out * attend(rope(q), rope(k), v)
       b.RmsNorm(*x_, layer.attn_norm, h_.epsilon, normed_);
       b.MatMul(*normed_, {{layer.q.get(), q_}, {layer.k.get(), k_}, {layer.v.get(), v_}});

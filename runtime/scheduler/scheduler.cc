@@ -25,6 +25,9 @@ class Planner {
   SchedulerOutput Run() {
     ScheduleDecodes();
     SchedulePrefills();
+    // A backend lets the last rows of a batch leave it and join it between two layers.
+    std::stable_partition(output_.sequences.begin(), output_.sequences.end(),
+                          [](const ScheduledSequence& it) { return !it.is_layered(); });
     assert(state_.empty() || output_.num_tokens > 0);
     return std::move(output_);
   }
@@ -41,7 +44,7 @@ class Planner {
           ++output_.num_preempted_kv_full;
         }
         if (sequence->waits) continue;  // the next one is at its place now
-        Append(sequence, 1, 0);
+        Append(sequence, 1, 0, 0, kAllLayers);
         ++output_.num_decodes;
       }
       ++i;
@@ -93,8 +96,34 @@ class Planner {
       Preempt(victim);
       ++output_.num_preempted_kv_full;
     }
+    if (ChunkOf(*sequence) > 0) AppendChunk(sequence);
+  }
+
+  // The next of its prompt; the budget is not used up, and it has room for a token.
+  void AppendChunk(Sequence* sequence) {
+    if (sequence->held_tokens > room()) state_.Release(*sequence);
+    if (state_.held == sequence) {
+      const int32_t first = sequence->held_layers;
+      Append(sequence, sequence->held_tokens, 0, first, LayersFrom(first, sequence->held_tokens));
+      return;
+    }
     const int32_t chunk = ChunkOf(*sequence);
-    if (chunk > 0) Append(sequence, chunk, PrefillCost(*sequence, chunk));
+    const int32_t layered = std::min({limits_.layered_tokens, room(), TokensWithRoom(*sequence)});
+    const bool starts = layered > chunk && output_.num_decodes > 0 && state_.held == nullptr &&
+                        !sequence->every_row;
+    const int32_t tokens = starts ? layered : chunk;
+    Append(sequence, tokens, PrefillCost(*sequence, tokens), 0,
+           starts ? LayersFrom(0, tokens) : kAllLayers);
+  }
+
+  // Up to which layer a chunk goes in this step: what another took of the step is not there for it.
+  int32_t LayersFrom(int32_t first, int32_t tokens) const {
+    if (output_.num_decodes == 0 || limits_.layered_tokens == 0) return kAllLayers;
+    const int64_t left = int64_t{limits_.step_layers} * limits_.layered_tokens *
+                         std::min(budget(), limits_.max_prefill_tokens) /
+                         limits_.max_prefill_tokens;
+    const int64_t layers = std::max<int64_t>(1, left / tokens);
+    return first + layers < limits_.layers ? static_cast<int32_t>(first + layers) : kAllLayers;
   }
 
   // Tokens of its prompt for this step; the budget is not used up.
@@ -131,8 +160,7 @@ class Planner {
     state_.waiting.Start(sequence);
     state_.running.push_back(sequence);
     TakeCached(sequence);
-    const int32_t chunk = ChunkOf(*sequence);
-    Append(sequence, chunk, PrefillCost(*sequence, chunk));
+    AppendChunk(sequence);
     return Admission::kAdmitted;
   }
 
@@ -259,15 +287,16 @@ class Planner {
   }
 
   // `cost`: of reading these tokens.
-  void Append(Sequence* sequence, int32_t tokens, int64_t cost) {
+  void Append(Sequence* sequence, int32_t tokens, int64_t cost, int32_t first_layer,
+              int32_t end_layer) {
     assert(sequence->cached_tokens / state_.block_tokens >= sequence->blocks.num_published() &&
            "a shared block would be written");
     const bool grown = sequence->blocks.Grow(
         BlocksFor(sequence->cached_tokens + tokens, state_.block_tokens), state_.pool);
     assert(grown && tokens > 0);
     static_cast<void>(grown);
-    const bool samples = tokens == sequence->pending_tokens();
-    output_.sequences.push_back({sequence, tokens, samples});
+    const bool samples = end_layer == kAllLayers && tokens == sequence->pending_tokens();
+    output_.sequences.push_back({sequence, tokens, samples, first_layer, end_layer});
     output_.num_tokens += tokens;
     if (samples) cost += kDecodeCost;
     costs_.push_back(cost);
@@ -298,6 +327,8 @@ class Planner {
 
   // Prompt tokens that the step has room for; of those whose every row costs more, fewer.
   int32_t budget() const {
+    // Its layers were chosen for all that the decodes can bear.
+    if (output_.num_decodes > 0 && HasLayered()) return 0;
     int32_t prefill = 0;
     for (const ScheduledSequence& scheduled :
          std::span(output_.sequences).subspan(static_cast<size_t>(output_.num_decodes))) {
@@ -305,6 +336,11 @@ class Planner {
     }
     const int32_t left = limits_.max_batch_tokens - output_.num_decodes - prefill;
     return output_.num_decodes == 0 ? left : std::min(left, limits_.max_prefill_tokens - prefill);
+  }
+
+  bool HasLayered() const {
+    return std::any_of(output_.sequences.begin(), output_.sequences.end(),
+                       [](const ScheduledSequence& it) { return it.is_layered(); });
   }
 
   int32_t room() const { return limits_.max_batch_tokens - output_.num_tokens; }

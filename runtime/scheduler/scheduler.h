@@ -18,7 +18,15 @@ struct SchedulerLimits {
   // A prompt token of a sequence with every_row counts as so many, here and to its tenant; at least
   // 1.
   int32_t every_row_cost = 1;
+  int32_t layers = 1;  // of the model
+  // Where a sequence decodes in the same step, a prompt's chunk has so many tokens, if that is more
+  // than max_prefill_tokens allow, and goes through `step_layers` of the layers only; the following
+  // steps take it through the others. 0: no chunk does.
+  int32_t layered_tokens = 0;
+  int32_t step_layers = 0;  // at least 1 with layered_tokens
 };
+
+inline constexpr int32_t kAllLayers = std::numeric_limits<int32_t>::max();
 
 // One sequence's part of a step.
 struct ScheduledSequence {
@@ -26,11 +34,17 @@ struct ScheduledSequence {
   int32_t num_tokens;  // of its pending tokens, from cached_tokens on; its block table has room for
                        // them
   bool samples;  // nothing is pending after this step: its last row's logits give the next token
+  // The layers that its tokens go through. Of one sequence of a step at most they are not all.
+  int32_t first_layer = 0;
+  int32_t end_layer = kAllLayers;
+
+  bool completes() const { return end_layer == kAllLayers; }
+  bool is_layered() const { return first_layer > 0 || !completes(); }
 };
 
 struct SchedulerOutput {
   std::vector<ScheduledSequence>
-      sequences;            // decodes first, then prefill chunks; each as it was served
+      sequences;  // decodes first, then prefill chunks, each as it was served; a layered one last
   int32_t num_decodes = 0;  // of `sequences`
   int32_t num_tokens = 0;   // over all
   // Sequences sent back to their queues: because the KV cache was full, and so that a tenant with
@@ -54,6 +68,11 @@ struct SchedulerOutput {
 // queues, of the tenant with the lowest virtual counter first (FairQueue), each tenant's own first
 // come first served. A token that is prefilled counts 1, one that is generated 2; what the prefix
 // cache gave, and what is computed again after a preemption, costs nothing.
+//
+// Layered prefill (Lee et al. 2025): a small chunk costs nearly as much as a large one, since each
+// loads the whole context before it (and, of a mixture, its experts). Where decodes can bear small
+// ones alone, a larger one goes through a few layers in each step instead, and what comes out is
+// held until the next. One sequence at a time: others have ordinary chunks meanwhile.
 //
 // When a sequence finds no block free, one that was admitted later loses its blocks and is
 // recomputed later: the latest of the tenant with the largest share (Holdings). If that is the

@@ -47,6 +47,7 @@ void SchedulerState::Add(Sequence* sequence) {
 
 void SchedulerState::Remove(Sequence* sequence) {
   if (sequence->account == nullptr) return;
+  Release(*sequence);
   sequence->blocks.Clear(pool);
   sequence->cached_tokens = 0;
   if (!sequence->waits) running.erase(std::find(running.begin(), running.end(), sequence));
@@ -57,6 +58,7 @@ void SchedulerState::Preempt(Sequence* victim) {
   const auto it = std::find(running.begin(), running.end(), victim);
   assert(it != running.end());
   running.erase(it);
+  Release(*victim);
   victim->lost_tokens = victim->cached_tokens;
   victim->blocks.Clear(pool);
   victim->cached_tokens = 0;
@@ -66,6 +68,16 @@ void SchedulerState::Preempt(Sequence* victim) {
 void SchedulerState::Commit(const SchedulerOutput& output) {
   for (const ScheduledSequence& scheduled : output.sequences) {
     Sequence& sequence = *scheduled.sequence;
+    if (!scheduled.completes()) {
+      assert(held == nullptr || held == &sequence);
+      held = &sequence;
+      sequence.held_tokens = scheduled.num_tokens;
+      sequence.held_layers = scheduled.end_layer;
+      sequence.paid_tokens =
+          std::max(sequence.paid_tokens, sequence.cached_tokens + sequence.held_tokens);
+      continue;
+    }
+    Release(sequence);
     sequence.cached_tokens += scheduled.num_tokens;
     sequence.paid_tokens = std::max(sequence.paid_tokens, sequence.cached_tokens);
     if (sequence.tokens != nullptr) {
@@ -74,6 +86,12 @@ void SchedulerState::Commit(const SchedulerOutput& output) {
     }
     sequence.blocks.Slide(sequence.cached_tokens, sequence.prompt_tokens, block_tokens, pool);
   }
+}
+
+void SchedulerState::Release(Sequence& sequence) {
+  if (held != &sequence) return;
+  held = nullptr;
+  sequence.held_tokens = sequence.held_layers = 0;
 }
 
 void SchedulerState::ForgetCached() {
@@ -90,6 +108,11 @@ Status SchedulerState::CheckIntegrity() const {
     if (sequence->account == nullptr || sequence->waits != is_waiting) {
       return MakeError(ErrorCode::kInternal, "sequence {} is in the wrong place",
                        sequence->arrival);
+    }
+    if ((sequence->held_tokens > 0) != (sequence == held) ||
+        (sequence->held_layers > 0) != (sequence == held) || (sequence == held && is_waiting)) {
+      return MakeError(ErrorCode::kInternal, "of sequence {} {} tokens are held in {} layers",
+                       sequence->arrival, sequence->held_tokens, sequence->held_layers);
     }
     tables.push_back(&sequence->blocks);
     return CheckSequence(*sequence, block_tokens, pool.window(), is_waiting);

@@ -41,6 +41,9 @@ struct SchedulerState {
   // not see again goes.
   void Commit(const SchedulerOutput& output);
 
+  // What is held of this sequence's layers, if anything, is lost: they run again.
+  void Release(Sequence& sequence);
+
   // What idle blocks hold is worth nothing from now on.
   void ForgetCached();
 
@@ -53,6 +56,7 @@ struct SchedulerState {
   int32_t block_tokens;
   std::vector<Sequence*> running;
   FairQueue waiting;
+  Sequence* held = nullptr;  // the one with held_tokens, of those that run
 };
 
 }  // namespace quern

@@ -16,7 +16,11 @@ struct Sequence {
   uint64_t arrival = 0;       // rank: the smaller, the earlier it came; unique
   int32_t prompt_tokens = 0;  // at least 1
   int32_t total_tokens = 0;   // prompt and generated tokens that are known
-  int32_t cached_tokens = 0;  // of those, how many have K and V in `blocks`
+  int32_t cached_tokens = 0;  // of those, how many have K and V in `blocks`, of all layers
+  // The tokens after them that have been through the first `held_layers` layers, but not through
+  // the others: the backend holds what came out (SchedulerState::held).
+  int32_t held_tokens = 0;
+  int32_t held_layers = 0;
   BlockTable blocks;
 
   std::string tenant;    // "": the nameless one

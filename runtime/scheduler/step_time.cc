@@ -22,10 +22,24 @@ constexpr double kErrorMemory = 64;  // steps
 // Columns are scaled to about 1, so that one pivot bound serves all.
 constexpr double kScales[] = {1, 1.0 / 32, 1.0 / 512, 1.0 / 65536, 1.0 / 4096};
 
-size_t Log2Bucket(int64_t value, size_t buckets) {
-  return std::min(
-      static_cast<size_t>(std::bit_width(static_cast<uint64_t>(std::max<int64_t>(value, 0)))),
-      buckets - 1);
+// 0 is alone in the first; what is less than 1 is as 1.
+size_t Log2Bucket(double value, size_t buckets) {
+  const auto whole = value > 0 ? static_cast<uint64_t>(std::max(value, 1.0)) : 0;
+  return std::min(static_cast<size_t>(std::bit_width(whole)), buckets - 1);
+}
+
+// Seconds that prompts may add to a step with the decodes alone.
+double AllowedSeconds(const StepTimeCoefficients& times, const PrefillPressure& pressure,
+                      double slowdown) {
+  const double alone = times.Predict({.decode_sequences = pressure.decoding,
+                                      .attended_tokens = pressure.decode_context,
+                                      .loaded_tokens = pressure.decode_context});
+  double share = (slowdown - 1) * kMeanOfExcess;
+  if (pressure.prefilling > pressure.decoding) {
+    const double ratio = static_cast<double>(pressure.prefilling) / pressure.decoding;
+    share = std::max(share, ratio * ratio);
+  }
+  return share * alone;
 }
 
 template <size_t N>
@@ -172,16 +186,9 @@ int32_t PrefillBudget(const StepTimeCoefficients& times, const PrefillPressure& 
                       double slowdown, int32_t least, int32_t most) {
   assert(least >= 1 && slowdown >= 1);
   if (pressure.decoding <= 0 || most <= least) return most;
-  const double alone = times.Predict({.decode_sequences = pressure.decoding,
-                                      .attended_tokens = pressure.decode_context,
-                                      .loaded_tokens = pressure.decode_context});
-  double share = (slowdown - 1) * kMeanOfExcess;
-  if (pressure.prefilling > pressure.decoding) {
-    const double ratio = static_cast<double>(pressure.prefilling) / pressure.decoding;
-    share = std::max(share, ratio * ratio);
-  }
   const auto context = static_cast<double>(pressure.prefill_context);
-  const double allowed = std::max(0.0, share * alone - times.per_loaded_token * context);
+  const double allowed =
+      std::max(0.0, AllowedSeconds(times, pressure, slowdown) - times.per_loaded_token * context);
   // p tokens cost p * per_prefill_token, load context + p and attend to p * (context + p / 2): a
   // quadratic in p.
   const double linear =
@@ -191,6 +198,18 @@ int32_t PrefillBudget(const StepTimeCoefficients& times, const PrefillPressure& 
   const double divisor = linear + std::sqrt(linear * linear + 4 * square * allowed);
   const double tokens = divisor > 0 ? 2 * allowed / divisor : most;
   return static_cast<int32_t>(std::clamp<double>(tokens, least, most));
+}
+
+int32_t LayersBudget(const StepTimeCoefficients& times, const PrefillPressure& pressure,
+                     double slowdown, int32_t tokens, int32_t layers) {
+  assert(tokens >= 1 && layers >= 1 && slowdown >= 1);
+  const auto context = static_cast<double>(pressure.prefill_context);
+  const double seconds =
+      tokens * (times.per_prefill_token + times.per_attended_token * (context + tokens / 2.0)) +
+      times.per_loaded_token * (context + tokens);
+  const double allowed = AllowedSeconds(times, pressure, slowdown);
+  if (!(seconds > 0)) return layers;
+  return static_cast<int32_t>(std::clamp<double>(layers * allowed / seconds, 1, layers));
 }
 
 }  // namespace quern

@@ -12,7 +12,8 @@ struct SchedulerState;
 // What a step computes, as far as its time depends on it.
 struct StepShape {
   int32_t decode_sequences = 0;
-  int32_t prefill_tokens = 0;
+  // Of a chunk that goes through some of the layers only: as much less, here and below.
+  double prefill_tokens = 0;
   // Tokens that the step's tokens look back at, their own included, summed over them.
   int64_t attended_tokens = 0;
   // Tokens that are loaded for that: each sequence's once, however many of its tokens look back.
@@ -91,5 +92,10 @@ inline constexpr double kMeanOfExcess = 0.86;
 // prompt always advances) and `most`, which is the answer too when nothing streams.
 int32_t PrefillBudget(const StepTimeCoefficients& times, const PrefillPressure& pressure,
                       double slowdown, int32_t least, int32_t most);
+
+// Of a model's `layers`, through how many a step may take a chunk of `tokens`, by the same bound:
+// at least 1. Layers are taken to cost the same.
+int32_t LayersBudget(const StepTimeCoefficients& times, const PrefillPressure& pressure,
+                     double slowdown, int32_t tokens, int32_t layers);
 
 }  // namespace quern

@@ -4,10 +4,11 @@
     $(hack/setup --print python) tests/bench/long_prompt.py [--server URL --model NAME] [--streams 8] [--prompt 8000]
 
 Starts build/release/bin/quern-serve with the small chat model, or asks another server with OpenAI's API at --server (llama.cpp's,
-vLLM's; it must take token ids as prompts and `ignore_eos`). Three times: the prompt alone; then streams, and after their ITL has
-been taken for a while the same length of prompt among them. Prints both ratios as medians, with what each run had:
+vLLM's; it must take token ids as prompts and `ignore_eos`). Some times: the prompt alone; then streams, and after a while the same
+length of prompt among them; then the same streams without it, to as many tokens. Prints the ratios as medians, with what each run had:
 
-  ITL   95th percentile of the time between two tokens of a stream while the prompt is read, over that before it came
+  ITL   95th percentile of the time between two tokens of a stream while the prompt is read, over that of the same tokens without it:
+        a stream's own context grows meanwhile, and its steps with it
   TTFT  time to the prompt's first token with the streams, over that alone
 """
 
@@ -62,8 +63,25 @@ def p95(values):
     return statistics.quantiles(values, n=20)[-1]
 
 
-def gaps(streams, begin, end):
-    return [b - a for s in streams for a, b in zip(s.times, s.times[1:]) if begin <= a and b <= end]
+def begin_streams(args, prompts):
+    streams = [Stream(args, prompt, args.stream_tokens) for prompt in prompts]
+    for stream in streams:
+        stream.wait_for(8)
+    return streams
+
+
+def end_streams(args, streams):
+    for stream in streams:
+        stream.stop.set()
+    if any(not s.is_alive() and not s.error and len(s.times) >= args.stream_tokens for s in streams):
+        sys.exit("the streams ended before the prompt was read: give more --stream-tokens")
+    for stream in streams:
+        stream.join(timeout=30)
+
+
+def gaps(streams, ranges):
+    """The times between tokens number i and i + 1 of each stream, for those i in its range."""
+    return [b - a for s, of in zip(streams, ranges, strict=True) for a, b in zip(s.times[of.start:], s.times[of.start + 1:of.stop + 1])]
 
 
 def once(args, rng):
@@ -74,25 +92,32 @@ def once(args, rng):
     alone.wait_for(1)
     alone_ttft = alone.times[0] - alone.begun
     alone.join()
-    streams = [Stream(args, prompt(32), args.stream_tokens) for _ in range(args.streams)]
-    for stream in streams:
-        stream.wait_for(8)
-    begin = time.monotonic()
-    for stream in streams:
-        stream.wait_for(len(stream.times) + args.before)
+    prompts = [prompt(32) for _ in range(args.streams)]
+    streams = begin_streams(args, prompts)
+    first = [len(stream.times) for stream in streams]
+    for stream, count in zip(streams, first, strict=True):
+        stream.wait_for(count + args.before)
     long = Stream(args, prompt(args.prompt), 1)
     long.wait_for(1)
-    for stream in streams:
-        stream.stop.set()
-    first = long.times[0]
-    before, during = gaps(streams, begin, long.begun), gaps(streams, long.begun, first)
-    if not during or any(not s.is_alive() and not s.error and len(s.times) >= args.stream_tokens for s in streams):
-        sys.exit("the streams ended before the prompt was read: give more --stream-tokens")
-    for stream in streams:
-        stream.join(timeout=30)
-    return {"itl_before": p95(before), "itl_during": p95(during), "itl_ratio": p95(during) / p95(before),
-            "itl_median_ratio": statistics.median(during) / statistics.median(before),
-            "ttft_alone": alone_ttft, "ttft_with": first - long.begun, "ttft_ratio": (first - long.begun) / alone_ttft}
+    end_streams(args, streams)
+    ttft = long.times[0] - long.begun
+    before, during = [], []
+    for stream, count in zip(streams, first, strict=True):
+        came = sum(time < long.begun for time in stream.times)
+        before.append(range(count, came - 1))
+        during.append(range(came, sum(time <= long.times[0] for time in stream.times) - 1))
+    with_it, before_it = gaps(streams, during), gaps(streams, before)
+    if not with_it:
+        sys.exit("the streams had no token while the prompt was read: give a longer --prompt")
+    streams = begin_streams(args, prompts)
+    for stream, of in zip(streams, during, strict=True):
+        stream.wait_for(of.stop + 1)
+    end_streams(args, streams)
+    without = gaps(streams, during)
+    return {"itl_with": p95(with_it), "itl_without": p95(without), "itl_ratio": p95(with_it) / p95(without),
+            "itl_median_ratio": statistics.median(with_it) / statistics.median(without),
+            "itl_over_before": p95(with_it) / p95(before_it),
+            "ttft_alone": alone_ttft, "ttft_with": ttft, "ttft_ratio": ttft / alone_ttft}
 
 
 def main():
@@ -126,7 +151,8 @@ def main():
     if args.json:
         print(json.dumps({"median": median, "runs": runs, "streams": args.streams, "prompt": args.prompt, "model": args.model}))
     else:
-        print(f"ITL p95 {median['itl_ratio']:.2f} times, median {median['itl_median_ratio']:.2f} times; "
+        print(f"ITL p95 {median['itl_ratio']:.2f} times, median {median['itl_median_ratio']:.2f} times (p95 {median['itl_over_before']:.2f} "
+              f"times what it was before the prompt came); "
               f"TTFT {median['ttft_ratio']:.2f} times what it is alone")
 
 

@@ -116,6 +116,8 @@ void CpuBackend::Attention(const AttentionSpec& spec, Tensor* q, Tensor* k, Tens
       (spec.window > 0 && spec.window <= kv_shape_.windows[static_cast<size_t>(spec.layer)]);
   // A fault of the model's code, which would read or write out of bounds.
   if (!fits || !sees) std::abort();
+  out->rows = q->rows;
+  if (batch_.sequences.empty()) return;
   CheckBlocks(spec);
   const bool rotated = kernels::IsQuantized(kv_shape_.dtype);
   if (rotated) {
@@ -125,7 +127,6 @@ void CpuBackend::Attention(const AttentionSpec& spec, Tensor* q, Tensor* k, Tens
   PlanAttention({spec.heads, kv_shape_.kv_heads, kv_shape_.head_dim}, spec.window, batch_.sequences,
                 pool_.threads(), static_cast<int64_t>(attention_parts_.size()), &attention_plan_);
   const auto& [tasks, splits] = attention_plan_;
-  out->rows = q->rows;
   const auto scratch_floats =
       static_cast<size_t>(kernels::AttentionScratchFloats(kv_shape_.head_dim));
   pool_.ParallelFor(

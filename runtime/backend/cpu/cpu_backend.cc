@@ -143,6 +143,10 @@ Status CpuBackend::BeginStep(const ForwardBatch& batch) {
     owned.tensor.data = owned.memory.as<float>();
     owned.tensor.rows = rows;
   }
+  if (batch.last_waits()) {
+    batch_.sequences = batch.sequences.first(batch.sequences.size() - 1);
+    for (OwnedTensor& owned : tensors_) owned.tensor.rows -= batch.sequences.back().num_rows;
+  }
   if (!fits) {
     return MakeError(ErrorCode::kResourceExhausted,
                      "no memory for the activations of a step of {} tokens", rows);
@@ -161,6 +165,22 @@ Status CpuBackend::BeginStep(const ForwardBatch& batch) {
     });
   }
   return {};
+}
+
+void CpuBackend::HoldLast(Tensor* x) {
+  const int64_t rows = batch_.sequences.back().num_rows;
+  x->rows -= rows;
+  held_.assign(x->row(x->rows), x->row(x->rows) + rows * x->width);
+  batch_.sequences = batch_.sequences.first(batch_.sequences.size() - 1);
+}
+
+void CpuBackend::ResumeLast(Tensor* x) {
+  const std::span all(batch_.sequences.data(), batch_.sequences.size() + 1);
+  // Also in release builds: another sequence's rows would give its text away.
+  if (std::ssize(held_) != all.back().num_rows * x->width) std::abort();
+  std::copy(held_.begin(), held_.end(), x->row(x->rows));
+  x->rows += all.back().num_rows;
+  batch_.sequences = all;
 }
 
 void CpuBackend::Embed(const Matrix& table, float scale, Tensor* out) {
@@ -224,6 +244,7 @@ void CpuBackend::Quantize(const Tensor& x, const kernels::QuantizedActivations& 
 }
 
 void CpuBackend::Multiply(const Tensor& x, std::span<const Product> products) {
+  if (x.rows == 0) return;
   int64_t tiles = 0;
   bool quantize = false;
   for (const Product& product : products) {
@@ -282,7 +303,6 @@ void CpuBackend::SelectRows(const Tensor& x, std::span<const int32_t> rows, Tens
 void CpuBackend::Logits(const Tensor& x, const Matrix& head, float softcap,
                         std::span<float> logits) {
   assert(static_cast<int64_t>(logits.size()) >= x.rows * head.rows());
-  if (x.rows == 0) return;
   const Product product{&Packed(head), logits.data(), head.rows()};
   Multiply(x, std::span(&product, 1));
   if (softcap == 0) return;

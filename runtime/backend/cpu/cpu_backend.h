@@ -31,6 +31,8 @@ class CpuBackend : public Backend {
   int AddRope(RopeSpec spec) override;
 
   Status BeginStep(const ForwardBatch& batch) override;
+  void HoldLast(Tensor* x) override;
+  void ResumeLast(Tensor* x) override;
 
   void Embed(const Matrix& table, float scale, Tensor* out) override;
   void RmsNorm(const Tensor& x, std::span<const float> weight, float epsilon, Tensor* out) override;
@@ -115,7 +117,8 @@ class CpuBackend : public Backend {
   std::vector<float> attention_parts_;    // of contexts that threads share
   AttentionPlan attention_plan_;
 
-  ForwardBatch batch_;
+  ForwardBatch batch_;       // its sequences: those that are there now
+  std::vector<float> held_;  // of the sequence that left
 };
 
 }  // namespace quern

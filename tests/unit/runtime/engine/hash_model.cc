@@ -38,7 +38,7 @@ HashModel::HashModel(Next next, int32_t window) : next_(std::move(next)) {
            .parameters = 1,
            .weight_bytes = 4,
            .kv_bytes_per_token = kKvBytesPerToken,
-           .layers = 2};
+           .layers = kLayers};
   if (window == 0) return;
   info_.window_layers = 1;
   info_.window_tokens = window;
@@ -138,8 +138,10 @@ Status HashModel::Forward(const ForwardBatch& batch, std::span<float> logits) {
   CheckBatch(batch);
   EXPECT_EQ(logits.size(), batch.logit_rows.size() * kVocabSize);
   const bool windows = layout_.window_blocks > 0;
+  const bool complete = Complete(batch);
   rows_.clear();
   for (const auto& sequence : batch.sequences) {
+    if (!complete && &sequence == &batch.sequences.back()) break;
     for (int32_t row = sequence.first_row; row < sequence.first_row + sequence.num_rows; ++row) {
       const auto at = static_cast<size_t>(row);
       const int32_t position = batch.positions[at];
@@ -151,6 +153,30 @@ Status HashModel::Forward(const ForwardBatch& batch, std::span<float> logits) {
   }
   ReadLogits(batch.logit_rows, logits);
   return {};
+}
+
+bool HashModel::Complete(const ForwardBatch& batch) {
+  if (batch.sequences.empty()) return true;
+  const auto& last = batch.sequences.back();
+  const auto rows =
+      batch.tokens.subspan(static_cast<size_t>(last.first_row), static_cast<size_t>(last.num_rows));
+  Held now{{rows.begin(), rows.end()},
+           {last.blocks.begin(), last.blocks.end()},
+           last.context_tokens,
+           std::min(batch.end_layer, kLayers)};
+  EXPECT_GT(now.layers, batch.first_layer);
+  if (batch.first_layer > 0) {
+    EXPECT_EQ(batch.first_layer, held_.layers);
+    EXPECT_TRUE(now.tokens == held_.tokens && now.blocks == held_.blocks &&
+                now.context_tokens == held_.context_tokens)
+        << "another chunk than the one that is held";
+  }
+  const bool complete = now.layers == kLayers;
+  if (batch.first_layer > 0 || !complete) held_ = complete ? Held{} : std::move(now);
+  if (!complete && !batch.logit_rows.empty()) {
+    EXPECT_LT(batch.logit_rows.back(), last.first_row) << "logits of rows that are not complete";
+  }
+  return complete;
 }
 
 void HashModel::ReadLogits(std::span<const int32_t> rows, std::span<float> logits) {

@@ -21,6 +21,7 @@ class HashModel : public Model {
   static constexpr int32_t kVocabSize = 300;  // more than ByteTokenizer has, as padded models do
   static constexpr int32_t kContext = 2048;
   static constexpr int64_t kKvBytesPerToken = 64;
+  static constexpr int32_t kLayers = 6;
 
   // The likeliest token after `context`.
   using Next = std::function<TokenId(std::span<const TokenId> context)>;
@@ -67,7 +68,18 @@ class HashModel : public Model {
   Next next_;
   ModelInfo info_;
   KvLayout layout_;
+  // Of a chunk that went through the first layers: it is to go on where and as it was.
+  struct Held {
+    std::vector<TokenId> tokens;
+    std::vector<int32_t> blocks;
+    int32_t context_tokens = 0;
+    int32_t layers = 0;
+  };
+  // Whether the K and V of the batch's last sequence are complete after it.
+  bool Complete(const ForwardBatch& batch);
+
   std::vector<Row> rows_;  // of the step at hand
+  Held held_;
   // [num_blocks * block_tokens]: the "K and V" of a token is its id.
   std::vector<TokenId> slots_, window_slots_;
   std::atomic<int64_t> forwards_{0};

@@ -69,6 +69,7 @@ class History {
   int64_t chunked() const { return chunked_; }
   int64_t hits() const { return hits_; }
   int64_t fairness() const { return fairness_; }
+  int64_t layered() const { return layered_; }
 
  private:
   struct Request {
@@ -159,6 +160,7 @@ class History {
   // has read the same of every token before. So a block with foreign or stale content shows.
   void Compute(const SchedulerOutput& output) {
     for (const ScheduledSequence& scheduled : output.sequences) {
+      if (!scheduled.completes()) continue;
       const Sequence& sequence = *scheduled.sequence;
       std::string context = sequence.salt + ":";
       const int32_t seen_from = sequence.cached_tokens - load_.window + 1;
@@ -202,7 +204,8 @@ class History {
       ASSERT_TRUE(scheduled.insert(it.sequence).second) << "scheduled twice in a step";
       ASSERT_GE(it.num_tokens, 1);
       ASSERT_LE(it.num_tokens, it.sequence->pending_tokens());
-      ASSERT_EQ(it.samples, it.num_tokens == it.sequence->pending_tokens());
+      ASSERT_EQ(it.samples, it.completes() && it.num_tokens == it.sequence->pending_tokens());
+      if (it.is_layered()) CheckLayered(output, it);
       ASSERT_GE(it.sequence->blocks.size() * load_.block_tokens,
                 it.sequence->cached_tokens + it.num_tokens);
       if (decoding.contains(it.sequence)) {
@@ -224,11 +227,25 @@ class History {
     }
   }
 
+  // It is the last of the batch and the only one, and goes on where it was.
+  void CheckLayered(const SchedulerOutput& output, const ScheduledSequence& it) {
+    ++layered_;
+    ASSERT_EQ(&it, &output.sequences.back());
+    ASSERT_TRUE(it.completes() || it.end_layer < load_.limits.layers);
+    ASSERT_LT(it.first_layer, it.end_layer);
+    ASSERT_EQ(it.first_layer, it.sequence->held_layers);
+    if (it.first_layer > 0) {
+      ASSERT_EQ(it.num_tokens, it.sequence->held_tokens);
+    }
+    ASSERT_TRUE(state_.held == nullptr || state_.held == it.sequence);
+  }
+
   // The earliest arrival moves in every step, so the sum of all tokens still to run bounds the
   // steps. Between tenants it need not; it is only known that none waits for ever.
   int64_t WorstCaseSteps() const {
     int64_t steps = 1;
     for (const auto& [arrival, request] : live_) steps += request->max_total + 1;
+    steps *= load_.limits.layers;
     return load_.tenants == 1 ? steps : 10 * steps;
   }
 
@@ -244,6 +261,7 @@ class History {
   int64_t chunked_ = 0;
   int64_t hits_ = 0;
   int64_t fairness_ = 0;
+  int64_t layered_ = 0;  // parts of steps
 };
 
 TEST(SchedulerProperties, HoldOverRandomHistoriesWithFewBlocks) {
@@ -366,6 +384,35 @@ TEST(SchedulerProperties, HoldWithTenantsOfDifferentWeightsAndClasses) {
   EXPECT_GT(finished, 1000);
   EXPECT_GT(fairness, 100);
   EXPECT_GT(preempted, fairness) << "the KV cache was full, too";
+}
+
+TEST(SchedulerProperties, HoldWithChunksThatGoThroughSomeLayersAStep) {
+  int64_t finished = 0, preempted = 0, layered = 0;
+  for (uint32_t seed = 800; seed < 900; ++seed) {
+    SCOPED_TRACE(seed);
+    History history({.num_blocks = 24,
+                     .block_tokens = 3,
+                     .limits = {.max_sequences = 6,
+                                .max_batch_tokens = 16,
+                                .max_prefill_tokens = 2,
+                                .layers = 5,
+                                .layered_tokens = 9,
+                                .step_layers = 1 + static_cast<int32_t>(seed % 3)},
+                     .arrivals_per_step = 0.4,
+                     .cancel_rate = 0.05,
+                     .shared = seed % 2 == 0,
+                     .tenants = seed % 3 == 0 ? 3 : 1,
+                     .window = seed % 5 == 0 ? 7 : 0},
+                    seed);
+    history.Run(200);
+    if (HasFatalFailure()) return;
+    finished += history.finished();
+    preempted += history.preempted();
+    layered += history.layered();
+  }
+  EXPECT_GT(finished, 500);
+  EXPECT_GT(preempted, 100);
+  EXPECT_GT(layered, 1000);
 }
 
 TEST(SchedulerProperties, HoldWhenTheBudgetLeavesNoMoreThanOneTokenToPrefill) {

@@ -21,7 +21,7 @@ StepShape Decodes(int32_t sequences, int32_t context) {
 
 StepShape Prefill(int32_t tokens, int32_t context, int32_t decodes = 0) {
   return {.decode_sequences = decodes,
-          .prefill_tokens = tokens,
+          .prefill_tokens = static_cast<double>(tokens),
           .attended_tokens = int64_t{tokens} * (context + tokens / 2) + int64_t{decodes} * 300,
           .loaded_tokens = context + tokens + int64_t{decodes} * 300};
 }
