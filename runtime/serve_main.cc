@@ -92,6 +92,26 @@ void WatchSignals(Wakeup& wakeup) {
 
 double SecondsSince(SteadyTime start) { return Seconds(RealClock().Now() - start).count(); }
 
+// The model's own, without which it can still complete texts, or the one that was asked for.
+Status LoadChatTemplate(const ServeOptions& options, const GgufFile& file, LoadedModel& loaded) {
+  QUERN_ASSIGN(ChatTemplateSource source, ChatTemplateSourceOf(file));
+  if (!options.chat_template.empty()) {
+    QUERN_ASSIGN(source, ReadChatTemplateFile(options.chat_template, source));
+  }
+  auto chat = ChatTemplate::Make(source, options.chat_template_name);
+  if (chat) {
+    loaded.chat_template = std::move(chat).value();
+    return {};
+  }
+  if (!options.chat_template.empty() || !options.chat_template_name.empty()) {
+    return std::move(chat).error();
+  }
+  loaded.no_chat_reason = chat.error().message;
+  spdlog::warn("no chat: {}; /v1/completions works, and --chat-template takes another template",
+               loaded.no_chat_reason);
+  return {};
+}
+
 // File -> a model that answers. Says in `state` and in the log what it is doing.
 Result<std::unique_ptr<LoadedModel>> Load(const ServeOptions& options, ServingState& state,
                                           EngineObserver& observer, RuntimeMetrics& metrics) {
@@ -112,12 +132,7 @@ Result<std::unique_ptr<LoadedModel>> Load(const ServeOptions& options, ServingSt
   }
   loaded->longest_token_bytes = static_cast<int64_t>(longest);
   loaded->token_sizes = server::TokenSizesOf(*loaded->tokenizer);
-  if (auto chat = ChatTemplate::FromGguf(*file)) {
-    loaded->chat_template = std::move(chat).value();
-  } else {
-    loaded->no_chat_reason = chat.error().message;
-    spdlog::warn("no chat: {}; /v1/completions works", loaded->no_chat_reason);
-  }
+  QUERN_TRY(LoadChatTemplate(options, *file, *loaded));
   spdlog::info("tokenizer ready: {} tokens ({:.1f} s)", loaded->tokenizer->vocab_size(),
                SecondsSince(start));
 

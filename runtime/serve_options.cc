@@ -105,6 +105,13 @@ void AddServing(CLI::App& app, ServeOptions& options) {
   Add(app, "--served-name", options.served_name,
       "Name that clients use for the model [the file's name without .gguf]")
       ->type_name("NAME");
+  Add(app, "--chat-template", options.chat_template,
+      "File to take the chat template from: a Jinja template, or a tokenizer_config.json [the "
+      "model's own]")
+      ->type_name("FILE");
+  Add(app, "--chat-template-name", options.chat_template_name,
+      "Which template, where there are several [default, and tool_use for requests with tools]")
+      ->type_name("NAME");
   Add(app, "--host", options.host, "Address to listen on; 0.0.0.0 for all [127.0.0.1]")
       ->type_name("ADDRESS");
   Add(app, "--port", options.port, "Port of the API; 0 for any free one [8000]")->type_name("PORT");

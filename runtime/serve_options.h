@@ -18,8 +18,10 @@ namespace quern {
 
 // The command line of quern-serve, checked.
 struct ServeOptions {
-  std::string model;        // path of a GGUF file
-  std::string served_name;  // empty: the file's name without ".gguf"
+  std::string model;               // path of a GGUF file
+  std::string served_name;         // empty: the file's name without ".gguf"
+  std::string chat_template;       // path of a file with one; empty: the model's own
+  std::string chat_template_name;  // of several; empty: the default one, tool_use with tools
   std::string host = "127.0.0.1";
   uint16_t port = 8000;
   std::string admin_host;  // empty: as host

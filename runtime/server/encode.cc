@@ -100,12 +100,14 @@ ApiResult<std::vector<TokenId>> EncodeChat(const Conversation& conversation,
   }
   const nlohmann::ordered_json tools =
       conversation.tools ? conversation.tools->tools : nlohmann::ordered_json();
-  const bool as_text =
-      (conversation.tools || conversation.has_calls) && !model.chat_template->knows_tool_calls();
-  auto text =
-      as_text ? model.chat_template->Render(WriteToolsAsText(conversation.messages, tools), nullptr,
-                                            add_generation_prompt)
-              : model.chat_template->Render(conversation.messages, tools, add_generation_prompt);
+  const bool as_text = (conversation.tools || conversation.has_calls) &&
+                       !model.chat_template->KnowsToolCalls(conversation.tools.has_value());
+  const nlohmann::ordered_json none;
+  const nlohmann::ordered_json written =
+      as_text ? WriteToolsAsText(conversation.messages, tools) : none;
+  auto text = model.chat_template->Render({.messages = as_text ? written : conversation.messages,
+                                           .tools = as_text ? none : tools,
+                                           .add_generation_prompt = add_generation_prompt});
   if (!text) {
     return FromPrompt(std::move(text).error().Within("the model's chat template"), param);
   }

@@ -1,5 +1,7 @@
 #include "runtime/tokenizer/chat_template.h"
 
+#include <optional>
+
 #include "runtime/tokenizer/jinja/interpreter.h"
 #include "runtime/tokenizer/jinja/parser.h"
 #include "runtime/tokenizer/utf8.h"
@@ -9,93 +11,125 @@ namespace {
 
 constexpr size_t kMaxTemplateBytes = 1 << 20;
 
+struct Parsed {
+  jinja::Body body;
+  bool knows_tool_calls = false;
+};
+
 class JinjaChatTemplate final : public ChatTemplate {
  public:
-  JinjaChatTemplate(jinja::Body body, std::string bos_text, std::string eos_text,
-                    bool knows_tool_calls)
-      : body_(std::move(body)),
-        bos_text_(std::move(bos_text)),
-        eos_text_(std::move(eos_text)),
-        knows_tool_calls_(knows_tool_calls) {}
+  JinjaChatTemplate(Parsed plain, std::optional<Parsed> with_tools,
+                    std::vector<std::pair<std::string, std::string>> tokens, const Clock& clock)
+      : plain_(std::move(plain)),
+        with_tools_(std::move(with_tools)),
+        tokens_(std::move(tokens)),
+        clock_(clock) {}
 
-  bool knows_tool_calls() const override { return knows_tool_calls_; }
+  bool KnowsToolCalls(bool with_tools) const override {
+    return Choose(with_tools).knows_tool_calls;
+  }
 
-  Result<std::string> Render(const nlohmann::ordered_json& messages,
-                             const nlohmann::ordered_json& tools,
-                             bool add_generation_prompt) const override {
-    if (!messages.is_array()) {
+  Result<std::string> Render(const TemplateInput& input) const override {
+    if (!input.messages.is_array()) {
       return MakeError(ErrorCode::kInvalidArgument, "the messages must be an array, not {}",
-                       messages.type_name());
+                       input.messages.type_name());
     }
     try {
       // What Hugging Face's apply_chat_template gives a template, with no documents.
-      jinja::Dict globals = {{"messages", jinja::Value::FromJson(messages)},
-                             {"add_generation_prompt", jinja::Value::Bool(add_generation_prompt)},
-                             {"bos_token", jinja::Value::Text(bos_text_)},
-                             {"eos_token", jinja::Value::Text(eos_text_)},
-                             {"tools", jinja::Value::FromJson(tools)},
-                             {"documents", jinja::Value::OfNone()}};
-      return jinja::Interpreter(globals, jinja::Limits()).Render(body_);
+      jinja::Dict globals;
+      for (const auto& [name, text] : tokens_) globals.emplace_back(name, jinja::Value::Text(text));
+      if (input.variables) {
+        for (const auto& [name, value] : input.variables->items())
+          jinja::SetKey(globals, name, jinja::Value::FromJson(value));
+      }
+      jinja::SetKey(globals, "messages", jinja::Value::FromJson(input.messages));
+      jinja::SetKey(globals, "add_generation_prompt",
+                    jinja::Value::Bool(input.add_generation_prompt));
+      jinja::SetKey(globals, "tools", jinja::Value::FromJson(input.tools));
+      if (!jinja::FindKey(globals, "documents"))
+        globals.emplace_back("documents", jinja::Value::OfNone());
+      return jinja::Interpreter(globals, jinja::Limits(), clock_.WallNow())
+          .Render(Choose(!input.tools.is_null()).body);
     } catch (jinja::TemplateError& failure) {
       return std::move(failure.error);
     }
   }
 
  private:
-  const jinja::Body body_;
-  const std::string bos_text_;
-  const std::string eos_text_;
-  const bool knows_tool_calls_;
+  const Parsed& Choose(bool with_tools) const {
+    return with_tools && with_tools_ ? *with_tools_ : plain_;
+  }
+
+  const Parsed plain_;
+  const std::optional<Parsed> with_tools_;
+  const std::vector<std::pair<std::string, std::string>> tokens_;
+  const Clock& clock_;
 };
 
-// The text of the token that a metadata key names; empty if there is none.
-Result<std::string> TokenText(const GgufFile& file, const char* key) {
-  const auto id = file.FindUint(key);
-  if (!id) return std::string();
-  const auto tokens = file.FindStringArray("tokenizer.ggml.tokens");
-  if (!tokens || *id >= tokens->size()) {
-    return MakeError(ErrorCode::kDataLoss, "{}: {} is {}, which is no token", file.path(), key,
-                     *id);
-  }
-  return std::string((*tokens)[*id]);
-}
-
-}  // namespace
-
-Result<std::unique_ptr<ChatTemplate>> ChatTemplate::Parse(std::string_view source,
-                                                          std::string bos_text,
-                                                          std::string eos_text) {
-  if (source.size() > kMaxTemplateBytes) {
+Result<Parsed> ParseOne(const ChatTemplateSource& source, const std::string& name,
+                        std::string_view text) {
+  const bool only = source.templates.size() == 1;
+  const std::string where =
+      only ? source.file : fmt::format("{}: the template '{}'", source.file, name);
+  if (text.size() > kMaxTemplateBytes) {
     return MakeError(ErrorCode::kUnsupported,
-                     "the chat template is {} bytes long: at most {} are supported", source.size(),
-                     kMaxTemplateBytes);
+                     "{}: the chat template is {} bytes long: at most {} are supported", where,
+                     text.size(), kMaxTemplateBytes);
   }
-  if (const auto at = FindInvalidUtf8(source)) {
-    return MakeError(ErrorCode::kDataLoss, "the chat template is not valid UTF-8 at byte {}", *at);
+  if (const auto at = FindInvalidUtf8(text)) {
+    return MakeError(ErrorCode::kDataLoss, "{}: the chat template is not valid UTF-8 at byte {}",
+                     where, *at);
   }
   try {
-    return std::unique_ptr<ChatTemplate>(std::make_unique<JinjaChatTemplate>(
-        jinja::Parse(source), std::move(bos_text), std::move(eos_text),
-        source.find("tools") != source.npos && source.find("<tool_call>") != source.npos));
+    return Parsed{jinja::Parse(text),
+                  text.find("tools") != text.npos && text.find("<tool_call>") != text.npos};
   } catch (jinja::TemplateError& failure) {
-    return std::move(failure.error);
+    return std::move(failure.error).Within(where);
   }
 }
 
-Result<std::unique_ptr<ChatTemplate>> ChatTemplate::FromGguf(const GgufFile& file) {
-  const auto source = file.FindString("tokenizer.chat_template");
-  if (!source) {
+const std::pair<std::string, std::string>* Find(const ChatTemplateSource& source,
+                                                std::string_view name) {
+  for (const auto& one : source.templates) {
+    if (one.first == name) return &one;
+  }
+  return nullptr;
+}
+
+Error NotThere(const ChatTemplateSource& source, std::string_view name) {
+  if (source.templates.empty()) {
     return MakeError(
         ErrorCode::kNotFound,
         "{}: the model has no chat template (tokenizer.chat_template): it is a base model, which "
         "completes text; use /v1/completions",
-        file.path());
+        source.file);
   }
-  QUERN_ASSIGN(std::string bos, TokenText(file, "tokenizer.ggml.bos_token_id"));
-  QUERN_ASSIGN(std::string eos, TokenText(file, "tokenizer.ggml.eos_token_id"));
-  auto parsed = Parse(*source, std::move(bos), std::move(eos));
-  if (!parsed) return std::move(parsed).error().Within(file.path());
-  return parsed;
+  std::string names;
+  for (const auto& one : source.templates) {
+    names += fmt::format("{}'{}'", names.empty() ? "" : ", ", one.first.substr(0, 80));
+  }
+  return MakeError(ErrorCode::kNotFound,
+                   "{}: there is no chat template named '{}', but {}: choose with "
+                   "--chat-template-name",
+                   source.file, name.substr(0, 80), names);
+}
+
+}  // namespace
+
+Result<std::unique_ptr<ChatTemplate>> ChatTemplate::Make(const ChatTemplateSource& source,
+                                                         std::string_view name,
+                                                         const Clock& clock) {
+  const std::string_view wanted = name.empty() ? ChatTemplateSource::kDefault : name;
+  const auto* plain = Find(source, wanted);
+  if (!plain) return NotThere(source, wanted);
+  QUERN_ASSIGN(Parsed parsed, ParseOne(source, plain->first, plain->second));
+  std::optional<Parsed> with_tools;
+  const auto* tool_use = name.empty() ? Find(source, ChatTemplateSource::kToolUse) : nullptr;
+  if (tool_use) {
+    QUERN_ASSIGN(with_tools, ParseOne(source, tool_use->first, tool_use->second));
+  }
+  return std::unique_ptr<ChatTemplate>(std::make_unique<JinjaChatTemplate>(
+      std::move(parsed), std::move(with_tools), source.tokens, clock));
 }
 
 }  // namespace quern

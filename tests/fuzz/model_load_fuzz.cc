@@ -33,9 +33,11 @@ void Tokenize(const quern::GgufFile& file) {
 }
 
 void RenderChat(const quern::GgufFile& file) {
-  static const nlohmann::json messages = {{{"role", "user"}, {"content", " Hi \u00e9\n"}}};
-  if (auto chat = quern::ChatTemplate::FromGguf(file))
-    (void)(*chat)->Render(messages, nullptr, true).ok();
+  static const nlohmann::ordered_json messages = {{{"role", "user"}, {"content", " Hi \u00e9\n"}}};
+  const auto source = quern::ChatTemplateSourceOf(file);
+  if (!source) return;
+  if (auto chat = quern::ChatTemplate::Make(*source))
+    (void)(*chat)->Render({.messages = messages, .tools = nullptr}).ok();
 }
 
 // A prompt of three tokens, then another of two beside the first one's next token.

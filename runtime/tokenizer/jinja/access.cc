@@ -3,10 +3,13 @@
 #include <algorithm>
 
 #include "runtime/tokenizer/jinja/interpreter.h"
+#include "runtime/tokenizer/jinja/text.h"
 
 namespace quern::jinja {
 
 int Interpreter::Compare(const Value& a, const Value& b, int line) {
+  int64_t ia, ib;
+  if (a.AsInt(&ia) && b.AsInt(&ib)) return ia < ib ? -1 : ia > ib;
   double da, db;
   if (a.AsNumber(&da) && b.AsNumber(&db)) return da < db ? -1 : da > db;
   if (a.text() && b.text()) {
@@ -26,7 +29,10 @@ bool Interpreter::Contains(const Value& container, const Value& item, int line) 
     Charge(container.text()->size(), line);
     return FindText(*container.text(), *item.text()) != std::string::npos;
   }
-  if (container.dict()) return item.text() && Find(*container.dict(), *item.text(), line);
+  if (container.dict()) {
+    const auto key = DictKey(item);
+    return key && Find(*container.dict(), *key, line);
+  }
   const List* list = container.list();
   const List items = list ? List{} : Iterate(container, line);
   for (const Value& one : list ? *list : items) {
@@ -44,7 +50,7 @@ List Interpreter::Iterate(const Value& value, int line) {
   List items;
   if (value.dict()) {
     Charge(DictBytes(*value.dict()), line);
-    for (const auto& [key, item] : *value.dict()) items.push_back(Value::Text(key));
+    for (const auto& [key, item] : *value.dict()) items.push_back(KeyValue(key));
     return items;
   }
   if (value.text()) {
@@ -66,8 +72,12 @@ Value Interpreter::GetAttribute(const Value& object, const std::string& name, in
     const Value* value = Find((*space)->attributes, name, line);
     return value ? *value : Missing(name);
   }
+  if (IsHiddenMethod(object, name)) return Missing(name);
+  // Python's dict['from_keys'] is a generic type, which makes what dict makes; templates call it.
+  const auto* callable = object.As<Callable>();
+  if (callable && !callable->macro && !callable->object && callable->name == "dict") return object;
   if (HasMethod(object, name)) {
-    return Value(Value::Data(Callable{name, nullptr, std::make_shared<Value>(object)}));
+    return Value(Value::Data(Callable{.name = name, .object = std::make_shared<Value>(object)}));
   }
   if (object.dict()) {
     if (const Value* value = Find(*object.dict(), name, line)) return *value;
@@ -82,6 +92,7 @@ Value Interpreter::GetItem(const Value& object, const Value& key, int line) {
   }
   int64_t index;
   const List* list = object.list();
+  if (object.list_kind() == ListKind::kIterator) return Missing(Text(key, line));
   if (key.AsInt(&index) && (list || object.text())) {
     // A list's item is taken where it lies; a text's needs its characters, which are charged.
     const List characters = list ? List{} : Iterate(object, line);
@@ -96,6 +107,9 @@ Value Interpreter::GetItem(const Value& object, const Value& key, int line) {
       if (const Value* value = Find(*object.dict(), *key.text(), line)) return *value;
     }
     return GetAttribute(object, *key.text(), line);
+  }
+  if (const auto dict_key = DictKey(key); dict_key && object.dict()) {
+    if (const Value* value = Find(*object.dict(), *dict_key, line)) return *value;
   }
   return Missing(Text(key, line));
 }

@@ -17,11 +17,13 @@ struct Expression {
     kLiteral,      // value
     kName,         // name
     kList,         // args
+    kTuple,        // args
+    kCaptured,     // what the block has rendered to, whose filter this belongs to
     kDict,         // args: key, value, key, value ...
     kAttribute,    // args[0].name
     kItem,         // args[0][args[1]]
     kSlice,        // args[0][args[1]:args[2]:args[3]]; null where left out
-    kCall,         // args[0](args[1]..., named)
+    kCall,         // args[0](args[1]..., *star, named)
     kFilter,       // args[0] | name(args[1]..., named)
     kTest,         // args[0] is name(args[1]...)
     kUnary,        // name args[0]: "-", "+", "not"
@@ -35,6 +37,7 @@ struct Expression {
   Value value;
   std::vector<ExpressionPtr> args;
   std::vector<std::pair<std::string, ExpressionPtr>> named;
+  ExpressionPtr star;
   std::vector<std::string> operators;
   int depth = 1;  // of the tree below
 };
@@ -49,9 +52,11 @@ struct Statement {
     kIf,        // branches: condition (null: else) and body
     kFor,       // targets in expression if condition: body, else_body
     kSet,       // targets = expression; with `text` set: targets[0].text = expression
-    kSetBlock,  // targets[0] = what body renders to
+    kSetBlock,  // targets[0], or its attribute `text`, = what body renders to, through expression
     kMacro,     // text(targets): body; defaults, null where there is none
-    kGroup,     // body, as it is
+    kCall,      // expression, a call, with a macro `caller` like kMacro's
+    kFilter,    // expression, a filter, of what body renders to
+    kGroup,     // body, in a scope of its own
     kBreak,
     kContinue,
   };

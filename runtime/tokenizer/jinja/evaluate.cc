@@ -4,6 +4,7 @@
 #include <cmath>
 
 #include "runtime/tokenizer/jinja/interpreter.h"
+#include "runtime/tokenizer/jinja/text.h"
 
 namespace quern::jinja {
 
@@ -18,25 +19,18 @@ Value Interpreter::Evaluate(const Expression& expression) {
       return expression.value;
     case Kind::kName:
       return Lookup(expression.name);
-    case Kind::kList: {
+    case Kind::kCaptured:
+      return captured_;
+    case Kind::kList:
+    case Kind::kTuple: {
       List list;
       for (const auto& arg : args) list.push_back(Evaluate(*arg));
       Charge(list.size() * sizeof(Value), expression.line);
-      return Value::Of(std::move(list));
+      return Value::Of(std::move(list),
+                       expression.kind == Kind::kTuple ? ListKind::kTuple : ListKind::kList);
     }
-    case Kind::kDict: {
-      Dict dict;
-      for (size_t i = 0; i + 1 < args.size(); i += 2) {
-        const Value key = Evaluate(*args[i]);
-        if (!key.text())
-          Fail(ErrorCode::kUnsupported, expression.line, "keys of dicts must be strings");
-        Value value = Evaluate(*args[i + 1]);
-        Charge(dict.size() + key.text()->size() + sizeof(Dict::value_type), expression.line);
-        std::erase_if(dict, [&](const auto& entry) { return entry.first == *key.text(); });
-        dict.emplace_back(*key.text(), std::move(value));
-      }
-      return Value::Of(std::move(dict));
-    }
+    case Kind::kDict:
+      return EvaluateDict(expression);
     case Kind::kAttribute:
       return GetAttribute(Evaluate(*args[0]), expression.name, expression.line);
     case Kind::kItem: {
@@ -67,6 +61,20 @@ Value Interpreter::Evaluate(const Expression& expression) {
       return args[2] ? Evaluate(*args[2]) : Value();
   }
   return Value();
+}
+
+Value Interpreter::EvaluateDict(const Expression& expression) {
+  const auto& args = expression.args;
+  Dict dict;
+  for (size_t i = 0; i + 1 < args.size(); i += 2) {
+    const auto key = DictKey(Evaluate(*args[i]));
+    if (!key)
+      Fail(ErrorCode::kUnsupported, expression.line, "keys of dicts must be strings or integers");
+    Value value = Evaluate(*args[i + 1]);
+    Charge(dict.size() + key->size() + sizeof(Dict::value_type), expression.line);
+    SetKey(dict, *key, std::move(value));
+  }
+  return Value::Of(std::move(dict));
 }
 
 Value Interpreter::EvaluateUnary(const Expression& expression) {
@@ -104,15 +112,23 @@ Value Interpreter::Arithmetic(const std::string& op, const Value& a, const Value
   }
   if (op == "+" && a.text() && b.text()) {
     Charge(a.text()->size() + b.text()->size(), line);
-    return Value::Text(*a.text() + *b.text());
+    if (!a.is_markup() && !b.is_markup()) return Value::Text(*a.text() + *b.text());
+    Charge(5 * (a.text()->size() + b.text()->size()), line);
+    return Value::Markup((a.is_markup() ? *a.text() : EscapeHtml(*a.text())) +
+                         (b.is_markup() ? *b.text() : EscapeHtml(*b.text())));
   }
-  if (op == "+" && a.list() && b.list()) {
+  if (op == "+" && a.list() && b.list() && a.list_kind() == b.list_kind() &&
+      a.list_kind() != ListKind::kIterator) {
     Charge((a.list()->size() + b.list()->size()) * sizeof(Value), line);
     List list = *a.list();
     list.insert(list.end(), b.list()->begin(), b.list()->end());
-    return Value::Of(std::move(list));
+    return Value::Of(std::move(list), a.list_kind());
+  }
+  if (op == "%" && a.text()) {
+    return FormatPercent(*a.text(), b.list_kind() == ListKind::kTuple ? *b.list() : List{b}, line);
   }
   int64_t ia, ib, result = 0;
+  if (op == "*" && b.text() && a.AsInt(&ia)) return Arithmetic(op, b, a, line);
   if (op == "*" && a.text() && b.AsInt(&ib)) {
     const uint64_t times = ib > 0 ? static_cast<uint64_t>(ib) : 0;
     if (!a.text()->empty() && times > limits_.bytes / a.text()->size())
@@ -176,7 +192,7 @@ Value Interpreter::EvaluateCompare(const Expression& expression) {
 
 Value Interpreter::EvaluateSlice(const Expression& expression) {
   const Value object = Evaluate(*expression.args[0]);
-  if (!object.list() && !object.text()) {
+  if ((!object.list() && !object.text()) || object.list_kind() == ListKind::kIterator) {
     Fail(ErrorCode::kInvalidArgument, expression.line,
          "only lists and strings can be sliced, not {}", object.TypeName());
   }
@@ -213,13 +229,18 @@ Value Interpreter::EvaluateSlice(const Expression& expression) {
     if (__builtin_add_overflow(i, step, &i)) break;
   }
   Charge(text.size() + part.size() * sizeof(Value), expression.line);
-  return object.text() ? Value::Text(std::move(text)) : Value::Of(std::move(part));
+  return object.text() ? Value::Text(std::move(text))
+                       : Value::Of(std::move(part), object.list_kind());
 }
 
 Arguments Interpreter::EvaluateArguments(const Expression& call) {
   Arguments arguments;
   for (size_t i = 1; i < call.args.size(); ++i)
     arguments.positional.push_back(Evaluate(*call.args[i]));
+  if (call.star) {
+    for (Value& value : Iterate(Evaluate(*call.star), call.line))
+      arguments.positional.push_back(std::move(value));
+  }
   for (const auto& [name, value] : call.named) arguments.named.emplace_back(name, Evaluate(*value));
   return arguments;
 }
@@ -233,7 +254,7 @@ Value Interpreter::EvaluateCall(const Expression& expression) {
          "'{}' is no function that is known", undefined ? undefined->name : callee.TypeName());
   }
   const Arguments arguments = EvaluateArguments(expression);
-  if (callable->macro) return CallMacro(*callable->macro, arguments, expression.line);
+  if (callable->macro) return CallMacro(*callable, arguments, nullptr, expression.line);
   if (callable->object)
     return CallMethod(*callable->object, callable->name, arguments, expression.line);
   return CallFunction(callable->name, arguments, expression.line);

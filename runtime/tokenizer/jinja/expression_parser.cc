@@ -50,7 +50,7 @@ ExpressionPtr ExpressionParser::ParseTuple() {
   ExpressionPtr first = ParseExpression();
   if (!IsOperator(",")) return first;
   const int line = first->line;
-  auto list = MakeWith(Kind::kList, line, "", std::move(first));
+  auto list = MakeWith(Kind::kTuple, line, "", std::move(first));
   while (TakeOperator(",")) {
     if (Now().kind == Token::Kind::kBlockEnd || Now().kind == Token::Kind::kOutputEnd ||
         IsOperator(")"))
@@ -194,7 +194,7 @@ ExpressionPtr ExpressionParser::ParsePrimary() {
       break;
   }
   if (TakeOperator("(")) {
-    if (TakeOperator(")")) return Make(Kind::kList, token.line);
+    if (TakeOperator(")")) return Make(Kind::kTuple, token.line);
     ExpressionPtr inner = ParseTuple();
     Expect(")");
     return inner;
@@ -271,8 +271,13 @@ void ExpressionParser::ParseArguments(Expression& call) {
     if (!first) Expect(",");
     if (TakeOperator(")")) break;
     first = false;
-    if (IsOperator("*") || IsOperator("**")) {
-      Fail(ErrorCode::kUnsupported, Now().line, "arguments by * are not supported");
+    if (IsOperator("**"))
+      Fail(ErrorCode::kUnsupported, Now().line, "arguments by ** are not supported");
+    if (TakeOperator("*")) {
+      if (call.star) Unexpected("one * argument");
+      call.star = ParseExpression();
+      CountDepth(call, call.star);
+      continue;
     }
     const bool named = Now().kind == Token::Kind::kName && Next().kind == Token::Kind::kOperator &&
                        Next().text == "=";
@@ -303,6 +308,13 @@ ExpressionPtr ExpressionParser::ParseFilters(ExpressionPtr value) {
       return value;
     }
   }
+}
+
+ExpressionPtr ExpressionParser::ParseBlockFilters() {
+  const int line = Now().line;
+  auto value = MakeWith(Kind::kFilter, line, TakeIdentifier(), Make(Kind::kCaptured, line));
+  if (IsOperator("(")) ParseArguments(*value);
+  return ParseFilters(std::move(value));
 }
 
 ExpressionPtr ExpressionParser::ParseTest(ExpressionPtr value, int line) {

@@ -19,6 +19,8 @@ class ExpressionParser : public TokenCursor {
   // With a condition ("a if b else c") and without.
   ExpressionPtr ParseExpression();
   ExpressionPtr ParseOr();
+  // A filter, and more with "|" between, of what a block has captured.
+  ExpressionPtr ParseBlockFilters();
 
  private:
   ExpressionPtr ParseAnd();

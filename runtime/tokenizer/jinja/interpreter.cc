@@ -1,9 +1,6 @@
 #include "runtime/tokenizer/jinja/interpreter.h"
 
 #include <algorithm>
-#include <cstring>
-
-#include "runtime/tokenizer/utf8.h"
 
 namespace quern::jinja {
 
@@ -21,25 +18,6 @@ Value Missing(std::string_view name) {
   return Value(Value::Data(Undefined{std::string(name.substr(0, length))}));
 }
 
-size_t FindText(std::string_view text, std::string_view part, size_t from) {
-  if (from > text.size()) return std::string_view::npos;
-  const void* found = memmem(text.data() + from, text.size() - from, part.data(), part.size());
-  return found ? static_cast<size_t>(static_cast<const char*>(found) - text.data())
-               : std::string_view::npos;
-}
-
-std::string_view TakeCharacter(std::string_view* text) {
-  const std::string_view character = text->substr(0, std::max<size_t>(Utf8CharBytes(*text), 1));
-  text->remove_prefix(character.size());
-  return character;
-}
-
-size_t CountCharacters(std::string_view text) {
-  size_t count = 0;
-  for (; !text.empty(); ++count) TakeCharacter(&text);
-  return count;
-}
-
 // What Value's functions pay is counted here.
 class Interpreter::Bill final : public Meter {
  public:
@@ -54,8 +32,10 @@ class Interpreter::Bill final : public Meter {
   const int line_;
 };
 
-Interpreter::Interpreter(const Dict& globals, const Limits& limits) : scopes_(1), limits_(limits) {
-  for (const auto& [name, value] : globals) scopes_[0][name] = value;
+Interpreter::Interpreter(const Dict& globals, const Limits& limits,
+                         std::chrono::system_clock::time_point now)
+    : scopes_(1), now_(now), limits_(limits) {
+  for (const auto& [name, value] : globals) scopes_[0].names[name] = value;
 }
 
 // Namespaces may hold each other, and themselves, in chains of any length: while all of them are
@@ -68,8 +48,8 @@ std::string Interpreter::Text(const Value& value, int line) {
   return value.ToString(Bill(*this, line));
 }
 
-std::string Interpreter::Json(const Value& value, int indent, int line) {
-  return value.ToJson(indent, Bill(*this, line));
+std::string Interpreter::Json(const Value& value, const JsonStyle& style, int line) {
+  return value.ToJson(style, Bill(*this, line));
 }
 
 bool Interpreter::Same(const Value& a, const Value& b, int line) {
@@ -140,19 +120,23 @@ Interpreter::Flow Interpreter::Execute(const Body& body, std::string& out) {
       case Statement::Kind::kSet:
         ExecuteSet(*statement);
         break;
-      case Statement::Kind::kSetBlock: {
-        std::string text;
-        flow = Execute(statement->body, text);
-        scopes_.back()[statement->targets[0]] = Value::Text(std::move(text));
+      case Statement::Kind::kSetBlock:
+        flow = ExecuteSetBlock(*statement);
         break;
-      }
       case Statement::Kind::kMacro:
-        scopes_.back()[statement->text] =
-            Value(Value::Data(Callable{statement->text, statement.get(), nullptr}));
+        Name(statement->text) = MakeMacro(*statement);
         break;
-      case Statement::Kind::kGroup:
+      case Statement::Kind::kCall:
+        ExecuteCallBlock(*statement, out);
+        break;
+      case Statement::Kind::kFilter:
+        flow = ExecuteFilterBlock(*statement, out);
+        break;
+      case Statement::Kind::kGroup: {
+        const Inside inside(*this, scope_);
         flow = Execute(statement->body, out);
         break;
+      }
       case Statement::Kind::kBreak:
         return Flow::kBreak;
       case Statement::Kind::kContinue:
@@ -168,17 +152,16 @@ Interpreter::Flow Interpreter::ExecuteFor(const Statement& loop, std::string& ou
   if (loop.condition) {
     List kept;
     for (const Value& item : items) {
-      scopes_.emplace_back();
+      const Inside inside(*this, scope_);
       Assign(loop.targets, item, loop.line);
       if (Evaluate(*loop.condition).Truth()) kept.push_back(item);
-      scopes_.pop_back();
     }
     items = std::move(kept);
   }
   const auto count = static_cast<int64_t>(items.size());
   for (int64_t i = 0; i < count; ++i) {
     Step(loop.line);
-    scopes_.emplace_back();
+    const Inside inside(*this, scope_);
     Assign(loop.targets, items[i], loop.line);
     Dict state = {
         {"index", Value::Int(i + 1)},
@@ -190,40 +173,77 @@ Interpreter::Flow Interpreter::ExecuteFor(const Statement& loop, std::string& ou
         {"length", Value::Int(count)},
         {"previtem", i > 0 ? items[i - 1] : Value()},
         {"nextitem", i + 1 < count ? items[i + 1] : Value()},
-        {"cycle",
-         Value(Value::Data(Callable{"cycle", nullptr, std::make_shared<Value>(Value::Int(i))}))}};
+        {"cycle", Value(Value::Data(Callable{.name = "cycle",
+                                             .object = std::make_shared<Value>(Value::Int(i))}))}};
     Charge(DictBytes(state), loop.line);
-    scopes_.back()["loop"] = Value::Of(std::move(state));
-    const Flow flow = Execute(loop.body, out);
-    scopes_.pop_back();
-    if (flow == Flow::kBreak) break;
+    Name("loop") = Value::Of(std::move(state));
+    if (Execute(loop.body, out) == Flow::kBreak) break;
   }
-  return items.empty() ? Execute(loop.else_body, out) : Flow::kNext;
+  if (!items.empty()) return Flow::kNext;
+  const Inside inside(*this, scope_);
+  return Execute(loop.else_body, out);
 }
 
 void Interpreter::ExecuteSet(const Statement& set) {
   Value value = Evaluate(*set.expression);
   if (set.text.empty()) return Assign(set.targets, value, set.line);
-  const Value object = Lookup(set.targets[0]);
-  const auto* space = object.As<std::shared_ptr<Namespace>>();
-  if (!space) {
-    Fail(ErrorCode::kInvalidArgument, set.line,
-         "attributes can only be set on a namespace(), '{}' is {}", set.targets[0],
-         object.TypeName());
-  }
-  for (auto& [key, old] : (*space)->attributes) {
-    if (key == set.text) {
-      old = std::move(value);
-      return;
+  SetAttribute(set.targets[0], set.text, std::move(value), set.line);
+}
+
+Interpreter::Flow Interpreter::ExecuteSetBlock(const Statement& set) {
+  std::string text;
+  Flow flow;
+  {
+    const Inside inside(*this, scope_);
+    flow = Execute(set.body, text);
+    if (set.expression) {
+      captured_ = Value::Text(std::move(text));
+      text = Text(Evaluate(*set.expression), set.line);
     }
   }
-  Charge(set.text.size() + sizeof(Dict::value_type), set.line);
-  (*space)->attributes.emplace_back(set.text, std::move(value));
+  Value value = Value::Text(std::move(text));
+  if (set.text.empty()) {
+    Name(set.targets[0]) = std::move(value);
+  } else {
+    SetAttribute(set.targets[0], set.text, std::move(value), set.line);
+  }
+  return flow;
+}
+
+Interpreter::Flow Interpreter::ExecuteFilterBlock(const Statement& block, std::string& out) {
+  const Inside inside(*this, scope_);
+  std::string text;
+  const Flow flow = Execute(block.body, text);
+  captured_ = Value::Text(std::move(text));
+  Emit(Text(Evaluate(*block.expression), block.line), block.line, out);
+  return flow;
+}
+
+void Interpreter::ExecuteCallBlock(const Statement& block, std::string& out) {
+  const Value callee = Evaluate(*block.expression->args[0]);
+  const auto* callable = callee.As<Callable>();
+  if (!callable || !callable->macro)
+    Fail(ErrorCode::kUnsupported, block.line, "the tag 'call' needs a macro");
+  const Arguments arguments = EvaluateArguments(*block.expression);
+  const Value caller = MakeMacro(block);
+  Emit(Text(CallMacro(*callable, arguments, &caller, block.line), block.line), block.line, out);
+}
+
+void Interpreter::SetAttribute(const std::string& name, const std::string& attribute, Value value,
+                               int line) {
+  const Value object = Lookup(name);
+  const auto* space = object.As<std::shared_ptr<Namespace>>();
+  if (!space) {
+    Fail(ErrorCode::kInvalidArgument, line,
+         "attributes can only be set on a namespace(), '{}' is {}", name, object.TypeName());
+  }
+  Charge((*space)->attributes.size() + attribute.size() + sizeof(Dict::value_type), line);
+  SetKey((*space)->attributes, attribute, std::move(value));
 }
 
 void Interpreter::Assign(const std::vector<std::string>& targets, const Value& value, int line) {
   if (targets.size() == 1) {
-    scopes_.back()[targets[0]] = value;
+    Name(targets[0]) = value;
     return;
   }
   const List parts = Iterate(value, line);
@@ -231,27 +251,44 @@ void Interpreter::Assign(const std::vector<std::string>& targets, const Value& v
     Fail(ErrorCode::kInvalidArgument, line, "{} values cannot be given to {} names", parts.size(),
          targets.size());
   }
-  for (size_t i = 0; i < parts.size(); ++i) scopes_.back()[targets[i]] = parts[i];
+  for (size_t i = 0; i < parts.size(); ++i) Name(targets[i]) = parts[i];
 }
 
 Value Interpreter::Lookup(const std::string& name) const {
-  for (size_t i = scopes_.size(); i-- > floor_;) {
-    if (const auto found = scopes_[i].find(name); found != scopes_[i].end()) return found->second;
+  for (size_t i = scope_;; i = scopes_[i].parent) {
+    const auto& names = scopes_[i].names;
+    if (const auto found = names.find(name); found != names.end()) return found->second;
+    if (i == 0) break;
   }
-  if (const auto found = scopes_[0].find(name); found != scopes_[0].end()) return found->second;
-  for (const char* function : {"raise_exception", "namespace", "range", "dict"}) {
-    if (name == function) return Value(Value::Data(Callable{name, nullptr, nullptr}));
+  for (const char* function : {"raise_exception", "namespace", "range", "dict", "strftime_now"}) {
+    if (name == function) return Value(Value::Data(Callable{.name = name}));
   }
   return Missing(name);
 }
 
-Value Interpreter::CallMacro(const Statement& macro, const Arguments& arguments, int line) {
+Value Interpreter::MakeMacro(const Statement& macro) {
+  return Value(Value::Data(Callable{
+      .name = macro.text, .macro = &macro, .scope = scope_, .scope_id = scopes_[scope_].id}));
+}
+
+Value Interpreter::CallMacro(const Callable& callable, const Arguments& arguments,
+                             const Value* caller, int line) {
+  const Statement& macro = *callable.macro;
   if (arguments.positional.size() > macro.targets.size()) {
     Fail(ErrorCode::kInvalidArgument, line, "macro '{}' takes {} arguments, {} are given",
          macro.text, macro.targets.size(), arguments.positional.size());
   }
-  const size_t floor = std::exchange(floor_, scopes_.size());
-  scopes_.emplace_back();
+  for (const auto& [name, value] : arguments.named) {
+    Charge(macro.targets.size(), line);
+    if (std::find(macro.targets.begin(), macro.targets.end(), name) == macro.targets.end()) {
+      Fail(ErrorCode::kInvalidArgument, line, "macro '{}' has no argument '{}'", macro.text, name);
+    }
+  }
+  // A macro that outlives the scope it was defined in sees only the template's own.
+  const bool lives =
+      callable.scope < scopes_.size() && scopes_[callable.scope].id == callable.scope_id;
+  const Inside inside(*this, lives ? callable.scope : 0);
+  if (caller) Name("caller") = *caller;
   for (size_t i = 0; i < macro.targets.size(); ++i) {
     const Value* given = arguments.Get(i, macro.targets[i]);
     Value value = Missing(macro.targets[i]);
@@ -260,12 +297,10 @@ Value Interpreter::CallMacro(const Statement& macro, const Arguments& arguments,
     } else if (macro.defaults[i]) {
       value = Evaluate(*macro.defaults[i]);
     }
-    scopes_.back()[macro.targets[i]] = std::move(value);
+    Name(macro.targets[i]) = std::move(value);
   }
   std::string out;
   Execute(macro.body, out);
-  scopes_.pop_back();
-  floor_ = floor;
   return Value::Text(std::move(out));
 }
 

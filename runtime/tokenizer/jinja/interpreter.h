@@ -1,5 +1,6 @@
 #pragma once
 
+#include <chrono>
 #include <memory>
 #include <string>
 #include <string_view>
@@ -31,7 +32,8 @@ struct Arguments {
 // changed.
 class Interpreter {
  public:
-  Interpreter(const Dict& globals, const Limits& limits);
+  // `now`: what strftime_now() tells.
+  Interpreter(const Dict& globals, const Limits& limits, std::chrono::system_clock::time_point now);
   ~Interpreter();
   Interpreter(const Interpreter&) = delete;
   Interpreter& operator=(const Interpreter&) = delete;
@@ -42,20 +44,28 @@ class Interpreter {
   void Step(int line);
   // Value's ToString, ToJson, Equal and FindKey, paid for.
   std::string Text(const Value& value, int line);
-  std::string Json(const Value& value, int indent, int line);
+  std::string Json(const Value& value, const JsonStyle& style, int line);
   bool Same(const Value& a, const Value& b, int line);
   const Value* Find(const Dict& dict, std::string_view key, int line);
   Value MakeNamespace(Dict attributes);
 
-  // builtins.cc
+  // filters.cc
   Value ApplyFilter(const std::string& name, const Value& input, const Arguments& arguments,
                     int line);
+  // is_tests.cc
   bool ApplyTest(const std::string& name, const Value& input, const Arguments& arguments, int line);
   // methods.cc
   Value CallMethod(const Value& object, const std::string& name, const Arguments& arguments,
                    int line);
   static bool HasMethod(const Value& object, std::string_view name);
+  static bool IsHiddenMethod(const Value& object, std::string_view name);
+  // functions.cc
   Value CallFunction(const std::string& name, const Arguments& arguments, int line);
+  // str.replace(); `limit` < 0: all.
+  std::string ReplaceText(const std::string& text, const std::string& from, const std::string& to,
+                          int64_t limit, int line);
+  Value FormatPercent(const std::string& text, const List& values, int line);
+  Value FormatBraces(const std::string& text, const Arguments& arguments, int line);
 
   Value GetAttribute(const Value& object, const std::string& name, int line);
   Value GetItem(const Value& object, const Value& key, int line);
@@ -67,8 +77,33 @@ class Interpreter {
 
  private:
   enum class Flow { kNext, kBreak, kContinue };
-  using Scope = std::unordered_map<std::string, Value>;
+  // The names of a loop's round, a macro's call or a block that is captured. Lookups go on to the
+  // scope around it where it was written, which is `parent`; the last is the template's own, 0.
+  struct Scope {
+    std::unordered_map<std::string, Value> names;
+    size_t parent = 0;
+    uint64_t id = 0;
+  };
   class Bill;
+  // A scope while this lives.
+  class Inside {
+   public:
+    Inside(Interpreter& interpreter, size_t parent)
+        : interpreter_(interpreter), before_(interpreter.scope_) {
+      interpreter_.scopes_.push_back({{}, parent, ++interpreter_.scopes_made_});
+      interpreter_.scope_ = interpreter_.scopes_.size() - 1;
+    }
+    ~Inside() {
+      interpreter_.scopes_.pop_back();
+      interpreter_.scope_ = before_;
+    }
+    Inside(const Inside&) = delete;
+    Inside& operator=(const Inside&) = delete;
+
+   private:
+    Interpreter& interpreter_;
+    const size_t before_;
+  };
 
   // Counts how deep evaluation is nested, macros within macros included.
   class Depth {
@@ -89,6 +124,10 @@ class Interpreter {
   Flow Execute(const Body& body, std::string& out);
   Flow ExecuteFor(const Statement& loop, std::string& out);
   void ExecuteSet(const Statement& set);
+  Flow ExecuteSetBlock(const Statement& set);
+  void ExecuteCallBlock(const Statement& block, std::string& out);
+  Flow ExecuteFilterBlock(const Statement& block, std::string& out);
+  void SetAttribute(const std::string& name, const std::string& attribute, Value value, int line);
   void Emit(std::string_view text, int line, std::string& out);
   void Assign(const std::vector<std::string>& targets, const Value& value, int line);
 
@@ -98,14 +137,22 @@ class Interpreter {
   Value EvaluateUnary(const Expression& expression);
   Value EvaluateSlice(const Expression& expression);
   Value EvaluateCall(const Expression& expression);
-  Value CallMacro(const Statement& macro, const Arguments& arguments, int line);
+  Value EvaluateDict(const Expression& expression);
+  Value MakeMacro(const Statement& macro);
+  Value CallMacro(const Callable& callable, const Arguments& arguments, const Value* caller,
+                  int line);
+  std::string FormatOne(const std::string& spec, char kind, const Value& value, int line);
   Value Arithmetic(const std::string& op, const Value& a, const Value& b, int line);
   Value Lookup(const std::string& name) const;
   Arguments EvaluateArguments(const Expression& call);
 
-  std::vector<Scope> scopes_;  // [0] is the template's own
-  size_t floor_ =
-      1;  // below it (but for [0]) are the scopes of a macro's caller, which it does not see
+  Value& Name(const std::string& name) { return scopes_[scope_].names[name]; }
+
+  std::vector<Scope> scopes_;
+  size_t scope_ = 0;  // the one that is filled
+  uint64_t scopes_made_ = 0;
+  Value captured_;  // what a block's filter is applied to
+  const std::chrono::system_clock::time_point now_;
   Limits limits_;
   std::vector<std::shared_ptr<Namespace>> namespaces_;  // all that were made
   uint64_t steps_ = 0;
@@ -115,13 +162,5 @@ class Interpreter {
 
 // The undefined value that stands for something not there by this name.
 Value Missing(std::string_view name);
-// std::string::find, in time that is linear even for a part that almost fits everywhere.
-size_t FindText(std::string_view text, std::string_view part, size_t from = 0);
-// Takes the first character of a text, which is not empty. What is not UTF-8 counts byte by byte.
-std::string_view TakeCharacter(std::string_view* text);
-size_t CountCharacters(std::string_view text);
-// str.strip(), with `left` and `right` saying at which ends: white space as Python knows it, or the
-// characters in `set`.
-std::string Strip(std::string_view text, bool left, bool right, const std::string* set = nullptr);
 
 }  // namespace quern::jinja

@@ -41,6 +41,8 @@ class Lexer {
       at_ = begin + 2 + (sign == '-' || sign == '+' ? 1 : 0);
       if (kind == '#') {
         SkipComment();
+      } else if (kind == '%' && ReadRaw()) {
+        continue;
       } else {
         Add(kind == '{' ? Token::Kind::kOutputBegin : Token::Kind::kBlockBegin, "");
         ReadExpression(kind == '{' ? '}' : '%');
@@ -102,6 +104,53 @@ class Lexer {
     const char sign = end > at_ ? source_[end - 1] : '\0';
     at_ = end + 2;
     AfterEnd(sign, true);
+  }
+
+  // A tag without expressions, from behind its opening to its end: `name`, blanks, and a closing
+  // delimiter, whose sign is given back. False: it is another tag.
+  bool TakeTag(std::string_view name, char& sign) {
+    size_t at = at_;
+    const auto skip = [&] {
+      while (at < source_.size() && IsSpace(source_[at])) ++at;
+    };
+    skip();
+    if (source_.compare(at, name.size(), name) != 0) return false;
+    at += name.size();
+    skip();
+    sign = at < source_.size() && (source_[at] == '-' || source_[at] == '+') ? source_[at] : '\0';
+    if (sign != '\0') ++at;
+    if (source_.compare(at, 2, "%}") != 0) return false;
+    line_ += static_cast<int>(std::count(source_.begin() + static_cast<std::ptrdiff_t>(at_),
+                                         source_.begin() + static_cast<std::ptrdiff_t>(at), '\n'));
+    at_ = at + 2;
+    return true;
+  }
+
+  // {% raw %} up to {% endraw %}: text as it is.
+  bool ReadRaw() {
+    char sign;
+    if (!TakeTag("raw", sign)) return false;
+    AfterEnd(sign, false);
+    const int line = line_;
+    const size_t begin = at_;
+    for (size_t end = source_.find("{%", at_); end != std::string::npos;
+         end = source_.find("{%", end + 2)) {
+      const char before = end + 2 < source_.size() ? source_[end + 2] : '\0';
+      const bool is_signed = before == '-' || before == '+';
+      at_ = end + (is_signed ? 3 : 2);
+      if (!TakeTag("endraw", sign)) continue;
+      std::string text = source_.substr(begin, end - begin);
+      const int lines = static_cast<int>(std::count(text.begin(), text.end(), '\n'));
+      if (before == '-') {
+        while (!text.empty() && IsSpace(text.back())) text.pop_back();
+      } else if (before != '+') {
+        StripLineStart(text);
+      }
+      AddText(text, lines);
+      AfterEnd(sign, true);
+      return true;
+    }
+    Fail(ErrorCode::kInvalidArgument, line, "{{% raw %}} is not closed by {{% endraw %}}");
   }
 
   void ReadExpression(char closing) {

@@ -1,117 +1,31 @@
-// The methods of str and dict, and the functions, that chat templates call.
+// The methods of str, list and dict that chat templates call.
 
 #include <algorithm>
-#include <unordered_set>
+#include <unordered_map>
 
 #include "runtime/tokenizer/jinja/interpreter.h"
-#include "runtime/tokenizer/utf8.h"
+#include "runtime/tokenizer/jinja/text.h"
 
 namespace quern::jinja {
 namespace {
 
-constexpr int64_t kMaxRange = 100'000;  // as Jinja's sandbox has it
+// A method's call: its object, and what it is given.
+struct Call {
+  Interpreter& interpreter;
+  const Value& object;
+  const Arguments& arguments;
+  int line;
 
-constexpr std::string_view kTextMethods[] = {
-    "strip", "lstrip", "rstrip",     "split",      "rsplit",  "startswith",   "endswith",
-    "upper", "lower",  "title",      "capitalize", "replace", "find",         "rfind",
-    "count", "join",   "splitlines", "isdigit",    "isspace", "removeprefix", "removesuffix"};
-constexpr std::string_view kDictMethods[] = {"items", "keys", "values", "get"};
-
-// str.isspace(): the White_Space property and U+001C to U+001F.
-bool IsPythonSpace(uint32_t c) {
-  return (c >= 9 && c <= 13) || (c >= 0x1c && c <= 0x20) || c == 0x85 || c == 0xa0 || c == 0x1680 ||
-         (c >= 0x2000 && c <= 0x200a) || c == 0x2028 || c == 0x2029 || c == 0x202f || c == 0x205f ||
-         c == 0x3000;
-}
-
-bool IsSpaceCharacter(std::string_view character) {
-  return IsPythonSpace(DecodeUtf8Char(character, std::max<size_t>(Utf8CharBytes(character), 1)));
-}
-
-const std::string& NeedText(const Arguments& arguments, size_t index, std::string_view name,
-                            std::string_view method, int line) {
-  const Value* value = arguments.Get(index, name);
-  if (!value || !value->text()) {
-    Fail(ErrorCode::kInvalidArgument, line, "{}() needs a string as argument {}", method,
-         index + 1);
-  }
-  return *value->text();
-}
-
-// With one text, or any text of a list.
-bool StartsOrEnds(Interpreter& interpreter, const std::string& text, const Value* part, bool starts,
-                  int line) {
-  const auto fits = [&](const Value& one) {
-    interpreter.Step(line);
-    if (!one.text())
-      Fail(ErrorCode::kInvalidArgument, line, "startswith and endswith need a string");
-    interpreter.Charge(std::min(text.size(), one.text()->size()), line);
-    return starts ? text.starts_with(*one.text()) : text.ends_with(*one.text());
-  };
-  if (part && part->list()) return std::any_of(part->list()->begin(), part->list()->end(), fits);
-  return fits(part ? *part : Value());
-}
-
-std::vector<std::string> SplitSpaces(std::string_view text, int64_t limit) {
-  std::vector<std::string> parts;
-  while (true) {
-    std::string_view rest = text;
-    while (!rest.empty() && IsSpaceCharacter(TakeCharacter(&rest))) text = rest;
-    if (text.empty()) return parts;
-    if (limit >= 0 && static_cast<int64_t>(parts.size()) == limit) {
-      parts.push_back(Strip(text, false, true));
-      return parts;
+  const std::string& text() const { return *object.text(); }
+  const std::string& NeedText(size_t index, std::string_view name) const {
+    const Value* value = arguments.Get(index, name);
+    if (!value || !value->text()) {
+      Fail(ErrorCode::kInvalidArgument, line, "argument {} of a method must be a string",
+           index + 1);
     }
-    size_t length = 0;  // of what comes before the next space
-    for (rest = text; !rest.empty() && !IsSpaceCharacter(TakeCharacter(&rest));)
-      length = text.size() - rest.size();
-    parts.emplace_back(text.substr(0, length));
-    text.remove_prefix(length);
+    return *value->text();
   }
-}
-
-std::string Reversed(std::string_view text) { return {text.rbegin(), text.rend()}; }
-
-std::vector<std::string> SplitAt(std::string_view text, std::string_view separator, int64_t limit) {
-  std::vector<std::string> parts;
-  while (limit < 0 || static_cast<int64_t>(parts.size()) < limit) {
-    const size_t found = FindText(text, separator);
-    if (found == std::string_view::npos) break;
-    parts.emplace_back(text.substr(0, found));
-    text = text.substr(found + separator.size());
-  }
-  parts.emplace_back(text);
-  return parts;
-}
-
-// From the right, as from the left of what is written the other way round.
-std::vector<std::string> SplitAtFromRight(std::string_view text, std::string_view separator,
-                                          int64_t limit) {
-  std::vector<std::string> parts = SplitAt(Reversed(text), Reversed(separator), limit);
-  std::reverse(parts.begin(), parts.end());
-  for (std::string& part : parts) std::reverse(part.begin(), part.end());
-  return parts;
-}
-
-std::vector<std::string> SplitLines(std::string_view text) {
-  std::vector<std::string> lines;
-  while (!text.empty()) {
-    const size_t end = text.find_first_of("\r\n");
-    lines.emplace_back(text.substr(0, end));
-    if (end == std::string_view::npos) break;
-    text.remove_prefix(end + (text.substr(end).starts_with("\r\n") ? 2 : 1));
-  }
-  return lines;
-}
-
-// The last byte where it ends no character.
-std::string_view LastCharacter(std::string_view text) {
-  for (size_t length = 1; length <= std::min<size_t>(text.size(), 4); ++length) {
-    const std::string_view end = text.substr(text.size() - length);
-    if (Utf8CharBytes(end) == length) return end;
-  }
-  return text.substr(text.size() - 1);
-}
+};
 
 Value ListOf(std::vector<std::string> texts) {
   List list;
@@ -119,177 +33,277 @@ Value ListOf(std::vector<std::string> texts) {
   return Value::Of(std::move(list));
 }
 
-}  // namespace
-
-std::string Strip(std::string_view text, bool left, bool right, const std::string* set) {
-  std::unordered_set<std::string_view> wanted;
-  if (set) {
-    for (std::string_view rest = *set; !rest.empty();) wanted.insert(TakeCharacter(&rest));
+template <bool left, bool right>
+Value StripCall(const Call& call) {
+  const Value* set = call.arguments.Get(0, "chars");
+  if (set && !set->is_none() && !set->text()) {
+    Fail(ErrorCode::kInvalidArgument, call.line, "strip() takes a string, not {}", set->TypeName());
   }
-  const auto drops = [&](std::string_view character) {
-    return set ? wanted.contains(character) : IsSpaceCharacter(character);
-  };
-  while (left && !text.empty()) {
-    const std::string_view first = text.substr(0, std::max<size_t>(Utf8CharBytes(text), 1));
-    if (!drops(first)) break;
-    text.remove_prefix(first.size());
-  }
-  while (right && !text.empty()) {
-    const std::string_view last = LastCharacter(text);
-    if (!drops(last)) break;
-    text.remove_suffix(last.size());
-  }
-  return std::string(text);
+  return Value::Text(Strip(call.text(), left, right, set ? set->text() : nullptr));
 }
 
+// With one text, or any text of a tuple.
+template <bool starts>
+Value StartsOrEnds(const Call& call) {
+  const std::string& text = call.text();
+  const auto fits = [&](const Value& one) {
+    call.interpreter.Step(call.line);
+    if (!one.text())
+      Fail(ErrorCode::kInvalidArgument, call.line, "startswith() and endswith() need a string");
+    call.interpreter.Charge(std::min(text.size(), one.text()->size()), call.line);
+    return starts ? text.starts_with(*one.text()) : text.ends_with(*one.text());
+  };
+  if (call.arguments.positional.size() > 1)
+    Fail(ErrorCode::kUnsupported, call.line, "startswith() and endswith() of a part");
+  const Value* part = call.arguments.Get(0, "prefix");
+  if (part && part->list_kind() == ListKind::kTuple) {
+    return Value::Bool(std::any_of(part->list()->begin(), part->list()->end(), fits));
+  }
+  return Value::Bool(fits(part ? *part : Value()));
+}
+
+template <bool from_right>
+Value Split(const Call& call) {
+  call.interpreter.Charge(call.text().size() * (sizeof(Value) + sizeof(std::string)),
+                          call.line);  // at most
+  const Value* separator = call.arguments.Get(0, "sep");
+  const Value* limit_given = call.arguments.Get(1, "maxsplit");
+  int64_t limit = -1;
+  if (limit_given && !limit_given->AsInt(&limit))
+    Fail(ErrorCode::kInvalidArgument, call.line, "maxsplit must be an integer");
+  if (!separator || separator->is_none()) {
+    if (from_right && limit >= 0)
+      Fail(ErrorCode::kUnsupported, call.line, "rsplit() at spaces is not supported");
+    return ListOf(SplitSpaces(call.text(), limit));
+  }
+  if (!separator->text() || separator->text()->empty())
+    Fail(ErrorCode::kInvalidArgument, call.line, "split() needs a separator");
+  return ListOf(from_right ? SplitAtFromRight(call.text(), *separator->text(), limit)
+                           : SplitAt(call.text(), *separator->text(), limit));
+}
+
+Value SplitLinesCall(const Call& call) {
+  call.interpreter.Charge(call.text().size() * (sizeof(Value) + sizeof(std::string)), call.line);
+  return ListOf(SplitLines(call.text()));
+}
+
+// The place of a part in characters; -1 if it is not there.
+template <bool from_right>
+int64_t Place(const Call& call) {
+  if (call.arguments.positional.size() > 1)
+    Fail(ErrorCode::kUnsupported, call.line, "a search from or up to a place");
+  const std::string& part = call.NeedText(0, "sub");
+  const size_t at = from_right ? FindTextFromRight(call.text(), part) : FindText(call.text(), part);
+  if (at == std::string::npos) return -1;
+  return static_cast<int64_t>(CountCharacters(std::string_view(call.text()).substr(0, at)));
+}
+
+template <bool from_right>
+Value Find(const Call& call) {
+  return Value::Int(Place<from_right>(call));
+}
+
+template <bool from_right>
+Value Index(const Call& call) {
+  const int64_t place = Place<from_right>(call);
+  if (place < 0) Fail(ErrorCode::kInvalidArgument, call.line, "index(): the part is not there");
+  return Value::Int(place);
+}
+
+Value Count(const Call& call) {
+  const std::string& part = call.NeedText(0, "sub");
+  if (part.empty()) return Value::Int(static_cast<int64_t>(CountCharacters(call.text())) + 1);
+  int64_t count = 0;
+  for (size_t at = FindText(call.text(), part); at != std::string::npos;
+       at = FindText(call.text(), part, at + part.size()))
+    ++count;
+  return Value::Int(count);
+}
+
+Value RemovePrefix(const Call& call) {
+  const std::string& part = call.NeedText(0, "prefix");
+  return call.text().starts_with(part) ? Value::Text(call.text().substr(part.size())) : call.object;
+}
+
+Value RemoveSuffix(const Call& call) {
+  const std::string& part = call.NeedText(0, "suffix");
+  if (!call.text().ends_with(part)) return call.object;
+  return Value::Text(call.text().substr(0, call.text().size() - part.size()));
+}
+
+Value ReplaceCall(const Call& call) {
+  const Value* count = call.arguments.Get(2, "count");
+  int64_t limit = -1;
+  if (count && !count->AsInt(&limit))
+    Fail(ErrorCode::kInvalidArgument, call.line, "replace()'s count must be an integer");
+  return Value::Text(call.interpreter.ReplaceText(call.text(), call.NeedText(0, "old"),
+                                                  call.NeedText(1, "new"), limit, call.line));
+}
+
+Value Join(const Call& call) {
+  const Value* items = call.arguments.Get(0, "iterable");
+  std::string out;
+  bool first = true;
+  for (const Value& item : call.interpreter.Iterate(items ? *items : Value(), call.line)) {
+    if (!item.text())
+      Fail(ErrorCode::kInvalidArgument, call.line, "join() takes strings, not {}", item.TypeName());
+    call.interpreter.Charge(item.text()->size() + call.text().size(), call.line);
+    if (!first) out += call.text();
+    out += *item.text();
+    first = false;
+  }
+  return Value::Text(std::move(out));
+}
+
+template <bool (*holds)(std::string_view)>
+Value AllCharacters(const Call& call) {
+  bool all = !call.text().empty();
+  for (std::string_view rest = call.text(); all && !rest.empty();)
+    all = holds(TakeCharacter(&rest));
+  return Value::Bool(all);
+}
+
+bool IsDigitCharacter(std::string_view c) { return c[0] >= '0' && c[0] <= '9'; }
+bool IsLetterCharacter(std::string_view c) { return IsLetter(c[0]); }
+
+template <std::string (*change)(std::string)>
+Value Change(const Call& call) {
+  return Value::Text(change(call.text()));
+}
+
+Value FormatCall(const Call& call) {
+  return call.interpreter.FormatBraces(call.text(), call.arguments, call.line);
+}
+
+using Method = Value (*)(const Call&);
+using Methods = std::unordered_map<std::string_view, Method>;
+
+const Methods& TextMethods() {
+  static const Methods methods = {
+      {"capitalize", Change<Capitalize>},
+      {"count", Count},
+      {"endswith", StartsOrEnds<false>},
+      {"find", Find<false>},
+      {"format", FormatCall},
+      {"index", Index<false>},
+      {"isalpha", AllCharacters<IsLetterCharacter>},
+      {"isdigit", AllCharacters<IsDigitCharacter>},
+      {"isspace", AllCharacters<IsSpaceCharacter>},
+      {"join", Join},
+      {"lower", Change<Lower>},
+      {"lstrip", StripCall<true, false>},
+      {"removeprefix", RemovePrefix},
+      {"removesuffix", RemoveSuffix},
+      {"replace", ReplaceCall},
+      {"rfind", Find<true>},
+      {"rindex", Index<true>},
+      {"rsplit", Split<true>},
+      {"rstrip", StripCall<false, true>},
+      {"split", Split<false>},
+      {"splitlines", SplitLinesCall},
+      {"startswith", StartsOrEnds<true>},
+      {"strip", StripCall<true, true>},
+      {"title", Change<TitleMethod>},
+      {"upper", Change<Upper>},
+  };
+  return methods;
+}
+
+Value Keys(const Call& call) { return Value::Of(call.interpreter.Iterate(call.object, call.line)); }
+
+Value Get(const Call& call) {
+  const Value* key = call.arguments.Get(0, "key");
+  if (!key) Fail(ErrorCode::kInvalidArgument, call.line, "get() needs a key");
+  const auto dict_key = DictKey(*key);
+  const Value* found =
+      dict_key ? call.interpreter.Find(*call.object.dict(), *dict_key, call.line) : nullptr;
+  if (found) return *found;
+  const Value* otherwise = call.arguments.Get(1, "default");
+  return otherwise ? *otherwise : Value::OfNone();
+}
+
+template <bool with_keys>
+Value Values(const Call& call) {
+  const Dict& dict = *call.object.dict();
+  call.interpreter.Charge(DictBytes(dict) + dict.size() * 3 * sizeof(Value), call.line);
+  List list;
+  for (const auto& [key, value] : dict) {
+    list.push_back(with_keys ? Value::Of(List{KeyValue(key), value}, ListKind::kTuple) : value);
+  }
+  return Value::Of(std::move(list));
+}
+
+Value Copy(const Call& call) { return call.object; }  // nothing can be changed
+
+const Methods& DictMethods() {
+  static const Methods methods = {
+      {"copy", Copy},
+      {"get", Get},
+      {"items", Values<true>},
+      {"keys", Keys},
+      {"values", Values<false>},
+  };
+  return methods;
+}
+
+Value CountItems(const Call& call) {
+  const Value* wanted = call.arguments.Get(0, "value");
+  int64_t count = 0;
+  for (const Value& item : *call.object.list())
+    count += call.interpreter.Same(item, wanted ? *wanted : Value(), call.line);
+  return Value::Int(count);
+}
+
+Value IndexOfItem(const Call& call) {
+  const Value* wanted = call.arguments.Get(0, "value");
+  const List& list = *call.object.list();
+  for (size_t i = 0; wanted && i < list.size(); ++i) {
+    if (call.interpreter.Same(list[i], *wanted, call.line))
+      return Value::Int(static_cast<int64_t>(i));
+  }
+  Fail(ErrorCode::kInvalidArgument, call.line, "index(): the value is not in the list");
+}
+
+const Methods& ListMethods() {
+  static const Methods methods = {{"copy", Copy}, {"count", CountItems}, {"index", IndexOfItem}};
+  return methods;
+}
+
+Method FindMethod(const Value& object, std::string_view name) {
+  const Methods* methods = object.text()   ? &TextMethods()
+                           : object.dict() ? &DictMethods()
+                           : object.list() ? &ListMethods()
+                                           : nullptr;
+  if (!methods) return nullptr;
+  const auto found = methods->find(name);
+  return found == methods->end() ? nullptr : found->second;
+}
+
+}  // namespace
+
 bool Interpreter::HasMethod(const Value& object, std::string_view name) {
-  if (object.text())
-    return std::find(std::begin(kTextMethods), std::end(kTextMethods), name) !=
-           std::end(kTextMethods);
-  if (object.dict())
-    return std::find(std::begin(kDictMethods), std::end(kDictMethods), name) !=
-           std::end(kDictMethods);
-  return false;
+  return FindMethod(object, name) != nullptr;
+}
+
+// The sandbox hides them, also where the dict has a key of the name.
+bool Interpreter::IsHiddenMethod(const Value& object, std::string_view name) {
+  return object.dict() && (name == "clear" || name == "pop" || name == "popitem" ||
+                           name == "setdefault" || name == "update");
 }
 
 Value Interpreter::CallMethod(const Value& object, const std::string& name,
                               const Arguments& arguments, int line) {
-  if (object.dict()) {
-    if (name == "keys") return Value::Of(Iterate(object, line));
-    if (name == "get") {
-      const std::string& key = NeedText(arguments, 0, "key", name, line);
-      if (const Value* value = Find(*object.dict(), key, line)) return *value;
-      const Value* otherwise = arguments.Get(1, "default");
-      return otherwise ? *otherwise : Value::OfNone();
-    }
-    List list;
-    Charge(DictBytes(*object.dict()) + object.dict()->size() * 3 * sizeof(Value), line);
-    for (const auto& [key, value] : *object.dict()) {
-      list.push_back(name == "values" ? value : Value::Of(List{Value::Text(key), value}));
-    }
-    return Value::Of(std::move(list));
-  }
   int64_t cycle_index;
-  if (name == "cycle" && object.AsInt(&cycle_index)) {
+  if (name == "cycle" && object.AsInt(&cycle_index)) {  // loop.cycle
     if (arguments.positional.empty())
       Fail(ErrorCode::kInvalidArgument, line, "loop.cycle() needs arguments");
     return arguments.positional[static_cast<size_t>(cycle_index) % arguments.positional.size()];
   }
-  if (!object.text())
+  const Method method = FindMethod(object, name);
+  if (!method)
     Fail(ErrorCode::kUnsupported, line, "'{}' of {} is not supported", name, object.TypeName());
-
-  const std::string& text = *object.text();
-  Charge(text.size(), line);
-  if (name == "strip" || name == "lstrip" || name == "rstrip") {
-    const Value* set = arguments.Get(0, "chars");
-    return Value::Text(
-        Strip(text, name != "rstrip", name != "lstrip", set ? set->text() : nullptr));
-  }
-  if (name == "startswith")
-    return Value::Bool(StartsOrEnds(*this, text, arguments.Get(0, "prefix"), true, line));
-  if (name == "endswith")
-    return Value::Bool(StartsOrEnds(*this, text, arguments.Get(0, "suffix"), false, line));
-  if (name == "split" || name == "rsplit") {
-    Charge(text.size() * (sizeof(Value) + sizeof(std::string)), line);  // at most
-    const Value* separator = arguments.Get(0, "sep");
-    const Value* limit_given = arguments.Get(1, "maxsplit");
-    int64_t limit = -1;
-    if (limit_given && !limit_given->AsInt(&limit))
-      Fail(ErrorCode::kInvalidArgument, line, "maxsplit must be an integer");
-    if (!separator || separator->is_none()) {
-      if (name == "rsplit" && limit >= 0)
-        Fail(ErrorCode::kUnsupported, line, "rsplit at spaces is not supported");
-      return ListOf(SplitSpaces(text, limit));
-    }
-    if (!separator->text() || separator->text()->empty())
-      Fail(ErrorCode::kInvalidArgument, line, "split() needs a separator");
-    return ListOf(name == "split" ? SplitAt(text, *separator->text(), limit)
-                                  : SplitAtFromRight(text, *separator->text(), limit));
-  }
-  if (name == "splitlines") {
-    Charge(text.size() * (sizeof(Value) + sizeof(std::string)), line);
-    return ListOf(SplitLines(text));
-  }
-  if (name == "find" || name == "rfind" || name == "count") {
-    const std::string& part = NeedText(arguments, 0, "sub", name, line);
-    if (name == "count") {
-      if (part.empty()) return Value::Int(static_cast<int64_t>(CountCharacters(text)) + 1);
-      int64_t count = 0;
-      for (size_t at = FindText(text, part); at != std::string::npos;
-           at = FindText(text, part, at + part.size()))
-        ++count;
-      return Value::Int(count);
-    }
-    size_t at =
-        FindText(name == "find" ? text : Reversed(text), name == "find" ? part : Reversed(part));
-    if (at == std::string::npos) return Value::Int(-1);
-    if (name == "rfind") at = text.size() - at - part.size();
-    return Value::Int(static_cast<int64_t>(CountCharacters(std::string_view(text).substr(0, at))));
-  }
-  if (name == "removeprefix" || name == "removesuffix") {
-    const std::string& part = NeedText(arguments, 0, "prefix", name, line);
-    const bool prefix = name == "removeprefix";
-    if (prefix ? !text.starts_with(part) : !text.ends_with(part)) return object;
-    return Value::Text(prefix ? text.substr(part.size())
-                              : text.substr(0, text.size() - part.size()));
-  }
-  if (name == "join") {
-    Arguments separator;
-    separator.positional.push_back(object);
-    const Value* items = arguments.Get(0, "iterable");
-    if (!items) Fail(ErrorCode::kInvalidArgument, line, "join() needs a list");
-    return ApplyFilter("join", *items, separator, line);
-  }
-  if (name == "isdigit" || name == "isspace") {
-    bool all = !text.empty();
-    for (std::string_view rest = text; all && !rest.empty();) {
-      const std::string_view c = TakeCharacter(&rest);
-      all = name == "isdigit" ? c[0] >= '0' && c[0] <= '9' : IsSpaceCharacter(c);
-    }
-    return Value::Bool(all);
-  }
-  return ApplyFilter(name, object, arguments, line);  // upper, lower, title, capitalize, replace
-}
-
-Value Interpreter::CallFunction(const std::string& name, const Arguments& arguments, int line) {
-  if (name == "raise_exception") {
-    const Value* message = arguments.Get(0, "message");
-    throw TemplateError{{ErrorCode::kInvalidArgument,
-                         message ? Text(*message, line) : "the chat template refused"}};
-  }
-  if (name == "namespace" || name == "dict") {
-    Dict attributes;
-    for (const Value& value : arguments.positional) {
-      if (!value.dict())
-        Fail(ErrorCode::kInvalidArgument, line, "{}() takes dicts and named values", name);
-      Charge(DictBytes(*value.dict()), line);
-      attributes.insert(attributes.end(), value.dict()->begin(), value.dict()->end());
-    }
-    attributes.insert(attributes.end(), arguments.named.begin(), arguments.named.end());
-    Charge(DictBytes(attributes), line);
-    return name == "dict" ? Value::Of(std::move(attributes)) : MakeNamespace(std::move(attributes));
-  }
-  // range(end), range(begin, end), range(begin, end, step)
-  int64_t bounds[3] = {0, 0, 1};
-  const size_t count = arguments.positional.size();
-  if (count < 1 || count > 3)
-    Fail(ErrorCode::kInvalidArgument, line, "range() takes 1 to 3 integers");
-  for (size_t i = 0; i < count; ++i) {
-    if (!arguments.positional[i].AsInt(&bounds[count == 1 ? 1 : i])) {
-      Fail(ErrorCode::kInvalidArgument, line, "range() takes integers");
-    }
-  }
-  if (bounds[2] == 0) Fail(ErrorCode::kInvalidArgument, line, "range()'s step cannot be 0");
-  List list;
-  for (int64_t i = bounds[0]; bounds[2] > 0 ? i < bounds[1] : i > bounds[1];) {
-    if (static_cast<int64_t>(list.size()) >= kMaxRange) {
-      Fail(ErrorCode::kResourceExhausted, line, "range() is longer than {}", kMaxRange);
-    }
-    list.push_back(Value::Int(i));
-    if (__builtin_add_overflow(i, bounds[2], &i)) break;
-  }
-  Charge(list.size() * sizeof(Value), line);
-  return Value::Of(std::move(list));
+  if (object.text()) Charge(object.text()->size(), line);
+  return method(Call{*this, object, arguments, line});
 }
 
 }  // namespace quern::jinja

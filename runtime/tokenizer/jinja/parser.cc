@@ -65,12 +65,16 @@ class Parser : private ExpressionParser {
     if (name == "for") return ParseFor();
     if (name == "set") return ParseSet();
     if (name == "macro") return ParseMacro();
+    if (name == "call") return ParseCall();
+    if (name == "filter") {
+      auto statement = MakeStatement(Statement::Kind::kFilter);
+      statement->expression = ParseBlockFilters();
+      ParseRest(*statement, "endfilter");
+      return statement;
+    }
     if (name == "generation") {  // marks what the model said; has no effect on the text
       auto statement = MakeStatement(Statement::Kind::kGroup);
-      EndBlock();
-      statement->body = ParseBody({"endgeneration"});
-      Take();
-      EndBlock();
+      ParseRest(*statement, "endgeneration");
       return statement;
     }
     if (name == "break" || name == "continue") {
@@ -81,7 +85,8 @@ class Parser : private ExpressionParser {
       return statement;
     }
     Fail(ErrorCode::kUnsupported, line,
-         "the tag '{}' is not supported: if, for, set, macro, break, continue and generation are",
+         "the tag '{}' is not supported: if, for, set, macro, call, filter, break, continue and "
+         "generation are",
          name);
   }
 
@@ -143,33 +148,52 @@ class Parser : private ExpressionParser {
       EndBlock();
       return statement;
     }
-    if (IsOperator("|"))
-      Fail(ErrorCode::kUnsupported, Now().line, "filters on a set block are not supported");
-    if (statement->targets.size() != 1 || !statement->text.empty()) Unexpected("'='");
+    if (TakeOperator("|")) statement->expression = ParseBlockFilters();
+    if (statement->targets.size() != 1) Unexpected("'='");
     statement->kind = Statement::Kind::kSetBlock;
-    EndBlock();
-    statement->body = ParseBody({"endset"});
-    Take();
-    EndBlock();
+    ParseRest(*statement, "endset");
     return statement;
   }
 
   std::unique_ptr<Statement> ParseMacro() {
     auto statement = MakeStatement(Statement::Kind::kMacro);
     statement->text = TakeIdentifier();
+    ParseParameters(*statement);
+    ParseMacroBody(*statement, "endmacro");
+    return statement;
+  }
+
+  std::unique_ptr<Statement> ParseCall() {
+    auto statement = MakeStatement(Statement::Kind::kCall);
+    statement->text = "caller";
+    if (IsOperator("(")) ParseParameters(*statement);
+    statement->expression = ParseExpression();
+    if (statement->expression->kind != Expression::Kind::kCall) Unexpected("a call");
+    ParseMacroBody(*statement, "endcall");
+    return statement;
+  }
+
+  void ParseParameters(Statement& macro) {
     Expect("(");
     while (!TakeOperator(")")) {
-      if (!statement->targets.empty()) Expect(",");
-      statement->targets.push_back(TakeIdentifier());
-      statement->defaults.push_back(TakeOperator("=") ? ParseExpression() : nullptr);
+      if (!macro.targets.empty()) Expect(",");
+      macro.targets.push_back(TakeIdentifier());
+      macro.defaults.push_back(TakeOperator("=") ? ParseExpression() : nullptr);
     }
-    EndBlock();
+  }
+
+  void ParseMacroBody(Statement& macro, std::string_view end) {
     const int loops = std::exchange(loops_, 0);
-    statement->body = ParseBody({"endmacro"});
+    ParseRest(macro, end);
     loops_ = loops;
+  }
+
+  // Of a tag: its end, its body and the tag that ends it.
+  void ParseRest(Statement& statement, std::string_view end) {
+    EndBlock();
+    statement.body = ParseBody({end});
     Take();
     EndBlock();
-    return statement;
   }
 
   int loops_ = 0;

@@ -2,10 +2,13 @@
 
 #include <algorithm>
 #include <cmath>
-#include <iterator>
+
+#include "runtime/tokenizer/jinja/text.h"
 
 namespace quern::jinja {
 namespace {
+
+constexpr char kIntegerKey = '\xff';
 
 std::string FloatRepr(double value) {
   if (std::isnan(value)) return "nan";
@@ -15,43 +18,24 @@ std::string FloatRepr(double value) {
   return text;
 }
 
-// repr() of a string: single quotes unless there are some inside and no double ones.
-void AppendQuoted(const std::string& text, std::string& out) {
-  const char quote =
-      text.find('\'') != std::string::npos && text.find('"') == std::string::npos ? '"' : '\'';
-  out += quote;
-  for (const char c : text) {
-    switch (c) {
-      case '\n':
-        out += "\\n";
-        break;
-      case '\r':
-        out += "\\r";
-        break;
-      case '\t':
-        out += "\\t";
-        break;
-      case '\\':
-        out += "\\\\";
-        break;
-      default:
-        if (c == quote) {
-          out += '\\';
-          out += c;
-        } else if (static_cast<uint8_t>(c) < 0x20 || c == 0x7f) {
-          fmt::format_to(std::back_inserter(out), "\\x{:02x}", static_cast<uint8_t>(c));
-        } else {
-          out += c;
-        }
-    }
-  }
-  out += quote;
+void AppendIndent(const JsonStyle& style, size_t depth, std::string& out) {
+  if (!style.indent) return;
+  out += '\n';
+  for (size_t i = 0; i < depth; ++i) out += *style.indent;
 }
 
-void AppendIndent(int indent, int depth, std::string& out) {
-  if (indent < 0) return;
-  out += '\n';
-  out.append(static_cast<size_t>(indent) * static_cast<size_t>(depth), ' ');
+void AppendJsonText(const std::string& text, const JsonStyle& style, std::string& out) {
+  out += nlohmann::json(text).dump(-1, ' ', style.ascii, nlohmann::json::error_handler_t::replace);
+}
+
+void AppendJsonNumber(double number, std::string& out) {
+  if (std::isnan(number)) {
+    out += "NaN";
+  } else if (std::isinf(number)) {
+    out += number > 0 ? "Infinity" : "-Infinity";
+  } else {
+    out += FloatRepr(number);
+  }
 }
 
 }  // namespace
@@ -116,7 +100,7 @@ bool Value::Truth() const {
   if (const auto* i = As<int64_t>()) return *i != 0;
   if (const auto* d = As<double>()) return *d != 0;
   if (text()) return !text()->empty();
-  if (list()) return !list()->empty();
+  if (list()) return list_kind_ == ListKind::kIterator || !list()->empty();
   if (dict()) return !dict()->empty();
   return !is_undefined() && !is_none();
 }
@@ -154,6 +138,7 @@ std::string Value::ToString(const Meter& meter) const {
 void Value::AppendRepr(const Meter& meter, std::string& out) const {
   meter.Pay(text() ? text()->size() : sizeof(Value));
   if (text()) return AppendQuoted(*text(), out);
+  const bool is_tuple = list_kind_ == ListKind::kTuple;
   if (is_undefined()) {
     out += "Undefined";
   } else if (is_none()) {
@@ -164,20 +149,27 @@ void Value::AppendRepr(const Meter& meter, std::string& out) const {
     out += std::to_string(*i);
   } else if (const auto* d = As<double>()) {
     out += FloatRepr(*d);
+  } else if (list() && list_kind_ == ListKind::kIterator) {
+    out += "<generator>";
   } else if (list()) {
-    out += '[';
+    out += is_tuple ? '(' : '[';
     for (size_t i = 0; i < list()->size(); ++i) {
       if (i > 0) out += ", ";
       (*list())[i].AppendRepr(meter, out);
     }
-    out += ']';
+    if (is_tuple && list()->size() == 1) out += ',';
+    out += is_tuple ? ')' : ']';
   } else if (dict()) {
     out += '{';
     for (size_t i = 0; i < dict()->size(); ++i) {
       const auto& [key, item] = (*dict())[i];
       meter.Pay(key.size());
       if (i > 0) out += ", ";
-      AppendQuoted(key, out);
+      if (key.starts_with(kIntegerKey)) {
+        out.append(key, 1);
+      } else {
+        AppendQuoted(key, out);
+      }
       out += ": ";
       item.AppendRepr(meter, out);
     }
@@ -187,46 +179,54 @@ void Value::AppendRepr(const Meter& meter, std::string& out) const {
   }
 }
 
-std::string Value::ToJson(int indent, const Meter& meter) const {
+std::string Value::ToJson(const JsonStyle& style, const Meter& meter) const {
   std::string out;
-  AppendJson(indent, 1, meter, out);
+  AppendJson(style, 1, meter, out);
   return out;
 }
 
-void Value::AppendJson(int indent, int depth, const Meter& meter, std::string& out) const {
-  const char* separator = indent < 0 ? ", " : ",";
-  const auto append_text = [&](const std::string& text) {
-    meter.Pay(text.size());
-    out += nlohmann::json(text).dump(-1, ' ', false, nlohmann::json::error_handler_t::replace);
-  };
-  meter.Pay(sizeof(Value) + static_cast<size_t>(std::max(indent, 0) * depth));
+void Value::AppendJson(const JsonStyle& style, size_t depth, const Meter& meter,
+                       std::string& out) const {
+  const size_t before = style.item_separator.size() + style.key_separator.size() +
+                        (style.indent ? style.indent->size() * depth : 0);
+  meter.Pay(sizeof(Value) + before + (text() ? text()->size() : 0));
   if (text()) {
-    append_text(*text());
+    AppendJsonText(*text(), style, out);
   } else if (const auto* b = As<bool>()) {
     out += *b ? "true" : "false";
   } else if (is_none()) {
     out += "null";
-  } else if (As<int64_t>() || As<double>()) {
-    AppendRepr(meter, out);
-  } else if (list()) {
+  } else if (const auto* i = As<int64_t>()) {
+    out += std::to_string(*i);
+  } else if (const auto* d = As<double>()) {
+    AppendJsonNumber(*d, out);
+  } else if (list() && list_kind_ != ListKind::kIterator) {
     out += '[';
     for (size_t i = 0; i < list()->size(); ++i) {
-      if (i > 0) out += separator;
-      AppendIndent(indent, depth, out);
-      (*list())[i].AppendJson(indent, depth + 1, meter, out);
+      if (i > 0) out += style.item_separator;
+      AppendIndent(style, depth, out);
+      (*list())[i].AppendJson(style, depth + 1, meter, out);
     }
-    if (!list()->empty()) AppendIndent(indent, depth - 1, out);
+    if (!list()->empty()) AppendIndent(style, depth - 1, out);
     out += ']';
   } else if (dict()) {
-    out += '{';
-    for (size_t i = 0; i < dict()->size(); ++i) {
-      if (i > 0) out += separator;
-      AppendIndent(indent, depth, out);
-      append_text((*dict())[i].first);
-      out += ": ";
-      (*dict())[i].second.AppendJson(indent, depth + 1, meter, out);
+    std::vector<const Dict::value_type*> entries;
+    for (const auto& entry : *dict()) entries.push_back(&entry);
+    if (style.sort_keys) {
+      std::sort(entries.begin(), entries.end(),
+                [](const auto* a, const auto* b) { return a->first < b->first; });
     }
-    if (!dict()->empty()) AppendIndent(indent, depth - 1, out);
+    out += '{';
+    for (size_t i = 0; i < entries.size(); ++i) {
+      if (i > 0) out += style.item_separator;
+      AppendIndent(style, depth, out);
+      meter.Pay(entries[i]->first.size());
+      const std::string& key = entries[i]->first;
+      AppendJsonText(key.starts_with(kIntegerKey) ? key.substr(1) : key, style, out);
+      out += style.key_separator;
+      entries[i]->second.AppendJson(style, depth + 1, meter, out);
+    }
+    if (!entries.empty()) AppendIndent(style, depth - 1, out);
     out += '}';
   } else {
     throw TemplateError{{ErrorCode::kInvalidArgument,
@@ -237,6 +237,9 @@ void Value::AppendJson(int indent, int depth, const Meter& meter, std::string& o
 const char* Value::TypeName() const {
   constexpr const char* kNames[] = {"undefined", "NoneType", "bool", "int",       "float",
                                     "str",       "list",     "dict", "namespace", "function"};
+  if (list() && list_kind_ != ListKind::kList) {
+    return list_kind_ == ListKind::kTuple ? "tuple" : "generator";
+  }
   return kNames[data_.index()];
 }
 
@@ -252,6 +255,7 @@ bool Equal(const Value& a, const Value& b, const Meter& meter) {
     return *a.text() == *b.text();
   }
   if (a.list() && b.list()) {
+    if (a.list_kind() != b.list_kind()) return false;
     if (a.list()->size() != b.list()->size()) return false;
     for (size_t i = 0; i < a.list()->size(); ++i) {
       if (!Equal((*a.list())[i], (*b.list())[i], meter)) return false;
@@ -270,11 +274,33 @@ bool Equal(const Value& a, const Value& b, const Meter& meter) {
   return (a.is_none() && b.is_none()) || (a.is_undefined() && b.is_undefined());
 }
 
+std::optional<std::string> DictKey(const Value& key) {
+  if (key.text()) return *key.text();
+  int64_t number;
+  if (!key.AsInt(&number)) return std::nullopt;
+  return kIntegerKey + std::to_string(number);
+}
+
+Value KeyValue(const std::string& key) {
+  if (!key.starts_with(kIntegerKey)) return Value::Text(key);
+  return Value::Int(std::stoll(key.substr(1)));
+}
+
 const Value* FindKey(const Dict& dict, std::string_view key) {
   for (const auto& [name, value] : dict) {
     if (name == key) return &value;
   }
   return nullptr;
+}
+
+void SetKey(Dict& dict, std::string_view key, Value value) {
+  for (auto& [name, old] : dict) {
+    if (name == key) {
+      old = std::move(value);
+      return;
+    }
+  }
+  dict.emplace_back(key, std::move(value));
 }
 
 size_t DictBytes(const Dict& dict) {

@@ -1,235 +1,19 @@
 #!/usr/bin/env python3
-"""Records what Jinja makes of chat templates, in the environment that transformers renders them in.
+"""Records what Jinja makes of each feature that chat templates use, in the environment that transformers renders them in.
 
-    python3 -m venv /tmp/jinja && /tmp/jinja/bin/pip install jinja2==3.1.6
-    /tmp/jinja/bin/python tests/recordings/chat_template/make.py
+    $(hack/setup --print python) tests/recordings/chat_template/make.py
 
-Writes recordings.json: [{"name", "template", "cases": [{"messages", "tools" or not, "add_generation_prompt", "output" or "error"}]}].
-The templates are written here in the manner of the model families they are named after, one feature or more each.
+Writes recordings.json: [{"name", "template", "messages", "output" or "error"}]. Whole templates, those of real models, are compared
+with Jinja by tests/integration/chat_template.
 """
 
 import json
+import sys
 from pathlib import Path
 
-from jinja2 import TemplateError, UndefinedError
-from jinja2.ext import loopcontrols
-from jinja2.sandbox import ImmutableSandboxedEnvironment
-
 HERE = Path(__file__).parent
-BOS, EOS = "<s>", "</s>"
-
-SMOLLM2 = (
-    "{% for message in messages %}{% if loop.first and messages[0]['role'] != 'system' %}{{ '<|im_start|>system\n"
-    "You are a helpful AI assistant named SmolLM, trained by Hugging Face<|im_end|>\n' }}{% endif %}"
-    "{{'<|im_start|>' + message['role'] + '\n' + message['content'] + '<|im_end|>' + '\n'}}{% endfor %}"
-    "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}")
-
-LLAMA3 = """{{- bos_token }}
-{%- if not date_string is defined %}
-    {%- if strftime_now is defined %}
-        {%- set date_string = strftime_now("%d %b %Y") %}
-    {%- else %}
-        {%- set date_string = "26 Jul 2024" %}
-    {%- endif %}
-{%- endif %}
-{#- A system message comes first, if there is one. #}
-{%- if messages[0]['role'] == 'system' %}
-    {%- set system_message = messages[0]['content']|trim %}
-    {%- set messages = messages[1:] %}
-{%- else %}
-    {%- set system_message = "" %}
-{%- endif %}
-{{- "<|start_header_id|>system<|end_header_id|>\\n\\n" }}
-{%- if tools is not none %}
-    {{- "Environment: ipython\\n" }}
-{%- endif %}
-{{- "Today Date: " + date_string + "\\n\\n" }}
-{{- system_message }}
-{{- "<|eot_id|>" }}
-{%- for message in messages %}
-    {%- if not (message.role == 'ipython' or message.role == 'tool' or 'tool_calls' in message) %}
-        {{- '<|start_header_id|>' + message['role'] + '<|end_header_id|>\\n\\n'+ message['content'] | trim + '<|eot_id|>' }}
-    {%- elif 'tool_calls' in message %}
-        {%- if not message.tool_calls|length == 1 %}
-            {{- raise_exception("one tool call at once!") }}
-        {%- endif %}
-        {%- set tool_call = message.tool_calls[0].function %}
-        {{- '{"name": "' + tool_call.name + '", "parameters": ' }}
-        {{- tool_call.arguments | tojson }}
-        {{- "}<|eot_id|>" }}
-    {%- else %}
-        {{- "<|start_header_id|>ipython<|end_header_id|>\\n\\n" }}
-        {%- if message.content is mapping or message.content is iterable %}
-            {{- message.content | tojson }}
-        {%- else %}
-            {{- message.content }}
-        {%- endif %}
-        {{- "<|eot_id|>" }}
-    {%- endif %}
-{%- endfor %}
-{%- if add_generation_prompt %}
-    {{- '<|start_header_id|>assistant<|end_header_id|>\\n\\n' }}
-{%- endif %}
-"""
-
-QWEN = """{%- if tools %}
-    {{- '<|im_start|>system\\n# Tools\\n' }}
-    {%- for tool in tools %}
-        {{- tool | tojson }}
-    {%- endfor %}
-{%- else %}
-    {%- if messages[0].role == 'system' %}
-        {{- '<|im_start|>system\\n' + messages[0].content + '<|im_end|>\\n' }}
-    {%- endif %}
-{%- endif %}
-{%- set ns = namespace(multi_step_tool=true, last_query_index=messages|length - 1) %}
-{%- for message in messages[::-1] %}
-    {%- set index = (messages|length - 1) - loop.index0 %}
-    {%- if ns.multi_step_tool and message.role == "user" and message.content is string and not(message.content.startswith('<tool_response>') and message.content.endswith('</tool_response>')) %}
-        {%- set ns.multi_step_tool = false %}
-        {%- set ns.last_query_index = index %}
-    {%- endif %}
-{%- endfor %}
-{%- for message in messages %}
-    {%- if message.content is string %}
-        {%- set content = message.content %}
-    {%- else %}
-        {%- set content = '' %}
-    {%- endif %}
-    {%- if (message.role == "user") or (message.role == "system" and not loop.first) %}
-        {{- '<|im_start|>' + message.role + '\\n' + content + '<|im_end|>' + '\\n' }}
-    {%- elif message.role == "assistant" %}
-        {%- set reasoning_content = '' %}
-        {%- if message.reasoning_content is string %}
-            {%- set reasoning_content = message.reasoning_content %}
-        {%- else %}
-            {%- if '</think>' in content %}
-                {%- set reasoning_content = content.split('</think>')[0].rstrip('\\n').split('<think>')[-1].lstrip('\\n') %}
-                {%- set content = content.split('</think>')[-1].lstrip('\\n') %}
-            {%- endif %}
-        {%- endif %}
-        {%- if loop.index0 > ns.last_query_index %}
-            {%- if loop.last or (not loop.last and reasoning_content) %}
-                {{- '<|im_start|>' + message.role + '\\n<think>\\n' + reasoning_content.strip('\\n') + '\\n</think>\\n\\n' + content.lstrip('\\n') }}
-            {%- else %}
-                {{- '<|im_start|>' + message.role + '\\n' + content }}
-            {%- endif %}
-        {%- else %}
-            {{- '<|im_start|>' + message.role + '\\n' + content }}
-        {%- endif %}
-        {{- '<|im_end|>\\n' }}
-    {%- elif message.role == "tool" %}
-        {%- if loop.first or (messages[loop.index0 - 1].role != "tool") %}
-            {{- '<|im_start|>user' }}
-        {%- endif %}
-        {{- '\\n<tool_response>\\n' }}
-        {{- content }}
-        {{- '\\n</tool_response>' }}
-        {%- if loop.last or (messages[loop.index0 + 1].role != "tool") %}
-            {{- '<|im_end|>\\n' }}
-        {%- endif %}
-    {%- endif %}
-{%- endfor %}
-{%- if add_generation_prompt %}
-    {{- '<|im_start|>assistant\\n' }}
-    {%- if enable_thinking is defined and enable_thinking is false %}
-        {{- '<think>\\n\\n</think>\\n\\n' }}
-    {%- endif %}
-{%- endif %}"""
-
-GEMMA = """{{ bos_token }}
-{%- if messages[0]['role'] == 'system' -%}
-    {%- if messages[0]['content'] is string -%}
-        {%- set first_user_prefix = messages[0]['content'] + '\n\n' -%}
-    {%- else -%}
-        {%- set first_user_prefix = messages[0]['content'][0]['text'] + '\n\n' -%}
-    {%- endif -%}
-    {%- set loop_messages = messages[1:] -%}
-{%- else -%}
-    {%- set first_user_prefix = "" -%}
-    {%- set loop_messages = messages -%}
-{%- endif -%}
-{%- for message in loop_messages -%}
-    {%- if (message['role'] == 'user') != (loop.index0 % 2 == 0) -%}
-        {{ raise_exception("Conversation roles must alternate user/assistant/user/assistant/...") }}
-    {%- endif -%}
-    {%- if (message['role'] == 'assistant') -%}
-        {%- set role = "model" -%}
-    {%- else -%}
-        {%- set role = message['role'] -%}
-    {%- endif -%}
-    {{ '<start_of_turn>' + role + '\n' + (first_user_prefix if loop.first else "") }}
-    {%- if message['content'] is string -%}
-        {{ message['content'] | trim }}
-    {%- elif message['content'] is iterable -%}
-        {%- for item in message['content'] -%}
-            {%- if item['type'] == 'image' -%}
-                {{ '<start_of_image>' }}
-            {%- elif item['type'] == 'text' -%}
-                {{ item['text'] | trim }}
-            {%- endif -%}
-        {%- endfor -%}
-    {%- else -%}
-        {{ raise_exception("Invalid content type") }}
-    {%- endif -%}
-    {{ '<end_of_turn>\n' }}
-{%- endfor -%}
-{%- if add_generation_prompt -%}
-    {{'<start_of_turn>model\n'}}
-{%- endif -%}
-"""
-
-MISTRAL = """{%- if messages[0]["role"] == "system" %}
-    {%- set system_message = messages[0]["content"] %}
-    {%- set loop_messages = messages[1:] %}
-{%- else %}
-    {%- set loop_messages = messages %}
-{%- endif %}
-{%- if not tools is defined %}
-    {%- set tools = none %}
-{%- endif %}
-{%- set user_messages = loop_messages | selectattr("role", "equalto", "user") | list %}
-{%- set ns = namespace() %}
-{%- set ns.index = 0 %}
-{%- for message in loop_messages %}
-    {%- if not (message.role == "tool" or message.role == "tool_results" or (message.tool_calls is defined and message.tool_calls is not none)) %}
-        {%- if (message["role"] == "user") != (ns.index % 2 == 0) %}
-            {{- raise_exception("After the optional system message, conversation roles must alternate user/assistant/user/assistant/...") }}
-        {%- endif %}
-        {%- set ns.index = ns.index + 1 %}
-    {%- endif %}
-{%- endfor %}
-{{- bos_token }}
-{%- for message in loop_messages %}
-    {%- if message["role"] == "user" %}
-        {%- if loop.last and system_message is defined %}
-            {{- "[INST] " + system_message + "\\n\\n" + message["content"] + "[/INST]" }}
-        {%- else %}
-            {{- "[INST] " + message["content"] + "[/INST]" }}
-        {%- endif %}
-    {%- elif message["role"] == "assistant" %}
-        {{- " " + message["content"]|trim + eos_token}}
-    {%- else %}
-        {{- raise_exception("Only user and assistant roles are supported, with the exception of an initial optional system message!") }}
-    {%- endif %}
-{%- endfor %}
-{{- user_messages|length }}
-"""
-
-PHI = """{% for message in messages %}
-{% if message['role'] == 'user' %}
-{{'<|user|>
-' + message['content'] + '<|end|>
-'}}
-{% elif message['role'] == 'assistant' %}
-{{'<|assistant|>
-' + message['content'] + '<|end|>
-'}}
-{% endif %}
-{% endfor %}
-{% if add_generation_prompt %}{{ '<|assistant|>
-' }}{% else %}{{ eos_token }}{% endif %}
-"""
+sys.path.insert(0, str(HERE.parents[1] / "integration" / "chat_template"))
+from reference import Reference  # noqa: E402
 
 FEATURES = {
     "white space": "a\n  {% if true %}  \n  b  \n  {%- endif -%}  \n  c\n{%+ if true +%}\nd{% endif %}\n   {# note #}\n  {#- note -#}  e\n  {{ 1 }}  \n",
@@ -257,67 +41,50 @@ FEATURES = {
     "error: zero": "{{ 1 // 0 }}",
     "error: undefined sum": "{{ 'a' + nothing }}",
     "error: append": "{% set l = [] %}{{ l.append(1) }}",
+    "json styles": "{{ {'b': [1, {}], 'a': 'é'}|tojson(ensure_ascii=true) }} {{ {'b': [1, []], 'a': 2}|tojson(indent=4) }} {{ {'b': 1, 'a': [2, 3]}|tojson(separators=(',', ':')) }} {{ {'b': 1, 'a': 2}|tojson(sort_keys=true) }} {{ [1, {'a': {}}]|tojson(indent='\t') }} {{ {2: 'x'}|tojson }} {{ (1, 'a')|tojson }}",
+    "tuples": "{{ (1, 'a') }} {{ (1,) }} {{ () }} {{ {'a': 1}.items()|list }} {{ (1, 2) == [1, 2] }} {{ (1, 2) + (3,) }} {{ (1, 2, 3)[1:] }} {{ 'abc'.startswith(('x', 'a')) }} {% for a, b in [(1, 2), (3, 4)] %}{{ a }}{{ b }}{% endfor %}{{ [1, (2, [3])] }}",
+    "integers as keys": "{% set d = {0: 'a', 512: 'b', 64: 'c'} %}{{ d }} {{ d[512] }} {{ d.get(64) }} {{ d.get(1, 'none') }} {{ 0 in d }} {{ d|dictsort }} {% for k, v in d.items() %}{{ k + 1 }}{{ v }} {% endfor %}{{ d.keys()|list }} {{ {'a': 1, 'b': 2, 'a': 3} }}",
+    "iterators": "{{ 'yes' if [1]|select('gt', 2) else 'no' }} {{ none|selectattr('a')|list }} {{ none|map('upper')|list }} {{ ''|reject('odd')|list }} {{ [1, 2]|map('string')|join }} {{ [3, 1]|map('abs')|list|sort }} {{ [2, 1]|reverse|list }} {{ ['b', 'A', 'a']|unique|list }} {{ ['b', 'A', 'a']|unique(true)|list }}",
+    "more filters": "{{ [3, 1, 2]|min }} {{ ['b', 'A']|min }} {{ ['b', 'A']|max(true) }} {{ []|max is defined }} {{ 2.5|round }} {{ 3.5|round }} {{ 2.675|round(2) }} {{ 7|round }} {{ 2.1|round(0, 'ceil') }} {{ 2.19|round(1, 'floor') }} {{ '%s-%02d' % ('a', 5) }} {{ '%.1f%%' % 2.25 }} {{ '%s is %s'|format('a', none) }} {{ '<{}|{}>'.format('x', 1) }} {{ '{1}{0}{n}{{}}'.format('a', 'b', n=2) }} {{ \"it's a-b (c) d\"|title }} {{ \"it's a-b\".title() }} {{ 'ab'|replace('', '-') }} {{ 'aaa'|replace('a', 'b', 2) }} {{ 3|replace(3, 4) }} {{ 'a\n\nb'|indent(2, blank=true) }} {{ 'a\nb'|indent('> ', true) }} {{ ' 7 '|int }} {{ '0x1f'|int(5) }} {{ '1e3'|int }} {{ 'nan'|float }} {{ ['B', 'a']|sort(case_sensitive=true) }} {{ {'b': 1, 'a': 2}|dictsort(by='value') }}",
+    "more methods": "{{ 'abcabc'.index('c') }} {{ 'abcabc'.rindex('c') }} {{ ' a b  c '.split(none, 1) }} {{ ['a', 'b', 'a'].count('a') }} {{ ['a', 'b'].index('b') }} {{ 'ab'.isalpha() }} {{ {'a': 1}.copy() }} {{ 'a\x0bb\u2028c\x1cd'.splitlines() }} {{ 'aa'.replace('a', 'b', 1) }} {{ {'update': 1}.update is defined }} {{ {'update': 1}['update'] }} {{ 'x'.format is defined }}",
+    "html marks": "{{ '<a>'|safe }} {{ ('<a>'|safe) + '<b>&\"' }} {{ '<b>' + ('<a>'|safe) }} {{ '<b>' ~ ('<a>'|safe) ~ '<c>' }} {{ ['<b>', '<a>'|safe]|join('<') }}",
+    "call and filter blocks": "{% macro list(items, mark='*') %}{% for i in items %}{{ mark }}{{ caller(i) }};{% endfor %}{% endmacro %}{% set y = 'o' %}{% call(x) list([1, 2]) %}<{{ x }}{{ y }}>{% endcall %}{% call(x) list(['a'], mark='-') %}b{% endcall %}{% filter upper %}a{% if true %}b{% endif %}{{ y }}{% endfilter %}{% set z | trim | upper %}  q {{ y }} {% endset %}[{{ z }}]{% set ns = namespace() %}{% set ns.text %}in{{ y }}{% endset %}{{ ns.text }}",
+    "scopes of blocks": "{% set x = 1 %}{% set block %}{% set x = 2 %}{{ x }}{% endset %}{{ block }}{{ x }}{% macro outer() %}{% set x = 3 %}{% macro inner() %}{{ x }}{% endmacro %}{{ inner() }}{% endmacro %}{{ outer() }}{{ x }}{% for i in [7] %}{% macro m() %}{{ i }}{% endmacro %}{{ m() }}{% endfor %}{% for i in [] %}{% else %}{% set x = 9 %}{{ x }}{% endfor %}{{ x }}{% macro late() %}{{ v }}{% endmacro %}{% set v = 'w' %}{{ late() }}",
+    "raw": "a {% raw %} {{ b }} {% if %} {# c #} {% endraw %} d\n  {%- raw -%}  x  {%- endraw +%}\n e {% raw %}\nz{% endraw %}\nf",
+    "splat": "{% macro m(a, b='x') %}{{ a }}{{ b }};{% endmacro %}{% set ms = [m, m] %}{{ ms[1](*[1, 2]) }}{{ m(*['q']) }}{{ m(1, *[2]) }}",
+    "made dicts": "{{ dict([('a', 1), ('b', 2)]) }} {{ dict({'a': 1}, a=2) }} {{ dict.from_keys([('a', 1)]) }} {{ namespace({'a': 5}).a }}",
+    "time": "{{ strftime_now('%Y-%m-%d') }} {{ strftime_now('%d %B %Y, %H:%M:%S %j %a') }} [{{ strftime_now('') }}]",
+    "repr": "{{ ['é\u00a0\u200b\u3000\U0001f600\x07', 'it\\'s', \"a\\\"b'\"] }} {{ [1.0, 1e16, 1e-5, 123456789.125, true, none] }}",
+    "error: macro arguments": "{% macro m(a) %}{{ a }}{% endmacro %}{{ m(b=1) }}",
+    "error: too many arguments": "{% macro m(a) %}{{ a }}{% endmacro %}{{ m(1, 2) }}",
+    "error: length of an iterator": "{{ [1]|map('string')|length }}",
+    "error: index": "{{ 'abc'.index('x') }}",
+    "error: two dicts": "{{ dict({'a': 1}, {'b': 2}) }}",
+    "error: list to startswith": "{{ 'a'.startswith(['a']) }}",
+    "error: tuple and list": "{{ (1,) + [2] }}",
+    "error: format": "{{ '%s' % (1, 2) }}",
+    "error: order": "{{ [1, 'a']|sort }}",
 }
 
-CHATS = [
-    [{"role": "user", "content": "Hello, how are you?"}],
-    [{"role": "system", "content": "  Be brief. "}, {"role": "user", "content": "Hi\n"}],
-    [{"role": "user", "content": " 1+1? "}, {"role": "assistant", "content": "2 "}, {"role": "user", "content": "你好 😀 \"quoted\" <b>"}],
-    [{"role": "system", "content": "S"}, {"role": "user", "content": "A"}, {"role": "assistant", "content": "<think>\nhm\n</think>\n\nB"},
-     {"role": "user", "content": "C"}, {"role": "assistant", "content": "D"}],
-    [{"role": "assistant", "content": "I go first"}],
-    [{"role": "user", "content": ""}],
-    [{"role": "user", "content": "Weather?"},
-     {"role": "assistant", "content": "", "tool_calls": [{"function": {"arguments": {"city": "Zürich", "days": 2}, "name": "weather"}}]},
-     {"role": "tool", "content": "sunny"}],
-]
-
-
-TOOLS = [
-    {"type": "function", "function": {"name": "weather", "description": "The weather of a “city”", "parameters": {
-        "type": "object", "required": ["city"], "properties": {"days": {"type": "integer", "minimum": 1}, "city": {"type": "string"}}}}},
-    {"type": "function", "function": {"name": "now"}},
-]
-
-
-def environment():
-    def tojson(value, ensure_ascii=False, indent=None, separators=None, sort_keys=False):
-        return json.dumps(value, ensure_ascii=ensure_ascii, indent=indent, separators=separators, sort_keys=sort_keys)
-
-    def raise_exception(message):
-        raise TemplateError(message)
-
-    env = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True, extensions=[loopcontrols])
-    env.filters["tojson"] = tojson
-    env.globals["raise_exception"] = raise_exception
-    return env
-
-
-def render(env, source, messages, add_generation_prompt, tools=None):
-    try:
-        text = env.from_string(source).render(messages=messages, add_generation_prompt=add_generation_prompt, bos_token=BOS,
-                                              eos_token=EOS, tools=tools, documents=None)
-        return {"output": text}
-    except (TemplateError, UndefinedError, TypeError, ZeroDivisionError) as error:
-        return {"error": str(error)}
+MESSAGES = [{"role": "system", "content": "S"}, {"role": "user", "content": "A"},
+            {"role": "assistant", "content": "<think>\nhm\n</think>\n\nB"}, {"role": "user", "content": "C"},
+            {"role": "assistant", "content": "D"}]
 
 
 def main():
-    env = environment()
+    reference = Reference()
+    case = {"messages": MESSAGES, "tools": None, "add_generation_prompt": True, "tokens": {"bos_token": "<s>", "eos_token": "</s>"},
+            "variables": {}}
     recordings = []
-    families = {"smollm2": SMOLLM2, "llama3": LLAMA3, "qwen": QWEN, "gemma": GEMMA, "mistral": MISTRAL, "phi": PHI}
-    for name, source in families.items():
-        cases = [{"messages": chat, "add_generation_prompt": add, **render(env, source, chat, add)}
-                 for chat in CHATS for add in (True, False)]
-        cases += [{"messages": chat, "tools": TOOLS, "add_generation_prompt": True, **render(env, source, chat, True, TOOLS)}
-                  for chat in (CHATS[1], CHATS[-1])]
-        recordings.append({"name": name, "template": source, "cases": cases})
     for name, source in FEATURES.items():
-        case = {"messages": CHATS[3], "add_generation_prompt": True}
-        recordings.append({"name": name, "template": source, "cases": [{**case, **render(env, source, CHATS[3], True)}]})
+        result = reference.render(source, case)
+        if name.startswith("error") == ("text" in result):
+            raise SystemExit(f"{name}: {result}")
+        recordings.append({"name": name, "template": source, "messages": MESSAGES,
+                           **({"output": result["text"]} if "text" in result else {"error": result["error"]})})
     out = HERE / "recordings.json"
     out.write_text(json.dumps(recordings, ensure_ascii=True, indent=0) + "\n")
-    print(f"{out}: {sum(len(r['cases']) for r in recordings)} renderings of {len(recordings)} templates")
+    print(f"{out}: {len(recordings)} templates")
 
 
 if __name__ == "__main__":

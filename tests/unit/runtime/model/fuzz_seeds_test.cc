@@ -109,7 +109,9 @@ TEST(FuzzSeeds, LoadAndRun) {
       auto tokenizer = Tokenizer::FromGguf(**file);
       ASSERT_TRUE(tokenizer) << tokenizer.error().message;
       EXPECT_TRUE((*tokenizer)->Encode("a <a>ab"));
-      EXPECT_TRUE(ChatTemplate::FromGguf(**file));
+      auto source = ChatTemplateSourceOf(**file);
+      ASSERT_TRUE(source) << source.error().message;
+      EXPECT_TRUE(ChatTemplate::Make(*source));
     }
     auto model = tiny.Load();
     ASSERT_TRUE(model) << model.error().message;

@@ -48,11 +48,10 @@ class ByteTokenizer : public Tokenizer {
 // "[user]hello[assistant]"
 class BracketTemplate : public ChatTemplate {
  public:
-  bool knows_tool_calls() const override { return false; }
-  Result<std::string> Render(const nlohmann::ordered_json& messages, const nlohmann::ordered_json&,
-                             bool prompt) const override {
+  bool KnowsToolCalls(bool) const override { return false; }
+  Result<std::string> Render(const TemplateInput& input) const override {
     std::string text;
-    for (const auto& message : messages) {
+    for (const auto& message : input.messages) {
       if (message["content"] == "raise") {
         return MakeError(ErrorCode::kInvalidArgument, "roles must alternate");
       }
@@ -62,7 +61,7 @@ class BracketTemplate : public ChatTemplate {
       text +=
           "[" + message["role"].get<std::string>() + "]" + message["content"].get<std::string>();
     }
-    return prompt ? text + "[assistant]" : text;
+    return input.add_generation_prompt ? text + "[assistant]" : text;
   }
 };
 
