@@ -1,15 +1,11 @@
 #include "runtime/engine/text_stream.h"
 
-#include <algorithm>
+#include "runtime/tokenizer/utf8.h"
 
 namespace quern {
 namespace {
 
-int32_t CountChars(const std::string& text) {
-  return static_cast<int32_t>(std::count_if(text.begin(), text.end(), [](char c) {
-    return (static_cast<unsigned char>(c) & 0xC0) != 0x80;
-  }));
-}
+int32_t CountChars(const std::string& text) { return static_cast<int32_t>(Utf8Length(text)); }
 
 }  // namespace
 

@@ -3,14 +3,12 @@
 #include <algorithm>
 #include <utility>
 
+#include "runtime/tokenizer/utf8.h"
+
 namespace quern::server {
 namespace {
 
-int32_t CountChars(std::string_view text) {
-  return static_cast<int32_t>(std::count_if(text.begin(), text.end(), [](char c) {
-    return (static_cast<unsigned char>(c) & 0xC0) != 0x80;
-  }));
-}
+int32_t CountChars(std::string_view text) { return static_cast<int32_t>(Utf8Length(text)); }
 
 }  // namespace
 

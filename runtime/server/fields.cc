@@ -4,6 +4,7 @@
 #include <cmath>
 
 #include "runtime/server/json_text.h"
+#include "runtime/tokenizer/utf8.h"
 
 namespace quern::server {
 using nlohmann::json;
@@ -140,6 +141,14 @@ std::string Shown(const json& value) {
   return fmt::format("the {} {}", type, text);
 }
 
+void CheckLength(std::string_view text, const std::string& path, size_t min, size_t max) {
+  const size_t length = Utf8Length(text);
+  if (length >= min && length <= max) return;
+  ThrowApiError(
+      path, "invalid_value",
+      fmt::format("'{}' must have from {} to {} characters, not {}", path, min, max, length));
+}
+
 Fields::Fields(const json& object, std::string path) : object_(object), path_(std::move(path)) {
   if (!object.is_object()) {
     ThrowApiError(path_, "invalid_type",
@@ -218,6 +227,12 @@ std::optional<std::string> Fields::String(const std::string& name) {
   if (!value) return std::nullopt;
   if (!value->is_string()) WrongType(name, "a string", *value);
   return value->get<std::string>();
+}
+
+std::optional<std::string> Fields::String(const std::string& name, size_t min, size_t max) {
+  auto value = String(name);
+  if (value) CheckLength(*value, Path(name), min, max);
+  return value;
 }
 
 void Fields::Ignore(std::initializer_list<const char*> names) {

@@ -29,6 +29,10 @@ nlohmann::json ParseJsonObject(std::string_view body);
 // A JSON value as it may stand in an error message: its type, and the value if it is short.
 std::string Shown(const nlohmann::json& value);
 
+// Throws invalid_value about `path` unless `text`, which is well-formed UTF-8, has so many
+// characters (code points, as JSON Schema counts).
+void CheckLength(std::string_view text, const std::string& path, size_t min, size_t max);
+
 // The nearest of `candidates` within two edits, or null. Names of one or two letters are within two
 // edits of too much.
 const std::string* NearestName(const std::string& name, const std::set<std::string>& candidates);
@@ -48,6 +52,8 @@ class Fields {
   // Whole numbers, also such as 5.0.
   std::optional<int64_t> Integer(const std::string& name, int64_t min, int64_t max);
   std::optional<std::string> String(const std::string& name);
+  // One of so many characters (code points).
+  std::optional<std::string> String(const std::string& name, size_t min, size_t max);
 
   // The member may have any value and changes nothing.
   void Ignore(std::initializer_list<const char*> names);

@@ -1,5 +1,7 @@
 #include "runtime/server/request.h"
 
+#include <cmath>
+
 #include "runtime/server/fields.h"
 #include "runtime/server/sampling_fields.h"
 
@@ -29,13 +31,14 @@ std::vector<TokenId> ParseTokens(const json& array, const std::string& path) {
   tokens.reserve(array.size());
   for (size_t i = 0; i < array.size(); ++i) {
     const json& value = array[i];
-    const bool fits = value.is_number_unsigned() && value.get<uint64_t>() <= kInt32Max;
-    if (!fits) {
+    // 5.0 is a whole number, too.
+    const double number = value.is_number() ? value.get<double>() : -1;
+    if (!(number >= 0 && number <= kInt32Max && number == std::floor(number))) {
       const std::string at = fmt::format("{}[{}]", path, i);
       ThrowApiError(at, "invalid_type",
                     fmt::format("'{}' must be a token id, not {}", at, Shown(value)));
     }
-    tokens.push_back(value.get<TokenId>());
+    tokens.push_back(static_cast<TokenId>(number));
   }
   if (tokens.empty()) {
     ThrowApiError(path, "invalid_value", fmt::format("'{}' must have at least one token", path));

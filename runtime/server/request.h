@@ -19,8 +19,9 @@ namespace quern::server {
 
 // Bounds of a request that do not depend on the model.
 constexpr size_t kMaxStopStrings = 16;
-constexpr size_t kMaxStopBytes = 1024;  // of one stop string
-constexpr size_t kMaxCacheSaltBytes = 256;
+// In characters (code points), as OpenAPI's maxLength counts them.
+constexpr size_t kMaxStopLength = 1024;  // of one stop string
+constexpr size_t kMaxCacheSaltLength = 256;
 constexpr int32_t kMaxRequestPriority = 1'000'000;
 constexpr size_t kMaxPrompts = 64;            // of one /v1/completions request
 constexpr size_t kMaxEmbeddingInputs = 2048;  // of one /v1/embeddings request, as OpenAI

@@ -18,11 +18,7 @@ std::vector<std::string> ParseStop(Fields& fields) {
   const auto add = [&](const json& value, const std::string& path) {
     if (!value.is_string()) fields.WrongType(path, "a string", value);
     const auto& text = value.get_ref<const std::string&>();
-    if (text.empty() || text.size() > kMaxStopBytes) {
-      ThrowApiError(path, "invalid_value",
-                    fmt::format("'{}' must have from 1 to {} bytes, not {}", path, kMaxStopBytes,
-                                text.size()));
-    }
+    CheckLength(text, path, 1, kMaxStopLength);
     strings.push_back(text);
   };
   if (!stop->is_array()) {
@@ -164,14 +160,7 @@ int32_t ParsePriority(Fields& fields) {
 }
 
 std::string ParseCacheSalt(Fields& fields) {
-  auto salt = fields.String("cache_salt");
-  if (!salt) return {};
-  if (salt->empty() || salt->size() > kMaxCacheSaltBytes) {
-    ThrowApiError("cache_salt", "invalid_value",
-                  fmt::format("'cache_salt' must have from 1 to {} bytes, not {}",
-                              kMaxCacheSaltBytes, salt->size()));
-  }
-  return std::move(*salt);
+  return fields.String("cache_salt", 1, kMaxCacheSaltLength).value_or("");
 }
 
 std::optional<int32_t> ParseMaxTokens(Fields& fields, const char* name, int64_t least) {

@@ -17,6 +17,9 @@ size_t Utf8CharBytes(std::string_view text);
 // The offset of the first byte that is not part of a well-formed character; nullopt if all are.
 std::optional<size_t> FindInvalidUtf8(std::string_view text);
 
+// The characters (code points) of well-formed `text`.
+size_t Utf8Length(std::string_view text);
+
 // The code point of a well-formed character of `bytes` bytes.
 uint32_t DecodeUtf8Char(std::string_view text, size_t bytes);
 

@@ -35,7 +35,7 @@ void CheckParams(const GenerationParams& params) {
   if (params.max_tokens && *params.max_tokens < 0) abort();
   if (params.stop.size() > kMaxStopStrings) abort();
   if (params.priority < 0 || params.priority > kMaxRequestPriority) abort();
-  if (params.cache_salt.size() > kMaxCacheSaltBytes) abort();
+  if (params.cache_salt.size() > 4 * kMaxCacheSaltLength) abort();
 }
 
 void CheckChat(const ChatRequest& request) {

@@ -12,6 +12,7 @@
 #include "runtime/server/responses/response_input.h"
 #include "runtime/server/sampling_fields.h"
 #include "runtime/server/tools.h"
+#include "runtime/tokenizer/utf8.h"
 
 namespace quern::server {
 using nlohmann::json;
@@ -23,9 +24,9 @@ constexpr char kKeepsNothing[] =
     "this server keeps no responses: send the whole conversation in 'input'";
 // Of `metadata`, as OpenAI.
 constexpr size_t kMaxMetadata = 16;
-constexpr size_t kMaxMetadataKeyBytes = 64;
-constexpr size_t kMaxMetadataValueBytes = 512;
-constexpr size_t kMaxLabelBytes = 512;  // `user` and the like
+constexpr size_t kMaxMetadataKeyLength = 64;
+constexpr size_t kMaxMetadataValueLength = 512;
+constexpr size_t kMaxLabelLength = 512;  // `user` and the like
 // Of all that the answer repeats: a stream holds it three times until its client has read it.
 constexpr size_t kMaxRepeatedBytes = 256 * 1024;
 
@@ -80,12 +81,13 @@ json ParseMetadata(Fields& fields) {
   }
   for (const auto& [name, text] : value->items()) {
     if (!text.is_string()) fields.WrongType("metadata", kWanted, text);
-    const size_t bytes = text.get_ref<const std::string&>().size();
-    if (name.size() <= kMaxMetadataKeyBytes && bytes <= kMaxMetadataValueBytes) continue;
+    const size_t name_length = Utf8Length(name);
+    const size_t length = Utf8Length(text.get_ref<const std::string&>());
+    if (name_length <= kMaxMetadataKeyLength && length <= kMaxMetadataValueLength) continue;
     ThrowApiError(
         "metadata", "invalid_value",
-        fmt::format("a name in 'metadata' may have {} bytes and a value {}, not {} and {}",
-                    kMaxMetadataKeyBytes, kMaxMetadataValueBytes, name.size(), bytes));
+        fmt::format("a name in 'metadata' may have {} characters and a value {}, not {} and {}",
+                    kMaxMetadataKeyLength, kMaxMetadataValueLength, name_length, length));
   }
   return *value;
 }
@@ -211,11 +213,7 @@ ResponseRequest ReadResponse(Fields& fields, std::string_view body) {
   params.top_logprobs = ParseLogprobs(fields, request.conversation.tools);
   fields.Bool("store");
   for (const char* name : {"user", "safety_identifier", "prompt_cache_key", "service_tier"}) {
-    const auto value = fields.String(name);
-    if (!value || value->size() <= kMaxLabelBytes) continue;
-    ThrowApiError(
-        name, "invalid_value",
-        fmt::format("'{}' may have at most {} bytes, not {}", name, kMaxLabelBytes, value->size()));
+    fields.String(name, 0, kMaxLabelLength);
   }
   json reasoning = ParseReasoning(fields);
   json metadata = ParseMetadata(fields);

@@ -155,6 +155,23 @@ TEST_F(OpenApi, WhatIsBeyondABoundIsRefused) {
   EXPECT_GT(checked, 200);
 }
 
+TEST_F(OpenApi, ExamplesAreTaken) {
+  std::set<std::string> seen;
+  for (const auto& [path, operations] : document["paths"].items()) {
+    if (!operations.contains("post")) continue;
+    const json& content = operations["post"]["requestBody"]["content"]["application/json"];
+    for (const Request& request : requests) {
+      if (content["schema"]["$ref"] != "#/components/schemas/" + request.schema) continue;
+      seen.insert(request.schema);
+      for (const auto& [name, example] : content.at("examples").items()) {
+        const Outcome outcome = request.parse(example["value"]);
+        EXPECT_TRUE(outcome.taken) << path << ": " << name << ": " << outcome.error.message;
+      }
+    }
+  }
+  EXPECT_EQ(seen.size(), requests.size());
+}
+
 TEST_F(OpenApi, AsksForKeysOnlyWhereTheServerDoes) {
   EXPECT_EQ(document["security"].dump(), R"([{"key":[]}])");
   EXPECT_FALSE(json::parse(OpenApiDocument(false)).contains("security"));

@@ -135,16 +135,17 @@ TEST(CompletionRequest, WrongTypesNameTheParameterAndWhatWasSent) {
       {R"(,"max_tokens":[])", "max_tokens", "not an array"},
       {R"(,"stream":"yes")", "stream", "true or false"},
       {R"(,"stream_options":{"include_usage":true})", "stream_options", "'stream': true"},
-      {R"(,"cache_salt":")" + std::string(257, 'x') + "\"", "cache_salt", "from 1 to 256 bytes"},
+      {R"(,"cache_salt":")" + std::string(257, 'x') + "\"", "cache_salt",
+       "from 1 to 256 characters"},
       {R"(,"stream":true,"stream_options":{"include_usage":1})", "stream_options.include_usage",
        "true or false"},
       {R"(,"priority":-1)", "priority", "a whole number from 0"},
       {R"(,"priority":1.5)", "priority", "a whole number from 0"},
-      {R"(,"cache_salt":"")", "cache_salt", "from 1 to 256 bytes"},
+      {R"(,"cache_salt":"")", "cache_salt", "from 1 to 256 characters"},
       {R"(,"cache_salt":1)", "cache_salt", "a string"},
       {R"(,"stop":1)", "stop", "a string or an array of strings"},
       {R"(,"stop":["a",2])", "stop[1]", "a string"},
-      {R"(,"stop":"")", "stop", "from 1 to 1024 bytes"},
+      {R"(,"stop":"")", "stop", "from 1 to 1024 characters"},
       {R"(,"stop":["1","2","3","4","5","6","7","8","9","10","11","12","13","14","15","16","17"])",
        "stop", "at most 16"},
   };
@@ -170,6 +171,12 @@ TEST(CompletionRequest, ModelAndPromptAreRequired) {
   }
 }
 
+TEST(CompletionRequest, TokenIdsMayBeWrittenAsWholeNumbersOfAnyForm) {
+  const auto request = Completion(R"(,"prompt":[7,8.0,1e3])");
+  EXPECT_EQ(std::get<std::vector<TokenId>>(request.prompts.at(0)),
+            (std::vector<TokenId>{7, 8, 1000}));
+}
+
 TEST(CompletionRequest, WhatWouldChangeTheAnswerIsRefusedNotIgnored) {
   for (const char* member : {R"("best_of":3)", R"("suffix":"x")", R"("length_penalty":1.1)"}) {
     const ApiError error = CompletionError(std::string(",") + member);
@@ -192,6 +199,19 @@ TEST(CompletionRequest, PromptsTimesNIsBounded) {
   const ApiError error = std::get<ApiError>(parsed);
   EXPECT_EQ(error.param, "n");
   EXPECT_NE(error.message.find("135 choices; at most 128"), std::string::npos) << error.message;
+}
+
+TEST(CompletionRequest, LengthsAreCountedInCharactersNotBytes) {
+  const auto of = [](size_t count) {
+    std::string text;
+    for (size_t i = 0; i < count; ++i) text += "\U0001F600";
+    return "\"" + text + "\"";
+  };
+  EXPECT_EQ(Completion(R"(,"prompt":"p","stop":)" + of(1024)).params.stop[0].size(), 4096u);
+  EXPECT_EQ(CompletionError(R"(,"stop":)" + of(1025)).param, "stop");
+  EXPECT_EQ(CompletionError(R"(,"stop":["a",)" + of(1025) + "]").param, "stop[1]");
+  EXPECT_EQ(Completion(R"(,"prompt":"p","cache_salt":)" + of(256)).params.cache_salt.size(), 1024u);
+  EXPECT_EQ(CompletionError(R"(,"cache_salt":)" + of(257)).param, "cache_salt");
 }
 
 TEST(CompletionRequest, ALogitBiasOfTooManyTokensIsRefused) {

@@ -149,7 +149,7 @@ TEST(ResponseRequest, LogprobsAreIncludedByName) {
 
 TEST(ResponseRequest, WhatIsWrongIsNamedWithItsPlace) {
   const struct {
-    const char* members;
+    std::string members;
     const char* param;
     const char* code;
   } kCases[] = {
@@ -181,6 +181,9 @@ TEST(ResponseRequest, WhatIsWrongIsNamedWithItsPlace) {
       {R"("input":"a","stream_options":{"include_obfuscation":true})", "stream_options",
        "invalid_value"},
       {R"("input":"a","metadata":{"a":1})", "metadata", "invalid_type"},
+      {R"("input":"a","metadata":{"a":")" + std::string(513, 'x') + "\"}", "metadata",
+       "invalid_value"},
+      {R"("input":"a","user":")" + std::string(513, 'x') + "\"", "user", "invalid_value"},
       {R"("input":"a","reasoning":{"effort":"low"})", "reasoning.effort", "unsupported_parameter"},
       {R"("input":"a","tools":[{"type":"web_search"}])", "tools[0].type", "unsupported_parameter"},
       {R"("input":"a","tools":[{"type":"function","function":{"name":"f"}}])", "tools[0].function",

@@ -69,5 +69,10 @@ TEST(Utf8, AnUnfinishedCharacterIsLeftUntilItsBytesCome) {
   EXPECT_EQ(out, std::string(kBad) + "(");
 }
 
+TEST(Utf8Length, CountsCharactersOfAnyWidth) {
+  EXPECT_EQ(Utf8Length(""), 0u);
+  EXPECT_EQ(Utf8Length("a\u00e9\u20ac\U0001F600"), 4u);
+}
+
 }  // namespace
 }  // namespace quern
