@@ -67,6 +67,12 @@ Result<std::unique_ptr<MappedFile>> MappedFile::Open(const std::string& path) {
   if (address == MAP_FAILED) {
     const int error = errno;
     ::close(fd);
+    if (error == ENOMEM) {
+      return MakeError(ErrorCode::kResourceExhausted,
+                       "{}: its {} bytes cannot be mapped: raise this process's limit of address "
+                       "space (ulimit -v)",
+                       path, size);
+    }
     return MakeError(ErrorCode::kUnavailable, "{}: cannot be mapped ({} bytes): {}", path, size,
                      std::strerror(error));
   }

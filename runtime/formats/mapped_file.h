@@ -15,7 +15,7 @@ namespace quern {
 class MappedFile {
  public:
   // Errors: kNotFound, kPermissionDenied, kInvalidArgument (a directory, a pipe, an empty file),
-  // kUnavailable.
+  // kResourceExhausted (no address space), kUnavailable.
   static Result<std::unique_ptr<MappedFile>> Open(const std::string& path);
   // Releases all pages, also those that were read ahead and never asked for.
   ~MappedFile();

@@ -12,7 +12,6 @@ least; the server's has the client's counting of words in it.
 
 import argparse
 import json
-import os
 import statistics
 import subprocess
 import sys
@@ -21,17 +20,14 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "support"))
 import quern_serve  # noqa: E402
 
+QUICK = {"rounds": 1, "batch": 4, "prompt": 16, "generate": 16}
+
 
 def run(*command) -> dict:
     done = subprocess.run([str(part) for part in command], capture_output=True, text=True, check=False)
     if done.returncode:
         sys.exit(f"{command[0]} ended with {done.returncode}: {done.stderr.strip()}")
     return json.loads(done.stdout)
-
-
-def cpu_of(pid: int) -> float:
-    fields = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def engine_alone(args, model) -> dict:
@@ -45,6 +41,9 @@ def main():
     parser.add_argument("--model", default=quern_serve.SMOLLM2, help="file in the models' folder [%(default)s]")
     for name, value in (("rounds", 5), ("batch", 32), ("prompt", 128), ("generate", 128), ("threads", 2)):
         parser.add_argument(f"--{name}", type=int, default=value)
+    parser.add_argument("--quick", action="store_true", help="small sizes: shows in seconds that the script works, and no more")
+    if "--quick" in sys.argv:
+        parser.set_defaults(**QUICK)
     args = parser.parse_args()
     model = quern_serve.model(args.model)
     client = Path(quern_serve.binary()).with_name("quern-bench")
@@ -53,10 +52,10 @@ def main():
     with quern_serve.Server(model, "--threads", str(args.threads), "--max-sequences", str(args.batch)) as server:
         for number in range(1, args.rounds + 1):
             engine = engine_alone(args, model)
-            cpu = cpu_of(server.process.pid)
+            cpu = server.cpu_seconds()
             summary = run(client, server.url + "/v1", "--concurrency", args.batch, "--requests", args.batch, "--prompt-tokens",
                           args.prompt, "--output-tokens", args.generate, "--warmup", 0, "--quiet", "--json", "-")["summary"]
-            server_cpu = cpu_of(server.process.pid) - cpu
+            server_cpu = server.cpu_seconds() - cpu
             if summary["prompt_tokens"] + summary["output_tokens"] != tokens or summary["cached_tokens"]:
                 sys.exit(f"the served requests were others: {summary}")
             seconds, client_cpu = summary["seconds"], summary["client_cpu_seconds"]

@@ -47,9 +47,9 @@ def wait_for(condition, what: str, patience: float = PATIENCE):
         time.sleep(0.02)
 
 
-def run_to_end(*arguments):
-    """Of a quern-serve that is expected to end by itself: exit code and what it wrote."""
-    return subprocess.run([binary(), *arguments], capture_output=True, text=True, timeout=60)
+def run_to_end(*arguments, before_start=None):
+    """Of a quern-serve that is expected to end by itself: exit code and what it wrote. `before_start` as of Server."""
+    return subprocess.run([binary(), *arguments], capture_output=True, text=True, timeout=60, preexec_fn=before_start)
 
 
 class Server:
@@ -122,6 +122,11 @@ class Server:
     def resident_bytes(self) -> int:
         pages = int(Path(f"/proc/{self.process.pid}/statm").read_text().split()[1])
         return pages * os.sysconf("SC_PAGESIZE")
+
+    def cpu_seconds(self) -> float:
+        """What all its threads have taken of the processors so far."""
+        fields = Path(f"/proc/{self.process.pid}/stat").read_text().rsplit(")", 1)[1].split()
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
     def stop(self):
         if self.process.poll() is None:

@@ -20,6 +20,20 @@ const kernels::PackedMatrix& Packed(const Matrix& matrix) {
   return static_cast<const CpuMatrix&>(matrix).packed();
 }
 
+// Why `what`, of so many bytes, could not be had, where `left` are left of the memory limit.
+Error NoMemoryFor(std::string_view what, double bytes, double left, std::string_view remedy) {
+  if (bytes <= left) {
+    return MakeError(ErrorCode::kResourceExhausted,
+                     "{} needs {:.1f} MiB, which the system refuses: raise this process's limit of "
+                     "address space (ulimit -v), or let the system overcommit memory",
+                     what, bytes / kMiB);
+  }
+  return MakeError(
+      ErrorCode::kResourceExhausted,
+      "{} needs {:.1f} MiB, but {:.1f} MiB are left of this process's memory limit: {}", what,
+      bytes / kMiB, std::max(0.0, left) / kMiB, remedy);
+}
+
 }  // namespace
 
 Result<std::unique_ptr<Backend>> MakeCpuBackend(int threads) {
@@ -47,11 +61,9 @@ Result<std::unique_ptr<Matrix>> CpuBackend::LoadMatrix(kernels::WeightType type,
   AlignedMemory memory;
   if (bytes <= memory_left_) memory = AlignedMemory(static_cast<size_t>(bytes));
   if (memory.data() == nullptr) {
-    return MakeError(ErrorCode::kResourceExhausted,
-                     "a weight matrix needs {:.1f} MiB, but {:.1f} MiB are left of this process's "
-                     "memory limit: raise the limit, or take a model with smaller weights",
-                     static_cast<double>(bytes) / kMiB,
-                     static_cast<double>(std::max<int64_t>(memory_left_, 0)) / kMiB);
+    return NoMemoryFor("a weight matrix", static_cast<double>(bytes),
+                       static_cast<double>(memory_left_),
+                       "raise the limit, or take a model with smaller weights");
   }
   memory_left_ -= bytes;
   const int64_t row_bytes = static_cast<int64_t>(data.size()) / rows;
@@ -96,11 +108,9 @@ Status CpuBackend::AllocateKv(const KvShape& shape, const KvLayout& layout) {
     windows = {AlignedMemory(static_cast<size_t>(window_bytes)), layout.window_blocks};
   }
   if (full.memory.data() == nullptr || (window_bytes > 0 && windows.memory.data() == nullptr)) {
-    return MakeError(ErrorCode::kResourceExhausted,
-                     "a KV cache of {} tokens needs {:.1f} MiB, but {:.1f} MiB are left of this "
-                     "process's memory limit: ask for less, or raise the limit",
-                     static_cast<int64_t>(layout.block_tokens) * layout.num_blocks, bytes / kMiB,
-                     std::max(0.0, left) / kMiB);
+    const int64_t tokens = static_cast<int64_t>(layout.block_tokens) * layout.num_blocks;
+    return NoMemoryFor(fmt::format("a KV cache of {} tokens", tokens), bytes, left,
+                       "ask for less, or raise the limit");
   }
   kv_shape_ = shape;
   kv_layout_ = layout;
