@@ -24,6 +24,7 @@ import requests
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "support"))
 import quern_serve  # noqa: E402
 
+QUICK = {"requests": 4, "prompt": 16, "tokens": 2, "flood": 6, "flood_prompt": 16, "flood_tokens": 8}
 KEYS = {"single": "sk-single-0000000000", "flood": "sk-flood-00000000000"}
 STEP = "quern_step_duration_seconds"
 
@@ -92,6 +93,9 @@ def main():
     for name, value, what in (("requests", 40, "of the single tenant"), ("prompt", 64, "its tokens"), ("tokens", 8, "of its answers"),
                               ("flood", 64, "requests at once"), ("flood-prompt", 128, "tokens"), ("flood-tokens", 64, "of answers")):
         parser.add_argument(f"--{name}", type=int, default=value, help=f"{what} [%(default)s]")
+    parser.add_argument("--quick", action="store_true", help="small sizes: shows in seconds that the script works, and no more")
+    if "--quick" in sys.argv:
+        parser.set_defaults(**QUICK)
     args, options = parser.parse_known_args()
     tenants = [{"name": name, "keys": [key], "max_requests": 200} for name, key in KEYS.items()]
     with tempfile.NamedTemporaryFile("w", suffix=".json") as file:

@@ -26,6 +26,8 @@ import requests
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "support"))
 import quern_serve  # noqa: E402
 
+QUICK = {"streams": 2, "prompt": 1000, "before": 8, "stream_tokens": 2000, "repeats": 1}
+
 
 class Stream(threading.Thread):
     """One streamed completion; `times` grows with each event that carries text or a token."""
@@ -131,6 +133,9 @@ def main():
     parser.add_argument("--stream-tokens", type=int, default=4000)
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--json", action="store_true")
+    parser.add_argument("--quick", action="store_true", help="small sizes: shows in seconds that the script works, and no more")
+    if "--quick" in sys.argv:
+        parser.set_defaults(**QUICK)
     args, options = parser.parse_known_args()  # the rest goes to quern-serve
     server = None
     if not args.server:

@@ -98,6 +98,22 @@ test("a response calls a function, and its output is the next one's input", asyn
   assert.ok(next.output.length > 0);
 });
 
+test("embeddings are the same as floats and as the client's own base64", async () => {
+  const input = ["The sea is blue.", "The sky is blue.", "The sea is blue."];
+  const reply = await client.embeddings.create({ model, input });
+  assert.deepEqual(reply.data.map((one) => one.index), [0, 1, 2]);
+  const [sea, sky, again] = reply.data.map((one) => Array.from(one.embedding));
+  const times = (a, b) => a.reduce((sum, x, i) => sum + x * b[i], 0);
+  assert.ok(sea.length > 100 && Math.abs(times(sea, sea) - 1) < 1e-4, `${sea.length} numbers`);
+  assert.ok(times(sea, again) > 0.999 && times(sea, sky) < times(sea, again));
+  const floats = await client.embeddings.create({ model, input: input[0], encoding_format: "float" });
+  assert.ok(times(floats.data[0].embedding, sea) > 0.999);
+  const ids = await client.embeddings.create({ model, input: [[504, 3786], [504]], dimensions: sea.length });
+  assert.equal(ids.usage.prompt_tokens, 3);
+  assert.ok(reply.usage.total_tokens >= 9);
+  await assert.rejects(client.embeddings.create({ model, input, dimensions: 7 }), (error) => error.param === "dimensions");
+});
+
 test("errors are the client's own classes and say what is wrong", async () => {
   await assert.rejects(client.chat.completions.create({ model: "another", messages }), (error) => {
     assert.ok(error instanceof OpenAI.NotFoundError);
