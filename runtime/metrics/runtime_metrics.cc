@@ -160,6 +160,12 @@ struct RuntimeMetrics::Families {
   prometheus::Histogram& time_per_output_token =
       Histogram("quern_request_time_per_output_token_seconds",
                 "Mean time between two tokens of each request with more than one.", kInterToken);
+  prometheus::Histogram& request_prompt_tokens =
+      Histogram("quern_request_prompt_tokens", "Prompt tokens of each request that ended.",
+                kRequestTokens);
+  prometheus::Histogram& request_generation_tokens =
+      Histogram("quern_request_generation_tokens",
+                "Tokens generated for each request that ended.", kRequestTokens);
   prometheus::Histogram& computed_tokens = Histogram(
       "quern_request_prefill_computed_tokens",
       "Prompt tokens of each request that were not found in the prefix cache.", kRequestTokens);
@@ -270,6 +276,8 @@ void RuntimeMetrics::CountFinished(const FinishedRequest& request) {
   Families& f = *families_;
   f.finished[static_cast<size_t>(request.how)]->Increment();
   f.duration.Observe(request.since_submit);
+  f.request_prompt_tokens.Observe(request.prompt_tokens);
+  f.request_generation_tokens.Observe(request.generation_tokens);
   if (request.corrupted) f.corrupted.Increment();
   if (request.computed_tokens > 0) f.computed_tokens.Observe(request.computed_tokens);
   if (request.max_tokens > 0) f.max_tokens.Observe(request.max_tokens);
@@ -301,6 +309,7 @@ void RuntimeMetrics::CountRejected(std::string_view reason) {
   const auto found = families_->rejected.find(reason);
   assert(found != families_->rejected.end());
   if (found != families_->rejected.end()) found->second->Increment();
+  if (families_->vllm) families_->vllm->CountRejected(reason);
 }
 
 void RuntimeMetrics::CountHttpRequest(std::string_view handler, int status) {

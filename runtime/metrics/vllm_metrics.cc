@@ -29,6 +29,8 @@ const Buckets kVllmChoices = {1, 2, 5, 10, 20};
 // In the order of FinishedAs. vLLM has no word for a format that nothing fits.
 constexpr std::array<std::string_view, 5> kFinishedReasons = {"stop", "length", "abort", "error",
                                                               "error"};
+// Of RuntimeMetrics::kRejectReasons those that are a full queue, as vLLM's admission limits are.
+constexpr std::array<std::string_view, 2> kAdmissionReasons = {"queue_full", "admission_full"};
 
 struct Maker {
   prometheus::Registry& registry;
@@ -63,10 +65,11 @@ VllmMetrics::VllmMetrics(prometheus::Registry& registry, const std::string& mode
   const Maker make{registry, {{"model_name", model}, {"engine", "0"}}};
   running_ = make.Gauge("vllm:num_requests_running", "As quern_requests_running.");
   waiting_ = make.Gauge("vllm:num_requests_waiting", "As quern_requests_waiting.");
-  waiting_for_capacity_ =
-      &make.Gauges("vllm:num_requests_waiting_by_reason",
-                   "As quern_requests_waiting: requests wait for capacity and nothing else.")
-           .Add({{"reason", "capacity"}});
+  auto& waiting_by_reason =
+      make.Gauges("vllm:num_requests_waiting_by_reason",
+                  "As quern_requests_waiting: requests wait for capacity and nothing else.");
+  waiting_for_capacity_ = &waiting_by_reason.Add({{"reason", "capacity"}});
+  waiting_by_reason.Add({{"reason", "deferred"}});
   auto& sleep_states = make.Gauges("vllm:engine_sleep_state",
                                    "1 for the state of the engine; asleep it is discard_all.");
   awake_ = &sleep_states.Add({{"sleep_state", "awake"}});
@@ -85,6 +88,7 @@ VllmMetrics::VllmMetrics(prometheus::Registry& registry, const std::string& mode
       make.Counter("vllm:num_preemptions_total", "As quern_preemptions_total, for all reasons.");
   auto& by_source = make.Counters("vllm:prompt_tokens_by_source_total",
                                   "As quern_prompt_tokens_by_source_total.");
+  by_source.Add({{"source", "external_kv_transfer"}});
   following_ = {{{make.Counter("vllm:prompt_tokens_total", "As quern_prompt_tokens_total."),
                   &MetricsSnapshot::prompt_tokens_total},
                  {&by_source.Add({{"source", "local_compute"}}),
@@ -93,6 +97,10 @@ VllmMetrics::VllmMetrics(prometheus::Registry& registry, const std::string& mode
                   &MetricsSnapshot::prompt_tokens_cached_total},
                  {make.Counter("vllm:prompt_tokens_cached_total",
                                "Prompt tokens that were found in the prefix cache."),
+                  &MetricsSnapshot::prompt_tokens_cached_total},
+                 {&make.Counters("vllm:prompt_tokens_cached_by_source_total",
+                                 "As vllm:prompt_tokens_cached_total: all in the engine's memory.")
+                       .Add({{"source", "device"}}),
                   &MetricsSnapshot::prompt_tokens_cached_total},
                  {make.Counter("vllm:generation_tokens_total", "As quern_generation_tokens_total."),
                   &MetricsSnapshot::generation_tokens_total},
@@ -103,18 +111,33 @@ VllmMetrics::VllmMetrics(prometheus::Registry& registry, const std::string& mode
                   &MetricsSnapshot::prefix_queries_total},
                  {make.Counter("vllm:prefix_cache_hits_total",
                                "As quern_prefix_cache_hits_total: in tokens."),
+                  &MetricsSnapshot::prefix_hits_total},
+                 {make.Counter("vllm:gpu_prefix_cache_queries_total",
+                               "The older name of vllm:prefix_cache_queries_total."),
+                  &MetricsSnapshot::prefix_queries_total},
+                 {make.Counter("vllm:gpu_prefix_cache_hits_total",
+                               "The older name of vllm:prefix_cache_hits_total."),
                   &MetricsSnapshot::prefix_hits_total}}};
   auto& finished = make.Counters("vllm:request_success_total",
                                  "As quern_requests_finished_total, under vLLM's reasons.");
   for (size_t i = 0; i < kFinishedReasons.size(); ++i) {
     finished_[i] = &finished.Add({{"finished_reason", std::string(kFinishedReasons[i])}});
   }
+  // vLLM's has no label `engine`: its frontend refuses, before any engine is asked.
+  auto& rejections = prometheus::BuildCounter()
+                         .Name("vllm:admission_rejections_total")
+                         .Help("As quern_requests_rejected_total, for its reasons of a full queue.")
+                         .Labels({{"model_name", model}})
+                         .Register(registry);
+  for (size_t i = 0; i < kAdmissionReasons.size(); ++i) {
+    rejections_[i] = &rejections.Add({{"reason", std::string(kAdmissionReasons[i])}});
+  }
   corrupted_ = make.Counter("vllm:corrupted_requests_total", "As quern_requests_corrupted_total.");
   prompt_tokens_ = make.Histogram("vllm:request_prompt_tokens",
-                                  "Prompt tokens of each request that ended.", kVllmRequestTokens);
+                                  "As quern_request_prompt_tokens.", kVllmRequestTokens);
   generation_tokens_ =
-      make.Histogram("vllm:request_generation_tokens",
-                     "Tokens generated for each request that ended.", kVllmRequestTokens);
+      make.Histogram("vllm:request_generation_tokens", "As quern_request_generation_tokens.",
+                     kVllmRequestTokens);
   step_tokens_ =
       make.Histogram("vllm:iteration_tokens_total", "As quern_step_batch_tokens.", kStepTokens);
   first_token_ = make.Histogram("vllm:time_to_first_token_seconds",
@@ -181,6 +204,12 @@ void VllmMetrics::CountFinished(const FinishedRequest& request) {
 void VllmMetrics::CountPromptFinished(int32_t choices, int32_t most_generation_tokens) {
   choices_->Observe(choices);
   if (most_generation_tokens > 0) most_generation_tokens_->Observe(most_generation_tokens);
+}
+
+void VllmMetrics::CountRejected(std::string_view reason) {
+  for (size_t i = 0; i < kAdmissionReasons.size(); ++i) {
+    if (reason == kAdmissionReasons[i]) rejections_[i]->Increment();
+  }
 }
 
 void VllmMetrics::SetKvCacheInfo(const KvCacheInfo& info) {

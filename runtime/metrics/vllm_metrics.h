@@ -3,6 +3,7 @@
 #include <array>
 #include <cstdint>
 #include <string>
+#include <string_view>
 
 #include "runtime/metrics/runtime_metrics.h"
 
@@ -19,8 +20,8 @@ namespace quern {
 
 // The figures of RuntimeMetrics again, under the names, labels and bucket bounds that vLLM's v1
 // engine gives them, so that dashboards and routers written for vLLM read them. What of vLLM's is
-// missing is listed in docs/monitoring.md. Names as of vLLM 0.12, those of prompt tokens by source
-// as of later ones: vllm/v1/metrics/loggers.py, docs/design/metrics.md. Thread-safe, but for Set.
+// missing is listed in docs/monitoring.md. Names as of vLLM 0.8 (the older ones) to 0.32:
+// vllm/v1/metrics/loggers.py, docs/usage/metrics.md. Thread-safe, but for Set.
 class VllmMetrics {
  public:
   // Registers the series; `registry` outlives this.
@@ -31,6 +32,7 @@ class VllmMetrics {
   void ObserveInterToken(double gap);
   void CountFinished(const FinishedRequest& request);
   void CountPromptFinished(int32_t choices, int32_t most_generation_tokens);
+  void CountRejected(std::string_view reason);  // one of RuntimeMetrics::kRejectReasons
   void SetKvCacheInfo(const KvCacheInfo& info);
   // Gauges and totals of `now`; one call at a time. Totals never go down.
   void Set(const MetricsSnapshot& now);
@@ -51,8 +53,9 @@ class VllmMetrics {
   prometheus::Gauge* awake_;
   prometheus::Gauge* discarded_;  // asleep, without weights and KV cache
   prometheus::Family<prometheus::Gauge>* cache_info_;
-  std::array<Following, 9> following_;
+  std::array<Following, 12> following_;
   std::array<prometheus::Counter*, 5> finished_;
+  std::array<prometheus::Counter*, 2> rejections_;
   prometheus::Counter* corrupted_;
   prometheus::Histogram* prompt_tokens_;
   prometheus::Histogram* generation_tokens_;

@@ -55,6 +55,14 @@ def test_every_metric_carries_the_served_name(exposition):
         assert line.startswith("#") or 'model="smollm2"' in line, line
 
 
+def test_the_guide_names_every_metric():
+    guide = (quern_serve.ROOT / "docs" / "monitoring.md").read_text()
+    told = set(re.findall(r"(?:quern_|vllm:)\w+", guide))
+    for golden in ("metrics.golden", "metrics_vllm.golden"):
+        names = {line.split()[0] for line in (HERE / golden).read_text().splitlines()}
+        assert names <= told, f"of {golden}, docs/monitoring.md does not say: {sorted(names - told)}"
+
+
 def promtool_check(exposition) -> tuple[int, str]:
     promtool = shutil.which("promtool")
     assert promtool, "promtool is missing: it comes with Debian's package prometheus (hack/setup --cluster)"

@@ -110,6 +110,8 @@ TEST(RuntimeMetrics, EventsAreCountedWhereTheyBelong) {
   EXPECT_TRUE(Has(text, R"(quern_request_decode_seconds_sum{model="m"} 0.25)"));
   EXPECT_TRUE(Has(text, R"(quern_request_inference_seconds_sum{model="m"} 0.75)"));
   EXPECT_TRUE(Has(text, R"(quern_request_time_per_output_token_seconds_sum{model="m"} 0.125)"));
+  EXPECT_TRUE(Has(text, R"(quern_request_prompt_tokens_sum{model="m"} 11)"));
+  EXPECT_TRUE(Has(text, R"(quern_request_generation_tokens_sum{model="m"} 3)"));
   EXPECT_TRUE(Has(text, R"(quern_request_prefill_computed_tokens_sum{model="m"} 9)"));
   EXPECT_TRUE(Has(text, R"(quern_request_params_max_tokens_sum{model="m"} 40)"));
   EXPECT_TRUE(Has(text, R"(quern_request_params_n_sum{model="m"} 4)"));
@@ -163,6 +165,17 @@ TEST(RuntimeMetrics, WhatARequestDidNotDoIsNotObserved) {
   count_is("max_generation_tokens", 0);
   metrics.CountPromptFinished(2, 1);
   count_is("max_generation_tokens", 1);
+}
+
+TEST(RuntimeMetrics, OnlyAFullQueueIsARefusalInVllmsSense) {
+  RuntimeMetrics metrics("m", MetricsCompat::kVllm);
+  for (const auto reason : RuntimeMetrics::kRejectReasons) metrics.CountRejected(reason);
+  metrics.CountRejected("queue_full");
+  const std::string text = metrics.Render({});
+  const std::string name = "vllm:admission_rejections_total{model_name=\"m\",reason=\"";
+  EXPECT_TRUE(Has(text, name + "queue_full\"} 2")) << text;
+  EXPECT_TRUE(Has(text, name + "admission_full\"} 1"));
+  EXPECT_EQ(text.find(name + "context_length"), std::string::npos);
 }
 
 TEST(RuntimeMetrics, VllmsStateOfTheEngineIsOneOfThree) {
@@ -221,6 +234,8 @@ TEST(RuntimeMetrics, FiguresAreShownUnderVllmsNamesOnlyWhereThatIsWanted) {
                              "num_preemptions_total=3",
                              "prefix_cache_queries_total=90",
                              "prefix_cache_hits_total=64",
+                             "gpu_prefix_cache_queries_total=90",
+                             "gpu_prefix_cache_hits_total=64",
                              "iteration_tokens_total_sum=36",
                              "time_to_first_token_seconds_sum=0.5",
                              "request_queue_time_seconds_sum=0.1",
@@ -250,6 +265,9 @@ TEST(RuntimeMetrics, FiguresAreShownUnderVllmsNamesOnlyWhereThatIsWanted) {
   for (const char* line :
        {R"(prompt_tokens_by_source_total{engine="0",model_name="m",source="local_compute"} 4)",
         R"(prompt_tokens_by_source_total{engine="0",model_name="m",source="local_cache_hit"} 3)",
+        R"(prompt_tokens_by_source_total{engine="0",model_name="m",source="external_kv_transfer"} 0)",
+        R"(prompt_tokens_cached_by_source_total{engine="0",model_name="m",source="device"} 3)",
+        R"(num_requests_waiting_by_reason{engine="0",model_name="m",reason="deferred"} 0)",
         R"(num_requests_waiting_by_reason{engine="0",model_name="m",reason="capacity"} 2)",
         R"(request_params_n_bucket{engine="0",model_name="m",le="2"} 0)",
         R"(request_params_n_bucket{engine="0",model_name="m",le="5"} 1)"}) {
