@@ -1,6 +1,9 @@
 #pragma once
 
 #include <chrono>
+#include <condition_variable>
+#include <functional>
+#include <mutex>
 
 namespace quern {
 
@@ -13,6 +16,12 @@ class Clock {
   virtual ~Clock() = default;
   virtual SteadyTime Now() const = 0;                                 // for durations
   virtual std::chrono::system_clock::time_point WallNow() const = 0;  // for people and Kubernetes
+  // With `lock` held: waits until `done` holds, asked whenever `changed` is notified, or `patience`
+  // is over. Whether it holds. By the machine's time, whatever Now says, unless overridden.
+  virtual bool WaitFor(std::condition_variable& changed, std::unique_lock<std::mutex>& lock,
+                       std::chrono::nanoseconds patience, const std::function<bool()>& done) const {
+    return changed.wait_for(lock, patience, done);
+  }
 };
 
 // The process's real clock; lives for ever.

@@ -44,7 +44,8 @@ void MaskWorker::Wait(std::chrono::milliseconds patience, bool others) {
     return row.job == nullptr || row.job->state == MaskJob::State::kReady;
   };
   std::unique_lock lock(mutex_);
-  if (!ready_.wait_for(lock, patience, [&] { return std::ranges::all_of(rows_, can_go_on); })) {
+  const auto all_can = [&] { return std::ranges::all_of(rows_, can_go_on); };
+  if (!clock_.WaitFor(ready_, lock, patience, all_can)) {
     ready_.wait(lock, [&] { return others || std::ranges::any_of(rows_, can_go_on); });
   }
   for (Row& row : rows_) {

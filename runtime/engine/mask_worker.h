@@ -15,6 +15,7 @@
 #include <utility>
 #include <vector>
 
+#include "runtime/base/clock.h"
 #include "runtime/base/result.h"
 #include "runtime/constraints/constraint.h"
 
@@ -51,7 +52,7 @@ struct MaskJob {
 // The thread starts with the first mask. Its members are called by one thread.
 class MaskWorker {
  public:
-  MaskWorker() = default;
+  explicit MaskWorker(const Clock& clock = RealClock()) : clock_(clock) {}
   ~MaskWorker();
   MaskWorker(const MaskWorker&) = delete;
   MaskWorker& operator=(const MaskWorker&) = delete;
@@ -79,6 +80,7 @@ class MaskWorker {
   void Run();
   std::shared_ptr<MaskJob> TakeNext();
 
+  const Clock& clock_;
   std::vector<Row> rows_;
   bool begun_ = false;
   std::thread thread_;

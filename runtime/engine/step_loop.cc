@@ -86,7 +86,8 @@ StepLoop::StepLoop(Model& model, const Tokenizer& tokenizer, const EngineOptions
       state_(layout.num_blocks, layout.block_tokens, RandomSeed(), WindowOf(model.info(), layout)),
       batch_builder_(options.max_batch_tokens, options.max_sequences),
       picker_(tokenizer),
-      logits_(static_cast<size_t>(options.max_sequences) * vocab_size_) {}
+      logits_(static_cast<size_t>(options.max_sequences) * vocab_size_),
+      masks_(clock) {}
 
 StepLoop::~StepLoop() {
   for (auto& [id, request] : requests_) state_.Remove(&request->sequence);
