@@ -11,6 +11,7 @@
 #include "runtime/base/clock.h"
 #include "runtime/base/result.h"
 #include "runtime/constraints/constraint.h"
+#include "runtime/kv_cache/block_history.h"
 #include "runtime/model/model.h"
 #include "runtime/sampling/logprobs.h"
 #include "runtime/sampling/sampling_params.h"
@@ -157,6 +158,8 @@ class EngineObserver {
   virtual void OnFirstToken(Seconds since_submit, Seconds queued) = 0;
   virtual void OnInterToken(Seconds gap) = 0;
   virtual void OnFinished(const FinishedStats& stats) = 0;
+  // Of the blocks that see all tokens, since the last step.
+  virtual void OnKvBlocks(const BlockHistory& /*history*/) {}
 };
 
 struct EngineOptions {

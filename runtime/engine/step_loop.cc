@@ -95,6 +95,7 @@ StepLoop::~StepLoop() {
 
 void StepLoop::Detach() {
   assert(!HasWork());
+  state_.pool.SetTime(std::nullopt);  // what is forgotten was not evicted
   state_.ForgetCached();
   model_ = nullptr;
   logits_ = {};
@@ -143,6 +144,7 @@ SchedulerLimits StepLoop::LimitsNow() const {
 
 void StepLoop::Step() {
   const SteadyTime start = clock_.Now();
+  if (observer_ != nullptr) state_.pool.SetTime(Seconds(start.time_since_epoch()).count());
   SchedulerOutput step = Schedule(state_, LimitsNow());
   const StepShape shape = ShapeOf(step, limits_.layers);
   preemptions_kv_full_total_ += static_cast<uint64_t>(step.num_preempted_kv_full);
@@ -179,6 +181,7 @@ void StepLoop::Step() {
                        .prefill_tokens = static_cast<int32_t>(std::ceil(shape.prefill_tokens)),
                        .decode_tokens = step.num_decodes,
                        .sequences = static_cast<int32_t>(step.sequences.size())});
+    observer_->OnKvBlocks(state_.pool.TakeHistory());
   }
   CheckIntegrity();
 }

@@ -10,18 +10,25 @@ std::optional<BlockId> BlockPool::Allocate() {
   if (Published(block)) {
     index_.Erase(block);
     window_.Unlink(block);
+    if (now_) {
+      const Times& times = TimesOf(block);
+      history_.evictions.push_back({*now_ - times.handed_out, *now_ - times.left});
+    }
   }
+  if (now_) TimesOf(block).handed_out = *now_;
   return block;
 }
 
 void BlockPool::Share(BlockId block) {
   assert(Published(block));
+  if (now_ && !InUse(block)) history_.reuse_gaps.push_back(*now_ - TimesOf(block).left);
   ledger_.AddOwner(block);
 }
 
 void BlockPool::Free(BlockId block) {
   if (!ledger_.RemoveOwner(block)) return;
   if (Published(block)) {
+    if (now_) TimesOf(block).left = *now_;
     ledger_.MakeIdle(block, BlockLedger::GoesOut::kLast);
   } else {
     ledger_.MakeEmpty(block);

@@ -1,10 +1,14 @@
 #pragma once
 
 #include <algorithm>
+#include <cstddef>
 #include <cstdint>
 #include <optional>
+#include <utility>
+#include <vector>
 
 #include "runtime/base/result.h"
+#include "runtime/kv_cache/block_history.h"
 #include "runtime/kv_cache/block_ledger.h"
 #include "runtime/kv_cache/prefix_index.h"
 #include "runtime/kv_cache/window_blocks.h"
@@ -26,7 +30,10 @@ class BlockPool {
                      uint64_t hash_seed = 0,  // PrefixIndex
                      PrefixIndex::Hash hash = PrefixIndex::DefaultHash,
                      const WindowLayout& window = {})
-      : ledger_(num_blocks), index_(num_blocks, hash_seed, hash), window_(window, num_blocks) {}
+      : ledger_(num_blocks),
+        index_(num_blocks, hash_seed, hash),
+        window_(window, num_blocks),
+        times_(static_cast<size_t>(num_blocks)) {}
 
   std::optional<BlockId> Allocate();  // one owner; nullopt when no block is free
   // One more owner for a block that Find named.
@@ -39,6 +46,12 @@ class BlockPool {
   // From now on Find gives `block`, which is full, owned, and never written again.
   void Publish(BlockId block, const PrefixIndex::Key& key);
   bool Published(BlockId block) const { return index_.Contains(block); }
+
+  // The time from now on, in seconds since any one moment, never going down: by it the history is
+  // kept. Absent, as it is at first: it is not kept, and starts anew with the next time.
+  void SetTime(std::optional<double> now) { now_ = now; }
+  // Since it was last taken: to be taken now and then, as it grows.
+  BlockHistory TakeHistory() { return std::exchange(history_, {}); }
 
   // Of the layers that see only their last tokens; not present() where there are none.
   WindowBlocks& window() { return window_; }
@@ -60,9 +73,18 @@ class BlockPool {
   Status CheckIntegrity() const;
 
  private:
+  struct Times {
+    double handed_out = 0;
+    double left = 0;  // by the last owner
+  };
+  Times& TimesOf(BlockId block) { return times_[static_cast<size_t>(block)]; }
+
   BlockLedger ledger_;
   PrefixIndex index_;
   WindowBlocks window_;
+  std::optional<double> now_;
+  std::vector<Times> times_;
+  BlockHistory history_;
 };
 
 }  // namespace quern

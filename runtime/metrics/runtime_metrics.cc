@@ -38,6 +38,8 @@ const Buckets kBatchTokens = {1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 2048,
 
 const Buckets kRequestTokens = {1,    8,    16,   32,   64,    128,   256,   512,
                                 1024, 2048, 4096, 8192, 16384, 32768, 65536, 131072};
+const Buckets kBlock = {0.1, 0.5, 1,   2,    5,    10,   20,    30,    60,
+                        120, 300, 600, 1200, 3600, 7200, 14400, 28800, 86400};
 const Buckets kChoices = {1, 2, 4, 8, 16, 32, 64, 128};
 
 constexpr std::array<std::string_view, 5> kFinishReasons = {"stop", "length", "cancelled", "format",
@@ -160,12 +162,11 @@ struct RuntimeMetrics::Families {
   prometheus::Histogram& time_per_output_token =
       Histogram("quern_request_time_per_output_token_seconds",
                 "Mean time between two tokens of each request with more than one.", kInterToken);
-  prometheus::Histogram& request_prompt_tokens =
-      Histogram("quern_request_prompt_tokens", "Prompt tokens of each request that ended.",
-                kRequestTokens);
+  prometheus::Histogram& request_prompt_tokens = Histogram(
+      "quern_request_prompt_tokens", "Prompt tokens of each request that ended.", kRequestTokens);
   prometheus::Histogram& request_generation_tokens =
-      Histogram("quern_request_generation_tokens",
-                "Tokens generated for each request that ended.", kRequestTokens);
+      Histogram("quern_request_generation_tokens", "Tokens generated for each request that ended.",
+                kRequestTokens);
   prometheus::Histogram& computed_tokens = Histogram(
       "quern_request_prefill_computed_tokens",
       "Prompt tokens of each request that were not found in the prefix cache.", kRequestTokens);
@@ -183,6 +184,16 @@ struct RuntimeMetrics::Families {
   prometheus::Histogram& batch_tokens =
       Histogram("quern_step_batch_tokens",
                 "Tokens in one engine step, prefilled and decoded ones together.", kBatchTokens);
+
+  prometheus::Histogram& block_lifetime =
+      Histogram("quern_kv_block_lifetime_seconds",
+                "Time from when a KV block was handed out to when its tokens gave way.", kBlock);
+  prometheus::Histogram& block_idle =
+      Histogram("quern_kv_block_idle_before_evict_seconds",
+                "Time from when a KV block was last used to when its tokens gave way.", kBlock);
+  prometheus::Histogram& block_reuse =
+      Histogram("quern_kv_block_reuse_gap_seconds",
+                "Time from when a kept KV block was last used to when it was found.", kBlock);
 
   std::optional<VllmMetrics> vllm;       // where its names are wanted
   std::optional<TenantMetrics> tenants;  // set once, before the first request
@@ -270,6 +281,17 @@ void RuntimeMetrics::ObserveFirstToken(double since_submit, double queued) {
 void RuntimeMetrics::ObserveInterToken(double gap) {
   families_->inter_token.Observe(gap);
   if (families_->vllm) families_->vllm->ObserveInterToken(gap);
+}
+
+void RuntimeMetrics::ObserveBlockEvicted(double lifetime, double idle) {
+  families_->block_lifetime.Observe(lifetime);
+  families_->block_idle.Observe(idle);
+  if (families_->vllm) families_->vllm->ObserveBlockEvicted(lifetime, idle);
+}
+
+void RuntimeMetrics::ObserveBlockReused(double gap) {
+  families_->block_reuse.Observe(gap);
+  if (families_->vllm) families_->vllm->ObserveBlockReused(gap);
 }
 
 void RuntimeMetrics::CountFinished(const FinishedRequest& request) {

@@ -88,6 +88,9 @@ class RuntimeMetrics {
   void ObserveStep(double seconds, int32_t sequences, int32_t tokens);
   void ObserveFirstToken(double since_submit, double queued);
   void ObserveInterToken(double gap);
+  // Of a block of the prefix cache: BlockHistory's times.
+  void ObserveBlockEvicted(double lifetime, double idle);
+  void ObserveBlockReused(double gap);
   void CountFinished(const FinishedRequest& request);
   // A prompt of which all `choices` have ended, with the most tokens that one of them generated.
   void CountPromptFinished(int32_t choices, int32_t most_generation_tokens);

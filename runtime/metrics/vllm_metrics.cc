@@ -24,6 +24,8 @@ const Buckets kStepTokens = {1, 8, 16, 32, 64, 128, 256, 512, 1024, 2048, 4096, 
 const Buckets kVllmRequestTokens = {1,   2,    5,    10,   20,    50,    100,   200,
                                     500, 1000, 2000, 5000, 10000, 20000, 50000, 100000};
 
+const Buckets kVllmBlock = {0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5,  1,   2,
+                            5,     10,    20,    30,   60,   120,  300, 600, 1200, 1800};
 const Buckets kVllmChoices = {1, 2, 5, 10, 20};
 
 // In the order of FinishedAs. vLLM has no word for a format that nothing fits.
@@ -133,11 +135,10 @@ VllmMetrics::VllmMetrics(prometheus::Registry& registry, const std::string& mode
     rejections_[i] = &rejections.Add({{"reason", std::string(kAdmissionReasons[i])}});
   }
   corrupted_ = make.Counter("vllm:corrupted_requests_total", "As quern_requests_corrupted_total.");
-  prompt_tokens_ = make.Histogram("vllm:request_prompt_tokens",
-                                  "As quern_request_prompt_tokens.", kVllmRequestTokens);
-  generation_tokens_ =
-      make.Histogram("vllm:request_generation_tokens", "As quern_request_generation_tokens.",
-                     kVllmRequestTokens);
+  prompt_tokens_ = make.Histogram("vllm:request_prompt_tokens", "As quern_request_prompt_tokens.",
+                                  kVllmRequestTokens);
+  generation_tokens_ = make.Histogram("vllm:request_generation_tokens",
+                                      "As quern_request_generation_tokens.", kVllmRequestTokens);
   step_tokens_ =
       make.Histogram("vllm:iteration_tokens_total", "As quern_step_batch_tokens.", kStepTokens);
   first_token_ = make.Histogram("vllm:time_to_first_token_seconds",
@@ -169,6 +170,12 @@ VllmMetrics::VllmMetrics(prometheus::Registry& registry, const std::string& mode
   most_generation_tokens_ =
       make.Histogram("vllm:request_max_num_generation_tokens",
                      "As quern_request_max_generation_tokens.", kVllmRequestTokens);
+  block_lifetime_ = make.Histogram("vllm:kv_block_lifetime_seconds",
+                                   "As quern_kv_block_lifetime_seconds.", kVllmBlock);
+  block_idle_ = make.Histogram("vllm:kv_block_idle_before_evict_seconds",
+                               "As quern_kv_block_idle_before_evict_seconds.", kVllmBlock);
+  block_reuse_ = make.Histogram("vllm:kv_block_reuse_gap_seconds",
+                                "As quern_kv_block_reuse_gap_seconds.", kVllmBlock);
 }
 
 void VllmMetrics::ObserveStep(int32_t tokens) { step_tokens_->Observe(tokens); }
@@ -182,6 +189,13 @@ void VllmMetrics::ObserveInterToken(double gap) {
   inter_token_->Observe(gap);
   time_per_output_token_->Observe(gap);
 }
+
+void VllmMetrics::ObserveBlockEvicted(double lifetime, double idle) {
+  block_lifetime_->Observe(lifetime);
+  block_idle_->Observe(idle);
+}
+
+void VllmMetrics::ObserveBlockReused(double gap) { block_reuse_->Observe(gap); }
 
 void VllmMetrics::CountFinished(const FinishedRequest& request) {
   finished_[static_cast<size_t>(request.how)]->Increment();

@@ -30,6 +30,8 @@ class VllmMetrics {
   void ObserveStep(int32_t tokens);
   void ObserveFirstToken(double since_submit, double queued);
   void ObserveInterToken(double gap);
+  void ObserveBlockEvicted(double lifetime, double idle);
+  void ObserveBlockReused(double gap);
   void CountFinished(const FinishedRequest& request);
   void CountPromptFinished(int32_t choices, int32_t most_generation_tokens);
   void CountRejected(std::string_view reason);  // one of RuntimeMetrics::kRejectReasons
@@ -73,6 +75,9 @@ class VllmMetrics {
   prometheus::Histogram* max_tokens_;
   prometheus::Histogram* choices_;
   prometheus::Histogram* most_generation_tokens_;
+  prometheus::Histogram* block_lifetime_;
+  prometheus::Histogram* block_idle_;
+  prometheus::Histogram* block_reuse_;
 };
 
 }  // namespace quern

@@ -31,6 +31,13 @@ class MetricsEngineObserver : public EngineObserver {
                             .corrupted = stats.corrupted});
   }
 
+  void OnKvBlocks(const BlockHistory& history) override {
+    for (const auto& evicted : history.evictions) {
+      metrics_.ObserveBlockEvicted(evicted.lifetime, evicted.idle);
+    }
+    for (const double gap : history.reuse_gaps) metrics_.ObserveBlockReused(gap);
+  }
+
   static FinishedAs As(FinishReason reason) {
     switch (reason) {
       case FinishReason::kStop:

@@ -124,5 +124,28 @@ TEST_F(FinishedStatsTest, OnlyLogitsThatAreNoNumbersMakeARequestCorrupted) {
   EXPECT_EQ(observer_.finished[0].computed_tokens, 0);
 }
 
+TEST_F(StepLoopTest, TellsWhatBecameOfTheBlocksThatTheKvCacheKept) {
+  Open(3, {.kv_block_tokens = 4});
+  const auto run = [this](int32_t first, size_t length) {
+    std::vector<TokenId> prompt(length);
+    std::iota(prompt.begin(), prompt.end(), first);
+    Add(Greedy(std::move(prompt), 1));
+    RunToTheEnd();
+  };
+  run(10, 5);  // one block of it is full, and kept
+  clock_.Advance(std::chrono::seconds(30));
+  run(10, 5);
+  EXPECT_EQ(observer_.blocks.reuse_gaps, std::vector<double>{30});
+  clock_.Advance(std::chrono::seconds(60));
+  run(100, 9);  // takes all three
+  ASSERT_EQ(observer_.blocks.evictions.size(), 1U);
+  EXPECT_EQ(observer_.blocks.evictions[0].lifetime, 90);
+  EXPECT_EQ(observer_.blocks.evictions[0].idle, 60);
+  loop_->Detach();  // the model sleeps: nothing gives way to anything
+  loop_->Attach(*model_);
+  run(200, 9);
+  EXPECT_EQ(observer_.blocks.evictions.size(), 1U);
+}
+
 }  // namespace
 }  // namespace quern

@@ -39,11 +39,18 @@ class RecordingObserver : public EngineObserver {
   }
   void OnInterToken(Seconds gap) override { gaps.push_back(gap.count()); }
   void OnFinished(const FinishedStats& stats) override { finished.push_back(stats); }
+  void OnKvBlocks(const BlockHistory& history) override {
+    blocks.evictions.insert(blocks.evictions.end(), history.evictions.begin(),
+                            history.evictions.end());
+    blocks.reuse_gaps.insert(blocks.reuse_gaps.end(), history.reuse_gaps.begin(),
+                             history.reuse_gaps.end());
+  }
 
   std::vector<StepStats> steps;
   std::vector<std::pair<double, double>> first_tokens;
   std::vector<double> gaps;
   std::vector<FinishedStats> finished;
+  BlockHistory blocks;
 };
 
 class StepLoopTest : public testing::Test {

@@ -132,5 +132,33 @@ TEST(PrefixCache, WhoComputedTheSameAtTheSameTimeEndsUpWithTheSameBlocks) {
   b.Clear(pool);
 }
 
+TEST(PrefixCache, TellsHowLongBlocksWereKeptAndWhatCameBetweenTheirUses) {
+  BlockPool pool(2);
+  BlockTable before = Filled({1, 2}, pool), b;
+  before.Clear(pool);
+  b.TakePrefix(Find(pool, {1, 2}), pool);
+  b.Clear(pool);
+  EXPECT_TRUE(pool.TakeHistory().reuse_gaps.empty()) << "no time is known";
+  pool.SetTime(10);
+  BlockTable a = Filled({3, 4}, pool);
+  pool.SetTime(13);
+  b.TakePrefix(Find(pool, {3, 4}), pool);  // has an owner
+  a.Clear(pool);
+  b.Clear(pool);
+  pool.SetTime(20);
+  b.TakePrefix(Find(pool, {3, 4}), pool);
+  pool.SetTime(21);
+  b.Clear(pool);
+  pool.SetTime(30);
+  EXPECT_EQ(pool.TakeHistory().reuse_gaps, std::vector<double>{7});
+  ASSERT_TRUE(a.Grow(2, pool));  // the block of {1, 2}, which was there before the time, and this
+  const BlockHistory history = pool.TakeHistory();
+  ASSERT_EQ(history.evictions.size(), 2U);
+  EXPECT_EQ(history.evictions[1].lifetime, 20);
+  EXPECT_EQ(history.evictions[1].idle, 9);
+  EXPECT_TRUE(pool.TakeHistory().evictions.empty()) << "it was taken";
+  a.Clear(pool);
+}
+
 }  // namespace
 }  // namespace quern

@@ -94,6 +94,8 @@ TEST(RuntimeMetrics, EventsAreCountedWhereTheyBelong) {
   metrics.CountRejected("queue_full");
   metrics.CountHttpRequest("completions", 200);
   metrics.SetModelInfo("llama", "Q4_1", "1.2.3");
+  metrics.ObserveBlockEvicted(90, 30);
+  metrics.ObserveBlockReused(7);
   metrics.SetKvCacheInfo({.dtype = "int8", .block_tokens = 16, .blocks = 77});
   const std::string text = metrics.Render({});
   EXPECT_TRUE(Has(text, R"(quern_step_duration_seconds_count{model="m"} 1)"));
@@ -119,6 +121,9 @@ TEST(RuntimeMetrics, EventsAreCountedWhereTheyBelong) {
   EXPECT_TRUE(Has(
       text,
       R"(quern_kv_cache_info{model="m",block_tokens="16",blocks="77",dtype="int8",prefix_cache="on"} 1)"));
+  EXPECT_TRUE(Has(text, R"(quern_kv_block_lifetime_seconds_sum{model="m"} 90)"));
+  EXPECT_TRUE(Has(text, R"(quern_kv_block_idle_before_evict_seconds_sum{model="m"} 30)"));
+  EXPECT_TRUE(Has(text, R"(quern_kv_block_reuse_gap_seconds_sum{model="m"} 7)"));
   EXPECT_TRUE(Has(text, R"(quern_admitted_prompt_tokens_total{model="m"} 11)"));
   EXPECT_TRUE(Has(text, R"(quern_requests_rejected_total{model="m",reason="queue_full"} 1)"));
   EXPECT_TRUE(
@@ -221,6 +226,8 @@ TEST(RuntimeMetrics, FiguresAreShownUnderVllmsNamesOnlyWhereThatIsWanted) {
   now.preemptions_fairness_total = 2;
   now.prefix_queries_total = 90;
   now.prefix_hits_total = 64;
+  metrics.ObserveBlockEvicted(90, 30);
+  metrics.ObserveBlockReused(7);
   metrics.SetKvCacheInfo({.dtype = "f16", .block_tokens = 16, .blocks = 9, .prefix_cache = false});
   metrics.Render(now);
   const std::string text = metrics.Render(now);
@@ -253,7 +260,10 @@ TEST(RuntimeMetrics, FiguresAreShownUnderVllmsNamesOnlyWhereThatIsWanted) {
                              "request_prefill_kv_computed_tokens_sum=9",
                              "request_params_max_tokens_sum=40",
                              "request_params_n_sum=4",
-                             "request_max_num_generation_tokens_sum=30"}) {
+                             "request_max_num_generation_tokens_sum=30",
+                             "kv_block_lifetime_seconds_sum=90",
+                             "kv_block_idle_before_evict_seconds_sum=30",
+                             "kv_block_reuse_gap_seconds_sum=7"}) {
     std::string line = std::string("vllm:") + sample;
     line.replace(line.find('='), 1, labels);
     EXPECT_TRUE(Has(text, line)) << line;
@@ -262,15 +272,16 @@ TEST(RuntimeMetrics, FiguresAreShownUnderVllmsNamesOnlyWhereThatIsWanted) {
       text, R"(vllm:request_success_total{engine="0",model_name="m",finished_reason="abort"} 1)"));
   EXPECT_TRUE(Has(
       text, R"(vllm:request_success_total{engine="0",model_name="m",finished_reason="stop"} 0)"));
-  for (const char* line :
-       {R"(prompt_tokens_by_source_total{engine="0",model_name="m",source="local_compute"} 4)",
-        R"(prompt_tokens_by_source_total{engine="0",model_name="m",source="local_cache_hit"} 3)",
-        R"(prompt_tokens_by_source_total{engine="0",model_name="m",source="external_kv_transfer"} 0)",
-        R"(prompt_tokens_cached_by_source_total{engine="0",model_name="m",source="device"} 3)",
-        R"(num_requests_waiting_by_reason{engine="0",model_name="m",reason="deferred"} 0)",
-        R"(num_requests_waiting_by_reason{engine="0",model_name="m",reason="capacity"} 2)",
-        R"(request_params_n_bucket{engine="0",model_name="m",le="2"} 0)",
-        R"(request_params_n_bucket{engine="0",model_name="m",le="5"} 1)"}) {
+  for (
+      const char* line :
+      {R"(prompt_tokens_by_source_total{engine="0",model_name="m",source="local_compute"} 4)",
+       R"(prompt_tokens_by_source_total{engine="0",model_name="m",source="local_cache_hit"} 3)",
+       R"(prompt_tokens_by_source_total{engine="0",model_name="m",source="external_kv_transfer"} 0)",
+       R"(prompt_tokens_cached_by_source_total{engine="0",model_name="m",source="device"} 3)",
+       R"(num_requests_waiting_by_reason{engine="0",model_name="m",reason="deferred"} 0)",
+       R"(num_requests_waiting_by_reason{engine="0",model_name="m",reason="capacity"} 2)",
+       R"(request_params_n_bucket{engine="0",model_name="m",le="2"} 0)",
+       R"(request_params_n_bucket{engine="0",model_name="m",le="5"} 1)"}) {
     EXPECT_TRUE(Has(text, std::string("vllm:") + line)) << line;
   }
   EXPECT_TRUE(Has(text,
