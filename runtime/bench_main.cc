@@ -31,16 +31,6 @@ constexpr uint64_t kWarmUpSeed = 0x77617266;
 
 void Say(const std::string& text) { std::fprintf(stderr, "quern-bench: %s\n", text.c_str()); }
 
-// Processor time of this program so far, in seconds.
-double CpuSeconds() {
-  rusage use{};
-  getrusage(RUSAGE_SELF, &use);
-  const auto seconds = [](const timeval& t) {
-    return static_cast<double>(t.tv_sec) + static_cast<double>(t.tv_usec) * 1e-6;
-  };
-  return seconds(use.ru_utime) + seconds(use.ru_stime);
-}
-
 // More connections than the usual 1024 files may be wanted.
 void RaiseFileLimit() {
   rlimit limit{};
@@ -186,6 +176,7 @@ Result<RunFacts> FactsOf(HttpClient& client, const BenchOptions& options, WordTo
   facts.url = options.url.Show();
   facts.client = ThisClient();
   facts.precision = options.precision;
+  facts.hardware = options.hardware;
   facts.note = options.note;
   facts.body = options.body;
   facts.plan = options.plan;
@@ -209,6 +200,47 @@ Result<RunFacts> FactsOf(HttpClient& client, const BenchOptions& options, WordTo
   return facts;
 }
 
+// The server's processor time during a run, where its metrics are known and say it.
+class ServerCpu {
+ public:
+  // Says in `facts` what the metrics tell of the hardware. Errors: AskMetrics'.
+  static Result<ServerCpu> Open(const BenchOptions& options, ServerFacts& facts) {
+    ServerCpu cpu;
+    if (!options.metrics_url) return cpu;
+    cpu.url_ = *options.metrics_url;
+    ClientOptions keyless = options.client;
+    keyless.api_key.clear();
+    QUERN_ASSIGN(cpu.client_, HttpClient::Create(cpu.url_, keyless));
+    QUERN_ASSIGN(const ProcessFacts now, AskMetrics(*cpu.client_, cpu.url_));
+    facts.hardware = now.hardware;
+    if (now.cpu_metric.empty()) Say(cpu.url_.Show() + " tells no processor time");
+    return cpu;
+  }
+  void BeginRun() { before_ = Ask(); }
+  void EndRun(ServerFacts& facts) const {
+    const ProcessFacts now = Ask();
+    if (now.cpu_metric.empty() || now.cpu_metric != before_.cpu_metric) return;
+    if (now.cpu_seconds < before_.cpu_seconds) {
+      return Say("the server began anew during the run: its processor time is not known");
+    }
+    facts.cpu_metric = now.cpu_metric;
+    facts.cpu_seconds = now.cpu_seconds - before_.cpu_seconds;
+  }
+
+ private:
+  ProcessFacts Ask() const {
+    if (!client_) return {};
+    auto facts = AskMetrics(*client_, url_);
+    if (facts) return std::move(facts).value();
+    Say(facts.error().message + ": the server's processor time is not known");
+    return {};
+  }
+
+  BaseUrl url_;
+  std::unique_ptr<HttpClient> client_;  // null: no metrics
+  ProcessFacts before_;
+};
+
 Result<int> Run(const BenchOptions& options) {
   QUERN_TRY(CheckWritable(options.json_file));
   QUERN_TRY(CheckWritable(options.plot_file));
@@ -216,6 +248,7 @@ Result<int> Run(const BenchOptions& options) {
   QUERN_ASSIGN(const auto client, HttpClient::Create(options.url, options.client));
   WordTokens words = UnknownWordTokens();
   QUERN_ASSIGN(RunFacts facts, FactsOf(*client, options, words));
+  QUERN_ASSIGN(ServerCpu server_cpu, ServerCpu::Open(options, facts.server));
   const LoadOptions load = LoadOptionsOf(options, facts.body);
   WarmUp(*client, options, words, load, trace);
 
@@ -227,10 +260,12 @@ Result<int> Run(const BenchOptions& options) {
   if (!options.quiet) progress = [total](const Progress& now) { ShowProgress(now, total); };
   LoadRun run(*client, plan, prompts, load, progress);
   client->OnInterrupt([&run] { run.Interrupt(); });
-  const double cpu_before = CpuSeconds();
+  server_cpu.BeginRun();
+  const double cpu_before = ProcessCpuSeconds();
   run.Run();
 
-  facts.cpu_seconds = CpuSeconds() - cpu_before;
+  facts.cpu_seconds = ProcessCpuSeconds() - cpu_before;
+  server_cpu.EndRun(facts.server);
   facts.interrupted = run.interrupted();
   facts.cut_requests = plan.num_cut();
   facts.server.fingerprint = run.fingerprint();

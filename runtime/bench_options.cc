@@ -124,6 +124,12 @@ void AddServer(CLI::App& app, Given& given, BenchOptions& options) {
                  "Certificates to trust, of https [the system's]")
       ->type_name("FILE");
   app.add_flag("--insecure", given.insecure, "Trust any certificate");
+  AddRead(app, "--metrics-url", "URL",
+          "Where the server's metrics are (quern-serve's http://HOST:9090/metrics): they are asked "
+          "for its processor time and its hardware, without the key",
+          [&options](const char* name, const std::string& text) {
+            options.metrics_url = Must(name, ParseMetricsUrl(text));
+          });
   AddTimeout(app, "--timeout", options.client.timeout,
              "A request that takes longer is cut off and has failed [10m]");
   AddTimeout(app, "--connect-timeout", options.client.connect_timeout, "Of a new connection [10s]");
@@ -219,9 +225,13 @@ void AddReports(CLI::App& app, BenchOptions& options) {
   app.add_option("--plot", options.plot_file, "Write an SVG of TTFT, ITL and E2E")
       ->type_name("FILE");
   app.add_option("--precision", options.precision,
-                 "What the server computes with, for the report, as in \"Q4_1, KV f16\"")
+                 "What the server computes with, for the report, as in \"Q4_1, KV f16\" [what it "
+                 "says itself]")
       ->type_name("TEXT");
-  app.add_option("--note", options.note, "For the report, as in the server's machine")
+  app.add_option("--hardware", options.hardware,
+                 "The server's machine, for the report [what it says at --metrics-url]")
+      ->type_name("TEXT");
+  app.add_option("--note", options.note, "For the report, as in the server's options")
       ->type_name("TEXT");
   app.add_flag("--quiet", options.quiet, "No progress on stderr");
 }

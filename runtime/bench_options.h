@@ -2,6 +2,7 @@
 
 #include <chrono>
 #include <cstdint>
+#include <optional>
 #include <string>
 
 #include "runtime/bench/client/http_client.h"
@@ -15,6 +16,7 @@ namespace quern::bench {
 // The command line of quern-bench, checked.
 struct BenchOptions {
   BaseUrl url;
+  std::optional<BaseUrl> metrics_url;
   ClientOptions client;
   BodyOptions body;  // its model empty: the server's first
   PlanOptions plan;
@@ -28,7 +30,7 @@ struct BenchOptions {
   Objective objective;
   double max_error_rate = 0;
   std::string json_file, plot_file;  // empty: none; "-": stdout, instead of the table
-  std::string precision, note;
+  std::string precision, hardware, note;
   bool quiet = false;
 };
 

@@ -138,7 +138,8 @@ Result<std::unique_ptr<LoadedModel>> Load(const ServeOptions& options, ServingSt
 
   state.SetLoading("weights");
   QUERN_ASSIGN(auto model, Model::Load(std::move(file), ModelOptionsOf(options)));
-  const ModelInfo info = model->info();
+  loaded->info = model->info();
+  const ModelInfo& info = loaded->info;
   spdlog::info("weights ready: {} {}, {:.0f} M parameters, {}; {} ({:.1f} s)", info.architecture,
                info.quantization, info.parameters / 1e6, server::ShowBytes(info.weight_bytes),
                info.compute, SecondsSince(start));
@@ -148,6 +149,8 @@ Result<std::unique_ptr<LoadedModel>> Load(const ServeOptions& options, ServingSt
                                                  EngineOptionsOf(options), &observer));
   metrics.SetModelInfo(info.architecture, info.quantization, QUERN_VERSION);
   const EngineStats stats = loaded->engine->Stats();
+  loaded->info.kv_dtype = stats.kv_dtype;  // that the engine may have chosen
+  metrics.SetComputeInfo(CpuModel(), info.compute);
   metrics.SetKvCacheInfo({.dtype = KvDtypeName(stats.kv_dtype),
                           .block_tokens = stats.kv_block_tokens,
                           .blocks = stats.kv_blocks_total,

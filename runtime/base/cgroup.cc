@@ -1,6 +1,7 @@
 #include "runtime/base/cgroup.h"
 
 #include <sched.h>
+#include <sys/resource.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -196,6 +197,15 @@ std::string CpuModel() {
 MemoryUse ProcessMemoryUse() {
   return {ReadKilobytes("/proc/self/status", "VmRSS:"),
           ReadKilobytes("/proc/self/status", "VmHWM:")};
+}
+
+double ProcessCpuSeconds() {
+  rusage use{};
+  getrusage(RUSAGE_SELF, &use);
+  const auto seconds = [](const timeval& t) {
+    return static_cast<double>(t.tv_sec) + static_cast<double>(t.tv_usec) * 1e-6;
+  };
+  return seconds(use.ru_utime) + seconds(use.ru_stime);
 }
 
 }  // namespace quern

@@ -42,4 +42,7 @@ struct MemoryUse {
 };
 MemoryUse ProcessMemoryUse();
 
+// Processor time that all threads of this process have taken so far, in seconds.
+double ProcessCpuSeconds();
+
 }  // namespace quern

@@ -23,11 +23,33 @@ const std::string& Or(const std::string& text, const std::string& otherwise) {
 
 json OrNull(const std::string& text) { return text.empty() ? json(nullptr) : json(text); }
 json OrNull(const std::optional<double>& value) { return value ? json(*value) : json(nullptr); }
+json OrNull(int64_t count) { return count > 0 ? json(count) : json(nullptr); }
+
+json SizesJson(const ServerFacts& server) {
+  if (server.size_by_type.empty()) return nullptr;
+  json sizes = json::object();
+  for (const auto& [type, bytes] : server.size_by_type) sizes[type] = bytes;
+  return sizes;
+}
 
 json ToJson(const Distribution& d) {
   if (d.count == 0) return nullptr;
   return {{"count", d.count}, {"mean", d.mean}, {"p50", d.p50}, {"p90", d.p90},
           {"p95", d.p95},     {"p99", d.p99},   {"max", d.max}};
+}
+
+// What the user says of the server, else what it says itself.
+std::string Precision(const RunFacts& facts) {
+  return facts.precision.empty() ? facts.server.Precision() : facts.precision;
+}
+const std::string& Hardware(const RunFacts& facts) {
+  return Or(facts.hardware, facts.server.hardware);
+}
+
+// Who says so; null: nobody does.
+json ToldBy(const std::string& users, const std::string& servers) {
+  if (!users.empty()) return "user";
+  return servers.empty() ? json(nullptr) : json("server");
 }
 
 std::string Load(const RunFacts& facts) {
@@ -59,7 +81,11 @@ void AddHead(std::string& text, const RunFacts& facts) {
   const ServerFacts& server = facts.server;
   const std::string version = Or(server.fingerprint, Or(server.version, server.header));
   Line(text, "{}{}: {}, server {}, precision {}", facts.url, EndpointPath(facts.body.endpoint),
-       server.model, Or(version, kNotTold), Or(facts.precision, kNotTold));
+       server.model, Or(version, kNotTold), Or(Precision(facts), kNotTold));
+  Line(text, "server: {}{}hardware {}",
+       server.parameters > 0 ? fmt::format("{:.4g} M parameters, ", server.parameters / 1e6) : "",
+       server.max_model_len > 0 ? fmt::format("context {}, ", server.max_model_len) : "",
+       Or(Hardware(facts), kNotTold));
   if (!facts.note.empty()) Line(text, "note: {}", facts.note);
   Line(text, "{}; {}; seed {}, of prompts {}{}", Load(facts), Lengths(facts), facts.plan.seed,
        facts.prompt_seed,
@@ -90,6 +116,10 @@ void AddCounts(std::string& text, const RunFacts& facts, const Figures& figures)
     Line(text, "output tokens {} ({:.1f} a request, {:.2f} an event)", figures.output_tokens,
          static_cast<double>(figures.output_tokens) / done, figures.tokens_per_event);
   }
+  Line(text, "server: {}",
+       facts.server.cpu_seconds ? fmt::format("{:.2f} s of processor time ({})",
+                                              *facts.server.cpu_seconds, facts.server.cpu_metric)
+                                : std::string("processor time not told"));
   Line(text, "client: {:.2f} s of processor time{}", facts.cpu_seconds,
        facts.plan.arrivals == Arrivals::kClosed
            ? std::string()
@@ -153,7 +183,7 @@ json LoadJson(const RunFacts& facts) {
                {"concurrency", closed ? json(facts.concurrency) : json(nullptr)},
                {"rate", by_rate ? json(plan.rate) : json(nullptr)},
                {"max_in_flight", closed ? json(nullptr) : json(facts.max_in_flight)},
-               {"requests", plan.max_requests > 0 ? json(plan.max_requests) : json(nullptr)},
+               {"requests", OrNull(plan.max_requests)},
                {"duration_seconds", plan.duration > 0 ? json(plan.duration) : json(nullptr)},
                {"trace", OrNull(facts.trace)},
                {"prompt_tokens", traced ? json(nullptr) : json(plan.prompt.Show())},
@@ -175,29 +205,35 @@ json LoadJson(const RunFacts& facts) {
 json FactsJson(const RunFacts& facts) {
   const ServerFacts& server = facts.server;
   const ClientFacts& client = facts.client;
-  return {
-      {"url", facts.url},
-      {"endpoint", EndpointPath(facts.body.endpoint)},
-      {"model", server.model},
-      {"precision", OrNull(facts.precision)},
-      {"note", OrNull(facts.note)},
-      {"ignore_eos", facts.body.ignore_eos},
-      {"temperature", facts.body.temperature},
-      {"server",
-       {{"version", OrNull(server.version)},
-        {"system_fingerprint", OrNull(server.fingerprint)},
-        {"header", OrNull(server.header)},
-        {"owned_by", OrNull(server.owned_by)},
-        {"max_model_len", server.max_model_len > 0 ? json(server.max_model_len) : json(nullptr)},
-        {"prompts_measured_by", OrNull(server.tokens_by)}}},
-      {"client",
-       {{"quern_bench", client.version},
-        {"host", client.host},
-        {"cpu", client.cpu},
-        {"processors", client.processors},
-        {"time", client.time}}},
-      {"load", LoadJson(facts)},
-      {"interrupted", facts.interrupted}};
+  return {{"url", facts.url},
+          {"endpoint", EndpointPath(facts.body.endpoint)},
+          {"model", server.model},
+          {"precision", OrNull(Precision(facts))},
+          {"precision_told_by", ToldBy(facts.precision, server.Precision())},
+          {"hardware", OrNull(Hardware(facts))},
+          {"hardware_told_by", ToldBy(facts.hardware, server.hardware)},
+          {"note", OrNull(facts.note)},
+          {"ignore_eos", facts.body.ignore_eos},
+          {"temperature", facts.body.temperature},
+          {"server",
+           {{"version", OrNull(server.version)},
+            {"system_fingerprint", OrNull(server.fingerprint)},
+            {"header", OrNull(server.header)},
+            {"owned_by", OrNull(server.owned_by)},
+            {"max_model_len", OrNull(server.max_model_len)},
+            {"parameters", OrNull(server.parameters)},
+            {"quantization", OrNull(server.quantization)},
+            {"size_by_type", SizesJson(server)},
+            {"kv_cache_dtype", OrNull(server.kv_cache_dtype)},
+            {"prompts_measured_by", OrNull(server.tokens_by)}}},
+          {"client",
+           {{"quern_bench", client.version},
+            {"host", client.host},
+            {"cpu", client.cpu},
+            {"processors", client.processors},
+            {"time", client.time}}},
+          {"load", LoadJson(facts)},
+          {"interrupted", facts.interrupted}};
 }
 
 }  // namespace
@@ -246,7 +282,9 @@ json ReportJson(const RunFacts& facts, const Figures& figures) {
                        {"e2e_seconds", ToJson(figures.e2e)},
                        {"lateness_seconds", ToJson(figures.lateness)},
                        {"goodput", GoodputJson(facts.objective, figures.goodput)},
-                       {"client_cpu_seconds", facts.cpu_seconds}};
+                       {"client_cpu_seconds", facts.cpu_seconds},
+                       {"server_cpu_seconds", OrNull(facts.server.cpu_seconds)},
+                       {"server_cpu_metric", OrNull(facts.server.cpu_metric)}};
   return report;
 }
 

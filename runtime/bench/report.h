@@ -11,19 +11,9 @@
 #include "runtime/bench/prompts.h"
 #include "runtime/bench/record.h"
 #include "runtime/bench/request_body.h"
+#include "runtime/bench/server_facts.h"
 
 namespace quern::bench {
-
-// What the server told of itself. Empty: nothing.
-struct ServerFacts {
-  std::string model;  // that is asked for
-  std::string owned_by;
-  int64_t max_model_len = 0;
-  std::string version;      // of GET /version
-  std::string header;       // Server
-  std::string fingerprint;  // system_fingerprint of its answers
-  std::string tokens_by;    // how prompts were measured: "/tokenize", "usage", or "" for not at all
-};
 
 // The machine and program that measured.
 struct ClientFacts {
@@ -39,7 +29,7 @@ struct RunFacts {
   std::string url;
   ServerFacts server;
   ClientFacts client;
-  std::string precision, note;  // as the user gave them
+  std::string precision, hardware, note;  // as the user gave them, which counts before `server`'s
   BodyOptions body;
   PlanOptions plan;
   std::string trace;  // the file's name; empty: none

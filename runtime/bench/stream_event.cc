@@ -61,18 +61,17 @@ std::string MessageOf(const json& error) {
   return error.dump(-1, ' ', false, json::error_handler_t::replace);
 }
 
-// For a terminal: one line, nothing that controls it.
-std::string Printable(std::string text) {
+json Parse(std::string_view text) { return json::parse(text, nullptr, /*allow_exceptions=*/false); }
+
+}  // namespace
+
+std::string OneLine(std::string text) {
   text.resize(std::min(text.size(), kMaxMessageBytes));
   for (char& c : text) {
     if (static_cast<unsigned char>(c) < 0x20 || c == 0x7f) c = ' ';
   }
   return text;
 }
-
-json Parse(std::string_view text) { return json::parse(text, nullptr, /*allow_exceptions=*/false); }
-
-}  // namespace
 
 Result<StreamEvent> ReadStreamEvent(std::string_view data) {
   StreamEvent event;
@@ -83,10 +82,10 @@ Result<StreamEvent> ReadStreamEvent(std::string_view data) {
   const json object = Parse(data);
   if (!object.is_object()) {
     return MakeError(ErrorCode::kDataLoss, "an event is no JSON object: {}",
-                     Printable(std::string(data)));
+                     OneLine(std::string(data)));
   }
   if (const json* error = Member(object, "error"); error != nullptr && !error->is_null()) {
-    event.error = Printable(MessageOf(*error));
+    event.error = OneLine(MessageOf(*error));
     if (event.error.empty()) event.error = "an error without a message";
   }
   event.usage = UsageOf(object);
@@ -104,9 +103,9 @@ std::optional<TokenUsage> ReadUsage(std::string_view body) { return UsageOf(Pars
 
 std::string ReadErrorMessage(std::string_view body) {
   const json object = Parse(body);
-  if (const json* error = Member(object, "error")) return Printable(MessageOf(*error));
-  if (object.is_object()) return Printable(MessageOf(object));
-  return Printable(std::string(body));
+  if (const json* error = Member(object, "error")) return OneLine(MessageOf(*error));
+  if (object.is_object()) return OneLine(MessageOf(object));
+  return OneLine(std::string(body));
 }
 
 }  // namespace quern::bench

@@ -26,6 +26,9 @@ struct StreamEvent {
   std::string fingerprint;  // system_fingerprint; empty: none
 };
 
+// A server's text for a terminal: one line, nothing that controls it, cut to 300 bytes.
+std::string OneLine(std::string text);
+
 // kDataLoss where `data` is not a JSON object, as these events are.
 Result<StreamEvent> ReadStreamEvent(std::string_view data);
 

@@ -8,18 +8,23 @@ namespace {
 
 constexpr std::string_view kVersionPath = "/v1";
 
-Error Wrong(std::string_view text, std::string_view what) {
-  return MakeError(ErrorCode::kInvalidArgument,
-                   "'{}' is no URL of an API: {}; write for example http://127.0.0.1:8000/v1", text,
-                   what);
-}
+// What a URL leads to.
+struct UrlKind {
+  const char* what;
+  const char* example;
+  std::string_view path;  // where none is named
+};
+constexpr UrlKind kApiUrl = {"an API", "http://127.0.0.1:8000/v1", kVersionPath};
+constexpr UrlKind kMetricsUrl = {"metrics", "http://127.0.0.1:9090/metrics", "/metrics"};
 
 // What may stand in a request line and a Host header as it is.
 bool IsPlain(char c) { return c > ' ' && c < 0x7f && c != '"' && c != '\\'; }
 
-}  // namespace
-
-Result<BaseUrl> ParseBaseUrl(std::string_view text) {
+Result<BaseUrl> ParseUrl(std::string_view text, const UrlKind& kind) {
+  const auto wrong = [&](std::string_view why) {
+    return MakeError(ErrorCode::kInvalidArgument, "'{}' is no URL of {}: {}; write for example {}",
+                     text, kind.what, why, kind.example);
+  };
   BaseUrl url;
   std::string_view rest = text;
   if (rest.starts_with("http://")) {
@@ -29,12 +34,11 @@ Result<BaseUrl> ParseBaseUrl(std::string_view text) {
     url.port = 443;
     rest.remove_prefix(8);
   } else {
-    return Wrong(text, "it does not begin with http:// or https://");
+    return wrong("it does not begin with http:// or https://");
   }
-  if (!std::all_of(rest.begin(), rest.end(), IsPlain))
-    return Wrong(text, "a character is not allowed");
+  if (!std::all_of(rest.begin(), rest.end(), IsPlain)) return wrong("a character is not allowed");
   if (rest.find_first_of("?#@") != std::string_view::npos) {
-    return Wrong(text, "it has a query, a fragment or a user's name");
+    return wrong("it has a query, a fragment or a user's name");
   }
   const size_t slash = std::min(rest.find('/'), rest.size());
   std::string_view authority = rest.substr(0, slash);
@@ -42,7 +46,7 @@ Result<BaseUrl> ParseBaseUrl(std::string_view text) {
   std::string_view port;
   if (authority.starts_with('[')) {
     const size_t close = authority.find(']');
-    if (close == std::string_view::npos) return Wrong(text, "a ']' is missing");
+    if (close == std::string_view::npos) return wrong("a ']' is missing");
     url.host = authority.substr(1, close - 1);
     port = authority.substr(close + 1);
   } else {
@@ -50,20 +54,26 @@ Result<BaseUrl> ParseBaseUrl(std::string_view text) {
     url.host = authority.substr(0, colon);
     port = authority.substr(colon);
   }
-  if (url.host.empty()) return Wrong(text, "it names no host");
+  if (url.host.empty()) return wrong("it names no host");
   if (!port.empty()) {
     const auto [end, error] = std::from_chars(port.data() + 1, port.data() + port.size(), url.port);
     if (port[0] != ':' || error != std::errc() || end != port.data() + port.size() ||
         url.port == 0) {
-      return Wrong(text, "its port is no number from 1 to 65535");
+      return wrong("its port is no number from 1 to 65535");
     }
   }
   while (url.path.ends_with('/')) url.path.pop_back();
-  if (url.path.empty()) url.path = kVersionPath;
+  if (url.path.empty()) url.path = kind.path;
   url.root = url.path;
   if (url.root.ends_with(kVersionPath)) url.root.resize(url.root.size() - kVersionPath.size());
   return url;
 }
+
+}  // namespace
+
+Result<BaseUrl> ParseBaseUrl(std::string_view text) { return ParseUrl(text, kApiUrl); }
+
+Result<BaseUrl> ParseMetricsUrl(std::string_view text) { return ParseUrl(text, kMetricsUrl); }
 
 std::string BaseUrl::Authority() const {
   const bool is_v6 = host.find(':') != std::string::npos;

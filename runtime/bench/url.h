@@ -24,5 +24,8 @@ struct BaseUrl {
 // "http://127.0.0.1:8000/v1", as OpenAI's clients take it. Without a path it is /v1. Errors:
 // kInvalidArgument.
 Result<BaseUrl> ParseBaseUrl(std::string_view text);
+// "http://127.0.0.1:9090/metrics": where a server's metrics are, as `path`. Without a path it is
+// /metrics. Errors: as above.
+Result<BaseUrl> ParseMetricsUrl(std::string_view text);
 
 }  // namespace quern::bench

@@ -82,6 +82,9 @@ struct RuntimeMetrics::Families {
       Gauge("quern_engine_sleeping", "1 while the model sleeps: without weights and KV cache.");
   prometheus::Gauge& resident = Gauge("quern_process_resident_memory_bytes",
                                       "Resident memory of the process, weights and KV included.");
+  prometheus::Counter& cpu_seconds =
+      Counter("quern_process_cpu_seconds_total",
+              "Processor time that all threads of the process have taken.");
   std::array<prometheus::Gauge*, kStepTerms.size()> step_times{};
   prometheus::Gauge& step_time_error =
       Gauge("quern_step_time_error_ratio",
@@ -90,6 +93,13 @@ struct RuntimeMetrics::Families {
       prometheus::BuildGauge()
           .Name("quern_model_info")
           .Help("The model that is served, as labels; the value is 1.")
+          .Labels(model)
+          .Register(registry);
+
+  prometheus::Family<prometheus::Gauge>& compute_info =
+      prometheus::BuildGauge()
+          .Name("quern_compute_info")
+          .Help("What computes, as labels; the value is 1.")
           .Labels(model)
           .Register(registry);
 
@@ -255,6 +265,10 @@ void RuntimeMetrics::SetModelInfo(const std::string& architecture, const std::st
       .Set(1);
 }
 
+void RuntimeMetrics::SetComputeInfo(const std::string& cpu, const std::string& compute) {
+  families_->compute_info.Add({{"cpu", cpu}, {"compute", compute}}).Set(1);
+}
+
 void RuntimeMetrics::SetKvCacheInfo(const KvCacheInfo& info) {
   families_->kv_cache_info
       .Add({{"dtype", info.dtype},
@@ -372,6 +386,7 @@ std::string RuntimeMetrics::Render(const MetricsSnapshot& now) {
   for (size_t i = 0; i < kStepTerms.size(); ++i) f.step_times[i]->Set(now.step_times[i]);
   f.step_time_error.Set(now.step_time_error_ratio);
   f.resident.Set(static_cast<double>(ProcessMemoryUse().resident_bytes));
+  f.cpu_seconds.Increment(std::max(0.0, ProcessCpuSeconds() - f.cpu_seconds.Value()));
   for (Families::Following& following : f.following) {
     const uint64_t total = now.*following.total;
     if (total <= following.seen) continue;

@@ -81,6 +81,9 @@ class RuntimeMetrics {
   // Sets quern_model_info to 1. Call once, when the model has been loaded.
   void SetModelInfo(const std::string& architecture, const std::string& quantization,
                     const std::string& version);
+  // Sets quern_compute_info to 1. Call once: the processor, and how it is used, as
+  // ModelInfo::compute.
+  void SetComputeInfo(const std::string& cpu, const std::string& compute);
   // Sets quern_kv_cache_info to 1. Call once, when the KV cache has been made.
   void SetKvCacheInfo(const KvCacheInfo& info);
 

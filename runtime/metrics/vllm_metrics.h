@@ -20,7 +20,7 @@ namespace quern {
 
 // The figures of RuntimeMetrics again, under the names, labels and bucket bounds that vLLM's v1
 // engine gives them, so that dashboards and routers written for vLLM read them. What of vLLM's is
-// missing is listed in docs/monitoring.md. Names as of vLLM 0.8 (the older ones) to 0.32:
+// missing is listed in docs/monitoring.md. Names since vLLM 0.8, the newest as of 0.32:
 // vllm/v1/metrics/loggers.py, docs/usage/metrics.md. Thread-safe, but for Set.
 class VllmMetrics {
  public:

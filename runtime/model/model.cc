@@ -1,5 +1,7 @@
 #include "runtime/model/model.h"
 
+#include <algorithm>
+#include <functional>
 #include <map>
 
 #include "runtime/formats/file_signature.h"
@@ -29,21 +31,16 @@ Result<const Family*> FindFamily(const GgufFile& file) {
       Printable(architecture), names);
 }
 
-// The type that most bytes are stored as.
-std::string MainType(const GgufFile& file) {
-  std::map<std::string, size_t> bytes;
+std::vector<StoredWeights> WeightsByType(const GgufFile& file) {
+  std::map<std::string, int64_t> bytes;
   for (const GgufTensor& tensor : file.tensors()) {
     const GgmlTypeInfo* info = FindGgmlTypeInfo(tensor.type);
-    if (info != nullptr) bytes[info->name] += tensor.data.size();
+    if (info != nullptr) bytes[info->name] += static_cast<int64_t>(tensor.data.size());
   }
-  std::string name;
-  size_t most = 0;
-  for (const auto& [type, size] : bytes) {
-    if (size <= most) continue;
-    most = size;
-    name = type;
-  }
-  return name;
+  std::vector<StoredWeights> stored;
+  for (const auto& [type, size] : bytes) stored.push_back({type, size});
+  std::ranges::stable_sort(stored, std::greater(), &StoredWeights::bytes);
+  return stored;
 }
 
 ModelInfo Describe(const GgufFile& file, const Hyperparameters& h, int64_t weight_bytes,
@@ -53,7 +50,8 @@ ModelInfo Describe(const GgufFile& file, const Hyperparameters& h, int64_t weigh
   const size_t slash = file.path().find_last_of('/');
   const auto file_name = std::string_view(file.path()).substr(slash + 1);  // npos + 1: all of it
   info.name = Printable(file.FindString("general.name").value_or(file_name), 256);
-  info.quantization = MainType(file);
+  info.stored = WeightsByType(file);
+  if (!info.stored.empty()) info.quantization = info.stored.front().type;
   info.vocab_size = h.vocab_size;
   info.width = h.width;
   info.pooling = h.pooling;

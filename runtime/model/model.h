@@ -6,6 +6,7 @@
 #include <span>
 #include <string>
 #include <string_view>
+#include <vector>
 
 #include "runtime/backend/forward_batch.h"
 #include "runtime/base/result.h"
@@ -16,10 +17,17 @@ namespace quern {
 // How the hidden states of a text become one vector: that of its last token, or their mean.
 enum class Pooling { kLast, kMean };
 
+// Weights of a file that are stored as one type, as GGUF names it: "Q4_1".
+struct StoredWeights {
+  std::string type;
+  int64_t bytes = 0;
+};
+
 struct ModelInfo {
-  std::string architecture;  // "llama", "gemma3"
-  std::string name;          // general.name, or the file's name
-  std::string quantization;  // what most weight bytes are stored as: "Q4_1", "Q8_0"
+  std::string architecture;           // "llama", "gemma3"
+  std::string name;                   // general.name, or the file's name
+  std::string quantization;           // what most weight bytes are stored as: "Q4_1", "Q8_0"
+  std::vector<StoredWeights> stored;  // all of the file, most bytes first
   int32_t vocab_size = 0;
   int32_t width = 0;  // of a hidden state
   // Absent: the model's own way is none of these.

@@ -11,6 +11,7 @@
 #include "runtime/server/embedding_job.h"
 #include "runtime/server/encode.h"
 #include "runtime/server/json_text.h"
+#include "runtime/server/model_card.h"
 #include "runtime/server/observers.h"
 #include "runtime/server/openapi.h"
 
@@ -42,14 +43,6 @@ Response JsonResponse(int status, const json& body) {
 const std::string& NameOf(const std::shared_ptr<const Tenant>& tenant) {
   static const std::string kNameless;
   return tenant ? tenant->name : kNameless;
-}
-
-json ModelJson(const LoadedModel& model) {
-  return {{"id", model.served_name},
-          {"object", "model"},
-          {"created", model.created},
-          {"owned_by", "quern"},
-          {"max_model_len", model.engine->max_context_tokens()}};
 }
 
 }  // namespace

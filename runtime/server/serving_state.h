@@ -19,6 +19,7 @@ namespace quern::server {
 struct LoadedModel {
   std::string served_name;
   int64_t created = 0;  // seconds since 1970, for /v1/models
+  ModelInfo info;       // for /v1/models; its kv_dtype is what the engine's KV cache has
   std::unique_ptr<Tokenizer> tokenizer;
   int64_t longest_token_bytes = 512;  // at least that of any text that one token stands for
   TokenSizes token_sizes;             // of what the vocabulary's tokens come to in an answer

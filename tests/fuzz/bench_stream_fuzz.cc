@@ -1,12 +1,13 @@
 // What a server streams to quern-bench: the same events come out however the bytes are cut, and
-// none of them breaks the reading of their JSON. Also its error bodies, and URLs of the command
-// line.
+// none of them breaks the reading of their JSON. Also its error bodies, what it says of itself, and
+// URLs of the command line.
 
 #include <cstdint>
 #include <cstdlib>
 #include <string>
 #include <vector>
 
+#include "runtime/bench/server_facts.h"
 #include "runtime/bench/sse.h"
 #include "runtime/bench/stream_event.h"
 #include "runtime/bench/url.h"
@@ -42,6 +43,14 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   (void)quern::bench::ReadStreamEvent(bytes);
   for (const char c : quern::bench::ReadErrorMessage(bytes)) {
     if (static_cast<unsigned char>(c) < 0x20) std::abort();  // it goes to a terminal
+  }
+  quern::bench::ServerFacts facts;
+  quern::bench::ReadModels(bytes, facts);
+  for (const std::string& shown :
+       {facts.Precision(), quern::bench::ReadProcessFacts(bytes).hardware}) {
+    for (const char c : shown) {
+      if (static_cast<unsigned char>(c) < 0x20) std::abort();
+    }
   }
   if (const auto url = quern::bench::ParseBaseUrl(bytes)) {
     const auto again = quern::bench::ParseBaseUrl(url->Show());

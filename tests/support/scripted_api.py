@@ -21,6 +21,12 @@ class _Handler(BaseHTTPRequestHandler):
         self.end_headers()
         self.wfile.write(text)
 
+    def send_text(self, text: str):
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(text.encode())))
+        self.end_headers()
+        self.wfile.write(text.encode())
+
     def begin_stream(self):
         self.send_response(200)
         self.send_header("Content-Type", "text/event-stream")
@@ -57,6 +63,9 @@ class _Handler(BaseHTTPRequestHandler):
         self.server.api.got(self.path, None)
         if self.path == "/v1/models":
             return self.send_json(200, {"data": [{"id": "scripted", "owned_by": "a test"}]})
+        if self.path == "/metrics" and self.server.api.metrics:
+            self.server.api.metrics_asked_with.append(self.headers["Authorization"])
+            return self.send_text(self.server.api.metrics.pop(0))
         if self.path == "/version":
             return self.send_json(200, {"version": "1.2.3"})
         return self.send_json(404, {"detail": "Not Found"})
@@ -81,9 +90,12 @@ class _Server(ThreadingHTTPServer):
 
 
 class ScriptedApi:
-    """On a free port. `answer(handler, body)` answers streamed requests; `requests` are all that came."""
+    """On a free port. `answer(handler, body)` answers streamed requests; `requests` are all that came. `metrics`: what /metrics says,
+    one after the other, then 404."""
 
     def __init__(self, tls=None):
+        self.metrics: list[str] = []
+        self.metrics_asked_with: list[str | None] = []  # the keys
         self.requests, self._lock = [], threading.Lock()
         self.answer = lambda handler, body: handler.send_answer(["x"] * body["max_tokens"])
         self._server = _Server(("127.0.0.1", 0), _Handler)

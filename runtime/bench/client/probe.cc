@@ -26,21 +26,6 @@ Error Refused(const HttpRequest& request, const HttpAnswer& answer) {
                    answer.status, ReadErrorMessage(answer.body));
 }
 
-void ReadModels(const json& body, ServerFacts& facts) {
-  if (!body.is_object() || !body.contains("data") || !body["data"].is_array()) return;
-  for (const json& model : body["data"]) {
-    const std::string id = TextOf(model, "id");
-    if (facts.model.empty()) facts.model = id;
-    if (id.empty() || id != facts.model) continue;
-    facts.owned_by = TextOf(model, "owned_by");
-    const auto length = model.find("max_model_len");
-    if (length != model.end() && length->is_number_integer()) {
-      facts.max_model_len = length->get<int64_t>();
-    }
-    return;
-  }
-}
-
 Result<int32_t> CountByTokenize(HttpClient& client, const BaseUrl& url, const BodyOptions& body,
                                 const std::string& text) {
   const HttpRequest request{.target = url.root + "/tokenize", .body = TokenizeBody(body, text)};
@@ -75,7 +60,7 @@ Result<ServerFacts> AskServer(HttpClient& client, const BaseUrl& url, const std:
     return std::move(listed).error().Within(fmt::format("cannot reach {}", url.Show()));
   }
   facts.header = listed->server;
-  ReadModels(BodyOf(*listed), facts);
+  if (listed->status == kStatusOk) ReadModels(listed->body, facts);
   if (facts.model.empty()) {
     return MakeError(ErrorCode::kInvalidArgument,
                      "{} lists no model (status {} of {}): name one with --model", url.Show(),
@@ -99,6 +84,14 @@ Result<WordTokens> AskForWords(HttpClient& client, const BaseUrl& url, const Bod
       LearnWords([&](const std::string& text) { return CountByUsage(client, url, body, text); });
   if (words.ok()) facts.tokens_by = "usage";
   return words;
+}
+
+Result<ProcessFacts> AskMetrics(HttpClient& client, const BaseUrl& url) {
+  auto answer = Fetch(client, {.method = "GET", .target = url.path});
+  if (!answer) return std::move(answer).error().Within(fmt::format("cannot reach {}", url.Show()));
+  if (answer->status == kStatusOk) return ReadProcessFacts(answer->body);
+  return MakeError(ErrorCode::kUnsupported, "{} answered with status {}", url.Show(),
+                   answer->status);
 }
 
 }  // namespace quern::bench

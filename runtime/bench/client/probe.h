@@ -5,8 +5,8 @@
 #include "runtime/base/result.h"
 #include "runtime/bench/client/http_client.h"
 #include "runtime/bench/prompts.h"
-#include "runtime/bench/report.h"
 #include "runtime/bench/request_body.h"
+#include "runtime/bench/server_facts.h"
 #include "runtime/bench/url.h"
 
 namespace quern::bench {
@@ -19,5 +19,9 @@ Result<ServerFacts> AskServer(HttpClient& client, const BaseUrl& url, const std:
 // requests, and says so in `facts`. Errors where it can be asked neither way.
 Result<WordTokens> AskForWords(HttpClient& client, const BaseUrl& url, const BodyOptions& body,
                                ServerFacts& facts);
+
+// What the metrics at `url`, whose `client` this is, say of the server's process now. Errors: those
+// of the connection, kUnsupported for another status than 200.
+Result<ProcessFacts> AskMetrics(HttpClient& client, const BaseUrl& url);
 
 }  // namespace quern::bench

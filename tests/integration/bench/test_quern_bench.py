@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import ssl
 import subprocess
@@ -88,7 +89,43 @@ def test_a_wrong_model_is_counted_as_errors_and_exit_code_1(smollm2):
     bench(smollm2.url + "/v1", "--model", "nope", "--requests", 2, "--max-error-rate", 1)
 
 
+def test_the_server_says_its_precision_its_hardware_and_what_processor_time_it_took(smollm2):
+    took = smollm2.metric("quern_process_cpu_seconds_total")
+    card = smollm2.get("/v1/models").json()["data"][0]["meta"]
+    done = bench(smollm2.url + "/v1", "--requests", 4, "--prompt-tokens", 40, "--output-tokens", 8, "--metrics-url", smollm2.admin)
+    took = smollm2.metric("quern_process_cpu_seconds_total") - took
+    assert "precision Q4_1 (with Q8_0, F32), KV f16\n" in done.stdout
+    assert re.search(r"^server: 134\.5 M parameters, context \d+, hardware .+; .+, 2 threads$", done.stdout, re.M), done.stdout
+    seconds = re.search(r"^server: ([\d.]+) s of processor time \(quern_process_cpu_seconds_total\)$", done.stdout, re.M)
+    assert 0 < float(seconds.group(1)) <= took + 0.01
+    run = report(smollm2.url + "/v1", "--requests", 1, "--precision", "mine", "--hardware", "a box")
+    assert (run["precision"], run["precision_told_by"], run["hardware"], run["hardware_told_by"]) == ("mine", "user", "a box", "user")
+    told = run["server"]
+    assert (told["quantization"], told["kv_cache_dtype"], told["size_by_type"], told["parameters"]) == \
+        (card["quantization"], card["kv_cache_dtype"], card["size_by_type"], card["n_params"])
+    assert run["summary"]["server_cpu_seconds"] is None, "where the metrics are is not known"
+
+
 # ---- a server that is decided here ----
+
+def test_processor_time_is_told_only_where_it_is_known(api):
+    ask = [api.url, "--requests", 2, "--warmup", 0, "--metrics-url", api.url.replace("/v1", "/metrics")]
+    samples = [f"# TYPE process_cpu_seconds_total counter\nprocess_cpu_seconds_total {value}\n" for value in (1, 3, 7.5, 2)]
+    api.metrics = samples[:3]
+    summary = report(*ask, OPENAI_API_KEY="sk-secret")["summary"]
+    assert (summary["server_cpu_seconds"], summary["server_cpu_metric"]) == (4.5, "process_cpu_seconds_total")
+    assert api.metrics_asked_with == [None] * 3, "the key is the API's"
+    api.metrics = samples[1:]
+    done = bench(*ask)
+    assert "began anew" in done.stderr and "server: processor time not told" in done.stdout
+    api.metrics = ["up 1\n"] * 3
+    assert "tells no processor time" in bench(*ask).stderr
+    api.metrics = samples[:2]
+    assert "/metrics answered with status 404: the server's processor time is not known" in bench(*ask).stderr
+    assert "/metrics answered with status 404" in bench(*ask, code=2).stderr  # before anything is sent
+    assert "cannot reach http://127.0.0.1:1/metrics" in bench(api.url, "--metrics-url", "http://127.0.0.1:1", code=2).stderr
+
+
 
 def test_an_unreachable_server_is_one_clear_line_and_exit_code_2():
     done = bench("http://127.0.0.1:1/v1", "--requests", 1, code=2)

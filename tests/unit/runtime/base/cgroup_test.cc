@@ -105,6 +105,12 @@ TEST(CpuQuota, IsPositiveAndGivesAtLeastOneThread) {
   EXPECT_LE(DefaultThreads(), std::max(1.0, CpuQuota()));
 }
 
+TEST(ProcessCpu, GrowsWithWork) {
+  const double before = ProcessCpuSeconds();
+  EXPECT_GT(before, 0);
+  for (volatile int i = 0; ProcessCpuSeconds() <= before;) i = i + 1;
+}
+
 TEST(MemoryLimit, ThisProcessFitsInIt) {
   EXPECT_GT(ProcessMemoryUse().resident_bytes, 0);
   EXPECT_GE(ProcessMemoryUse().peak_resident_bytes, ProcessMemoryUse().resident_bytes / 2);

@@ -50,6 +50,8 @@ TEST(Report, SaysWhatTheFiguresBelongTo) {
   const json report = ReportJson(facts, figures);
   EXPECT_EQ(report["model"], "m");
   EXPECT_TRUE(report["precision"].is_null());  // nobody told: not guessed
+  EXPECT_TRUE(report["precision_told_by"].is_null());
+  EXPECT_TRUE(report["summary"]["server_cpu_seconds"].is_null());
   EXPECT_EQ(report["load"]["arrivals"], "constant");
   EXPECT_EQ(report["load"]["rate"], 4);
   EXPECT_TRUE(report["load"]["concurrency"].is_null());
@@ -58,9 +60,41 @@ TEST(Report, SaysWhatTheFiguresBelongTo) {
   EXPECT_EQ(report["summary"]["goodput"]["met"], 1);
   const std::string text = ReportText(facts, figures);
   EXPECT_THAT(text, HasSubstr("m, server not told, precision not told"));
+  EXPECT_THAT(text, HasSubstr("hardware not told"));
+  EXPECT_THAT(text, HasSubstr("server: processor time not told"));
   EXPECT_THAT(text, HasSubstr("open loop, 4 requests/s (constant)"));
   EXPECT_THAT(text, HasSubstr("sent late by 250.0 ms"));
   EXPECT_THAT(text, HasSubstr("100.0 % kept ttft=500ms"));
+}
+
+TEST(Report, WhatTheServerSaysOfItselfStandsWhereTheUserSaysNothing) {
+  RunFacts facts = Facts();
+  facts.server.parameters = 134'515'008;
+  facts.server.max_model_len = 8192;
+  facts.server.quantization = "Q4_1";
+  facts.server.size_by_type = {{"Q4_1", 76}, {"Q8_0", 30}, {"F32", 1}};
+  facts.server.kv_cache_dtype = "f16";
+  facts.server.hardware = "a CPU; avx2, 2 threads";
+  facts.server.cpu_metric = "quern_process_cpu_seconds_total";
+  facts.server.cpu_seconds = 1.5;
+  const std::string text = ReportText(facts, {});
+  EXPECT_THAT(text, HasSubstr("precision Q4_1 (with Q8_0, F32), KV f16\n"));
+  EXPECT_THAT(text, HasSubstr("server: 134.5 M parameters, context 8192, hardware a CPU; avx2"));
+  EXPECT_THAT(text, HasSubstr("1.50 s of processor time (quern_process_cpu_seconds_total)"));
+  json report = ReportJson(facts, {});
+  EXPECT_EQ(report["precision"], "Q4_1 (with Q8_0, F32), KV f16");
+  EXPECT_EQ(report["precision_told_by"], "server");
+  EXPECT_EQ(report["hardware_told_by"], "server");
+  EXPECT_EQ(report["server"]["size_by_type"], json({{"Q4_1", 76}, {"Q8_0", 30}, {"F32", 1}}));
+  EXPECT_EQ(report["server"]["parameters"], 134'515'008);
+  EXPECT_EQ(report["summary"]["server_cpu_seconds"], 1.5);
+  facts.precision = "as I measured it";
+  facts.hardware = "a laptop";
+  report = ReportJson(facts, {});
+  EXPECT_EQ(report["precision"], "as I measured it");
+  EXPECT_EQ(report["precision_told_by"], "user");
+  EXPECT_EQ(report["server"]["quantization"], "Q4_1");
+  EXPECT_EQ(report["hardware"], "a laptop");
 }
 
 TEST(Report, OfARunWithoutAnswersHasNoLatencies) {

@@ -110,6 +110,14 @@ TEST(BaseUrl, IsReadAsOpenAisClientsTakeIt) {
   EXPECT_EQ(far->Show(), "https://[::1]/proxy/v1");
 }
 
+TEST(BaseUrl, OfMetricsHasAnotherPathWhereNoneIsNamed) {
+  EXPECT_EQ(ParseMetricsUrl("http://h:9090")->Show(), "http://h:9090/metrics");
+  EXPECT_EQ(ParseMetricsUrl("http://h/a/metrics/")->Show(), "http://h/a/metrics");
+  EXPECT_THAT(ParseMetricsUrl("h:9090").error().message,
+              HasSubstr("no URL of metrics: it does not begin with http:// or https://; write for "
+                        "example http://127.0.0.1:9090/metrics"));
+}
+
 TEST(BaseUrl, WhatIsNoneIsRefusedWithAnExample) {
   for (const char* text : {"", "127.0.0.1:8000", "ftp://x", "http://", "http://:80", "http://h:0",
                            "http://h:x", "http://h:70000", "http://[::1", "http://u@h",

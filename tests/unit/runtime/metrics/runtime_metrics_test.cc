@@ -26,6 +26,8 @@ TEST(RuntimeMetrics, GaugesShowTheSnapshot) {
   EXPECT_TRUE(Has(text, R"(quern_kv_cache_tokens_capacity{model="m"} 200)"));
   EXPECT_TRUE(Has(text, R"(quern_tokens_per_second{model="m"} 12.5)"));
   EXPECT_FALSE(Has(text, R"(quern_process_resident_memory_bytes{model="m"} 0)"));
+  EXPECT_FALSE(Has(text, R"(quern_process_cpu_seconds_total{model="m"} 0)"));
+  EXPECT_NE(text.find(R"(quern_process_cpu_seconds_total{model="m"})"), std::string::npos);
 }
 
 TEST(RuntimeMetrics, UsageOfACacheThatIsNotThereYetIsZero) {
@@ -96,6 +98,7 @@ TEST(RuntimeMetrics, EventsAreCountedWhereTheyBelong) {
   metrics.SetModelInfo("llama", "Q4_1", "1.2.3");
   metrics.ObserveBlockEvicted(90, 30);
   metrics.ObserveBlockReused(7);
+  metrics.SetComputeInfo("a CPU", "avx2, 2 threads");
   metrics.SetKvCacheInfo({.dtype = "int8", .block_tokens = 16, .blocks = 77});
   const std::string text = metrics.Render({});
   EXPECT_TRUE(Has(text, R"(quern_step_duration_seconds_count{model="m"} 1)"));
@@ -124,6 +127,8 @@ TEST(RuntimeMetrics, EventsAreCountedWhereTheyBelong) {
   EXPECT_TRUE(Has(text, R"(quern_kv_block_lifetime_seconds_sum{model="m"} 90)"));
   EXPECT_TRUE(Has(text, R"(quern_kv_block_idle_before_evict_seconds_sum{model="m"} 30)"));
   EXPECT_TRUE(Has(text, R"(quern_kv_block_reuse_gap_seconds_sum{model="m"} 7)"));
+  EXPECT_TRUE(
+      Has(text, R"(quern_compute_info{model="m",compute="avx2, 2 threads",cpu="a CPU"} 1)"));
   EXPECT_TRUE(Has(text, R"(quern_admitted_prompt_tokens_total{model="m"} 11)"));
   EXPECT_TRUE(Has(text, R"(quern_requests_rejected_total{model="m",reason="queue_full"} 1)"));
   EXPECT_TRUE(

@@ -16,6 +16,8 @@ TEST(ModelLoad, DescribesWhatItLoaded) {
   EXPECT_EQ(info.architecture, "llama");
   EXPECT_EQ(info.name, "tiny");
   EXPECT_EQ(info.quantization, "F32");
+  ASSERT_EQ(info.stored.size(), 1U);
+  EXPECT_EQ(info.stored[0].bytes, info.parameters * 4);
   EXPECT_EQ(info.vocab_size, 50);
   EXPECT_EQ(info.context_tokens, 128);
   EXPECT_THAT(info.compute, ::testing::EndsWith(", 1 thread"));

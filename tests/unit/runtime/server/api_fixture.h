@@ -53,6 +53,14 @@ class ApiTest : public testing::Test {
     auto model = std::make_unique<LoadedModel>();
     model->served_name = "m";
     model->created = 1;
+    model->info = {.architecture = "llama",
+                   .quantization = "Q4_1",
+                   .stored = {{"Q4_1", 700}, {"F32", 50}},
+                   .vocab_size = 257,
+                   .width = 3,
+                   .context_tokens = 2000,
+                   .parameters = 1234,
+                   .kv_dtype = KvDtype::kInt8};
     auto tokenizer = std::make_unique<ByteTokenizer>();
     tokenizer->before_encode = before_encode;
     model->tokenizer = std::move(tokenizer);

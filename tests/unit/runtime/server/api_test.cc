@@ -318,7 +318,11 @@ TEST_F(ApiTest, ModelWithoutAChatTemplatePointsToCompletions) {
 TEST_F(ApiTest, ModelsAreListedAndShown) {
   StartServer();
   EXPECT_EQ(Ask("GET", "/v1/models").Json()["data"][0]["id"], "m");
-  EXPECT_EQ(Ask("GET", "/v1/models/m").Json()["max_model_len"], 1000);
+  const json model = Ask("GET", "/v1/models/m").Json();
+  EXPECT_EQ(model["max_model_len"], 1000);
+  EXPECT_EQ(model["meta"], json::parse(R"({"architecture": "llama", "n_params": 1234,
+      "n_ctx_train": 2000, "n_vocab": 257, "n_embd": 3, "size": 750, "quantization": "Q4_1",
+      "size_by_type": {"Q4_1": 700, "F32": 50}, "kv_cache_dtype": "int8"})"));
 }
 
 TEST_F(ApiTest, TokenizeAndDetokenizeHaveVllmsShapes) {
