@@ -2,6 +2,7 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <boost/asio/buffer.hpp>
 #include <boost/beast/core/string.hpp>
 #include <boost/beast/http/error.hpp>
@@ -31,6 +32,28 @@ Headers CopyHeaders(const bhttp::fields& fields) {
     headers.emplace_back(ToString(field.name_string()), ToString(field.value()));
   }
   return headers;
+}
+
+// Whether a list of content codings names one that changes the bytes (RFC 9110, 8.4).
+bool IsEncoded(std::string_view codings) {
+  while (!codings.empty()) {
+    const size_t comma = std::min(codings.find(','), codings.size());
+    std::string_view coding = codings.substr(0, comma);
+    codings.remove_prefix(std::min(comma + 1, codings.size()));
+    coding.remove_prefix(std::min(coding.find_first_not_of(" \t"), coding.size()));
+    coding = coding.substr(0, coding.find_last_not_of(" \t") + 1);
+    if (!coding.empty() && !boost::beast::iequals({coding.data(), coding.size()}, "identity")) {
+      return true;
+    }
+  }
+  return false;
+}
+
+// A value of the request as it may stand in an error.
+std::string Shown(std::string_view value) {
+  std::string shown;
+  for (const char c : value.substr(0, 40)) shown += c >= 0x20 && c < 0x7f ? c : '?';
+  return shown;
 }
 
 // All but the body.
@@ -103,7 +126,7 @@ RequestReader::Event RequestReader::Read() {
 
 // What the parser lets pass although nobody could say where the request ends: another server on
 // the way might see the end elsewhere, and the rest as a request of its own (RFC 9112, 6.1, 6.3,
-// 11.2).
+// 11.2). And a body in an encoding that nobody behind this undoes (RFC 9110, 15.5.16).
 std::optional<Unreadable> RequestReader::CheckHeader() const {
   const auto& request = parser_->get();
   const size_t encodings = request.count(bhttp::field::transfer_encoding);
@@ -124,6 +147,17 @@ std::optional<Unreadable> RequestReader::CheckHeader() const {
   }
   if (request.version() >= 11 && request.count(bhttp::field::host) != 1) {
     return Unreadable{400, "a request of HTTP/1.1 must have one Host field"};
+  }
+  const auto [first, last] = request.equal_range(bhttp::field::content_encoding);
+  for (auto field = first; field != last; ++field) {
+    const std::string_view codings(field->value().data(), field->value().size());
+    if (!IsEncoded(codings)) continue;
+    return Unreadable{.status = 415,
+                      .message = fmt::format(
+                          "the request's body is encoded with '{}', which this server does not "
+                          "decode: send it as it is, without Content-Encoding",
+                          Shown(codings)),
+                      .headers = {{"Accept-Encoding", "identity"}}};
   }
   return std::nullopt;
 }

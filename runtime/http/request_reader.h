@@ -25,6 +25,7 @@ struct Unreadable {
   int status = 400;
   std::string message;
   std::optional<HttpLimit> limit;  // the one that was met
+  Headers headers;                 // of the answer
 };
 
 // The bytes of one connection, in whatever pieces they come, -> its requests, one after the other.

@@ -2,10 +2,16 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
+#include <map>
 #include <set>
+
+#include "runtime/base/near_name.h"
 
 namespace quern::http {
 namespace {
+
+constexpr size_t kComparedBytes = 120;  // of a path that there is not
 
 // Enough of JSON's escaping for the messages of this library, which may quote a request's path.
 std::string JsonString(std::string_view text) {
@@ -31,6 +37,17 @@ std::string Shown(std::string_view path) {
   return path.size() > 120 ? shown + "..." : shown;
 }
 
+// How far a path that was asked for is from one that there is: edits of the letters, but first of
+// all comes what lacks, or has too much, nothing but a beginning or an end: "/chat/completions".
+std::pair<bool, size_t> Distance(std::string_view asked, std::string_view known) {
+  asked = asked.substr(0, kComparedBytes);
+  while (asked.size() > 1 && asked.ends_with('/')) asked.remove_suffix(1);
+  while (known.ends_with('/')) known.remove_suffix(1);
+  const bool part = asked.size() > 1 && (known.ends_with(asked) || known.starts_with(asked) ||
+                                         asked.ends_with(known) || asked.starts_with(known));
+  return {!part, EditDistance(asked, known)};
+}
+
 }  // namespace
 
 std::string PlainErrorBody(int status, std::string_view message) {
@@ -38,16 +55,34 @@ std::string PlainErrorBody(int status, std::string_view message) {
 }
 
 void Router::Add(std::string method, std::string pattern, std::string name, Handler handler) {
-  const size_t brace = pattern.find('{');
-  const bool takes_rest = brace != std::string::npos;
-  if (takes_rest) pattern.resize(brace);
-  routes_.push_back(Route{std::move(method), std::move(pattern), takes_rest, std::move(name),
+  const size_t brace = std::min(pattern.find('{'), pattern.size());
+  std::string rest = pattern.substr(brace);
+  pattern.resize(brace);
+  routes_.push_back(Route{std::move(method), std::move(pattern), std::move(rest), std::move(name),
                           std::move(handler)});
 }
 
 bool Router::Matches(const Route& route, std::string_view path) {
-  if (!route.takes_rest) return path == route.prefix;
+  if (route.rest.empty()) return path == route.prefix;
   return path.size() > route.prefix.size() && path.substr(0, route.prefix.size()) == route.prefix;
+}
+
+std::string Router::WhyNotFound(std::string_view path) const {
+  std::string why = fmt::format("there is no '{}' here", Shown(path));
+  for (const auto& [other, where] : elsewhere_) {
+    if (path == other) why = fmt::format("'{}' {}", other, where);
+  }
+  std::map<std::string, std::pair<bool, size_t>> distances;
+  for (const Route& route : routes_) {
+    distances.emplace(route.prefix + route.rest, Distance(path, route.prefix));
+  }
+  std::vector<std::string> paths;
+  for (const auto& [known, distance] : distances) paths.push_back(known);
+  std::stable_sort(paths.begin(), paths.end(), [&](const std::string& a, const std::string& b) {
+    return distances[a] < distances[b];
+  });
+  return fmt::format("{}; the paths of this port, the nearest first: {}", why,
+                     fmt::join(paths, ", "));
 }
 
 Router::Match Router::Find(std::string_view method, std::string_view path) const {
@@ -59,7 +94,7 @@ Router::Match Router::Find(std::string_view method, std::string_view path) const
     allowed.insert(route.method);
     if (route.method == "GET") allowed.insert("HEAD");
     if (route.method != method && !(method == "HEAD" && route.method == "GET")) continue;
-    if (route.takes_rest) {
+    if (!route.rest.empty()) {
       auto decoded = PercentDecode(path.substr(route.prefix.size()));
       if (!decoded) {
         match.response.status = 400;
@@ -75,7 +110,7 @@ Router::Match Router::Find(std::string_view method, std::string_view path) const
   }
   if (allowed.empty()) {
     match.response.status = 404;
-    match.response.body = ErrorJson(404, fmt::format("there is no '{}' here", Shown(path)));
+    match.response.body = ErrorJson(404, WhyNotFound(path));
     return match;
   }
   allowed.insert("OPTIONS");

@@ -4,6 +4,7 @@
 #include <optional>
 #include <string>
 #include <string_view>
+#include <utility>
 #include <vector>
 
 #include "runtime/http/message.h"
@@ -26,7 +27,8 @@ using ErrorBody = std::function<std::string(int status, std::string_view message
 std::string PlainErrorBody(int status, std::string_view message);
 
 // Finds the handler of a request. HEAD is answered by the GET handler, its body left out; OPTIONS
-// with 204 and Allow; a known path with another method with 405 and Allow; anything else with 404.
+// with 204 and Allow; a known path with another method with 405 and Allow; anything else with 404,
+// which lists the paths that there are, the likeliest first.
 // Built before serving starts, immutable then.
 class Router {
  public:
@@ -35,6 +37,11 @@ class Router {
   // `pattern`: a path such as "/v1/models", whose last segment may be "{id...}" and stands for one
   // or more segments then. `name`: for metrics, a small fixed set.
   void Add(std::string method, std::string pattern, std::string name, Handler handler);
+
+  // What a 404 of this path says of it, as in "is on another port".
+  void AddElsewhere(std::string path, std::string where) {
+    elsewhere_.emplace_back(std::move(path), std::move(where));
+  }
 
   void SetGuard(Guard guard) { guard_ = std::move(guard); }
   std::optional<Response> AskGuard(const Request& head) const {
@@ -59,15 +66,17 @@ class Router {
   struct Route {
     std::string method;
     std::string prefix;  // the whole path, or what precedes "{...}"
-    bool takes_rest;
+    std::string rest;    // "{...}" or empty
     std::string name;
     Handler handler;
   };
   static bool Matches(const Route& route, std::string_view path);
+  std::string WhyNotFound(std::string_view path) const;
 
   ErrorBody error_body_;
   Guard guard_;
   std::vector<Route> routes_;
+  std::vector<std::pair<std::string, std::string>> elsewhere_;
 };
 
 }  // namespace quern::http

@@ -89,7 +89,7 @@ void Session::Consume() {
   if (auto* received = std::get_if<ReceivedRequest>(&event)) return Dispatch(std::move(*received));
   if (const auto* fault = std::get_if<Unreadable>(&event)) {
     if (fault->limit) MetLimit(*fault->limit);
-    return Refuse(fault->status, fault->message);
+    return Refuse(fault->status, fault->message, fault->headers);
   }
   CountBody(reader_.body_bytes());
   if (counted_body_bytes_ > context_->limits.small_bytes &&

@@ -91,6 +91,7 @@ http::Router Api::PublicRouter() {
     responder->Send(std::move(response));
   });
   AddHealth(router);
+  router.AddElsewhere("/metrics", "is on the administrative port");
   return router;
 }
 

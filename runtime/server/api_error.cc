@@ -94,6 +94,9 @@ std::string HttpErrorJson(int status, std::string_view message) {
     case 413:
       error.code = "body_too_large";
       break;
+    case 415:
+      error.code = "unsupported_content_encoding";
+      break;
     case 431:
       error.code = "header_too_large";
       break;

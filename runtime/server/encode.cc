@@ -22,13 +22,13 @@ std::optional<ApiError> CheckTokens(const std::string& param, const std::vector<
                     "invalid_request_error", param, "invalid_value"};
   }
   const int vocab = model.tokenizer->vocab_size();
-  for (const TokenId token : tokens) {
-    if (token < vocab) continue;
+  for (size_t i = 0; i < tokens.size(); ++i) {
+    if (tokens[i] < vocab) continue;
+    const std::string place = fmt::format("{}[{}]", param, i);
     return ApiError{400,
-                    fmt::format("token id {} in '{}' is outside the model's vocabulary of {} (0 to "
-                                "{})",
-                                token, param, vocab, vocab - 1),
-                    "invalid_request_error", param, "invalid_value"};
+                    fmt::format("'{}' is {}, outside the model's vocabulary of {} (0 to {})", place,
+                                tokens[i], vocab, vocab - 1),
+                    "invalid_request_error", place, "invalid_value"};
   }
   return std::nullopt;
 }
@@ -38,16 +38,18 @@ ApiError ContextExceeded(const std::string& param, int64_t context, int64_t prom
   ApiError error;
   error.param = param;
   error.code = "context_length_exceeded";
+  // Of several it says which.
+  const std::string which = param.ends_with(']') ? fmt::format(" in '{}'", param) : "";
   error.message =
       prompt >= context
           ? fmt::format(
-                "the prompt has {}{} tokens; the model's context holds {}, of which the answer "
+                "the prompt{} has {}{} tokens; the model's context holds {}, of which the answer "
                 "needs at least one: shorten the prompt",
-                how_many, prompt, context)
+                which, how_many, prompt, context)
           : fmt::format(
-                "the prompt's {} tokens and the {} asked for make {}, more than the context of "
-                "{}; ask for at most {} or shorten the prompt",
-                prompt, wanted, prompt + wanted, context, context - prompt);
+                "the {} tokens of the prompt{} and the {} asked for make {}, more than the context "
+                "of {}; ask for at most {} or shorten the prompt",
+                prompt, which, wanted, prompt + wanted, context, context - prompt);
   return error;
 }
 

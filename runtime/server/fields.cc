@@ -2,14 +2,19 @@
 
 #include <algorithm>
 #include <cmath>
+#include <iterator>
 
+#include "runtime/server/foreign_names.h"
 #include "runtime/server/json_text.h"
+#include "runtime/server/number_overflow.h"
 #include "runtime/tokenizer/utf8.h"
 
 namespace quern::server {
 using nlohmann::json;
 
 namespace {
+
+constexpr size_t kShownNameBytes = 80;  // of a name that a client chose, in an error
 
 struct Shape {
   int depth = 0;     // deepest nesting of brackets outside strings
@@ -53,51 +58,46 @@ std::string Reason(std::string_view what) {
   const auto line = 1 + std::count(before.begin(), before.end(), '\n');
   const size_t line_start =
       before.rfind('\n') == std::string_view::npos ? 0 : before.rfind('\n') + 1;
+  // What some languages write for numbers that JSON has not. The sign has been read by then.
+  for (const std::string_view word : {"NaN", "Infinity"}) {
+    if (!body.substr(at).starts_with(word)) continue;
+    ThrowApiError("", "invalid_json",
+                  fmt::format("the request's body is not valid JSON: line {}, column {} (byte {}): "
+                              "{} is not a finite number, and JSON has no other",
+                              line, at - line_start + 1, at, word));
+  }
   ThrowApiError(
       "", "invalid_json",
       fmt::format("the request's body is not valid JSON: line {}, column {} (byte {}): {}", line,
                   at - line_start + 1, at, reason));
 }
 
-size_t EditDistance(std::string_view a, std::string_view b) {
-  std::vector<size_t> row(b.size() + 1);
-  for (size_t j = 0; j <= b.size(); ++j) row[j] = j;
-  for (size_t i = 1; i <= a.size(); ++i) {
-    size_t diagonal = row[0];
-    row[0] = i;
-    for (size_t j = 1; j <= b.size(); ++j) {
-      const size_t substitute = diagonal + (a[i - 1] != b[j - 1]);
-      diagonal = row[j];
-      row[j] = std::min({row[j] + 1, row[j - 1] + 1, substitute});
-    }
+// The parser stops at a number that no double holds, and does not say where.
+[[noreturn]] void ThrowNotFinite(std::string_view body, std::string_view reason) {
+  const auto overflow = FindNumberOverflow(body);
+  if (!overflow) {
+    ThrowApiError("", "invalid_json",
+                  fmt::format("the request's body is not valid JSON: {}", reason));
   }
-  return row[b.size()];
-}
-
-// As people write names: maxTokens and max-tokens mean max_tokens.
-std::string Plain(std::string_view name) {
-  std::string plain(name);
-  for (char& c : plain) {
-    if (c >= 'A' && c <= 'Z') c = static_cast<char>(c - 'A' + 'a');
-    if (c == '-') c = '_';
-  }
-  return plain;
+  ThrowApiError(overflow->path, "invalid_value",
+                fmt::format("'{}' must be a finite number, not {}: the largest are about 1.8e308",
+                            overflow->path, overflow->number));
 }
 
 }  // namespace
 
-const std::string* NearestName(const std::string& name, const std::set<std::string>& candidates) {
-  const std::string* nearest = nullptr;
-  size_t smallest = 3;
-  if (name.size() < 3 || name.size() > 80) return nullptr;
-  for (const std::string& candidate : candidates) {
-    if (candidate.size() < 3) continue;
-    const size_t distance = EditDistance(Plain(name), candidate);
-    if (distance >= smallest) continue;
-    smallest = distance;
-    nearest = &candidate;
-  }
-  return nearest;
+std::string MemberPath(const std::string& object, std::string_view name) {
+  return fmt::format("{}[{}]", object, JsonText(json(name.substr(0, kShownNameBytes))));
+}
+
+bool NumberRange::Has(double number) const {
+  return (above_min ? number > min : number >= min) && (below_max ? number < max : number <= max);
+}
+
+std::string NumberRange::Describe() const {
+  if (!above_min && !below_max) return fmt::format("a number from {} to {}", min, max);
+  return fmt::format("a number {} {} and {} {}", above_min ? "greater than" : "of at least", min,
+                     below_max ? "less than" : "at most", max);
 }
 
 json ParseJsonObject(std::string_view body) {
@@ -122,8 +122,7 @@ json ParseJsonObject(std::string_view body) {
   } catch (const json::parse_error& error) {
     ThrowNotJson(body, error.byte, Reason(error.what()));
   } catch (const json::exception& error) {  // a number outside a double's range
-    ThrowApiError("", "invalid_json",
-                  fmt::format("the request's body is not valid JSON: {}", Reason(error.what())));
+    ThrowNotFinite(body, Reason(error.what()));
   }
   if (!value.is_object()) {
     ThrowApiError("", "invalid_type",
@@ -187,15 +186,16 @@ std::optional<bool> Fields::Bool(const std::string& name) {
   return value->get<bool>();
 }
 
-std::optional<double> Fields::Number(const std::string& name, double min, double max) {
+std::optional<double> Fields::Number(const std::string& name, const NumberRange& range,
+                                     std::string_view hint) {
   const json* value = Find(name);
   if (!value) return std::nullopt;
-  const std::string wanted = fmt::format("a number from {} to {}", min, max);
-  if (!value->is_number()) WrongType(name, wanted, *value);
+  if (!value->is_number()) WrongType(name, range.Describe(), *value);
   const double number = value->get<double>();
-  if (!(number >= min && number <= max)) {
+  if (!range.Has(number)) {
     ThrowApiError(Path(name), "invalid_value",
-                  fmt::format("'{}' must be {}, not {}", Path(name), wanted, value->dump()));
+                  fmt::format("'{}' must be {}, not {}{}", Path(name), range.Describe(),
+                              value->dump(), hint));
   }
   return number;
 }
@@ -203,11 +203,12 @@ std::optional<double> Fields::Number(const std::string& name, double min, double
 std::optional<int64_t> Fields::Integer(const std::string& name, int64_t min, int64_t max) {
   const json* value = Find(name);
   if (!value) return std::nullopt;
-  const std::string wanted = max >= INT32_MAX
+  const double number = value->is_number() ? value->get<double>() : 0;
+  // What is bounded by the type alone is told where that is met.
+  const std::string wanted = max >= kInt32Max && number <= static_cast<double>(max)
                                  ? fmt::format("a whole number of at least {}", min)
                                  : fmt::format("a whole number from {} to {}", min, max);
   if (!value->is_number()) WrongType(name, wanted, *value);
-  const double number = value->get<double>();
   const bool whole = value->is_number_integer() || number == std::floor(number);
   // Doubles are compared first: a number beyond int64 must not be converted.
   bool inside = whole && number >= static_cast<double>(min) && number <= static_cast<double>(max);
@@ -235,12 +236,30 @@ std::optional<std::string> Fields::String(const std::string& name, size_t min, s
   return value;
 }
 
+void Fields::IgnoreStrings(std::initializer_list<const char*> names) {
+  for (const char* name : names) {
+    const json* value = Find(name);
+    if (value && !value->is_string()) WrongType(name, "a string", *value);
+  }
+}
+
+void Fields::IgnoreObject(const std::string& name) {
+  const json* value = Find(name);
+  if (value && !value->is_object()) WrongType(name, "an object", *value);
+}
+
+void Fields::IgnoreArray(const std::string& name) {
+  const json* value = Find(name);
+  if (value && !value->is_array()) WrongType(name, "an array", *value);
+}
+
 void Fields::Ignore(std::initializer_list<const char*> names) {
   for (const char* name : names) known_.insert(name);
 }
 
 void Fields::OnlyNeutral(const std::string& name, std::initializer_list<json> neutral,
                          std::string_view instead) {
+  refused_.insert(name);
   const json* value = Find(name);
   if (!value) return;
   if (std::find(neutral.begin(), neutral.end(), *value) != neutral.end()) return;
@@ -256,9 +275,12 @@ void Fields::OnlyNeutral(const std::string& name, std::initializer_list<json> ne
 void Fields::RefuseUnknown() const {
   for (const auto& [name, value] : object_.items()) {
     if (known_.count(name) > 0) continue;
-    const std::string shown = name.substr(0, 80);
+    std::set<std::string> useful;
+    std::set_difference(known_.begin(), known_.end(), refused_.begin(), refused_.end(),
+                        std::inserter(useful, useful.end()));
+    const std::string shown = name.substr(0, kShownNameBytes);
     std::string hint;
-    if (const std::string* meant = NearestName(name, known_)) {
+    if (const std::string* meant = MeantName(name, useful)) {
       hint = fmt::format("; did you mean '{}'?", Path(*meant));
     }
     ThrowApiError(

@@ -37,6 +37,20 @@ void CheckLength(std::string_view text, const std::string& path, size_t min, siz
 // edits of too much.
 const std::string* NearestName(const std::string& name, const std::set<std::string>& candidates);
 
+// The place of a member whose name the client chose: `logit_bias["cat"]`. Long names are cut.
+std::string MemberPath(const std::string& object, std::string_view name);
+
+// The numbers that a parameter may be.
+struct NumberRange {
+  double min = 0;
+  double max = 1;
+  bool above_min = false;  // not `min` itself
+  bool below_max = false;  // not `max` itself
+
+  bool Has(double number) const;  // NaN is in none
+  std::string Describe() const;   // "a number greater than 0 and at most 1"
+};
+
 // Reads the members of one JSON object, each with its type and range, and in the end names those
 // that nobody asked for. A member that is null counts as absent. All throw ApiException, whose
 // `param` is the member's path. `object` outlives this.
@@ -46,22 +60,31 @@ class Fields {
   Fields(const nlohmann::json& object, std::string path);
 
   const nlohmann::json* Find(const std::string& name);
+  // Whether it is there, which is not to ask for it.
+  bool Has(const std::string& name) const { return object_.contains(name); }
   const nlohmann::json& Require(const std::string& name, std::string_view what);
   std::optional<bool> Bool(const std::string& name);
-  std::optional<double> Number(const std::string& name, double min, double max);
+  // `hint`: what to add where it is out of its range, with the mark before it.
+  std::optional<double> Number(const std::string& name, const NumberRange& range,
+                               std::string_view hint = {});
   // Whole numbers, also such as 5.0.
   std::optional<int64_t> Integer(const std::string& name, int64_t min, int64_t max);
   std::optional<std::string> String(const std::string& name);
   // One of so many characters (code points).
   std::optional<std::string> String(const std::string& name, size_t min, size_t max);
 
-  // The member may have any value and changes nothing.
+  // These change nothing; what is no string, object or array there is a mistake all the same.
+  void IgnoreStrings(std::initializer_list<const char*> names);
+  void IgnoreObject(const std::string& name);
+  void IgnoreArray(const std::string& name);
+  // The same of members that may have any value.
   void Ignore(std::initializer_list<const char*> names);
   // The member would change the answer in a way that is not built: only `neutral` values (those
   // that mean "leave it") are taken. `instead`: what the client can do, may be empty.
   void OnlyNeutral(const std::string& name, std::initializer_list<nlohmann::json> neutral,
                    std::string_view instead = {});
-  // Throws if the object has a member that was not asked for; suggests the likeliest name.
+  // Throws if the object has a member that was not asked for; suggests the likeliest name, but none
+  // of those that are refused.
   void RefuseUnknown() const;
 
   // The members that were asked for.
@@ -75,6 +98,7 @@ class Fields {
   const nlohmann::json& object_;
   const std::string path_;
   std::set<std::string> known_;
+  std::set<std::string> refused_;  // of these, the ones of OnlyNeutral
 };
 
 // Reads a body with `read(Fields&, body)`, whose ApiException becomes the error.

@@ -8,6 +8,7 @@
 
 #include "runtime/server/echo.h"
 #include "runtime/server/encode.h"
+#include "runtime/server/fields.h"
 #include "runtime/server/responses/response_request.h"
 #include "runtime/server/responses/response_writer.h"
 
@@ -21,7 +22,7 @@ std::optional<ApiError> BiasOutsideVocabulary(const SamplingParams& sampling, in
                     fmt::format("'logit_bias' names token {}, outside the model's vocabulary of {} "
                                 "(0 to {})",
                                 entry.token, vocab, vocab - 1),
-                    "invalid_request_error", fmt::format("logit_bias.{}", entry.token),
+                    "invalid_request_error", MemberPath("logit_bias", std::to_string(entry.token)),
                     "invalid_value"};
   }
   return std::nullopt;
@@ -104,6 +105,11 @@ ApiResult<std::shared_ptr<Constraint>> Compile(const StructuredOutput& wanted,
   return std::shared_ptr<Constraint>(std::move(constraint).value());
 }
 
+// The place of one of `count` prompts: of a list its element.
+std::string PromptPath(const char* param, size_t count, size_t index) {
+  return count == 1 ? param : fmt::format("{}[{}]", param, index);
+}
+
 ApiResult<Prepared> Assemble(const GenerationParams& params, const char* prompt_param,
                              std::vector<std::vector<TokenId>> prompts, const LoadedModel& model) {
   const int64_t context = model.engine->max_context_tokens();
@@ -117,8 +123,10 @@ ApiResult<Prepared> Assemble(const GenerationParams& params, const char* prompt_
     if (auto* error = std::get_if<ApiError>(&compiled)) return std::move(*error);
     constraint = std::get<0>(std::move(compiled));
   }
-  for (auto& tokens : prompts) {
-    if (auto error = CheckTokens(prompt_param, tokens, model)) return std::move(*error);
+  for (size_t index = 0; index < prompts.size(); ++index) {
+    std::vector<TokenId>& tokens = prompts[index];
+    const std::string path = PromptPath(prompt_param, prompts.size(), index);
+    if (auto error = CheckTokens(path, tokens, model)) return std::move(*error);
     const auto length = static_cast<int64_t>(tokens.size());
     int64_t wanted = params.max_tokens ? *params.max_tokens : context - length;
     // Who names no length gets no more than can be given in one answer.
@@ -128,7 +136,7 @@ ApiResult<Prepared> Assemble(const GenerationParams& params, const char* prompt_
     }
     const bool only_scored = params.max_tokens == 0;
     if (length + std::max<int64_t>(wanted, only_scored ? 0 : 1) > context) {
-      return ContextExceeded(prompt_param, context, length, wanted);
+      return ContextExceeded(path, context, length, wanted);
     }
     if (params.min_tokens > wanted) {
       return ApiError{400,
@@ -226,13 +234,15 @@ ApiResult<Prepared> PrepareParsed(CompletionRequest request, const LoadedModel& 
   if (request.params.model != model.served_name) return ModelNotFound(request.params.model, model);
   const EncodeOptions options{.add_special = request.add_special_tokens, .parse_special = true};
   std::vector<std::vector<TokenId>> prompts;
-  for (Prompt& prompt : request.prompts) {
+  for (size_t i = 0; i < request.prompts.size(); ++i) {
+    Prompt& prompt = request.prompts[i];
     if (auto* ready = std::get_if<std::vector<TokenId>>(&prompt)) {
       prompts.push_back(std::move(*ready));
       continue;
     }
     auto tokens =
-        Encode(std::get<std::string>(prompt), options, "prompt", model, Purpose::kGenerate);
+        Encode(std::get<std::string>(prompt), options,
+               PromptPath("prompt", request.prompts.size(), i), model, Purpose::kGenerate);
     if (auto* error = std::get_if<ApiError>(&tokens)) return std::move(*error);
     prompts.push_back(std::get<0>(std::move(tokens)));
   }

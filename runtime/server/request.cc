@@ -47,9 +47,11 @@ std::vector<TokenId> ParseTokens(const json& array, const std::string& path) {
 }
 
 // A string, an array of strings, an array of token ids, or an array of those, at most `most`.
-std::vector<Prompt> ParsePrompts(Fields& fields, const char* name, size_t most) {
+// `elsewhere`: what to add where it is missing.
+std::vector<Prompt> ParsePrompts(Fields& fields, const char* name, size_t most,
+                                 std::string_view elsewhere) {
   constexpr char kWanted[] = "a string, an array of strings, or an array of token ids";
-  const json& prompt = fields.Require(name, kWanted);
+  const json& prompt = fields.Require(name, fmt::format("{}{}", kWanted, elsewhere));
   if (prompt.is_string()) return {prompt.get<std::string>()};
   if (!prompt.is_array()) fields.WrongType(name, kWanted, prompt);
   if (prompt.empty()) {
@@ -86,13 +88,14 @@ std::string FlattenContent(const json& content, const std::string& path) {
   for (size_t i = 0; i < content.size(); ++i) {
     const std::string part_path = fmt::format("{}[{}]", path, i);
     Fields part(content[i], part_path);
-    const std::string type = part.String("type").value_or("");
+    const json& type = part.Require("type", "\"text\"");
+    if (!type.is_string()) part.WrongType("type", "\"text\"", type);
     if (type != "text") {
       ThrowApiError(
-          part_path + ".type", "unsupported_parameter",
-          fmt::format("'{}.type' must be \"text\"; this model reads nothing else, such as "
+          part.Path("type"), "unsupported_parameter",
+          fmt::format("'{}' must be \"text\"; this model reads nothing else, such as "
                       "\"{}\"",
-                      part_path, type.substr(0, 40)));
+                      part.Path("type"), type.get_ref<const std::string&>().substr(0, 40)));
     }
     const json& value = part.Require("text", "a string");
     if (!value.is_string()) part.WrongType("text", "a string", value);
@@ -119,7 +122,8 @@ ordered_json ParseMessage(Fields& message, const std::string& path, const std::s
   }
   message.OnlyNeutral("function_call", {});
   message.OnlyNeutral("audio", {});
-  message.Ignore({"refusal", "annotations", "name"});
+  message.IgnoreStrings({"refusal", "name"});
+  message.IgnoreArray("annotations");
   const json* content = message.Find("content");
   if (content == nullptr && !parsed.contains("tool_calls")) {
     content = &message.Require("content", "a string");
@@ -173,7 +177,9 @@ CompletionRequest ReadCompletion(Fields& fields, std::string_view body) {
   // echoed the log-probabilities may be all that is wanted.
   request.params.max_tokens =
       ParseMaxTokens(fields, "max_tokens", request.echo ? 0 : 1).value_or(16);
-  request.prompts = ParsePrompts(fields, "prompt", kMaxPrompts);
+  request.prompts =
+      ParsePrompts(fields, "prompt", kMaxPrompts,
+                   fields.Has("messages") ? "; 'messages' are sent to /v1/chat/completions" : "");
   request.add_special_tokens = fields.Bool("add_special_tokens").value_or(true);
   CheckChoices(request);
   request.params.top_logprobs = ParseCompletionLogprobs(fields);
@@ -185,7 +191,7 @@ CompletionRequest ReadCompletion(Fields& fields, std::string_view body) {
 EmbeddingRequest ReadEmbedding(Fields& fields, std::string_view /*body*/) {
   EmbeddingRequest request;
   request.model = ParseModel(fields);
-  request.inputs = ParsePrompts(fields, "input", kMaxEmbeddingInputs);
+  request.inputs = ParsePrompts(fields, "input", kMaxEmbeddingInputs, "");
   const std::string format = fields.String("encoding_format").value_or("float");
   if (format != "float" && format != "base64") {
     ThrowApiError("encoding_format", "invalid_value",
@@ -201,7 +207,7 @@ EmbeddingRequest ReadEmbedding(Fields& fields, std::string_view /*body*/) {
   request.cache_salt = ParseCacheSalt(fields);
   fields.OnlyNeutral("truncate_prompt_tokens", {});
   fields.OnlyNeutral("normalize", {true});
-  fields.Ignore({"user", "request_id"});
+  fields.IgnoreStrings({"user", "request_id"});
   fields.RefuseUnknown();
   return request;
 }
@@ -217,7 +223,11 @@ ChatRequest ReadChat(Fields& fields, std::string_view body) {
     }
     request.params.max_tokens = older;
   }
-  request.conversation = ParseConversation(fields.Require("messages", "an array of messages"));
+  const char* elsewhere = fields.Has("prompt")  ? "; a 'prompt' is sent to /v1/completions"
+                          : fields.Has("input") ? "; an 'input' is sent to /v1/responses"
+                                                : "";
+  request.conversation = ParseConversation(
+      fields.Require("messages", fmt::format("an array of messages{}", elsewhere)));
   request.conversation.tools = ParseTools(fields, body, ToolShape::kNested);
   HoldToCalls(request.conversation.tools, request.params.structured);
   request.add_generation_prompt = fields.Bool("add_generation_prompt").value_or(true);

@@ -6,10 +6,17 @@
 #include <limits>
 #include <system_error>
 
+#include "runtime/tokenizer/utf8.h"
+
 namespace quern::server {
 using nlohmann::json;
 
 namespace {
+
+// Of `metadata`, as OpenAI.
+constexpr size_t kMaxMetadata = 16;
+constexpr size_t kMaxMetadataKeyLength = 64;
+constexpr size_t kMaxMetadataValueLength = 512;
 
 std::vector<std::string> ParseStop(Fields& fields) {
   const json* stop = fields.Find("stop");
@@ -35,37 +42,30 @@ std::vector<std::string> ParseStop(Fields& fields) {
   return strings;
 }
 
-// Above 0, up to `max`; 1 if absent. `instead`: what the client can do, with the mark before it.
-// What is too small for a float is the smallest one.
-float ParsePositive(Fields& fields, const char* name, double max, std::string_view instead) {
-  const double value = fields.Number(name, 0, max).value_or(1);
-  if (value <= 0) {
-    ThrowApiError(name, "invalid_value",
-                  fmt::format("'{}' must be greater than 0 and at most {}{}", name, max, instead));
-  }
+// Above 0, up to `max`; 1 if absent. What is too small for a float is the smallest one.
+float ParsePositive(Fields& fields, const char* name, double max, std::string_view hint) {
+  const NumberRange range{.min = 0, .max = max, .above_min = true};
+  const double value = fields.Number(name, range, hint).value_or(1);
   return std::max(static_cast<float>(value), std::numeric_limits<float>::min());
 }
 
 void ParseCuts(Fields& fields, SamplingParams& sampling) {
-  sampling.temperature = static_cast<float>(fields.Number("temperature", 0, 2).value_or(1));
+  sampling.temperature = static_cast<float>(fields.Number("temperature", {0, 2}).value_or(1));
   sampling.top_p =
       ParsePositive(fields, "top_p", 1, "; for the likeliest token alone send temperature 0");
   // vLLM's -1 and 0 both mean: all tokens.
   sampling.top_k = static_cast<int32_t>(
       std::max<int64_t>(0, fields.Integer("top_k", -1, kInt32Max).value_or(0)));
-  const double min_p = fields.Number("min_p", 0, 1).value_or(0);
-  if (min_p >= 1) {
-    ThrowApiError("min_p", "invalid_value", "'min_p' must be less than 1; it may be 0 to 0.99");
-  }
+  const double min_p = fields.Number("min_p", {.min = 0, .max = 1, .below_max = true}).value_or(0);
   sampling.min_p = std::min(static_cast<float>(min_p), std::nextafter(1.0f, 0.0f));
   sampling.typical_p = ParsePositive(fields, "typical_p", 1, "");
 }
 
 void ParsePenalties(Fields& fields, SamplingParams& sampling) {
   sampling.frequency_penalty =
-      static_cast<float>(fields.Number("frequency_penalty", -2, 2).value_or(0));
+      static_cast<float>(fields.Number("frequency_penalty", {-2, 2}).value_or(0));
   sampling.presence_penalty =
-      static_cast<float>(fields.Number("presence_penalty", -2, 2).value_or(0));
+      static_cast<float>(fields.Number("presence_penalty", {-2, 2}).value_or(0));
   sampling.repetition_penalty =
       ParsePositive(fields, "repetition_penalty", 10, "; 1 changes nothing");
 }
@@ -82,10 +82,10 @@ std::vector<TokenBias> ParseLogitBias(Fields& fields) {
                   fmt::format("'logit_bias' may have at most {} entries, not {}", kMaxLogitBiases,
                               object->size()));
   }
-  Fields entries(*object, "logit_bias");
+  constexpr NumberRange kBiases{-100, 100};
   std::vector<TokenBias> biases;
   for (const auto& [name, value] : object->items()) {
-    const std::string path = "logit_bias." + name.substr(0, 40);
+    const std::string path = MemberPath("logit_bias", name);
     TokenBias entry;
     const auto [end, error] = std::from_chars(name.data(), name.data() + name.size(), entry.token);
     // Written in one way only, so that no token is named twice.
@@ -93,9 +93,13 @@ std::vector<TokenBias> ParseLogitBias(Fields& fields) {
       ThrowApiError(path, "invalid_value",
                     fmt::format("'{}' must be named by a token id, such as \"15496\"", path));
     }
-    const auto bias = entries.Number(name, -100, 100);
-    if (!bias) entries.WrongType(name, "a number from -100 to 100", value);
-    entry.bias = static_cast<float>(*bias);
+    if (!value.is_number()) fields.WrongType(path, kBiases.Describe(), value);
+    const auto bias = value.get<double>();
+    if (!kBiases.Has(bias)) {
+      ThrowApiError(path, "invalid_value",
+                    fmt::format("'{}' must be {}, not {}", path, kBiases.Describe(), value.dump()));
+    }
+    entry.bias = static_cast<float>(bias);
     biases.push_back(entry);
   }
   return biases;
@@ -121,8 +125,22 @@ void RefuseUnsupported(Fields& fields) {
   fields.OnlyNeutral("prompt_logprobs", {});
   fields.OnlyNeutral("truncate_prompt_tokens", {});
   // These change nothing of the answer.
-  fields.Ignore({"user", "metadata", "store", "service_tier", "safety_identifier",
-                 "prompt_cache_key", "prompt_cache_retention", "prediction", "request_id"});
+  fields.IgnoreStrings({"user", "service_tier", "safety_identifier", "prompt_cache_key",
+                        "prompt_cache_retention", "request_id"});
+  fields.Bool("store");
+  fields.IgnoreObject("prediction");
+  CheckMetadata(fields);
+}
+
+// More than n would have to be ranked, and fewer leave nothing to choose from.
+void CheckBestOf(Fields& fields, int32_t n) {
+  const auto best_of = fields.Integer("best_of", 0, kInt32Max);
+  if (!best_of || *best_of == n) return;
+  ThrowApiError(
+      "best_of", "unsupported_parameter",
+      fmt::format("'best_of' is {} and 'n' is {}: this server returns every choice that it "
+                  "makes, so 'best_of' must be equal to 'n'; leave it out or send {}",
+                  *best_of, n, n));
 }
 
 void ParseSampling(Fields& fields, GenerationParams& params) {
@@ -131,8 +149,7 @@ void ParseSampling(Fields& fields, GenerationParams& params) {
   params.sampling.logit_bias = ParseLogitBias(fields);
   ParseSeed(fields, params.sampling);
   params.n = static_cast<int32_t>(fields.Integer("n", 1, kMaxChoicesPerPrompt).value_or(1));
-  // More than n would have to be ranked.
-  fields.OnlyNeutral("best_of", {params.n}, fmt::format("leave it out or send 'n', {}", params.n));
+  CheckBestOf(fields, params.n);
   params.min_tokens = static_cast<int32_t>(fields.Integer("min_tokens", 0, kInt32Max).value_or(0));
   params.stop = ParseStop(fields);
   params.ignore_eos = fields.Bool("ignore_eos").value_or(false);
@@ -169,6 +186,29 @@ std::optional<int32_t> ParseMaxTokens(Fields& fields, const char* name, int64_t 
   return static_cast<int32_t>(*value);
 }
 
+const json* CheckMetadata(Fields& fields) {
+  const json* metadata = fields.Find("metadata");
+  if (!metadata) return nullptr;
+  if (!metadata->is_object()) fields.WrongType("metadata", "an object of strings", *metadata);
+  if (metadata->size() > kMaxMetadata) {
+    ThrowApiError("metadata", "invalid_value",
+                  fmt::format("'metadata' may have at most {} entries, not {}", kMaxMetadata,
+                              metadata->size()));
+  }
+  for (const auto& [name, text] : metadata->items()) {
+    const std::string path = MemberPath("metadata", name);
+    if (!text.is_string()) fields.WrongType(path, "a string", text);
+    const size_t name_length = Utf8Length(name);
+    const size_t length = Utf8Length(text.get_ref<const std::string&>());
+    if (name_length <= kMaxMetadataKeyLength && length <= kMaxMetadataValueLength) continue;
+    ThrowApiError(
+        path, "invalid_value",
+        fmt::format("a name in 'metadata' may have {} characters and a value {}, not {} and {}",
+                    kMaxMetadataKeyLength, kMaxMetadataValueLength, name_length, length));
+  }
+  return metadata;
+}
+
 void RefuseUnlessStreamed(const GenerationParams& params) {
   if (params.stream) return;
   ThrowApiError("stream_options", "invalid_value",
@@ -184,12 +224,18 @@ std::optional<int32_t> ParseCompletionLogprobs(Fields& fields) {
 }
 
 std::optional<int32_t> ParseChatLogprobs(Fields& fields) {
+  if (const json* value = fields.Find("logprobs"); value && value->is_number()) {
+    fields.WrongType("logprobs", "true or false (how many alternatives, says 'top_logprobs' here)",
+                     *value);
+  }
   const bool wanted = fields.Bool("logprobs").value_or(false);
   const auto top = fields.Integer("top_logprobs", 0, kMaxTopLogprobs);
   if (wanted) return static_cast<int32_t>(top.value_or(0));
   if (top.value_or(0) > 0) {
     ThrowApiError("top_logprobs", "invalid_value",
-                  "'top_logprobs' may be sent only together with 'logprobs': true");
+                  fmt::format("'top_logprobs' is {}, which may be sent only together with "
+                              "'logprobs': true",
+                              *top));
   }
   return std::nullopt;
 }

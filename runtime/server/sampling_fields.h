@@ -19,6 +19,8 @@ std::optional<int32_t> ParseMaxTokens(Fields& fields, const char* name, int64_t 
 std::string ParseModel(Fields& fields);
 int32_t ParsePriority(Fields& fields);
 std::string ParseCacheSalt(Fields& fields);  // empty: none
+// `metadata`, which changes nothing: an object of a few short strings, or null where there is none.
+const nlohmann::json* CheckMetadata(Fields& fields);
 // `stream_options` was sent: only a stream has them.
 void RefuseUnlessStreamed(const GenerationParams& params);
 // How many alternatives are wanted beside each token's log-probability; absent: no

@@ -71,9 +71,10 @@ ConstraintSpec SchemaSpec(const json& value, std::string_view object, const std:
 ConstraintSpec ChoiceSpec(const json& value, const std::string& name, const Fields& fields) {
   if (!value.is_array()) fields.WrongType(name, "an array of strings", value);
   std::vector<std::string> choices;
-  for (const json& choice : value) {
-    if (!choice.is_string()) fields.WrongType(name, "an array of strings", value);
-    choices.push_back(choice.get<std::string>());
+  for (size_t i = 0; i < value.size(); ++i) {
+    if (!value[i].is_string())
+      fields.WrongType(fmt::format("{}[{}]", name, i), "a string", value[i]);
+    choices.push_back(value[i].get<std::string>());
   }
   auto spec = ChoiceConstraint(choices);
   if (!spec) ThrowApiError(fields.Path(name), "invalid_value", spec.error().message);
@@ -90,7 +91,7 @@ ConstraintSpec TextSpec(SpecKind kind, const json& value, const std::string& nam
 StructuredOutput ReadSchema(Fields& holder, std::string_view object) {
   holder.String("name");
   holder.Bool("strict");  // it is always kept to
-  holder.Ignore({"description"});
+  holder.IgnoreStrings({"description"});
   const json& schema = holder.Require("schema", "a JSON schema");
   return {SchemaSpec(schema, object, "schema", holder, /*may_be_text=*/false),
           holder.Path("schema")};
@@ -100,7 +101,10 @@ StructuredOutput ReadSchema(Fields& holder, std::string_view object) {
 std::optional<StructuredOutput> ReadFormat(const json& value, const std::string& path,
                                            std::string_view object, FormatMember member) {
   Fields format(value, path);
-  const std::string type = format.String("type").value_or("");
+  constexpr char kTypes[] = "\"text\", \"json_object\" or \"json_schema\"";
+  const json& named = format.Require("type", kTypes);
+  if (!named.is_string()) format.WrongType("type", kTypes, named);
+  const auto& type = named.get_ref<const std::string&>();
   std::optional<StructuredOutput> result;
   if (type == "json_object") {
     result = {{SpecKind::kJsonObject, ""}, path};
@@ -113,9 +117,8 @@ std::optional<StructuredOutput> ReadFormat(const json& value, const std::string&
     outer.RefuseUnknown();
   } else if (type != "text") {
     ThrowApiError(format.Path("type"), "invalid_value",
-                  fmt::format("'{}' must be \"text\", \"json_object\" or \"json_schema\", not "
-                              "\"{}\"",
-                              format.Path("type"), type.substr(0, 40)));
+                  fmt::format("'{}' must be {}, not \"{}\"", format.Path("type"), kTypes,
+                              type.substr(0, 40)));
   }
   format.RefuseUnknown();
   return result;

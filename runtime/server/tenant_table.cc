@@ -10,6 +10,7 @@
 #include <set>
 #include <utility>
 
+#include "runtime/base/near_name.h"
 #include "runtime/server/fields.h"
 
 namespace quern::server {

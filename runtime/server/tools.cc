@@ -234,7 +234,7 @@ ordered_json ReadToolCall(const json& value, const std::string& path, size_t& ar
   Fields call(value, path);
   RequireFunctionType(call);
   const std::string id = call.String("id").value_or("");
-  call.Ignore({"index"});  // streams' clients leave it in
+  call.Integer("index", 0, kInt32Max);  // streams' clients leave it in
   Fields function(call.Require("function", "an object with 'name' and 'arguments'"),
                   call.Path("function"));
   ordered_json called = ParseCalledFunction(function, argument_bytes);

@@ -14,6 +14,12 @@ using nlohmann::ordered_json;
 
 namespace {
 
+std::string RequireString(Fields& item, const char* name, const char* what) {
+  const json& value = item.Require(name, what);
+  if (!value.is_string()) item.WrongType(name, "a string", value);
+  return value.get<std::string>();
+}
+
 // A string, or an array of parts that are text.
 std::string ReadText(const json& value, const std::string& path) {
   if (value.is_string()) return value.get<std::string>();
@@ -25,7 +31,7 @@ std::string ReadText(const json& value, const std::string& path) {
   std::string text;
   for (size_t i = 0; i < value.size(); ++i) {
     Fields part(value[i], fmt::format("{}[{}]", path, i));
-    const std::string type = part.String("type").value_or("");
+    const std::string type = RequireString(part, "type", "\"input_text\" or \"output_text\"");
     if (type != "input_text" && type != "output_text") {
       ThrowApiError(
           part.Path("type"), "unsupported_parameter",
@@ -38,17 +44,13 @@ std::string ReadText(const json& value, const std::string& path) {
     if (!piece.is_string()) part.WrongType("text", "a string", piece);
     text += piece.get_ref<const std::string&>();
     // What an answer had beside its text, and what clients' helpers put there.
-    part.Ignore({"annotations", "logprobs", "parsed"});
+    part.IgnoreArray("annotations");
+    part.IgnoreArray("logprobs");
+    part.Ignore({"parsed"});
     part.OnlyNeutral("prompt_cache_breakpoint", {});
     part.RefuseUnknown();
   }
   return text;
-}
-
-std::string RequireString(Fields& item, const char* name, const char* what) {
-  const json& value = item.Require(name, what);
-  if (!value.is_string()) item.WrongType(name, "a string", value);
-  return value.get<std::string>();
 }
 
 class InputReader {
@@ -67,7 +69,7 @@ class InputReader {
  private:
   void ReadItem(Fields& item) {
     const std::string type = item.String("type").value_or("message");
-    item.Ignore({"id", "status"});  // of an answer that comes back
+    item.IgnoreStrings({"id", "status"});  // of an answer that comes back
     if (type == "reasoning") return;
     if (type == "message") {
       ReadMessage(item);
@@ -102,7 +104,7 @@ class InputReader {
                                        "\"function_call_output\""
                                      : ""));
     }
-    item.Ignore({"phase"});  // a label of OpenAI's models
+    item.IgnoreStrings({"phase"});  // a label of OpenAI's models
     std::string text =
         ReadText(item.Require("content", "a string or an array of parts"), item.Path("content"));
     messages_.push_back({{"role", role}, {"content", std::move(text)}});
@@ -138,7 +140,7 @@ class InputReader {
     }
     item.OnlyNeutral("caller", {{{"type", "direct"}}});
     item.OnlyNeutral("namespace", {});
-    item.Ignore({"name"});
+    item.IgnoreStrings({"name"});
     std::string text =
         ReadText(item.Require("output", "a string or an array of parts"), item.Path("output"));
     messages_.push_back({{"role", "tool"}, {"tool_call_id", id}, {"content", std::move(text)}});

@@ -22,10 +22,6 @@ namespace {
 
 constexpr char kKeepsNothing[] =
     "this server keeps no responses: send the whole conversation in 'input'";
-// Of `metadata`, as OpenAI.
-constexpr size_t kMaxMetadata = 16;
-constexpr size_t kMaxMetadataKeyLength = 64;
-constexpr size_t kMaxMetadataValueLength = 512;
 constexpr size_t kMaxLabelLength = 512;  // `user` and the like
 // Of all that the answer repeats: a stream holds it three times until its client has read it.
 constexpr size_t kMaxRepeatedBytes = 256 * 1024;
@@ -69,29 +65,6 @@ json ParseReasoning(Fields& fields) {
   return repeated;
 }
 
-json ParseMetadata(Fields& fields) {
-  const json* value = fields.Find("metadata");
-  if (value == nullptr) return json::object();
-  constexpr char kWanted[] = "an object of strings";
-  if (!value->is_object()) fields.WrongType("metadata", kWanted, *value);
-  if (value->size() > kMaxMetadata) {
-    ThrowApiError(
-        "metadata", "invalid_value",
-        fmt::format("'metadata' may have at most {} entries, not {}", kMaxMetadata, value->size()));
-  }
-  for (const auto& [name, text] : value->items()) {
-    if (!text.is_string()) fields.WrongType("metadata", kWanted, text);
-    const size_t name_length = Utf8Length(name);
-    const size_t length = Utf8Length(text.get_ref<const std::string&>());
-    if (name_length <= kMaxMetadataKeyLength && length <= kMaxMetadataValueLength) continue;
-    ThrowApiError(
-        "metadata", "invalid_value",
-        fmt::format("a name in 'metadata' may have {} characters and a value {}, not {} and {}",
-                    kMaxMetadataKeyLength, kMaxMetadataValueLength, name_length, length));
-  }
-  return *value;
-}
-
 // Whether the answer's log-probabilities are wanted.
 bool ParseInclude(Fields& fields) {
   const json* value = fields.Find("include");
@@ -119,8 +92,9 @@ std::optional<int32_t> ParseLogprobs(Fields& fields, const std::optional<ToolUse
   const auto top = fields.Integer("top_logprobs", 0, kMaxTopLogprobs);
   if (!wanted && top.value_or(0) > 0) {
     ThrowApiError("top_logprobs", "invalid_value",
-                  "'top_logprobs' may be sent only together with 'include': "
-                  "[\"message.output_text.logprobs\"]");
+                  fmt::format("'top_logprobs' is {}, which may be sent only together with "
+                              "'include': [\"message.output_text.logprobs\"]",
+                              *top));
   }
   if (!wanted) return std::nullopt;
   // They are of messages alone, and which of an answer's tokens are a call's is told by its text.
@@ -211,12 +185,11 @@ ResponseRequest ReadResponse(Fields& fields, std::string_view body) {
   // Of built-in tools, of which there are none.
   fields.Integer("max_tool_calls", 0, std::numeric_limits<int32_t>::max());
   params.top_logprobs = ParseLogprobs(fields, request.conversation.tools);
-  fields.Bool("store");
   for (const char* name : {"user", "safety_identifier", "prompt_cache_key", "service_tier"}) {
     fields.String(name, 0, kMaxLabelLength);
   }
   json reasoning = ParseReasoning(fields);
-  json metadata = ParseMetadata(fields);
+  json metadata = OrElse(CheckMetadata(fields), json::object());
   fields.RefuseUnknown();
   request.repeated =
       Repeat(fields, params, std::move(metadata), std::move(reasoning), instructions);

@@ -1,5 +1,7 @@
 """What a client may get wrong, on the wire: status, OpenAI's error object, and a server that lives on."""
 
+import gzip
+import json
 import socket
 import time
 from urllib.parse import urlparse
@@ -43,9 +45,11 @@ BODIES = [
     (b'{"model": "M", "prompt": "\\ud800"}', 400, "invalid_json", None),
     (b'{"model": "M", "prompt": "a", "suffix": "b"}', 400, "unsupported_parameter", "suffix"),
     (b'{"model": "M", "prompt": "a", "n": 17}', 400, "invalid_value", "n"),
-    (b'{"model": "M", "prompt": "a", "logit_bias": {"49152": 1}}', 400, "invalid_value", "logit_bias.49152"),
+    (b'{"model": "M", "prompt": "a", "logit_bias": {"49152": 1}}', 400, "invalid_value", 'logit_bias["49152"]'),
     (b'{"model": "M", "prompt": "a", "max_token": 2}', 400, "unknown_parameter", "max_token"),
-    (b'{"model": "M", "prompt": [49152]}', 400, "invalid_value", "prompt"),
+    (b'{"model": "M", "prompt": [49152]}', 400, "invalid_value", "prompt[0]"),
+    (b'{"model": "M", "prompt": "a", "temperature": 1e999}', 400, "invalid_value", "temperature"),
+    (b'{"model": "M", "prompt": "a", "user": 5}', 400, "invalid_type", "user"),
     (b"[" * 200_000, 400, "invalid_json", None),
     (b'{"a":' * 40_000, 400, "invalid_json", None),
 ]
@@ -82,7 +86,17 @@ def test_unknown_paths_and_methods(smollm2):
     response = smollm2.get("/v1/completions")
     assert error_of(response, 405)["code"] == "method_not_allowed"
     assert response.headers["Allow"] == "OPTIONS, POST"
-    assert smollm2.get("/metrics").status_code == 404
+    assert "is on the administrative port" in error_of(smollm2.get("/metrics"), 404)["message"]
+    misspelt = error_of(smollm2.post("/v1/chat/completion", {}), 404)
+    assert "the nearest first: /v1/chat/completions, " in misspelt["message"]
+
+
+def test_a_compressed_body_is_415_not_bad_json(smollm2):
+    body = gzip.compress(json.dumps({"model": smollm2.name, "prompt": "a"}).encode())
+    response = smollm2.post("/v1/completions", body, headers={"Content-Encoding": "gzip"})
+    error = error_of(response, 415)
+    assert error["code"] == "unsupported_content_encoding" and "'gzip'" in error["message"]
+    assert response.headers["Accept-Encoding"] == "identity"
 
 
 @pytest.fixture(scope="module")

@@ -75,6 +75,18 @@ TEST_F(RequestReaderTest, ChunksMayComeByteByByteWhateverTheyAre) {
   }
 }
 
+TEST_F(RequestReaderTest, AnEncodedBodyIsRefusedFromTheHeader) {
+  const std::string head = "POST /echo HTTP/1.1\r\nHost: t\r\nContent-Length: 9\r\n";
+  for (const char* codings :
+       {"gzip", "GZIP", "deflate, br", "identity, zstd", "identity,,x-gzip "}) {
+    EXPECT_EQ(Refused(head + "Content-Encoding: " + codings + "\r\n\r\n"), 415) << codings;
+  }
+  EXPECT_EQ(Refused(head + "Content-Encoding: identity\r\nContent-Encoding: gzip\r\n\r\n"), 415);
+  for (const char* codings : {"identity", "Identity , identity", "", ","}) {
+    EXPECT_EQ(Refused(head + "Content-Encoding: " + codings + "\r\n\r\n"), 0) << codings;
+  }
+}
+
 TEST_F(RequestReaderTest, BodyWhoseEndIsADoubtfulThingIsRefused) {
   const std::string head = "POST /echo HTTP/1.1\r\nHost: t\r\n";
   EXPECT_EQ(Refused(head + "Transfer-Encoding: xchunked\r\n\r\n"), 400);

@@ -40,8 +40,23 @@ TEST_F(RouterTest, UnknownPathIs404AndCountsUnderOneName) {
   const auto match = router.Find("GET", "/wp-admin");
   EXPECT_EQ(match.response.status, 404);
   EXPECT_EQ(match.name, "none");
-  EXPECT_EQ(match.response.body,
-            R"({"error":{"message":"there is no '/wp-admin' here","code":404}})");
+  EXPECT_NE(match.response.body.find("there is no '/wp-admin' here"), std::string::npos);
+}
+
+TEST_F(RouterTest, UnknownPathNamesThoseThatThereAreTheNearestFirst) {
+  router.Add("POST", "/v1/models", "models", [](Request, ResponderPtr) {});  // named once
+  router.AddElsewhere("/metrics", "is on another port");
+  const auto message = [this](std::string_view path) {
+    return router.Find("GET", path).response.body;
+  };
+  EXPECT_EQ(message("/completion"),
+            R"({"error":{"message":"there is no '/completion' here; the paths of this port, the )"
+            R"(nearest first: /v1/completions, /v1/models, /v1/models/{id...}","code":404}})");
+  EXPECT_NE(message("/v1/model").find("first: /v1/models, "), std::string::npos);
+  EXPECT_NE(message("/v1/completions/").find("first: /v1/completions, "), std::string::npos);
+  EXPECT_NE(message("/api/v1/completions").find("first: /v1/completions, "), std::string::npos);
+  EXPECT_NE(message("/metrics").find("'/metrics' is on another port; the paths"),
+            std::string::npos);
 }
 
 TEST_F(RouterTest, WrongMethodIs405AndSaysWhatIsAllowed) {
@@ -62,7 +77,7 @@ TEST_F(RouterTest, HeadUsesTheGetHandlerAndOptionsIsAnsweredHere) {
 TEST_F(RouterTest, ErrorsQuoteThePathAsValidJson) {
   const auto match = router.Find("GET", std::string("/\"\\\x01\xff") + std::string(500, 'a'));
   EXPECT_EQ(match.response.status, 404);
-  EXPECT_LT(match.response.body.size(), 300u);
+  EXPECT_LT(match.response.body.size(), 400u);
   EXPECT_NE(match.response.body.find(R"(/\"\\??)"), std::string::npos);
 }
 

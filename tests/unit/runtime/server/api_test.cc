@@ -273,10 +273,12 @@ TEST_F(ApiTest, ErrorsHaveOpenAisShapeAndStatus) {
        "model_not_found"},
       {"POST", "/v1/completions", R"({"model":"m","prompt":"a","max_tokens":0})", 400, "max_tokens",
        "invalid_value"},
-      {"POST", "/v1/completions", R"({"model":"m","prompt":[999]})", 400, "prompt",
+      {"POST", "/v1/completions", R"({"model":"m","prompt":[1,999]})", 400, "prompt[1]",
        "invalid_value"},
       {"POST", "/v1/completions", R"({"model":"m","prompt":"a","logit_bias":{"257":1}})", 400,
-       "logit_bias.257", "invalid_value"},
+       R"(logit_bias["257"])", "invalid_value"},
+      {"POST", "/v1/completions", R"({"model":"m","prompt":["a",""],"add_special_tokens":false})",
+       400, "prompt[1]", "invalid_value"},
       {"POST", "/v1/completions", R"({"model":"m","prompt":"a","min_tokens":17})", 400,
        "min_tokens", "invalid_value"},
       {"POST", "/v1/completions",
@@ -303,6 +305,47 @@ TEST_F(ApiTest, ErrorsHaveOpenAisShapeAndStatus) {
     EXPECT_EQ(reply.Error("code"), c.code) << reply.body;
     EXPECT_EQ(reply.Error("type"), "invalid_request_error");
   }
+}
+
+TEST_F(ApiTest, APathThatThereIsNotNamesThoseThatThereAreTheLikeliestFirst) {
+  StartServer();
+  struct Case {
+    const char *path, *first;
+  };
+  for (const Case& c :
+       {Case{"/v1/chat/completion", "/v1/chat/completions"},
+        Case{"/chat/completions", "/v1/chat/completions"},
+        Case{"/v1/v1/chat/completions", "/v1/chat/completions"},
+        Case{"/completions", "/v1/completions"}, Case{"/v1/completions/", "/v1/completions"},
+        Case{"/v1/Completions", "/v1/completions"}, Case{"/v1/embedding", "/v1/embeddings"},
+        Case{"/health", "/health/live"}, Case{"/v1/tokenize", "/tokenize"}}) {
+    const Reply reply = Ask("POST", c.path, "{}");
+    EXPECT_EQ(reply.status, 404) << c.path;
+    const std::string message = reply.Error("message");
+    EXPECT_NE(message.find(fmt::format("'{}' here; the paths", c.path)), std::string::npos)
+        << message;
+    EXPECT_NE(message.find(fmt::format("first: {}, ", c.first)), std::string::npos) << message;
+    EXPECT_NE(message.find("/v1/models"), std::string::npos) << message;
+  }
+  EXPECT_NE(
+      Ask("GET", "/metrics").Error("message").find("'/metrics' is on the administrative port"),
+      std::string::npos);
+  EXPECT_NE(Ask("GET", "/v1/models/other").Error("message").find("this server has 'm'"),
+            std::string::npos);
+}
+
+TEST_F(ApiTest, AnEncodedBodyIs415AndSaysWhatToSend) {
+  StartServer();
+  RawClient client(port);
+  ASSERT_TRUE(
+      client.Send("POST /v1/completions HTTP/1.1\r\nHost: t\r\nContent-Encoding: gzip\r\n"
+                  "Content-Length: 3\r\n\r\n\x1f\x8b\x08"));
+  const Reply reply = Split(client.ReadResponse());
+  EXPECT_EQ(reply.status, 415);
+  EXPECT_NE(reply.head.find("Accept-Encoding: identity"), std::string::npos) << reply.head;
+  EXPECT_EQ(reply.Error("code"), "unsupported_content_encoding");
+  EXPECT_EQ(reply.Error("type"), "invalid_request_error");
+  EXPECT_NE(reply.Error("message").find("encoded with 'gzip'"), std::string::npos) << reply.body;
 }
 
 TEST_F(ApiTest, ModelWithoutAChatTemplatePointsToCompletions) {

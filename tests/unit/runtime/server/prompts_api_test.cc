@@ -129,7 +129,7 @@ TEST_F(ApiTest, EmbeddingsThatCannotBeAreRefusedWithTheReason) {
   };
   EXPECT_NE(ask(R"("input":"a","dimensions":2)").Error("message").find("have 3 numbers"),
             std::string::npos);
-  EXPECT_EQ(ask(R"("input":["a",[1,300]])").Error("param"), "input[1]");
+  EXPECT_EQ(ask(R"("input":["a",[1,300]])").Error("param"), "input[1][1]");
   json body = {{"model", "m"}, {"input", {"a", std::string(1000, 'b')}}};
   const Reply reply = Ask("POST", "/v1/embeddings", body.dump());
   EXPECT_EQ(reply.Error("code"), "context_length_exceeded");
