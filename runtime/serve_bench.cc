@@ -12,6 +12,7 @@
 
 #include "runtime/base/cgroup.h"
 #include "runtime/base/log.h"
+#include "runtime/command_line.h"
 #include "runtime/engine/engine.h"
 #include "runtime/engine/memory_plan.h"
 #include "runtime/formats/gguf.h"
@@ -98,15 +99,16 @@ void AddOptions(CLI::App& app, BenchCommand& command) {
                                        "Requests at once, a measurement for each [1,8,32]")
       ->type_name("N,...");
   app.add_option("--prompt", command.prompt, "Tokens of each prompt [128]")
-      ->check(CLI::Range(1, 1 << 20))
+      ->check(WholeNumber(1, 1 << 20))
       ->type_name("N");
   app.add_option("--generate", command.generate, "Tokens to generate for each request [128]")
-      ->check(CLI::Range(2, 1 << 20))
+      ->check(WholeNumber(2, 1 << 20))
       ->type_name("N");
   app.add_option("--repeats", command.repeats, "Runs of each batch; the median is given [3]")
-      ->check(CLI::Range(1, 1000))
+      ->check(WholeNumber(1, 1000))
       ->type_name("N");
   app.add_option("--seed", command.seed, "Of the random prompts, and of what is sampled [1]")
+      ->check(WholeNumber(0, UINT32_MAX).description(""))
       ->type_name("N");
   AddSamplingOptions(app, command.sampling);
   app.add_flag("--json", command.as_json, "Print one line of JSON instead of a table");
@@ -380,7 +382,8 @@ int BenchMain(int argc, char** argv) {
   } catch (const CLI::Success& success) {  // --help
     return app.exit(success);
   } catch (const CLI::ParseError& error) {
-    return Fail(fmt::format("{}; see quern-serve bench --help", error.what()), 2);
+    return Fail(
+        fmt::format("{}; see quern-serve bench --help", ExplainError(app, error, argc, argv)), 2);
   } catch (const std::bad_alloc&) {
     return Fail("not enough memory", 2);
   } catch (const std::exception& error) {

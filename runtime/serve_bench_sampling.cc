@@ -2,6 +2,8 @@
 
 #include <CLI/CLI.hpp>
 
+#include "runtime/command_line.h"
+
 namespace quern {
 
 void BenchSampling::ApplyTo(GenerationRequest& request, const std::vector<TokenId>& words,
@@ -19,40 +21,40 @@ void AddSamplingOptions(CLI::App& app, BenchSampling& sampling) {
   SamplingParams& params = sampling.params;
   app.add_option("--temperature", params.temperature,
                  "Sampling temperature; 0: the likeliest token [0]")
-      ->check(CLI::Range(0.0, 2.0))
+      ->check(NumberIn(0.0, 2.0))
       ->type_name("X");
   app.add_option("--top-k", params.top_k, "Samples from so many tokens; 0: from all [0]")
-      ->check(CLI::Range(0, 1 << 20))
+      ->check(WholeNumber(0, 1 << 20))
       ->type_name("N");
   app.add_option("--top-p", params.top_p, "Samples from the likeliest tokens up to this mass [1]")
-      ->check(CLI::Range(0.001, 1.0))
+      ->check(NumberIn(0.001, 1.0))
       ->type_name("X");
   app.add_option("--min-p", params.min_p,
                  "Samples from tokens that are at least so likely, as a part of the likeliest [0]")
-      ->check(CLI::Range(0.0, 0.999))
+      ->check(NumberIn(0.0, 0.999))
       ->type_name("X");
   app.add_option("--typical-p", params.typical_p,
                  "Samples from the tokens of the most expected surprise up to this mass [1]")
-      ->check(CLI::Range(0.001, 1.0))
+      ->check(NumberIn(0.001, 1.0))
       ->type_name("X");
   app.add_option("--repetition-penalty", params.repetition_penalty,
                  "On tokens that were in the prompt or generated [1]")
-      ->check(CLI::Range(0.01, 10.0))
+      ->check(NumberIn(0.01, 10.0))
       ->type_name("X");
   app.add_option("--frequency-penalty", params.frequency_penalty,
                  "On generated tokens, for each time [0]")
-      ->check(CLI::Range(-2.0, 2.0))
+      ->check(NumberIn(-2.0, 2.0))
       ->type_name("X");
   app.add_option("--presence-penalty", params.presence_penalty, "On generated tokens, once [0]")
-      ->check(CLI::Range(-2.0, 2.0))
+      ->check(NumberIn(-2.0, 2.0))
       ->type_name("X");
   app.add_option("--biased-tokens", sampling.biased_tokens,
                  "So many random tokens get a small logit_bias [0]")
-      ->check(CLI::Range(0, static_cast<int>(kMaxLogitBiases)))
+      ->check(WholeNumber(0, static_cast<int>(kMaxLogitBiases)))
       ->type_name("N");
   app.add_option("--logprobs", sampling.top_logprobs,
                  "Log-probabilities with every token, and of so many of the likeliest [none]")
-      ->check(CLI::Range(0, kMaxTopLogprobs))
+      ->check(WholeNumber(0, kMaxTopLogprobs))
       ->type_name("N");
 }
 

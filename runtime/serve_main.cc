@@ -8,6 +8,7 @@
 #include <cstdlib>
 #include <ctime>
 #include <exception>
+#include <filesystem>
 #include <memory>
 #include <mutex>
 #include <new>
@@ -289,7 +290,10 @@ int Serve(const ServeOptions& options) {
   if (const auto error = wakeup.Wait()) {
     loader.join();
     http.Stop(Milliseconds(500));
-    spdlog::error("cannot serve {}: {}", options.model, error->message);
+    // Others' programs fetch a model by its name.
+    const bool is_there = std::filesystem::exists(options.model);
+    spdlog::error("cannot serve {}: {}{}", options.model, error->message,
+                  is_there ? "" : "; models are not downloaded here");
     return ExitCode(*error);
   }
   if (state.Get().phase == ServingState::Phase::kLoading) {

@@ -1,5 +1,7 @@
 #include "runtime/serve_options.h"
 
+#include <spdlog/common.h>
+
 #include <CLI/CLI.hpp>
 #include <algorithm>
 #include <cctype>
@@ -8,10 +10,14 @@
 #include <iostream>
 
 #include "runtime/base/thread_pool.h"
+#include "runtime/command_line.h"
 #include "runtime/server/units.h"
 
 namespace quern {
 namespace {
+
+// A server of a shorter context than that is a mistake, unless it is asked for.
+constexpr int32_t kLeastContextTokens = 512;
 
 constexpr char kFooter[] = R"(
 Sizes are written 512MiB, 1.5GiB or 800MB; durations 30s, 500ms or 2m.
@@ -52,14 +58,18 @@ CLI::Option* Add(CLI::App& app, const std::string& flag, T& target, const std::s
 // A size or "auto" (0).
 CLI::Option* AddBytes(CLI::App& app, const std::string& flag, int64_t& target, bool can_be_auto,
                       const std::string& help) {
-  const auto read = [&target, can_be_auto](const std::string& text) {
+  const auto read = [flag, &target, can_be_auto](const std::string& text) {
     if (can_be_auto && text == "auto") {
       target = 0;
       return;
     }
     auto bytes = server::ParseBytes(text);
-    if (!bytes) throw CLI::ValidationError(bytes.error().message);
-    if (*bytes == 0) throw CLI::ValidationError("'" + text + "' is no useful size");
+    if (!bytes) throw CLI::ValidationError(flag, bytes.error().message);
+    if (*bytes == 0) {
+      throw CLI::ValidationError(
+          flag, fmt::format("'{}' is no useful size; write for example 512MiB{}", text,
+                            can_be_auto ? ", or auto" : ""));
+    }
     target = *bytes;
   };
   return app.add_option_function<std::string>(flag, read, help)
@@ -71,9 +81,9 @@ CLI::Option* AddBytes(CLI::App& app, const std::string& flag, int64_t& target, b
 template <typename T>
 CLI::Option* AddParsed(CLI::App& app, const std::string& flag, T& target,
                        Result<T> (*parse)(std::string_view), const std::string& help) {
-  const auto read = [&target, parse](const std::string& text) {
+  const auto read = [flag, &target, parse](const std::string& text) {
     auto value = parse(text);
-    if (!value) throw CLI::ValidationError(value.error().message);
+    if (!value) throw CLI::ValidationError(flag, value.error().message);
     target = *value;
   };
   return app.add_option_function<std::string>(flag, read, help)->envname(EnvName(flag));
@@ -97,6 +107,14 @@ Result<std::optional<KvDtype>> ParseKvDtypeOrAuto(std::string_view text) {
   return MakeError(ErrorCode::kInvalidArgument, "{}, or auto", dtype.error().message);
 }
 
+CLI::Validator Port() { return WholeNumber(0, 65535).description(""); }
+
+// "" where it is one.
+std::string IsLogLevel(const std::string& text) {
+  if (spdlog::level::from_str(text) != spdlog::level::off || text == "off") return "";
+  return fmt::format("'{}' must be trace, debug, info, warn or error", text);
+}
+
 void AddServing(CLI::App& app, ServeOptions& options) {
   app.add_option("MODEL", options.model, "Model to serve: a GGUF file")
       ->envname("QUERN_MODEL")
@@ -114,11 +132,14 @@ void AddServing(CLI::App& app, ServeOptions& options) {
       ->type_name("NAME");
   Add(app, "--host", options.host, "Address to listen on; 0.0.0.0 for all [127.0.0.1]")
       ->type_name("ADDRESS");
-  Add(app, "--port", options.port, "Port of the API; 0 for any free one [8000]")->type_name("PORT");
+  Add(app, "--port", options.port, "Port of the API; 0 for any free one [8000]")
+      ->check(Port())
+      ->type_name("PORT");
   Add(app, "--admin-host", options.admin_host, "Address of the administrative port [as --host]")
       ->type_name("ADDRESS");
   Add(app, "--admin-port", options.admin_port,
       "Port of /metrics and /health, not to be exposed to clients; 0 for any free one [9090]")
+      ->check(Port())
       ->type_name("PORT");
 }
 
@@ -132,19 +153,19 @@ void AddAccess(CLI::App& app, ServeOptions& options) {
 void AddEngine(CLI::App& app, ServeOptions& options) {
   Add(app, "--threads", options.threads,
       "Threads of the forward pass; 0: the cgroup's CPU quota [0]")
-      ->check(CLI::Range(0, ThreadPool::kMaxThreads))
+      ->check(WholeNumber(0, ThreadPool::kMaxThreads))
       ->type_name("N");
   Add(app, "--max-sequences", options.max_sequences, "Requests that run at once in a batch [32]")
-      ->check(CLI::Range(1, 4096))
+      ->check(WholeNumber(1, 4096))
       ->type_name("N");
   Add(app, "--max-waiting", options.max_waiting,
       "Requests that may wait for a place; more get status 429 [256]")
-      ->check(CLI::Range(0, 1'000'000))
+      ->check(WholeNumber(0, 1'000'000))
       ->type_name("N");
   Add(app, "--max-batch-tokens", options.max_batch_tokens,
       "Tokens of one step at most; 0: 512, or "
       "--max-sequences where that is more [0]")
-      ->check(CLI::Range(0, 65536))
+      ->check(WholeNumber(0, 65536))
       ->type_name("N");
   Add(app, "--max-decode-slowdown", options.max_decode_slowdown,
       "How many times as long a step with streams may take for the sake of prompts that are read "
@@ -160,7 +181,7 @@ void AddEngine(CLI::App& app, ServeOptions& options) {
       ->type_name("X");
   Add(app, "--max-context-tokens", options.max_context_tokens,
       "Longest prompt and answer together; 0: what the model was trained for [0]")
-      ->check(CLI::Range(0, 100'000'000))
+      ->check(WholeNumber(0, 100'000'000))
       ->type_name("N");
   AddBytes(app, "--kv-memory", options.kv_memory_bytes, /*can_be_auto=*/true,
            "Memory of the KV cache, or auto: a part of what is free [auto]");
@@ -183,7 +204,7 @@ Result<MetricsCompat> ParseMetricsCompat(std::string_view text) {
 void AddLimits(CLI::App& app, ServeOptions& options) {
   Add(app, "--max-connections", options.max_connections,
       "Connections at once; more get status 503 [1024]")
-      ->check(CLI::Range(1, 1'000'000))
+      ->check(WholeNumber(1, 1'000'000))
       ->type_name("N");
   AddBytes(app, "--max-body", options.max_body_bytes, /*can_be_auto=*/false,
            "Largest request body; a larger one gets status 413 [4MiB]");
@@ -206,8 +227,11 @@ void AddLimits(CLI::App& app, ServeOptions& options) {
             "none, or vllm: /metrics shows the figures under vLLM's names too [none]")
       ->type_name("NAMES");
   Add(app, "--log-level", options.log_level, "trace, debug, info, warn or error [info]")
+      ->check(IsLogLevel)
       ->type_name("LEVEL");
-  Add(app, "--log-format", options.log_format, "text or json [text]")->type_name("FORMAT");
+  Add(app, "--log-format", options.log_format, "text or json [text]")
+      ->check(OneOf({"text", "json"}).description(""))
+      ->type_name("FORMAT");
 }
 
 // What the options must be in view of each other. Every running request needs room for one token
@@ -219,6 +243,66 @@ void CheckTogether(const ServeOptions& options) {
       fmt::format("{} is less than --max-sequences ({}); use at least as much, "
                   "or fewer sequences",
                   options.max_batch_tokens, options.max_sequences));
+}
+
+// What else is called differently by vLLM (first) and llama.cpp's server, or not needed here.
+constexpr char kModelIsFirst[] = "name the model without an option: quern-serve MODEL.gguf";
+constexpr char kUseContext[] = "use --max-context-tokens";
+constexpr char kUseSequences[] = "use --max-sequences";
+constexpr char kUseBatch[] = "use --max-batch-tokens";
+constexpr char kUseName[] = "use --served-name";
+constexpr char kUseKvDtype[] = "use --kv-dtype";
+constexpr char kUseKvMemory[] = "use --kv-memory, which is a size";
+constexpr char kUseTenants[] = "use --tenants, which names a file of keys";
+constexpr char kOfTheFile[] = "the GGUF file says it";
+constexpr ForeignOption kForeignOptions[] = {
+    {"--model", kModelIsFirst},
+    {"--max-model-len", kUseContext},
+    {"--max-num-seqs", kUseSequences},
+    {"--max-num-batched-tokens", kUseBatch},
+    {"--served-model-name", kUseName},
+    {"--kv-cache-dtype", kUseKvDtype},
+    {"--kv-cache-memory-bytes", kUseKvMemory},
+    {"--gpu-memory-utilization", kUseKvMemory},
+    {"--enable-prefix-caching", "use --prefix-cache on"},
+    {"--no-enable-prefix-caching", "use --prefix-cache off"},
+    {"--enable-sleep-mode", "use --sleep-mode on"},
+    {"--api-key", kUseTenants},
+    {"--uvicorn-log-level", "use --log-level"},
+    {"--tokenizer", kOfTheFile},
+    {"--quantization", kOfTheFile},
+    {"--dtype", kOfTheFile},
+    {"--chat-template", kOfTheFile},
+    {"-m", kModelIsFirst},
+    {"-c", kUseContext},
+    {"--ctx-size", kUseContext},
+    {"-np", kUseSequences},
+    {"--parallel", kUseSequences},
+    {"-b", kUseBatch},
+    {"--batch-size", kUseBatch},
+    {"-t", "use --threads"},
+    {"-a", kUseName},
+    {"--alias", kUseName},
+    {"-ctk", kUseKvDtype},
+    {"--cache-type-k", kUseKvDtype},
+    {"-ctv", kUseKvDtype},
+    {"--cache-type-v", kUseKvDtype},
+    {"--api-key-file", kUseTenants},
+};
+
+// Where two models are named, as in `quern-serve serve MODEL`, what to do; else nothing.
+std::optional<std::string> SecondModel(const CLI::App& app, const std::string& first,
+                                       const CLI::ParseError& error) {
+  if (error.get_exit_code() != static_cast<int>(CLI::ExitCodes::ExtrasError)) return std::nullopt;
+  const std::vector<std::string> more = app.remaining();
+  const auto is_option = [](const std::string& argument) { return argument.starts_with('-'); };
+  if (more.empty() || std::any_of(more.begin(), more.end(), is_option)) return std::nullopt;
+  if (!std::filesystem::exists(first)) {
+    return fmt::format("'{}' is taken for the model; no word goes before that: quern-serve {}",
+                       first, more[0]);
+  }
+  return fmt::format("'{}' is one argument too many: one model is served, here '{}'", more[0],
+                     first);
 }
 
 // The model's file name without ".gguf"; other dots belong to it ("Llama-3.2-1B").
@@ -249,7 +333,9 @@ ParsedCommandLine ParseCommandLine(int argc, char** argv) {
   } catch (const CLI::ParseError& error) {
     parsed.exit_now = true;
     parsed.exit_code = 2;
-    std::fprintf(stderr, "quern-serve: %s; see quern-serve --help\n", error.what());
+    const std::string why = SecondModel(app, parsed.options.model, error)
+                                .value_or(ExplainError(app, error, argc, argv, kForeignOptions));
+    std::fprintf(stderr, "quern-serve: %s; see quern-serve --help\n", why.c_str());
   }
   if (parsed.options.served_name.empty()) {
     parsed.options.served_name = NameOf(parsed.options.model);
@@ -274,6 +360,7 @@ EngineOptions EngineOptionsOf(const ServeOptions& options) {
           .max_batch_tokens = options.max_batch_tokens,
           .max_decode_slowdown = options.max_decode_slowdown,
           .max_context_tokens = options.max_context_tokens,
+          .least_context_tokens = kLeastContextTokens,
           .kv_memory_bytes = options.kv_memory_bytes,
           .int8_kv_if_short = !options.kv_dtype,
           .prefix_cache = options.prefix_cache};

@@ -170,7 +170,10 @@ struct EngineOptions {
   // without them, or more where more requests wait for their prompts than stream; 0: no bound.
   double max_decode_slowdown = 2;
   int32_t max_context_tokens = 0;  // 0: the model's, at most what the KV cache holds
-  int64_t kv_memory_bytes = 0;     // 0: chosen from free memory (cgroup limit), said in the log
+  // Where kv_memory_bytes alone bounds the context, it must hold so many tokens, or the model's
+  // context if that is shorter: nearly every request would be refused.
+  int32_t least_context_tokens = 1;
+  int64_t kv_memory_bytes = 0;  // 0: chosen from free memory (cgroup limit), said in the log
   int32_t kv_block_tokens = 16;
   // Takes an int8 KV cache instead of the model's own dtype where that one does not hold the
   // context (max_context_tokens or the model's); said in the log.

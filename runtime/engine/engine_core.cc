@@ -368,6 +368,11 @@ Status CheckTokenizer(const Tokenizer& tokenizer, const ModelInfo& model) {
                    tokenizer.vocab_size(), model.vocab_size);
 }
 
+// Of the KV cache, for one sequence as long as the model allows.
+int64_t BytesOfContext(const ModelInfo& model, const EngineOptions& options) {
+  return KvMemoryFor(model, options, BlocksFor(model.context_tokens, options.kv_block_tokens));
+}
+
 void ChooseKvDtype(const EngineOptions& options, const ProcessMemory& memory, Model* model) {
   const char* own = KvDtypeName(model->info().kv_dtype);
   const std::string shortage = WhyContextDoesNotFit(model->info(), options, memory);
@@ -393,8 +398,12 @@ Result<std::unique_ptr<EngineCore>> EngineCore::Start(std::unique_ptr<Model> mod
   spdlog::info("memory: {}; the KV cache stores {}", plan.Describe(memory),
                KvDtypeName(model->info().kv_dtype));
   if (plan.context_tokens < model->info().context_tokens && options.max_context_tokens == 0) {
-    spdlog::warn("the context is {} tokens instead of the model's {}: the KV cache holds no more",
-                 plan.context_tokens, model->info().context_tokens);
+    spdlog::warn(
+        "the context is {} tokens instead of the model's {}: the KV cache holds no more; that "
+        "takes "
+        "{} MiB",
+        plan.context_tokens, model->info().context_tokens,
+        BytesOfContext(model->info(), options) / (1 << 20) + 1);
   }
   QUERN_TRY(model->AllocateKv(plan.layout));
   return std::unique_ptr<EngineCore>(std::make_unique<ThreadedEngine>(

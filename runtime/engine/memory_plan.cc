@@ -28,6 +28,12 @@ std::string Size(int64_t bytes) {
   return fmt::format("{:.0f} MiB", static_cast<double>(bytes) / kMebibyte);
 }
 
+// So that a size can be written as an option's value: at least so many bytes.
+std::string AsOption(int64_t bytes) {
+  const auto up = [bytes](int64_t unit) { return (bytes + unit - 1) / unit; };
+  return bytes < kMebibyte ? fmt::format("{}KiB", up(1024)) : fmt::format("{}MiB", up(kMebibyte));
+}
+
 std::string Grouped(int64_t number) {
   std::string digits = std::to_string(number);
   for (auto at = static_cast<std::ptrdiff_t>(digits.size()) - 3; at > 0; at -= 3) {
@@ -61,7 +67,12 @@ Status CheckOptions(const ModelInfo& model, const EngineOptions& options) {
   QUERN_TRY(CheckRange("kv_block_tokens", options.kv_block_tokens, 1, kMaxBlockTokens));
   QUERN_TRY(CheckRange("kv_memory_bytes", options.kv_memory_bytes, 0,
                        std::numeric_limits<int64_t>::max()));
-  QUERN_TRY(CheckRange("max_context_tokens", options.max_context_tokens, 0, model.context_tokens));
+  if (options.max_context_tokens < 0 || options.max_context_tokens > model.context_tokens) {
+    return MakeError(ErrorCode::kInvalidArgument,
+                     "--max-context-tokens is {}, and the model's context has {} tokens; use a "
+                     "number up to that, or leave it out",
+                     options.max_context_tokens, model.context_tokens);
+  }
   if (model.vocab_size < 1 || model.context_tokens < 1 || model.kv_bytes_per_token < 1) {
     return MakeError(ErrorCode::kInternal,
                      "the model describes itself with a vocabulary of {}, a context of {} tokens "
@@ -145,12 +156,23 @@ Result<int64_t> KvBlocksAskedFor(const EngineOptions& options, const KvMemory& k
                      Size(memory.limit_bytes), LimitName(memory), Size(std::max<int64_t>(0, room)));
   }
   const int64_t blocks = kv.BlocksIn(options.kv_memory_bytes);
-  if (blocks == 0) {
-    return MakeError(ErrorCode::kResourceExhausted,
-                     "a KV cache of {} bytes holds no block: {} tokens of this model take {} bytes",
-                     options.kv_memory_bytes, options.kv_block_tokens, kv.Bytes(1));
-  }
-  return blocks;
+  const int64_t tokens = blocks * options.kv_block_tokens;
+  const int64_t least = options.max_context_tokens > 0
+                            ? 1
+                            : std::min(options.least_context_tokens, plan.context_tokens);
+  if (tokens >= least) return blocks;
+  const int64_t enough = kv.Bytes((least + options.kv_block_tokens - 1) / options.kv_block_tokens);
+  return MakeError(
+      ErrorCode::kResourceExhausted,
+      "a KV cache of {} holds {}, which is of use for {}: give --kv-memory {} or more, which holds "
+      "{} tokens{}",
+      AsOption(options.kv_memory_bytes),
+      tokens == 0 ? fmt::format("not one block of {} tokens", options.kv_block_tokens)
+                  : fmt::format("{} tokens, prompt and answer together", tokens),
+      tokens == 0 ? "no request" : "hardly any request", AsOption(enough), least,
+      tokens == 0
+          ? ""
+          : fmt::format("; if so short a context is meant, say --max-context-tokens {}", tokens));
 }
 
 // The blocks of the KV cache that memory allows, up to what all sequences together could use.
@@ -208,10 +230,10 @@ Result<MemoryPlan> PlanMemory(const ModelInfo& model, const EngineOptions& optio
     if (options.max_context_tokens > 0) {
       return MakeError(ErrorCode::kResourceExhausted,
                        "a context of {} tokens does not fit a KV cache of {} tokens ({}); give "
-                       "more KV memory ({} at "
-                       "least) or a shorter context",
+                       "--kv-memory {} or more, or --max-context-tokens {} or less",
                        plan.context_tokens, plan.kv_tokens, Size(plan.kv_bytes),
-                       Size(kv.Bytes(BlocksFor(plan.context_tokens, options.kv_block_tokens) + 1)));
+                       AsOption(kv.Bytes(BlocksFor(plan.context_tokens, options.kv_block_tokens))),
+                       plan.kv_tokens);
     }
     plan.context_tokens = static_cast<int32_t>(plan.kv_tokens);
   }

@@ -128,7 +128,7 @@ json RepeatedTools(const json* tools) {
   return repeated;
 }
 
-json OrElse(const json* value, json otherwise) { return value ? *value : std::move(otherwise); }
+json OrElse(const json* value, const json& otherwise) { return value ? *value : otherwise; }
 
 // All has been read and found right.
 std::string Repeat(Fields& fields, const GenerationParams& params, json metadata, json reasoning,

@@ -1,6 +1,7 @@
 """Start, clients that leave, load, and the end: what an operator relies on."""
 
 import json
+import re
 import shutil
 import signal
 import subprocess
@@ -86,23 +87,75 @@ def test_model_with_one_wrong_field_is_one_clear_line_and_exit_code_2(tmp_path, 
 
 
 @pytest.mark.parametrize("arguments,says", [
-    (["--port", "70000"], "--port"),
-    (["--kv-memory", "lots"], "512MiB"),
+    (["--port", "70000"], "--port: '70000' must be a whole number from 0 to 65535"),
+    (["--port", "x"], "--port: 'x' must be a whole number"),
+    (["--port"], "--port: its value is missing"),
+    (["--port", "1", "--port", "2"], "--port: is given more than once"),
+    (["--kv-memory", "lots"], "--kv-memory: 'lots' is not a size; write for example 512MiB"),
+    (["--kv-memory", "0"], "--kv-memory: '0' is no useful size; write for example 512MiB, or auto"),
     (["--kv-dtype", "q8"], "use f16, f32, int8 or int4, or auto"),
     (["--drain-timeout", "soon"], "30s"),
-    (["--max-sequences", "0"], "--max-sequences"),
+    (["--max-sequences", "0"], "--max-sequences: '0' must be a whole number from 1 to 4096"),
     (["--max-batch-tokens", "16"], "--max-sequences (32)"),
     (["--max-decode-slowdown", "1"], "1.1 to 1000"),
     (["--prefix-cache", "yes"], "neither on nor off"),
     (["--threads", "129"], "--threads"),
     (["--metrics-compat", "tgi"], "use none or vllm"),
-    (["--no-such-option"], "--no-such-option"),
-    (["--log-level", "loud"], "loud"),
+    (["--no-such-option"], "--no-such-option: there is no such option; see"),
+    (["--max-sequence", "8"], "--max-sequence: there is no such option; did you mean --max-sequences?"),
+    (["--kv_memory=1GiB"], "--kv_memory: there is no such option; did you mean --kv-memory?"),
+    (["--log-level", "loud"], "--log-level: 'loud' must be trace, debug, info, warn or error"),
+    (["--log-format", "xml"], "--log-format: 'xml' must be text or json"),
+    # What vLLM and llama.cpp call it.
+    (["--max-num-seqs", "0"], "--max-num-seqs: there is no such option; use --max-sequences"),
+    (["--max-model-len=4096"], "--max-model-len: there is no such option; use --max-context-tokens"),
+    (["-c", "4096"], "-c: there is no such option; use --max-context-tokens"),
+    (["second.gguf"], "'model.gguf' is taken for the model; no word goes before that: quern-serve second.gguf"),
 ])
 def test_bad_option_is_one_clear_line_and_exit_code_2(arguments, says):
     result = run_to_end("model.gguf", *arguments)
     assert result.returncode == 2
     assert says in result.stderr and len(result.stderr.strip().splitlines()) == 1, result.stderr
+
+
+@pytest.mark.parametrize("arguments,says", [
+    (["serve", "model.gguf"], "'serve' is taken for the model; no word goes before that: quern-serve model.gguf"),
+    (["serve", "model.gguf", "--port", "8000"], "quern-serve model.gguf"),
+    (["-m", "model.gguf"], "-m: there is no such option; name the model without an option: quern-serve MODEL.gguf"),
+    (["--model", "model.gguf"], "--model: there is no such option; name the model without an option"),
+    ([], "MODEL is missing, and so is QUERN_MODEL"),
+])
+def test_what_another_servers_user_types_gets_the_right_form(arguments, says):
+    result = run_to_end(*arguments)
+    assert result.returncode == 2
+    assert says in result.stderr and len(result.stderr.strip().splitlines()) == 1, result.stderr
+
+
+def test_a_second_model_is_one_argument_too_many():
+    result = run_to_end(quern_serve.model(MODEL), "second.gguf")
+    assert result.returncode == 2 and "'second.gguf' is one argument too many" in result.stderr, result.stderr
+
+
+def test_a_models_name_elsewhere_is_no_file_here():
+    result = run_to_end("HuggingFaceTB/SmolLM2-135M-Instruct", "--port", "0", "--admin-port", "0")
+    assert result.returncode == 2 and "models are not downloaded here" in result.stderr, result.stderr
+
+
+def test_kv_memory_for_hardly_any_request_is_refused_with_what_is_enough():
+    path, ports = quern_serve.model(MODEL), ("--port", "0", "--admin-port", "0")
+    result = run_to_end(path, *ports, "--kv-memory", "1MiB")
+    assert result.returncode == 2, result.stderr
+    enough = re.search(r"a KV cache of 1MiB holds \d+ tokens, .* give --kv-memory (\w+) or more", result.stderr).group(1)
+    with quern_serve.Server(path, "--kv-memory", enough) as server:
+        assert server.get("/v1/models").json()["data"][0]["max_model_len"] >= 512
+    # So short a context may be what is wanted, and that is said.
+    meant = re.search(r"say (--max-context-tokens) (\d+)", result.stderr).groups()
+    with quern_serve.Server(path, "--kv-memory", "1MiB", *meant) as server:
+        assert server.get("/v1/models").json()["data"][0]["max_model_len"] == int(meant[1])
+    result = run_to_end(path, *ports, "--kv-memory", "1MiB", "--max-context-tokens", "2048")
+    assert result.returncode == 2 and "or --max-context-tokens" in result.stderr, result.stderr
+    result = run_to_end(path, *ports, "--max-context-tokens", "9000")
+    assert result.returncode == 2 and "--max-context-tokens is 9000, and the model's context has 8192" in result.stderr
 
 
 def test_more_sequences_than_the_default_step_has_tokens_is_fine():
@@ -125,7 +178,10 @@ def test_host_that_is_not_here_is_refused():
 def test_options_come_from_the_environment_too(monkeypatch):
     result = subprocess.run([quern_serve.binary(), "m.gguf"], env={"QUERN_KV_MEMORY": "lots"}, capture_output=True,
                             text=True, timeout=60)
-    assert result.returncode == 2 and "lots" in result.stderr
+    assert result.returncode == 2 and "QUERN_KV_MEMORY: 'lots' is not a size" in result.stderr
+    result = subprocess.run([quern_serve.binary(), "m.gguf", "--port", "x"], env={"QUERN_PORT": "1"}, capture_output=True,
+                            text=True, timeout=60)
+    assert result.returncode == 2 and "--port: 'x' must be" in result.stderr
 
 
 # --- clients that leave ---

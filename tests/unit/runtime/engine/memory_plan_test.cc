@@ -71,9 +71,8 @@ TEST(PlanMemory, RefusesAContextThatTheKvCacheCannotHold) {
   ASSERT_FALSE(plan.ok());
   EXPECT_EQ(plan.error().code, ErrorCode::kResourceExhausted);
   EXPECT_EQ(plan.error().message,
-            "a context of 4096 tokens does not fit a KV cache of 1024 tokens (16 MiB); give more "
-            "KV memory (64 MiB "
-            "at least) or a shorter context");
+            "a context of 4096 tokens does not fit a KV cache of 1024 tokens (16 MiB); give "
+            "--kv-memory 64MiB or more, or --max-context-tokens 1024 or less");
 }
 
 TEST(PlanMemory, RefusesWhenWeightsLeaveNoRoomAndSaysWhatTakesIt) {
@@ -103,11 +102,35 @@ TEST(PlanMemory, RefusesOptionsOutOfRangeByName) {
   EXPECT_NE(error({.max_sequences = 600}).find("max_batch_tokens is 512; it must be between 600"),
             std::string::npos)
       << "every decode needs its token in the step";
-  EXPECT_NE(error({.max_context_tokens = 10000}).find("max_context_tokens is 10000"),
+  EXPECT_NE(error({.max_context_tokens = 10000})
+                .find("--max-context-tokens is 10000, and the model's context has 8192"),
             std::string::npos);
   EXPECT_NE(error({.kv_memory_bytes = -1}).find("kv_memory_bytes"), std::string::npos);
   EXPECT_NE(error({.kv_block_tokens = 0}).find("kv_block_tokens"), std::string::npos);
-  EXPECT_NE(error({.kv_memory_bytes = 1000}).find("holds no block"), std::string::npos);
+}
+
+TEST(PlanMemory, RefusesKvMemoryThatIsOfUseForHardlyAnyRequestAndSaysWhatIsEnough) {
+  const auto error = [](EngineOptions options) {
+    options.least_context_tokens = 512;
+    const auto plan = PlanMemory(SmallModel(), options, Cgroup(2 * kGiB));
+    return plan.ok() ? std::string() : plan.error().message;
+  };
+  EXPECT_EQ(error({.kv_memory_bytes = 1000}),
+            "a KV cache of 1KiB holds not one block of 16 tokens, which is of use for no request: "
+            "give --kv-memory 8MiB or more, which holds 512 tokens");
+  EXPECT_EQ(error({.kv_memory_bytes = kMiB}),
+            "a KV cache of 1MiB holds 64 tokens, prompt and answer together, which is of use for "
+            "hardly any request: give --kv-memory 8MiB or more, which holds 512 tokens; if so "
+            "short a context is meant, say --max-context-tokens 64");
+  EXPECT_NE(error({.kv_memory_bytes = 8 * kMiB - 1}), "");
+  // What the error says is enough.
+  EXPECT_EQ(error({.kv_memory_bytes = 8 * kMiB}), "");
+  EXPECT_EQ(error({.max_context_tokens = 64, .kv_memory_bytes = kMiB}), "");
+  EXPECT_NE(error({.max_context_tokens = 64, .kv_memory_bytes = 1000}), "");
+  ModelInfo tiny = SmallModel();
+  tiny.context_tokens = 64;
+  EXPECT_TRUE(
+      PlanMemory(tiny, {.least_context_tokens = 512, .kv_memory_bytes = kMiB}, Cgroup(kGiB)).ok());
 }
 
 TEST(WhyContextDoesNotFit, IsEmptyWhereTheContextFitsAndSaysWhatIsMissingElsewhere) {
