@@ -82,14 +82,60 @@ LoadOptions LoadOptionsOf(const BenchOptions& options, const BodyOptions& body) 
   load.closed_loop = options.plan.arrivals == Arrivals::kClosed;
   load.max_in_flight = load.closed_loop ? options.concurrency : options.max_in_flight;
   load.duration = options.plan.duration;
+  load.count_refusals = options.max_error_rate > 0;
   load.progress_every = Seconds(isatty(STDERR_FILENO) != 0 ? 1 : 10);
   return load;
 }
 
+Error RefusedWith(const std::string& said) {
+  return MakeError(ErrorCode::kInvalidArgument, "the server refuses these requests with {}", said);
+}
+
+// Tokens of the longest request, prompt and answer.
+struct Longest {
+  int32_t prompt = 0, output = 0;
+  int64_t total() const { return int64_t{prompt} + output; }
+};
+
+Longest LongestOf(const PlanOptions& plan, const std::vector<TraceRequest>& trace) {
+  if (trace.empty()) return {plan.prompt.high, plan.output.high};
+  Longest longest;
+  const auto cut = [](int32_t tokens, int32_t to) {
+    return to > 0 ? std::min(tokens, to) : tokens;
+  };
+  for (const TraceRequest& request : trace) {
+    const Longest one{cut(request.prompt_tokens, plan.max_prompt_tokens),
+                      cut(request.output_tokens, plan.max_output_tokens)};
+    if (one.total() > longest.total()) longest = one;
+  }
+  return longest;
+}
+
+// A server that says that its context is shorter than the longest request is asked about that one,
+// before the many that it would take until it comes up.
+Status TryLongest(HttpClient& client, const BenchOptions& options, const WordTokens& words,
+                  LoadOptions load, const Longest& longest) {
+  PlanOptions one = options.plan;
+  one.arrivals = Arrivals::kClosed;
+  one.duration = 0;
+  one.max_requests = 1;
+  one.prompt = {longest.prompt, longest.prompt};
+  one.output = {longest.output, longest.output};
+  load.max_in_flight = 1;
+  load.closed_loop = true;
+  load.duration = 0;
+  Plan plan(one, {});
+  const PromptMaker prompts(words, {MixSeeds(options.prompt_seed, kWarmUpSeed), 0});
+  LoadRun run(client, plan, prompts, load, nullptr);
+  run.Run();
+  if (run.refusal()) return RefusedWith(*run.refusal());
+  return {};
+}
+
 // Requests like those of the run, as many at once as a closed loop has.
-void WarmUp(HttpClient& client, const BenchOptions& options, const WordTokens& words,
-            LoadOptions load, const std::vector<TraceRequest>& trace) {
-  if (options.warm_up_requests == 0) return;
+Status WarmUp(HttpClient& client, const BenchOptions& options, const WordTokens& words,
+              LoadOptions load, const std::vector<TraceRequest>& trace) {
+  if (options.warm_up_requests == 0) return {};
   PlanOptions warm = options.plan;
   warm.arrivals = Arrivals::kClosed;
   warm.duration = 0;
@@ -101,7 +147,10 @@ void WarmUp(HttpClient& client, const BenchOptions& options, const WordTokens& w
   Plan plan(warm, trace);
   const uint64_t prompt_seed = MixSeeds(options.prompt_seed, kWarmUpSeed);
   const PromptMaker prompts(words, {prompt_seed, options.shared_prefix});
-  LoadRun(client, plan, prompts, load, nullptr).Run();
+  LoadRun run(client, plan, prompts, load, nullptr);
+  run.Run();
+  if (run.refusal()) return RefusedWith(*run.refusal());
+  return {};
 }
 
 void ShowProgress(const Progress& now, const std::optional<int64_t>& total) {
@@ -156,15 +205,14 @@ Status WriteReports(const BenchOptions& options, const RunFacts& facts, const Fi
   });
 }
 
-void WarnOfLengths(const BenchOptions& options, const RunFacts& facts, const PromptMaker& prompts) {
+void WarnOfLengths(const BenchOptions& options, const RunFacts& facts, const PromptMaker& prompts,
+                   const Longest& longest) {
   const PlanOptions& plan = options.plan;
-  if (!options.trace_file.empty()) return;
-  const int64_t longest = int64_t{plan.prompt.high} + plan.output.high;
-  if (facts.server.max_model_len > 0 && longest > facts.server.max_model_len) {
-    Say(fmt::format("prompts and answers have up to {} tokens, and the model's context {}", longest,
-                    facts.server.max_model_len));
+  if (facts.server.max_model_len > 0 && longest.total() > facts.server.max_model_len) {
+    Say(fmt::format("prompts and answers have up to {} tokens, and the model's context {}",
+                    longest.total(), facts.server.max_model_len));
   }
-  if (plan.prompt.low < prompts.least_tokens()) {
+  if (options.trace_file.empty() && plan.prompt.low < prompts.least_tokens()) {
     Say(fmt::format("no prompt has fewer than {} tokens here, with what the server puts before it",
                     prompts.least_tokens()));
   }
@@ -192,6 +240,8 @@ Result<RunFacts> FactsOf(HttpClient& client, const BenchOptions& options, WordTo
   auto learnt = AskForWords(client, options.url, facts.body, facts.server);
   if (learnt) {
     words = std::move(learnt).value();
+  } else if (learnt.error().code == ErrorCode::kPermissionDenied) {
+    return RefusedWith(learnt.error().message);
   } else {
     Say(fmt::format("prompts are of about one token a word, as the server does not count them: {}",
                     learnt.error().message));
@@ -250,11 +300,16 @@ Result<int> Run(const BenchOptions& options) {
   QUERN_ASSIGN(RunFacts facts, FactsOf(*client, options, words));
   QUERN_ASSIGN(ServerCpu server_cpu, ServerCpu::Open(options, facts.server));
   const LoadOptions load = LoadOptionsOf(options, facts.body);
-  WarmUp(*client, options, words, load, trace);
+  const Longest longest = LongestOf(options.plan, trace);
+  const int64_t context = facts.server.max_model_len;
+  if (context > 0 && longest.total() > context && !load.count_refusals) {
+    QUERN_TRY(TryLongest(*client, options, words, load, longest));
+  }
+  QUERN_TRY(WarmUp(*client, options, words, load, trace));
 
   Plan plan(options.plan, std::move(trace));
   const PromptMaker prompts(words, {options.prompt_seed, options.shared_prefix});
-  WarnOfLengths(options, facts, prompts);
+  WarnOfLengths(options, facts, prompts, longest);
   const auto total = plan.Total();
   std::function<void(const Progress&)> progress;
   if (!options.quiet) progress = [total](const Progress& now) { ShowProgress(now, total); };
@@ -263,6 +318,7 @@ Result<int> Run(const BenchOptions& options) {
   server_cpu.BeginRun();
   const double cpu_before = ProcessCpuSeconds();
   run.Run();
+  if (run.refusal()) return RefusedWith(*run.refusal());
 
   facts.cpu_seconds = ProcessCpuSeconds() - cpu_before;
   server_cpu.EndRun(facts.server);

@@ -10,6 +10,7 @@
 #include <string_view>
 
 #include "runtime/bench/client/load.h"
+#include "runtime/command_line.h"
 #include "runtime/server/units.h"
 
 namespace quern::bench {
@@ -36,7 +37,8 @@ Examples:
       the first 500 requests of a trace, ten times as slow, long prompts cut; all figures, and a plot
 
 Ctrl-C ends the run and prints what there is. Exit codes: 0 done; 1 more requests failed than
---max-error-rate allows; 2 an option is wrong or the server cannot be reached; 130 interrupted.)";
+--max-error-rate allows; 2 an option is wrong, or the server cannot be reached or refuses the
+requests (the key, the model, the length); 130 interrupted.)";
 
 // What the options say before they are looked at together.
 struct Given {
@@ -115,7 +117,7 @@ void AddServer(CLI::App& app, Given& given, BenchOptions& options) {
   app.add_option("--model", options.body.model, "Model to ask for [the first that is listed]")
       ->type_name("NAME");
   app.add_option("--endpoint", given.endpoint, "completions or chat [completions]")
-      ->check(CLI::IsMember({"completions", "chat"}))
+      ->check(OneOf({"completions", "chat"}))
       ->type_name("WHICH");
   app.add_option("--api-key-file", given.api_key_file,
                  "File with the API key [environment variable OPENAI_API_KEY]")
@@ -139,29 +141,29 @@ void AddLoad(CLI::App& app, Given& given, BenchOptions& options) {
   PlanOptions& plan = options.plan;
   app.add_option("--concurrency", options.concurrency,
                  "Closed loop: requests that are always under way [1]")
-      ->check(CLI::Range(1, 4096))
+      ->check(WholeNumber(1, 4096))
       ->type_name("N");
   app.add_option("--rate", plan.rate, "Open loop: requests a second")
-      ->check(CLI::Range(1e-6, 1e6))
+      ->check(NumberIn(1e-6, 1e6))
       ->type_name("X");
   app.add_option("--arrivals", given.arrivals,
                  "How --rate is kept: poisson (random, as of many users) or constant [poisson]")
-      ->check(CLI::IsMember({"poisson", "constant"}))
+      ->check(OneOf({"poisson", "constant"}))
       ->type_name("WHICH");
   app.add_option("--trace", options.trace_file,
                  "CSV (Azure's) or JSONL (Mooncake's) of times and lengths: an open loop with its "
                  "times; with --rate or --concurrency only the lengths are used")
       ->type_name("FILE");
   app.add_option("--speedup", plan.speedup, "The trace's times are divided by it [1]")
-      ->check(CLI::Range(1e-6, 1e6))
+      ->check(NumberIn(1e-6, 1e6))
       ->type_name("X");
   app.add_option("--limit", options.trace_limit, "First requests of the trace to use [all]")
-      ->check(CLI::Range(int64_t{1}, kMaxRequests))
+      ->check(WholeNumber(1, kMaxRequests))
       ->type_name("N");
   app.add_option("--requests", plan.max_requests,
                  "Requests in all [10 for each of --concurrency, or until --duration or the trace "
                  "ends]")
-      ->check(CLI::Range(int64_t{1}, kMaxRequests))
+      ->check(WholeNumber(1, kMaxRequests))
       ->type_name("N");
   AddRead(app, "--duration", "DURATION", "No request is sent later; those under way end [no end]",
           [&plan](const char* name, const std::string& text) {
@@ -171,11 +173,11 @@ void AddLoad(CLI::App& app, Given& given, BenchOptions& options) {
   app.add_option("--max-in-flight", options.max_in_flight,
                  "Open loop: requests under way at most; those due then wait, and that counts "
                  "[1024]")
-      ->check(CLI::Range(1, 4096))
+      ->check(WholeNumber(1, 4096))
       ->type_name("N");
   app.add_option("--warmup", options.warm_up_requests,
                  "Requests before the run, which do not count [1]")
-      ->check(CLI::Range(0, 10'000))
+      ->check(WholeNumber(0, 10'000))
       ->type_name("N");
 }
 
@@ -185,25 +187,28 @@ void AddRequests(CLI::App& app, Given& given, BenchOptions& options) {
   AddLengths(app, "--output-tokens", plan.output, "Of each answer, or from N to M [128]");
   app.add_option("--max-prompt-tokens", plan.max_prompt_tokens,
                  "A trace's longer prompts are cut to it [none is]")
-      ->check(CLI::Range(1, kMaxTraceTokens))
+      ->check(WholeNumber(1, kMaxTraceTokens))
       ->type_name("N");
   app.add_option("--max-output-tokens", plan.max_output_tokens,
                  "A trace's longer answers are cut to it [none is]")
-      ->check(CLI::Range(1, kMaxTraceTokens))
+      ->check(WholeNumber(1, kMaxTraceTokens))
       ->type_name("N");
   app.add_option("--shared-prefix", options.shared_prefix,
                  "First tokens that all prompts have in common, to measure prefix caches [0]")
-      ->check(CLI::Range(0, kMaxTraceTokens))
+      ->check(WholeNumber(0, kMaxTraceTokens))
       ->type_name("N");
   app.add_flag("--no-ignore-eos", given.no_ignore_eos,
                "Do not ask for answers of full length, for servers that refuse it");
   app.add_option("--temperature", options.body.temperature, "Of sampling; 0: greedy [0]")
-      ->check(CLI::Range(0.0, 2.0))
+      ->check(NumberIn(0.0, 2.0))
       ->type_name("X");
-  app.add_option("--seed", plan.seed, "Of lengths and random times [1]")->type_name("N");
+  app.add_option("--seed", plan.seed, "Of lengths and random times [1]")
+      ->check(WholeNumber(0, INT64_MAX).description(""))
+      ->type_name("N");
   app.add_option("--prompt-seed", options.prompt_seed,
                  "Of the prompts' words [a random one: those of an earlier run would be in the "
                  "server's prefix cache]")
+      ->check(WholeNumber(0, UINT32_MAX).description(""))
       ->type_name("N");
 }
 
@@ -216,7 +221,7 @@ void AddReports(CLI::App& app, BenchOptions& options) {
           });
   app.add_option("--max-error-rate", options.max_error_rate,
                  "Part of the requests that may fail with exit code 0 [0]")
-      ->check(CLI::Range(0.0, 1.0))
+      ->check(NumberIn(0.0, 1.0))
       ->type_name("X");
   app.add_option("--json", options.json_file,
                  "Write the figures, what they belong to and every request; - for stdout, instead "
@@ -310,7 +315,8 @@ ParsedBenchLine ParseBenchLine(int argc, char** argv) {
   } catch (const CLI::ParseError& error) {
     parsed.exit_now = true;
     parsed.exit_code = 2;
-    std::fprintf(stderr, "quern-bench: %s; see quern-bench --help\n", error.what());
+    const std::string why = ExplainError(app, error, argc, argv);
+    std::fprintf(stderr, "quern-bench: %s; see quern-bench --help\n", why.c_str());
   }
   return parsed;
 }

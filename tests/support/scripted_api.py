@@ -62,7 +62,7 @@ class _Handler(BaseHTTPRequestHandler):
     def do_GET(self):
         self.server.api.got(self.path, None)
         if self.path == "/v1/models":
-            return self.send_json(200, {"data": [{"id": "scripted", "owned_by": "a test"}]})
+            return self.send_json(200, {"data": [{"id": "scripted", "owned_by": "a test"} | self.server.api.told]})
         if self.path == "/metrics" and self.server.api.metrics:
             self.server.api.metrics_asked_with.append(self.headers["Authorization"])
             return self.send_text(self.server.api.metrics.pop(0))
@@ -75,11 +75,12 @@ class _Handler(BaseHTTPRequestHandler):
         self.server.api.got(self.path, body)
         if body.get("stream"):
             return self.server.api.answer(self, body)
-        if self.path != "/v1/completions":
+        if self.path not in ("/v1/completions", "/v1/chat/completions"):
             return self.send_json(404, {"detail": "Not Found"})
+        text = body["prompt"] if "prompt" in body else body["messages"][0]["content"]
         # What a client asks to learn how words become tokens: here, one each and one before.
         return self.send_json(200, {"choices": [{"text": "x"}], "usage": {
-            "prompt_tokens": len(body["prompt"].split()) + 1, "completion_tokens": 1}})
+            "prompt_tokens": len(text.split()) + 1, "completion_tokens": 1}})
 
 
 class _Server(ThreadingHTTPServer):
@@ -97,6 +98,7 @@ class ScriptedApi:
         self.metrics: list[str] = []
         self.metrics_asked_with: list[str | None] = []  # the keys
         self.requests, self._lock = [], threading.Lock()
+        self.told = {}  # what the list of models says beside its name
         self.answer = lambda handler, body: handler.send_answer(["x"] * body["max_tokens"])
         self._server = _Server(("127.0.0.1", 0), _Handler)
         self._server.api = self

@@ -13,6 +13,22 @@ constexpr size_t kMaxErrorBytes = 4096;
 
 }  // namespace
 
+Refusal RefusalOf(int status) {
+  switch (status) {
+    case 401:
+    case 403:
+    case 404:
+    case 405:
+      return Refusal::kRefusesAll;
+    case 408:  // it came too slowly
+    case 425:
+    case 429:
+      return Refusal::kNone;
+    default:
+      return status >= 400 && status < 500 ? Refusal::kRefusesIt : Refusal::kNone;
+  }
+}
+
 // What comes of one request.
 class LoadRun::Answer : public ResponseHandler {
  public:
@@ -43,6 +59,7 @@ class LoadRun::Answer : public ResponseHandler {
       Fail(status.error().message, message_);
     } else if (status_ != kStatusOk) {
       Fail(fmt::format("status {}", status_), ReadErrorMessage(error_body_));
+      run_.Refused(status_, message_);
     } else if (!done_) {
       Fail(any_event_ ? "stream without an end" : "no event stream", "");
     } else {
@@ -112,7 +129,7 @@ void LoadRun::Run() {
 
 // Sends what is due and has room, and sees to it that it is called again.
 void LoadRun::SendDue() {
-  while (next_ && !interrupted_ && progress_.in_flight < options_.max_in_flight) {
+  while (next_ && !interrupted_ && !refusal_ && progress_.in_flight < options_.max_in_flight) {
     const double now = Now();
     if (options_.closed_loop && options_.duration > 0 && now >= options_.duration) {
       next_.reset();
@@ -132,7 +149,7 @@ void LoadRun::SendDue() {
     Send(*next_, now);
     next_ = static_cast<int64_t>(records_.size()) < kMaxRequests ? plan_.Next() : std::nullopt;
   }
-  if ((!next_ || interrupted_) && progress_.in_flight == 0 && !over_) {
+  if ((!next_ || interrupted_ || refusal_) && progress_.in_flight == 0 && !over_) {
     over_ = true;
     client_.Stop();
   }
@@ -160,6 +177,17 @@ void LoadRun::Ended(const RequestRecord& record, const std::string& message) {
     first_messages_.try_emplace(record.error, message);
   }
   SendDue();
+}
+
+void LoadRun::Refused(int status, const std::string& message) {
+  const Refusal refusal = RefusalOf(status);
+  if (refusal_ || refusal == Refusal::kNone) return;
+  if (refusal == Refusal::kRefusesIt && options_.count_refusals) return;
+  refusal_ = fmt::format("status {}{}{}", status, message.empty() ? "" : ": ", message);
+  // Not from within the handler of one of those that are cancelled.
+  client_.At(RealClock().Now(), [this, alive = alive_] {
+    if (*alive && !over_) client_.CancelAll();
+  });
 }
 
 void LoadRun::Interrupt() {

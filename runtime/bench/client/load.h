@@ -27,7 +27,18 @@ struct LoadOptions {
   int32_t max_in_flight = 1;  // of a closed loop: kept; of an open one: never exceeded
   double duration = 0;        // seconds after which a closed loop sends no more; 0: none
   Seconds progress_every{1};
+  // Requests that the server finds wrong are counted as failed; else the first one ends the run.
+  // That nothing of the kind is served (kRefusesAll) always does.
+  bool count_refusals = false;
 };
+
+// What a status says of the requests that are like the one it answers.
+enum class Refusal {
+  kNone,        // none, or for now: too many requests, a fault of the server
+  kRefusesIt,   // the request is wrong: too long, a parameter that is not known
+  kRefusesAll,  // the key, the model or the path is
+};
+Refusal RefusalOf(int status);
 
 struct Progress {
   double seconds = 0;
@@ -44,12 +55,14 @@ class LoadRun {
           std::function<void(const Progress&)> on_progress);
   ~LoadRun();
 
-  // Sends the plan's requests and returns when all have ended. Interrupt, within the client's loop,
-  // cancels those under way and sends no more.
+  // Sends the plan's requests and returns when all have ended, or at a refusal. Interrupt, within
+  // the client's loop, cancels those under way and sends no more.
   void Run();
   void Interrupt();
 
   bool interrupted() const { return interrupted_; }
+  // What the server said to the request that ended the run; nothing where none did.
+  const std::optional<std::string>& refusal() const { return refusal_; }
   // In the order in which they were sent; all have ended.
   std::vector<const RequestRecord*> records() const;
   // Of each kind of error, what the server said the first time.
@@ -64,6 +77,8 @@ class LoadRun {
   void SendDue();
   void Send(const PlannedRequest& request, double now);
   void Ended(const RequestRecord& record, const std::string& message);
+  // Whether that ends the run.
+  void Refused(int status, const std::string& message);
   void WatchProgress();
 
   HttpClient& client_;
@@ -76,6 +91,7 @@ class LoadRun {
   std::optional<PlannedRequest> next_;
   bool timer_set_ = false;  // for next_
   bool interrupted_ = false;
+  std::optional<std::string> refusal_;
   bool over_ = false;
   std::deque<RequestRecord> records_;  // their addresses stay
   int64_t gaps_kept_ = 0;

@@ -2,6 +2,7 @@
 
 #include <nlohmann/json.hpp>
 
+#include "runtime/bench/client/load.h"
 #include "runtime/bench/stream_event.h"
 
 namespace quern::bench {
@@ -42,6 +43,10 @@ Result<int32_t> CountByUsage(HttpClient& client, const BaseUrl& url, const BodyO
   const HttpRequest request{.target = url.path + EndpointPath(body.endpoint),
                             .body = ProbeBody(body, text)};
   QUERN_ASSIGN(const HttpAnswer answer, Fetch(client, request));
+  if (RefusalOf(answer.status) == Refusal::kRefusesAll) {
+    return MakeError(ErrorCode::kPermissionDenied, "status {}: {}", answer.status,
+                     ReadErrorMessage(answer.body));
+  }
   if (answer.status != kStatusOk) return Refused(request, answer);
   const auto usage = ReadUsage(answer.body);
   if (usage && usage->prompt >= 0) return usage->prompt;

@@ -16,7 +16,8 @@ namespace quern::bench {
 Result<ServerFacts> AskServer(HttpClient& client, const BaseUrl& url, const std::string& model);
 
 // How the server makes tokens of words: by its /tokenize (vLLM's), else by the usage of a few short
-// requests, and says so in `facts`. Errors where it can be asked neither way.
+// requests, and says so in `facts`. Errors where it can be asked neither way; kPermissionDenied:
+// the server's words, where it refuses whatever is asked of the endpoint.
 Result<WordTokens> AskForWords(HttpClient& client, const BaseUrl& url, const BodyOptions& body,
                                ServerFacts& facts);
 

@@ -83,10 +83,27 @@ def test_another_run_does_not_find_its_prompts_in_the_prefix_cache(smollm2):
     assert seeded[1]["cached_tokens"] > 0
 
 
-def test_a_wrong_model_is_counted_as_errors_and_exit_code_1(smollm2):
-    done = bench(smollm2.url + "/v1", "--model", "nope", "--requests", 3, "--concurrency", 2, code=1)
-    assert "3 x status 404" in done.stdout and "'nope' does not exist" in done.stderr
-    bench(smollm2.url + "/v1", "--model", "nope", "--requests", 2, "--max-error-rate", 1)
+def refused(url, *options):
+    """The one line that a run ends with at once, when the server refuses its requests."""
+    done = bench(url, "--requests", 1000, *options, code=2)
+    assert done.stdout == "" and len(done.stderr.splitlines()) == 1, done.stderr
+    return done.stderr
+
+
+@pytest.mark.parametrize("options", [[], ["--warmup", 0], ["--max-error-rate", 1], ["--endpoint", "chat"]])
+def test_a_wrong_model_ends_the_run_at_once_with_the_servers_message(smollm2, options):
+    said = refused(smollm2.url + "/v1", "--model", "nope", "--concurrency", 4, *options)
+    assert "status 404: the model 'nope' does not exist here; this server has '" + smollm2.name in said
+
+
+@pytest.mark.parametrize("options", [["--prompt-tokens", 9000], ["--warmup", 0, "--output-tokens", "2-9000"]])
+def test_prompts_beyond_the_context_end_the_run_at_once_with_the_servers_message(smollm2, options):
+    refusals = lambda: smollm2.metric("quern_requests_rejected_total", reason="context_length")  # noqa: E731
+    before = refusals()
+    said = refused(smollm2.url + "/v1", "--concurrency", 4, *options)
+    limit = smollm2.get("/v1/models").json()["data"][0]["max_model_len"]
+    assert "refuses these requests with status 400: the" in said and str(limit) in said
+    assert refusals() == before + 1
 
 
 def test_the_server_says_its_precision_its_hardware_and_what_processor_time_it_took(smollm2):
@@ -134,7 +151,10 @@ def test_an_unreachable_server_is_one_clear_line_and_exit_code_2():
 
 
 @pytest.mark.parametrize(("options", "says"), [
-    ([], "URL is required"),
+    ([], "URL is missing: Base URL"),
+    (["http://127.0.0.1:1", "--concurrency", "0"], "--concurrency: '0' must be a whole number from 1 to 4096"),
+    (["http://127.0.0.1:1", "--request", "5"], "--request: there is no such option; did you mean --requests?"),
+    (["http://127.0.0.1:1", "--endpoint", "x"], "--endpoint: 'x' must be completions or chat"),
     (["127.0.0.1:8000"], "write for example http://127.0.0.1:8000/v1"),
     (["http://127.0.0.1:1", "--rate", "4"], "--requests or --duration"),
     (["http://127.0.0.1:1", "--rate", "4", "--concurrency", "2", "--requests", "1"], "not both"),
@@ -208,6 +228,38 @@ def test_errors_are_counted_by_their_kind(api):
     assert any(kind.startswith("connection") for kind in kinds)
     assert (summary["done"], summary["failed"], summary["ended_early"], summary["usage_missing"]) == (1, 6, 1, 1)
     assert "status 429: too many" in done.stderr and "it broke" in done.stderr
+
+
+def test_the_first_request_that_is_wrong_ends_a_run_unless_some_may_fail(api):
+    def answer(handler, body):
+        if len(api.streamed()) % 5 == 0:
+            handler.send_json(400, {"error": {"message": "this one is too long"}})
+        else:
+            handler.send_answer(["x"])
+    api.answer = answer
+    done = bench(api.url, "--requests", 1000, "--concurrency", 2, "--output-tokens", 1, "--quiet", code=2)
+    assert done.stdout == "" and "status 400: this one is too long" in done.stderr
+    assert len(api.streamed()) < 20
+    summary = report(api.url, "--requests", 50, "--output-tokens", 1, "--max-error-rate", 0.5)["summary"]
+    assert summary["errors"]["status 400"] == summary["failed"] >= 9 and summary["done"] + summary["failed"] == 50
+
+
+def test_where_the_context_is_told_to_be_shorter_the_longest_request_is_tried_first(api, tmp_path):
+    def answer(handler, body):
+        if len(body["prompt"].split()) + body["max_tokens"] > 100:
+            handler.send_json(400, {"error": {"message": "beyond 100"}})
+        else:
+            handler.send_answer(["x"])
+    api.answer, api.told = answer, {"max_model_len": 100}
+    trace = tmp_path / "trace.csv"
+    trace.write_text("TIMESTAMP,ContextTokens,GeneratedTokens\n" + "".join(
+        f"2023-11-16 18:17:0{i}.0,{300 if i == 3 else 30},{5 + i}\n" for i in range(5)))
+    for options in (["--prompt-tokens", "10-300"], ["--trace", trace, "--concurrency", 1]):
+        before = len(api.streamed())
+        done = bench(api.url, *options, code=2)
+        assert "status 400: beyond 100" in done.stderr
+        assert [body["max_tokens"] for body in api.streamed()[before:]] == [128 if options[1] != trace else 8]
+    assert report(api.url, "--trace", trace, "--concurrency", 1, "--max-prompt-tokens", 60)["summary"]["done"] == 5
 
 
 def test_a_request_goes_over_a_new_connection_where_the_kept_one_was_closed(api):
