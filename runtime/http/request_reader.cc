@@ -50,7 +50,7 @@ bool IsEncoded(std::string_view codings) {
 }
 
 // A value of the request as it may stand in an error.
-std::string Shown(std::string_view value) {
+std::string ShownCoding(std::string_view value) {
   std::string shown;
   for (const char c : value.substr(0, 40)) shown += c >= 0x20 && c < 0x7f ? c : '?';
   return shown;
@@ -156,7 +156,7 @@ std::optional<Unreadable> RequestReader::CheckHeader() const {
                       .message = fmt::format(
                           "the request's body is encoded with '{}', which this server does not "
                           "decode: send it as it is, without Content-Encoding",
-                          Shown(codings)),
+                          ShownCoding(codings)),
                       .headers = {{"Accept-Encoding", "identity"}}};
   }
   return std::nullopt;

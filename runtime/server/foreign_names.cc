@@ -12,6 +12,7 @@ namespace {
 // names, that one is found. From the references of llama.cpp's server, Hugging Face's TGI and
 // transformers, Ollama, Anthropic's, Cohere's and Gemini's.
 constexpr std::pair<std::string_view, std::string_view> kForeignNames[] = {
+    {"maxtoken", "max_output_tokens"},
     {"maxnewtokens", "max_tokens"},
     {"maxnewtokens", "max_output_tokens"},
     {"maxcompletiontokens", "max_tokens"},

@@ -24,7 +24,7 @@ bool IsIdentifier(std::string_view name) {
 }
 
 // Follows the parser to where it stops.
-class Place : public nlohmann::json_sax<json> {
+class OverflowFinder : public nlohmann::json_sax<json> {
  public:
   std::optional<NumberOverflow> found;
 
@@ -90,9 +90,9 @@ class Place : public nlohmann::json_sax<json> {
 }  // namespace
 
 std::optional<NumberOverflow> FindNumberOverflow(std::string_view text) {
-  Place place;
-  json::sax_parse(text, &place);
-  return std::move(place.found);
+  OverflowFinder finder;
+  json::sax_parse(text, &finder);
+  return std::move(finder.found);
 }
 
 }  // namespace quern::server

@@ -72,12 +72,18 @@ ConstraintSpec ChoiceSpec(const json& value, const std::string& name, const Fiel
   if (!value.is_array()) fields.WrongType(name, "an array of strings", value);
   std::vector<std::string> choices;
   for (size_t i = 0; i < value.size(); ++i) {
-    if (!value[i].is_string())
-      fields.WrongType(fmt::format("{}[{}]", name, i), "a string", value[i]);
+    const std::string element = fmt::format("{}[{}]", name, i);
+    if (!value[i].is_string()) fields.WrongType(element, "a string", value[i]);
     choices.push_back(value[i].get<std::string>());
+    if (!choices.back().empty()) continue;
+    ThrowApiError(fields.Path(element), "invalid_value",
+                  fmt::format("'{}' must not be empty", fields.Path(element)));
   }
   auto spec = ChoiceConstraint(choices);
-  if (!spec) ThrowApiError(fields.Path(name), "invalid_value", spec.error().message);
+  if (!spec) {
+    ThrowApiError(fields.Path(name), "invalid_value",
+                  fmt::format("'{}': {}", fields.Path(name), spec.error().message));
+  }
   return std::move(spec).value();
 }
 

@@ -12,20 +12,20 @@ namespace quern::server {
 namespace {
 
 template <typename T>
-ApiError ErrorOf(const ApiResult<T>& parsed) {
+ApiError AnyError(const ApiResult<T>& parsed) {
   const auto* error = std::get_if<ApiError>(&parsed);
   return error ? *error : ApiError{0, "accepted"};
 }
 // The error that a request of each kind gets with these further members.
-ApiError CompletionError(const std::string& members) {
-  return ErrorOf(ParseCompletionRequest(R"({"model":"m","prompt":"p")" + members + "}"));
+ApiError CompletionMistake(const std::string& members) {
+  return AnyError(ParseCompletionRequest(R"({"model":"m","prompt":"p")" + members + "}"));
 }
-ApiError ChatError(const std::string& members) {
-  return ErrorOf(ParseChatRequest(R"({"model":"m","messages":[{"role":"user","content":"a"}])" +
-                                  members + "}"));
+ApiError ChatMistake(const std::string& members) {
+  return AnyError(ParseChatRequest(R"({"model":"m","messages":[{"role":"user","content":"a"}])" +
+                                   members + "}"));
 }
-ApiError ResponseError(const std::string& members) {
-  return ErrorOf(ParseResponseRequest(R"({"model":"m","input":"a")" + members + "}"));
+ApiError ResponseMistake(const std::string& members) {
+  return AnyError(ParseResponseRequest(R"({"model":"m","input":"a")" + members + "}"));
 }
 
 TEST(ClientMistakes, NumbersThatAreNotFiniteAreCalledThatAndNamed) {
@@ -40,16 +40,16 @@ TEST(ClientMistakes, NumbersThatAreNotFiniteAreCalledThatAndNamed) {
            Case{R"(,"logit_bias":{"5":0,"7":1e309})", R"(logit_bias["7"])", "not 1e309"},
            Case{R"(,"a":{"b":[],"c":{"d":1e999}})", "a.c.d", "a finite number"},
        }) {
-    const ApiError error = CompletionError(c.members);
+    const ApiError error = CompletionMistake(c.members);
     EXPECT_EQ(error.code, "invalid_value") << c.members;
     EXPECT_EQ(error.param, c.param) << error.message;
     EXPECT_NE(error.message.find(c.says), std::string::npos) << error.message;
   }
-  const ApiError huge = CompletionError(R"(,"top_p":)" + std::string(100'000, '9'));
+  const ApiError huge = CompletionMistake(R"(,"top_p":)" + std::string(100'000, '9'));
   EXPECT_EQ(huge.param, "top_p");
   EXPECT_NE(huge.message.find("one of 100000 digits"), std::string::npos) << huge.message;
   for (const char* word : {"NaN", "Infinity", "-Infinity"}) {
-    const ApiError error = CompletionError(fmt::format(R"(,"temperature":{})", word));
+    const ApiError error = CompletionMistake(fmt::format(R"(,"temperature":{})", word));
     EXPECT_EQ(error.code, "invalid_json") << word;
     EXPECT_NE(error.message.find("line 1, column"), std::string::npos) << error.message;
     EXPECT_NE(error.message.find("is not a finite number"), std::string::npos) << error.message;
@@ -74,13 +74,13 @@ TEST(ClientMistakes, WhatChangesNothingMustHaveItsTypeAllTheSame) {
            Case{R"(,"request_id":{})", "request_id", "a string"},
            Case{R"(,"prediction":"text")", "prediction", "an object"},
        }) {
-    const ApiError error = CompletionError(c.members);
+    const ApiError error = CompletionMistake(c.members);
     EXPECT_EQ(error.code, "invalid_type") << c.members;
     EXPECT_EQ(error.param, c.param) << error.message;
     EXPECT_NE(error.message.find(c.says), std::string::npos) << error.message;
   }
   EXPECT_EQ(
-      CompletionError(R"(,"user":null,"metadata":null,"store":null,"prediction":null)").message,
+      CompletionMistake(R"(,"user":null,"metadata":null,"store":null,"prediction":null)").message,
       "accepted");
 }
 
@@ -102,22 +102,22 @@ TEST(ClientMistakes, WhatAMessageHasBesideItsTextMustHaveItsType) {
                 "messages[0].tool_calls[0].index"},
        }) {
     const ApiError error =
-        ErrorOf(ParseChatRequest(fmt::format(R"({{"model":"m","messages":[{}]}})", c.message)));
+        AnyError(ParseChatRequest(fmt::format(R"({{"model":"m","messages":[{}]}})", c.message)));
     EXPECT_EQ(error.param, c.param) << error.message;
   }
 }
 
 TEST(ClientMistakes, BestOfMustBeEqualToNAndSaysWhy) {
-  const ApiError error = CompletionError(R"(,"best_of":3)");
+  const ApiError error = CompletionMistake(R"(,"best_of":3)");
   EXPECT_EQ(error.code, "unsupported_parameter");
   EXPECT_NE(error.message.find("'best_of' is 3 and 'n' is 1"), std::string::npos) << error.message;
-  EXPECT_EQ(CompletionError(R"(,"best_of":2,"n":2)").message, "accepted");
+  EXPECT_EQ(CompletionMistake(R"(,"best_of":2,"n":2)").message, "accepted");
 }
 
 TEST(ClientMistakes, LogprobsOfTheOtherEndpointSaysWhatToSend) {
-  const ApiError error = ChatError(R"(,"logprobs":5)");
+  const ApiError error = ChatMistake(R"(,"logprobs":5)");
   EXPECT_NE(error.message.find("'top_logprobs'"), std::string::npos) << error.message;
-  EXPECT_NE(ChatError(R"(,"top_logprobs":3)").message.find("'top_logprobs' is 3, which"),
+  EXPECT_NE(ChatMistake(R"(,"top_logprobs":3)").message.find("'top_logprobs' is 3, which"),
             std::string::npos);
 }
 
@@ -126,9 +126,9 @@ TEST(ClientMistakes, WhatBelongsToAnotherEndpointNamesThat) {
     EXPECT_EQ(error.code, "missing_required_parameter");
     EXPECT_NE(error.message.find(what), std::string::npos) << error.message;
   };
-  says(ErrorOf(ParseCompletionRequest(R"({"model":"m","messages":[]})")), "/v1/chat/completions");
-  says(ErrorOf(ParseChatRequest(R"({"model":"m","prompt":"a"})")), "/v1/completions");
-  says(ErrorOf(ParseChatRequest(R"({"model":"m","input":"a"})")), "/v1/responses");
+  says(AnyError(ParseCompletionRequest(R"({"model":"m","messages":[]})")), "/v1/chat/completions");
+  says(AnyError(ParseChatRequest(R"({"model":"m","prompt":"a"})")), "/v1/completions");
+  says(AnyError(ParseChatRequest(R"({"model":"m","input":"a"})")), "/v1/responses");
 }
 
 TEST(ClientMistakes, NamesAreOnlySuggestedWhereTheyCanBeSent) {
@@ -136,12 +136,12 @@ TEST(ClientMistakes, NamesAreOnlySuggestedWhereTheyCanBeSent) {
     EXPECT_NE(error.message.find(what), std::string::npos) << error.message;
   };
   // There it is called differently, and is refused under the name that is nearer.
-  says(ResponseError(R"(,"max_token":5)"), "is not a parameter");
-  EXPECT_EQ(ResponseError(R"(,"max_token":5)").message.find("'max_tokens'"), std::string::npos);
-  says(ResponseError(R"(,"max_new_tokens":5)"), "did you mean 'max_output_tokens'?");
-  says(ChatError(R"(,"max_new_tokens":5)"), "did you mean 'max_tokens'?");
-  says(ChatError(R"(,"n_probs":5)"), "did you mean 'top_logprobs'?");
-  says(ChatError(R"(,"stream_options":{"includeUsage":true},"stream":true)"),
+  says(ResponseMistake(R"(,"max_token":5)"), "did you mean 'max_output_tokens'?");
+  EXPECT_EQ(ResponseMistake(R"(,"respons_format":{})").message.find("did you"), std::string::npos);
+  says(ResponseMistake(R"(,"max_new_tokens":5)"), "did you mean 'max_output_tokens'?");
+  says(ChatMistake(R"(,"max_new_tokens":5)"), "did you mean 'max_tokens'?");
+  says(ChatMistake(R"(,"n_probs":5)"), "did you mean 'top_logprobs'?");
+  says(ChatMistake(R"(,"stream_options":{"includeUsage":true},"stream":true)"),
        "did you mean 'stream_options.include_usage'?");
 }
 

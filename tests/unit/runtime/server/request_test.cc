@@ -356,6 +356,7 @@ TEST(StructuredOutput, NamesThePathOfWhatIsWrong) {
            Case{R"("guided_regex":7)", "guided_regex"},
            Case{R"("guided_choice":["a",1])", "guided_choice[1]"},
            Case{R"("structured_outputs":{"choice":["a","b",{}]})", "structured_outputs.choice[2]"},
+           Case{R"("structured_outputs":{"choice":["a",""]})", "structured_outputs.choice[1]"},
            Case{R"("response_format":{})", "response_format.type"},
            Case{R"("response_format":{"type":7})", "response_format.type"},
            Case{R"("guided_choice":[])", "guided_choice"},
