@@ -246,7 +246,8 @@ void LargeShapes(std::mt19937_64& random, DeviceMemory& workspace) {
 
 void BadArguments(std::mt19937_64& random, DeviceMemory& workspace) {
   const DeviceWeights weights(random, {W4Format::kAwq, 64, 256, nullptr, nullptr});
-  const DeviceMemory x(64 * 256 * 2);
+  DeviceMemory x(64 * 256 * 2);
+  x.Fill(0);
   const DeviceMemory y(64 * 64 * 2);
   const W4A16Args good{weights.matrix, ActivationType::kF16, x.As(), 256, y.As(), 64, 1,
                        workspace.As(), workspace.bytes()};

@@ -1,0 +1,61 @@
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <vector>
+
+#include "kernels/simt/clock.h"
+
+namespace quern::simt {
+
+// How memory is touched. Atomic also stands for volatile: what is meant to meet other threads.
+enum class Touch : uint8_t { kRead = 0, kWrite = 1, kAtomicRead = 2, kAtomicWrite = 3 };
+constexpr bool IsWrite(Touch touch) { return (static_cast<int>(touch) & 1) != 0; }
+constexpr bool IsAtomic(Touch touch) { return (static_cast<int>(touch) & 2) != 0; }
+
+// Where the code is: an address within the program, from its start.
+using Site = uint32_t;
+
+// An access to some of a cell's 16 bytes that later ones must be ordered after.
+struct Entry {
+  Site site;
+  uint32_t block;
+  uint32_t epoch;
+  uint16_t mask;
+  uint16_t thread : 14;
+  uint16_t touch : 2;
+
+  Touch kind() const { return static_cast<Touch>(touch); }
+};
+
+// What is known of 16 bytes of memory.
+struct Cell {
+  uint16_t written = 0;         // bytes that hold a value
+  uint16_t pending = 0;         // bytes that a cp.async is to write
+  uint16_t pending_thread = 0;  // whose
+  uint16_t count = 0;
+  std::unique_ptr<std::vector<Entry>> more;  // beyond the first ones
+  Entry first[3];
+
+  const Entry& At(int i) const { return i < 3 ? first[i] : (*more)[static_cast<size_t>(i - 3)]; }
+  void Add(const Entry& entry);
+  void Remove(int i);  // keeps the order of the others
+};
+inline constexpr int kCellBytes = 16;
+
+// The accessing thread as the shadow sees it.
+struct Toucher {
+  const ThreadClock& clock;
+  uint32_t block;
+  int thread;
+
+  bool Knows(const Entry& entry) const;
+};
+
+// Notes an access, and forgets earlier ones that it makes superfluous. True, and *conflict, if an
+// earlier access is not ordered before it. A cell keeps at most `limit` accesses: beyond that the
+// oldest read goes.
+bool Note(Cell& cell, const Toucher& toucher, Touch touch, uint16_t mask, Site site, int limit,
+          Entry* conflict);
+
+}  // namespace quern::simt

@@ -1,0 +1,35 @@
+#pragma once
+
+#include <cstdint>
+#include <vector>
+
+#include "kernels/simt/shadow.h"
+
+namespace quern::simt {
+
+struct Counts;
+
+enum class Space : uint8_t { kGlobal, kShared };
+
+// The accesses of a warp's lanes since they last came together. A kernel's lanes run one after the
+// other here; what they did at the same place for the same time counts as one instruction.
+class TrafficLog {
+ public:
+  void Add(int lane, Site site, Space space, bool write, uint64_t address, uint32_t bytes);
+  // Adds what has been logged to the counts, and forgets it.
+  void Flush(Counts& counts);
+
+ private:
+  struct Item {
+    uint64_t address;
+    Site site;
+    uint32_t bytes;
+    uint32_t turn;  // how often the lane had been at the site before
+    uint8_t lane;
+    Space space;
+    bool write;
+  };
+  std::vector<Item> items_;
+};
+
+}  // namespace quern::simt
