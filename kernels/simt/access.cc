@@ -142,7 +142,7 @@ void Machine::LogTraffic(Space space, bool write, uint64_t address, size_t bytes
 void Machine::Access(uintptr_t address, size_t bytes, Touch touch, bool vector, Site site) {
   Thread& thread = *current_;
   if (thread.stack.Contains(address)) return;
-  if (IsAtomic(touch)) MaybeYield();
+  if (IsAtomic(touch)) MaybeYield(site);
   if (IsShared(address)) {
     if (vector) CheckAligned(address, bytes, touch, site);
     const SharedLayout::Place place = FindShared(address, bytes, touch, site);

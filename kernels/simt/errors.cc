@@ -81,11 +81,11 @@ std::string Machine::Who(uint32_t block, int thread) const {
   return "thread " + Tuple(ThreadIndexOf(thread)) + " of block " + Tuple(BlockIndexOf(block));
 }
 
-void Machine::AddError(Fault fault, std::string text, const Thread* thread, Site site,
+void Machine::AddError(Fault fault, const std::string& text, const Thread* thread, Site site,
                        Where where) {
   failed_ = true;
   Error error{fault, report_.kernel, {0, 0, 0}, {0, 0, 0}, "", 0, ""};
-  Program::Line line{where.file == nullptr ? "" : where.file, where.line};
+  Program::Line line{where.file == nullptr ? "" : SourcePath(where.file), where.line};
   if (site != 0) line = KernelLine(site);
   error.file = line.file;
   error.line = line.line;
@@ -109,7 +109,7 @@ void Machine::ReportStuck() {
     for (const Thread& thread : block->threads) {
       if (thread.exited) continue;
       waiting[std::string(thread.waits_for) + " at " +
-              At({thread.waits_at.file, thread.waits_at.line})]
+              At({SourcePath(thread.waits_at.file), thread.waits_at.line})]
           .push_back(&thread);
     }
   }
@@ -128,6 +128,7 @@ void Machine::ReportStuck() {
   }
   if (ended > 0) text += "; " + std::to_string(ended) + " threads have ended";
   const bool divergent = at_block_barrier && ended > 0;
+  if (first == nullptr) return;  // at least one has not ended
   AddError(divergent ? Fault::kDivergentBarrier : Fault::kHang,
            (divergent ? "not all threads of the block come to the barrier: "
                       : "every thread waits for others: ") +

@@ -48,9 +48,7 @@ struct OutOfBoundsData {
     std::fprintf(stderr, "%s:%u: %s\n", data.where.file, data.where.line, what.c_str());
     std::abort();
   }
-  machine.Fail(Fault::kOutOfBounds, what, 0,
-               {data.where.file[0] == '.' ? data.where.file + 2 : data.where.file,
-                static_cast<int>(data.where.line)});
+  machine.Fail(Fault::kOutOfBounds, what, 0, {data.where.file, static_cast<int>(data.where.line)});
 }
 
 }  // namespace
@@ -90,6 +88,12 @@ void __tsan_write_range(void* address, size_t bytes) {
 void __tsan_vptr_update(void** address, void* /*value*/) {
   quern::simt::Check(static_cast<void*>(address), sizeof(void*), quern::simt::Touch::kWrite, true,
                      __builtin_return_address(0));
+}
+
+// The guard of a function's static variable, in host code beside kernels. Other std::atomic
+// operations have no hook: code with them does not link.
+unsigned char __tsan_atomic8_load(const volatile unsigned char* address, int /*order*/) {
+  return __atomic_load_n(address, __ATOMIC_ACQUIRE);
 }
 
 void __ubsan_handle_out_of_bounds(void* data, uintptr_t index) {

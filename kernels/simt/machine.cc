@@ -254,10 +254,12 @@ void Machine::Wait(const char* what, Where where) {
   RunNext(false);
 }
 
-void Machine::MaybeYield() {
+void Machine::MaybeYield(Site site) {
   if (++spins_ > options_.spin_limit) {
-    Fail(Fault::kHang, "the kernel spins: for " + std::to_string(options_.spin_limit) +
-                           " turns its threads have only polled, and no thread got further");
+    Fail(Fault::kHang,
+         "the kernel spins: for " + std::to_string(options_.spin_limit) +
+             " turns its threads have only polled, and no thread got further",
+         site);
   }
   const bool yield = options_.seed == 0 ? spins_ % 8 == 7 : Random() % 2 == 0;
   if (!yield) return;
@@ -297,8 +299,8 @@ void Machine::ExitThread() {
   std::abort();  // a thread that has ended is never resumed
 }
 
-void Machine::Fail(Fault fault, std::string text, Site site, Where where) {
-  AddError(fault, std::move(text), current_, site, where);
+void Machine::Fail(Fault fault, const std::string& text, Site site, Where where) {
+  AddError(fault, text, current_, site, where);
   Resume(nullptr);
   std::abort();  // nor is one that failed
 }

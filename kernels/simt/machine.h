@@ -115,7 +115,7 @@ class Machine {
   Thread& current() { return *current_; }
   bool running() const { return current_ != nullptr; }
   // Others may run now, and do if the seed says so.
-  void MaybeYield();
+  void MaybeYield(Site site = 0);
   // The current thread waits until Wake.
   void Wait(const char* what, Where where);
   void Wake(Thread& thread);
@@ -130,7 +130,7 @@ class Machine {
   void FinishMeetings(Warp& warp);
 
   // Ends the launch with an error of the current thread. `site` or `where` say where, if known.
-  [[noreturn]] void Fail(Fault fault, std::string text, Site site = 0, Where where = {});
+  [[noreturn]] void Fail(Fault fault, const std::string& text, Site site = 0, Where where = {});
 
   // Sites in error texts: replaced by source lines once the kernel has stopped.
   static std::string Mark(Site site) { return "\x01" + std::to_string(site) + "\x02"; }
@@ -184,7 +184,7 @@ class Machine {
   void MakeCurrentBlock(Block* block);
   void ExitThread();
   void ReportStuck();
-  void AddError(Fault fault, std::string text, const Thread* thread, Site site, Where where);
+  void AddError(Fault fault, const std::string& text, const Thread* thread, Site site, Where where);
 
   Options wanted_;
   Options options_;

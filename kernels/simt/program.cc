@@ -10,6 +10,7 @@
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
+#include <filesystem>
 #include <fstream>
 #include <iterator>
 #include <memory>
@@ -49,6 +50,12 @@ int FindImage(dl_phdr_info* info, size_t /*size*/, void* result) {
 }
 
 }  // namespace
+
+std::string SourcePath(const std::string& file) {
+  std::string path = std::filesystem::path(file).lexically_normal().string();
+  while (path.starts_with("../")) path.erase(0, 3);
+  return path;
+}
 
 const Program& Program::Get() {
   static const Program program;
@@ -122,9 +129,7 @@ std::vector<Program::Line> Program::Lines(Site site) const {
     const std::string line = text.data();
     const size_t colon = line.rfind(':');
     if (line.starts_with("??") || colon == std::string::npos) continue;
-    const std::string file =
-        line.starts_with("./") ? line.substr(2, colon - 2) : line.substr(0, colon);
-    lines.push_back({file, std::atoi(line.c_str() + colon + 1)});
+    lines.push_back({SourcePath(line.substr(0, colon)), std::atoi(line.c_str() + colon + 1)});
   }
   return lines;
 }

@@ -9,6 +9,10 @@
 
 namespace quern::simt {
 
+// A source file as the compiler names it ("./build/simt/../../x.cu"), from the root of the
+// checkout.
+std::string SourcePath(const std::string& file);
+
 // The running program as its own symbol table tells it: where static __shared__ variables lie (they
 // are thread-local variables to the compiler) and what functions are called. ELF, Linux.
 class Program {

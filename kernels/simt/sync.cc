@@ -14,7 +14,7 @@ std::string Hex(uint32_t mask) {
   return text;
 }
 
-std::string At(Where where) { return std::string(where.file) + ":" + std::to_string(where.line); }
+std::string At(Where where) { return SourcePath(where.file) + ":" + std::to_string(where.line); }
 
 }  // namespace
 

@@ -1,18 +1,10 @@
 #include "tests/unit/kernels/simt/launch_kernels.h"
+#include "tests/unit/kernels/simt/start_kernel.h"
 
 namespace quern::kernels {
 namespace {
 
 constexpr int kThreads = 256;
-
-template <typename... P, typename... A>
-cudaError_t Start(void (*kernel)(P...), int blocks, int threads, size_t shared, A... arguments) {
-  cudaLaunchConfig_t config{};
-  config.gridDim = dim3(static_cast<unsigned>(blocks));
-  config.blockDim = dim3(static_cast<unsigned>(threads));
-  config.dynamicSmemBytes = shared;
-  return cudaLaunchKernelEx(&config, kernel, arguments...);
-}
 
 __global__ void ScaleKernel(int* out, int n, int factor) {
   const int i = static_cast<int>(blockIdx.x * blockDim.x + threadIdx.x);
