@@ -108,7 +108,7 @@ void Machine::TouchGlobal(uintptr_t address, size_t bytes, Touch touch, Site sit
                         : ", which is no device memory: " + global_.Describe(address)),
          site);
   }
-  Thread& thread = *current_;
+  Thread& thread = *running.thread;
   ForCells(offset, bytes, [&](uint64_t at, uint16_t mask) {
     GlobalMemory::Page& page = allocation->PageAt(at, launch_);
     const size_t within = at % GlobalMemory::kPageBytes;
@@ -135,13 +135,12 @@ void Machine::TouchGlobal(uintptr_t address, size_t bytes, Touch touch, Site sit
 
 void Machine::LogTraffic(Space space, bool write, uint64_t address, size_t bytes, Site site) {
   if (!options_.count_traffic) return;
-  current_->warp->traffic.Add(current_->lane, site, space, write, address,
-                              static_cast<uint32_t>(bytes));
+  running.thread->warp->traffic.Add(running.thread->lane, site, space, write, address,
+                                    static_cast<uint32_t>(bytes));
 }
 
 void Machine::Access(uintptr_t address, size_t bytes, Touch touch, bool vector, Site site) {
-  Thread& thread = *current_;
-  if (thread.stack.Contains(address)) return;
+  Thread& thread = *running.thread;
   if (IsAtomic(touch)) MaybeYield(site);
   if (IsShared(address)) {
     if (vector) CheckAligned(address, bytes, touch, site);

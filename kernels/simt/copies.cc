@@ -38,7 +38,7 @@ void CompleteUpTo(int64_t group) {
 void CopyAsync(void* shared, const void* global, int bytes, bool valid) {
   Machine& machine = Machine::Get();
   Thread& thread = machine.current();
-  const Site where = Program::Get().SiteOf(__builtin_return_address(0));
+  const Site where = Program::SiteOf(__builtin_return_address(0));
   const auto size = static_cast<size_t>(bytes);
   const uintptr_t to = reinterpret_cast<uintptr_t>(shared);
   const uintptr_t from = reinterpret_cast<uintptr_t>(global);

@@ -84,7 +84,7 @@ cudaError_t cudaDeviceGetAttribute(int* value, cudaDeviceAttr attribute, int dev
       *value = kMultiprocessors;
       return cudaSuccess;
     case cudaDevAttrComputeCapabilityMajor:
-      *value = 8;
+      *value = 9;
       return cudaSuccess;
     case cudaDevAttrComputeCapabilityMinor:
       *value = 0;

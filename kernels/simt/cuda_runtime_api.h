@@ -8,7 +8,7 @@
 #include "kernels/simt/simt.h"
 
 // The part of CUDA's runtime that the project's launch code and device tests use, on the emulator:
-// one device of compute capability 8.0 with few multiprocessors. Everything has happened when a
+// one device of compute capability 9.0 with few multiprocessors. Everything has happened when a
 // call returns: a stream is a name without effect. Events, graphs and asynchronous copies: not yet.
 
 enum cudaError_t {

@@ -8,7 +8,7 @@
 namespace quern::simt {
 namespace {
 
-Thread& Current() { return Machine::Get().current(); }
+Thread& Current() { return *running.thread; }
 
 // Of the lane's operand at a meeting.
 template <typename T>
@@ -167,7 +167,7 @@ void FinishWarpBarrier(Warp& warp, const Meeting& meeting) {
 
 Index ThreadIndex() { return Current().index; }
 Index BlockIndex() { return Current().block->index; }
-bool OnDevice() { return Machine::Get().running(); }
+bool OnDevice() { return running.thread != nullptr; }
 
 int BlockBarrier(int value, const char* name, Where where) {
   Thread& thread = Current();
@@ -240,7 +240,7 @@ void ThreadFence() {
 void BeginAtomic(void* address, size_t bytes, const void* site) {
   Machine& machine = Machine::Get();
   machine.Access(reinterpret_cast<uintptr_t>(address), bytes, Touch::kAtomicWrite, true,
-                 Program::Get().SiteOf(site));
+                 Program::SiteOf(site));
   ++machine.counts().atomics;
 }
 

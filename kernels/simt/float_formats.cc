@@ -3,7 +3,6 @@
 #include <algorithm>
 #include <bit>
 #include <cmath>
-#include <limits>
 
 namespace quern::simt {
 namespace {
@@ -11,8 +10,8 @@ namespace {
 struct Shape {
   int mantissa_bits;
   int min_exponent;  // of normal numbers
-  int max_exponent;
   int sign_bit;
+  double limit;  // from which on all is infinite
   uint32_t infinity;
   uint32_t nan;
 };
@@ -20,11 +19,11 @@ struct Shape {
 constexpr Shape ShapeOf(FloatFormat format) {
   switch (format) {
     case FloatFormat::kF16:
-      return {10, -14, 15, 15, 0x7c00, 0x7fff};
+      return {10, -14, 15, 0x1p16, 0x7c00, 0x7fff};
     case FloatFormat::kBf16:
-      return {7, -126, 127, 15, 0x7f80, 0x7fff};
+      return {7, -126, 15, 0x1p128, 0x7f80, 0x7fff};
     case FloatFormat::kE4m3:
-      return {3, -6, 8, 7, 0x7e, 0x7f};  // no infinity: 448, the largest, stands in
+      return {3, -6, 7, 0x1p9, 0x7e, 0x7f};  // no infinity: 448, the largest, stands in
   }
   return {};
 }
@@ -45,32 +44,12 @@ double SumToOdd(double a, double b) {
 
 }  // namespace
 
-float Widen(FloatFormat format, uint32_t bits) {
-  switch (format) {
-    case FloatFormat::kBf16:
-      return std::bit_cast<float>(bits << 16);
-    case FloatFormat::kF16: {
-      // The exponent moved into float's field is 112 too small; subnormals come out right, too.
-      const float magnitude = std::bit_cast<float>((bits & 0x7fffu) << 13) * 0x1p112f;
-      const uint32_t special = (bits & 0x7c00u) == 0x7c00u ? 0x7f800000u : 0;
-      return std::bit_cast<float>(std::bit_cast<uint32_t>(magnitude) | special |
-                                  (bits & 0x8000u) << 16);
-    }
-    case FloatFormat::kE4m3: {
-      if ((bits & 0x7fu) == 0x7fu) return std::numeric_limits<float>::quiet_NaN();
-      const float magnitude = std::bit_cast<float>((bits & 0x7fu) << 20) * 0x1p120f;
-      return (bits & 0x80u) != 0 ? -magnitude : magnitude;
-    }
-  }
-  return 0;
-}
-
 uint32_t Narrow(FloatFormat format, double value) {
   const Shape shape = ShapeOf(format);
   if (std::isnan(value)) return shape.nan;
   const uint32_t sign = std::signbit(value) ? 1u << shape.sign_bit : 0;
   const double magnitude = std::fabs(value);
-  if (magnitude >= std::ldexp(1, shape.max_exponent + 1)) return sign | shape.infinity;
+  if (magnitude >= shape.limit) return sign | shape.infinity;
   const auto raw = static_cast<int>(std::bit_cast<uint64_t>(magnitude) >> 52) - 1023;
   const int exponent = std::max(raw, shape.min_exponent);
   // Adding and taking away 1.5 * 2^52 last places rounds to a whole number of them.

@@ -10,10 +10,9 @@ namespace quern::simt {
 namespace {
 
 inline void Check(void* address, size_t bytes, Touch touch, bool vector, const void* site) {
-  Machine& machine = Machine::Get();
-  if (!machine.running()) return;
-  machine.Access(reinterpret_cast<uintptr_t>(address), bytes, touch, vector,
-                 Program::Get().SiteOf(site));
+  const uintptr_t at = reinterpret_cast<uintptr_t>(address);
+  if (running.thread == nullptr || at - running.stack < running.stack_bytes) return;
+  Machine::Get().Access(at, bytes, touch, vector, Program::SiteOf(site));
 }
 
 // As GCC lays them out.
@@ -41,14 +40,14 @@ struct OutOfBoundsData {
   const std::string text =
       is_signed ? std::to_string(static_cast<int64_t>(value << (64 - bits)) >> (64 - bits))
                 : std::to_string(value);
-  Machine& machine = Machine::Get();
   const std::string what =
       std::string("index ") + text + " of an array of type " + data.array->name;
-  if (!machine.running()) {
+  if (running.thread == nullptr) {
     std::fprintf(stderr, "%s:%u: %s\n", data.where.file, data.where.line, what.c_str());
     std::abort();
   }
-  machine.Fail(Fault::kOutOfBounds, what, 0, {data.where.file, static_cast<int>(data.where.line)});
+  Machine::Get().Fail(Fault::kOutOfBounds, what, 0,
+                      {data.where.file, static_cast<int>(data.where.line)});
 }
 
 }  // namespace

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <bit>
+#include <cstdlib>
 #include <numeric>
 
 // To kernels (cuda_language.h) these are constants.
@@ -28,9 +29,9 @@ Index ToIndex(uint64_t number, Dim3 size) {
 
 }  // namespace
 
-Machine& Machine::Get() {
-  static Machine machine;
-  return machine;
+Machine::Machine() {
+  const char* seed = std::getenv("QUERN_SIMT_SEED");
+  if (seed != nullptr) wanted_.seed = std::strtoull(seed, nullptr, 10);
 }
 
 uint64_t Machine::Random() {
@@ -83,7 +84,7 @@ Report Machine::Run(const Kernel& kernel, Dim3 grid, Dim3 block, size_t dynamic_
   begun_ = 0;
   OrderBlocks();
   Loop();
-  current_ = nullptr;
+  running.Set(nullptr);
   loaded_ = nullptr;
   while (!blocks_.empty()) {  // given up
     Retire(std::move(blocks_.back()));
@@ -199,10 +200,10 @@ Block* Machine::PickBlock(bool yielding) {
 Thread* Machine::PickNext(bool yielding) {
   Block* block = PickBlock(yielding);
   if (block == nullptr) return nullptr;
-  const bool same = current_ != nullptr && current_->block == block;
+  const bool same = running.thread != nullptr && running.thread->block == block;
   const uint64_t random = options_.seed == 0 ? 0 : Random();
-  const auto here = static_cast<unsigned>(same ? current_->warp->number : 0);
-  bool stay = same && current_->warp->ready != 0;
+  const auto here = static_cast<unsigned>(same ? running.thread->warp->number : 0);
+  bool stay = same && running.thread->warp->ready != 0;
   if (options_.seed == 0) {
     stay = stay && !yielding;
   } else {
@@ -213,7 +214,8 @@ Thread* Machine::PickNext(bool yielding) {
   Warp& warp = block->warps[static_cast<size_t>(number)];
   unsigned first_lane = static_cast<unsigned>(random >> 16);
   if (options_.seed == 0) {
-    first_lane = same && current_->warp == &warp ? static_cast<unsigned>(current_->lane) + 1 : 0;
+    first_lane =
+        same && running.thread->warp == &warp ? static_cast<unsigned>(running.thread->lane) + 1 : 0;
   }
   return warp.lanes[static_cast<size_t>(BitFrom(warp.ready, first_lane))];
 }
@@ -233,10 +235,10 @@ void Machine::Resume(Thread* thread) {
     thread->warp->ready &= ~(1u << thread->lane);
     if (thread->warp->ready == 0) thread->block->ready_warps &= ~(1u << thread->warp->number);
   }
-  if (thread == current_) return;
+  if (thread == running.thread) return;
   ++report_.counts.switches;
-  Context* here = current_ == nullptr ? &main_ : &current_->context;
-  current_ = thread;
+  Context* here = running.thread == nullptr ? &main_ : &running.thread->context;
+  running.Set(thread);
   Switch(here, thread == nullptr ? main_ : thread->context);
 }
 
@@ -249,8 +251,8 @@ void Machine::Wake(Thread& thread) {
 }
 
 void Machine::Wait(const char* what, Where where) {
-  current_->waits_for = what;
-  current_->waits_at = where;
+  running.thread->waits_for = what;
+  running.thread->waits_at = where;
   RunNext(false);
 }
 
@@ -263,7 +265,7 @@ void Machine::MaybeYield(Site site) {
   }
   const bool yield = options_.seed == 0 ? spins_ % 8 == 7 : Random() % 2 == 0;
   if (!yield) return;
-  Wake(*current_);
+  Wake(*running.thread);
   RunNext(true);
 }
 
@@ -275,7 +277,7 @@ void Machine::RunThread(boost::context::detail::transfer_t from) {
 }
 
 void Machine::ExitThread() {
-  Thread& thread = *current_;
+  Thread& thread = *running.thread;
   Warp& warp = *thread.warp;
   thread.exited = true;
   thread.copies.clear();
@@ -300,7 +302,7 @@ void Machine::ExitThread() {
 }
 
 void Machine::Fail(Fault fault, const std::string& text, Site site, Where where) {
-  AddError(fault, text, current_, site, where);
+  AddError(fault, text, running.thread, site, where);
   Resume(nullptr);
   std::abort();  // nor is one that failed
 }

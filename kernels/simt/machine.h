@@ -105,15 +105,31 @@ struct Block {
   SharedMemory shared;
 };
 
+// What most accesses need: those to the running thread's own stack are none of the machine's.
+struct Running {
+  Thread* thread = nullptr;
+  uintptr_t stack = 0;
+  uintptr_t stack_bytes = 0;
+
+  void Set(Thread* now) {
+    thread = now;
+    stack = now == nullptr ? 0 : reinterpret_cast<uintptr_t>(now->stack.low);
+    stack_bytes = now == nullptr ? 0 : static_cast<uintptr_t>(now->stack.high - now->stack.low);
+  }
+};
+inline constinit Running running;
+
 class Machine {
  public:
-  static Machine& Get();
+  static Machine& Get() {
+    if (instance_ == nullptr) instance_ = new Machine;  // as long as the program runs
+    return *instance_;
+  }
 
   Report Run(const Kernel& kernel, Dim3 grid, Dim3 block, size_t dynamic_shared);
 
   // The running thread. Of a kernel's functions only.
-  Thread& current() { return *current_; }
-  bool running() const { return current_ != nullptr; }
+  Thread& current() { return *running.thread; }
   // Others may run now, and do if the seed says so.
   void MaybeYield(Site site = 0);
   // The current thread waits until Wake.
@@ -186,6 +202,10 @@ class Machine {
   void ReportStuck();
   void AddError(Fault fault, const std::string& text, const Thread* thread, Site site, Where where);
 
+  static inline constinit Machine* instance_ = nullptr;
+
+  Machine();  // seed: QUERN_SIMT_SEED, if that is set
+
   Options wanted_;
   Options options_;
   GlobalMemory global_;
@@ -203,7 +223,6 @@ class Machine {
   std::vector<uint32_t> order_;  // in which blocks begin; empty: their own
   uint64_t begun_ = 0;
   Block* loaded_ = nullptr;  // whose shared memory lies in its place
-  Thread* current_ = nullptr;
   Context main_ = nullptr;
   uint64_t random_ = 0;
   int64_t spins_ = 0;

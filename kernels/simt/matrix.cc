@@ -182,7 +182,7 @@ void FinishLoad(Warp& warp, const Meeting& meeting) {
 
 void LoadMatrices(uint32_t* result, int matrices, bool transposed, const void* row, Where where) {
   LoadLane lane{result, reinterpret_cast<uintptr_t>(row), matrices, transposed,
-                Program::Get().SiteOf(__builtin_return_address(0))};
+                Program::SiteOf(__builtin_return_address(0))};
   Machine::Get().Meet(WarpOp::kLoadMatrix, 0xffffffffu, &lane, FinishLoad, "ldmatrix", where);
 }
 

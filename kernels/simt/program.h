@@ -34,7 +34,8 @@ class Program {
   int FindVariable(uint64_t offset) const;
 
   std::string FunctionName(const void* entry) const;
-  Site SiteOf(const void* address) const {
+  // The program has been asked for before.
+  static Site SiteOf(const void* address) {
     return static_cast<Site>(reinterpret_cast<uintptr_t>(address) - base_);
   }
   // Whether the address lies in the program's constants and variables.
@@ -52,7 +53,7 @@ class Program {
   Program();
   void ReadSymbols(const std::vector<char>& file);
 
-  uintptr_t base_ = 0;
+  static inline constinit uintptr_t base_ = 0;
   uintptr_t image_begin_ = 0;
   uintptr_t image_end_ = 0;
   uint64_t thread_local_bytes_ = 0;

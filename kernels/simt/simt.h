@@ -94,7 +94,8 @@ struct Options {
   int64_t spin_limit = 2'000'000;
 };
 
-// Of all launches from now on.
+// Of all launches from now on. At first the seed is that of the environment's QUERN_SIMT_SEED, or
+// 0.
 void SetOptions(const Options& options);
 Options GetOptions();
 

@@ -20,7 +20,7 @@ std::string At(Where where) { return SourcePath(where.file) + ":" + std::to_stri
 
 void Machine::ArriveAtBarrier(int id, int expected, int value, bool wait, const char* name,
                               Where where) {
-  Thread& thread = *current_;
+  Thread& thread = *running.thread;
   Block& block = *thread.block;
   Barrier& barrier = block.barriers[static_cast<size_t>(id)];
   const bool plain = name[0] == '_';  // __syncthreads
@@ -73,7 +73,7 @@ void Machine::ArriveAtBarrier(int id, int expected, int value, bool wait, const 
 void Machine::Meet(WarpOp op, uint32_t mask, void* operand,
                    void (*finish)(Warp& warp, const Meeting& meeting), const char* name,
                    Where where) {
-  Thread& thread = *current_;
+  Thread& thread = *running.thread;
   Warp& warp = *thread.warp;
   const uint32_t self = 1u << thread.lane;
   if ((mask & self) == 0) {

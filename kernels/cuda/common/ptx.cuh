@@ -1,8 +1,8 @@
 #pragma once
 
 // The PTX instructions that the kernels use, one small function each. Nothing else in kernels/cuda
-// holds assembly: whatever runs the kernels without a GPU replaces this file alone. PTX ISA 8.x,
-// the section of each is named. sm_80 and later.
+// holds assembly: on the emulator (kernels/simt) the file of this name in its overlay takes this
+// one's place. PTX ISA 8.x, the section of each is named. sm_80 and later.
 
 #include <cuda_bf16.h>
 #include <cuda_fp16.h>
@@ -31,6 +31,16 @@ __device__ __forceinline__ void CommitCopies() {
 template <int kLeft>
 __device__ __forceinline__ void WaitForCopies() {
   asm volatile("cp.async.wait_group %0;" ::"n"(kLeft) : "memory");
+}
+
+// 9.7.13 barrier.sync, barrier.arrive: one of the block's barriers 0 to 15 (0 is __syncthreads'),
+// for `threads` threads in all, a multiple of 32. Who syncs waits for all of them, who arrives goes
+// on.
+__device__ __forceinline__ void SyncBarrier(int barrier, int threads) {
+  asm volatile("barrier.sync %0, %1;" ::"r"(barrier), "r"(threads) : "memory");
+}
+__device__ __forceinline__ void ArriveAtBarrier(int barrier, int threads) {
+  asm volatile("barrier.arrive %0, %1;" ::"r"(barrier), "r"(threads) : "memory");
 }
 
 // 9.7.1 lop3: (a & b) | c, in one instruction.
@@ -68,6 +78,108 @@ __device__ __forceinline__ float4 Mma<__nv_bfloat16>(const uint32_t (&a)[4], uin
       : "=f"(d.x), "=f"(d.y), "=f"(d.z), "=f"(d.w)
       : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1), "f"(c.x), "f"(c.y), "f"(c.z),
         "f"(c.w));
+  return d;
+}
+
+// 9.7.14.5.15 ldmatrix: kMatrices (1, 2 or 4) matrices of 8 rows of 16 bytes from shared memory,
+// the row r of matrix m at the `row` of lane 8 m + r, 16-byte aligned. Lane l gets of each the
+// 16-bit elements 2 (l % 4) and the next of row l / 4: mma's A operand.
+template <int kMatrices>
+__device__ __forceinline__ void LoadMatrices(uint32_t (&result)[kMatrices], const void* row) {
+  static_assert(kMatrices == 1 || kMatrices == 2 || kMatrices == 4);
+  if constexpr (kMatrices == 1) {
+    asm volatile("ldmatrix.sync.aligned.m8n8.x1.shared.b16 {%0}, [%1];"
+                 : "=r"(result[0])
+                 : "r"(SharedAddress(row))
+                 : "memory");
+  } else if constexpr (kMatrices == 2) {
+    asm volatile("ldmatrix.sync.aligned.m8n8.x2.shared.b16 {%0,%1}, [%2];"
+                 : "=r"(result[0]), "=r"(result[1])
+                 : "r"(SharedAddress(row))
+                 : "memory");
+  } else {
+    asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0,%1,%2,%3}, [%4];"
+                 : "=r"(result[0]), "=r"(result[1]), "=r"(result[2]), "=r"(result[3])
+                 : "r"(SharedAddress(row))
+                 : "memory");
+  }
+}
+
+// The same of the transposed matrices: lane l gets the rows 2 (l % 4) and the next of column l / 4.
+template <int kMatrices>
+__device__ __forceinline__ void LoadMatricesTransposed(uint32_t (&result)[kMatrices],
+                                                       const void* row) {
+  static_assert(kMatrices == 1 || kMatrices == 2 || kMatrices == 4);
+  if constexpr (kMatrices == 1) {
+    asm volatile("ldmatrix.sync.aligned.m8n8.x1.trans.shared.b16 {%0}, [%1];"
+                 : "=r"(result[0])
+                 : "r"(SharedAddress(row))
+                 : "memory");
+  } else if constexpr (kMatrices == 2) {
+    asm volatile("ldmatrix.sync.aligned.m8n8.x2.trans.shared.b16 {%0,%1}, [%2];"
+                 : "=r"(result[0]), "=r"(result[1])
+                 : "r"(SharedAddress(row))
+                 : "memory");
+  } else {
+    asm volatile("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0,%1,%2,%3}, [%4];"
+                 : "=r"(result[0]), "=r"(result[1]), "=r"(result[2]), "=r"(result[3])
+                 : "r"(SharedAddress(row))
+                 : "memory");
+  }
+}
+
+// 9.7.14 mma.m16n8k8, as m16n8k16 with the first half of its columns: a[0] row g, a[1] row g + 8.
+template <typename T>
+__device__ __forceinline__ float4 MmaK8(const uint32_t (&a)[2], uint32_t b, float4 c);
+
+template <>
+__device__ __forceinline__ float4 MmaK8<__half>(const uint32_t (&a)[2], uint32_t b, float4 c) {
+  float4 d;
+  asm("mma.sync.aligned.m16n8k8.row.col.f32.f16.f16.f32 "
+      "{%0,%1,%2,%3}, {%4,%5}, {%6}, {%7,%8,%9,%10};"
+      : "=f"(d.x), "=f"(d.y), "=f"(d.z), "=f"(d.w)
+      : "r"(a[0]), "r"(a[1]), "r"(b), "f"(c.x), "f"(c.y), "f"(c.z), "f"(c.w));
+  return d;
+}
+
+template <>
+__device__ __forceinline__ float4 MmaK8<__nv_bfloat16>(const uint32_t (&a)[2], uint32_t b,
+                                                       float4 c) {
+  float4 d;
+  asm("mma.sync.aligned.m16n8k8.row.col.f32.bf16.bf16.f32 "
+      "{%0,%1,%2,%3}, {%4,%5}, {%6}, {%7,%8,%9,%10};"
+      : "=f"(d.x), "=f"(d.y), "=f"(d.z), "=f"(d.w)
+      : "r"(a[0]), "r"(a[1]), "r"(b), "f"(c.x), "f"(c.y), "f"(c.z), "f"(c.w));
+  return d;
+}
+
+// 9.7.14 mma.m16n8k32 of signed bytes, int32 sums that wrap around. a[0] holds row g, columns 4 t
+// to 4 t + 3; a[1] row g + 8; a[2] and a[3] the same rows, columns + 16. b0 holds rows 4 t to
+// 4 t + 3 of column g, b1 rows + 16.
+__device__ __forceinline__ int4 MmaS8(const uint32_t (&a)[4], uint32_t b0, uint32_t b1, int4 c) {
+  int4 d;
+  asm("mma.sync.aligned.m16n8k32.row.col.s32.s8.s8.s32 "
+      "{%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%10,%11,%12,%13};"
+      : "=r"(d.x), "=r"(d.y), "=r"(d.z), "=r"(d.w)
+      : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1), "r"(c.x), "r"(c.y), "r"(c.z),
+        "r"(c.w));
+  return d;
+}
+
+// The same of E4M3 with float32 sums. sm_89 and later; a kernel for less that comes here traps.
+__device__ __forceinline__ float4 MmaE4m3(const uint32_t (&a)[4], uint32_t b0, uint32_t b1,
+                                          float4 c) {
+  float4 d;
+#if !defined(__CUDA_ARCH__) || __CUDA_ARCH__ >= 890
+  asm("mma.sync.aligned.m16n8k32.row.col.f32.e4m3.e4m3.f32 "
+      "{%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%10,%11,%12,%13};"
+      : "=f"(d.x), "=f"(d.y), "=f"(d.z), "=f"(d.w)
+      : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1), "f"(c.x), "f"(c.y), "f"(c.z),
+        "f"(c.w));
+#else
+  __trap();
+  d = c;
+#endif
   return d;
 }
 

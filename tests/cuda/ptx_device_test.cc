@@ -1,0 +1,177 @@
+// The instructions of kernels/cuda/common/ptx.cuh against plain products of whole matrices: that
+// each lane's registers hold what the PTX ISA says. On a GPU, or on the emulator.
+
+#include <cmath>
+
+#include "tests/cuda/device_support.h"
+#include "tests/cuda/ptx_kernels.h"
+
+namespace quern::kernels::testing {
+namespace {
+
+int failures = 0;
+int checks = 0;
+
+void Expect(bool ok, const std::string& what) {
+  ++checks;
+  if (ok) return;
+  ++failures;
+  std::printf("FAILED: %s\n", what.c_str());
+}
+
+struct Op {
+  MmaOp op;
+  const char* name;
+  int depth;
+  int bytes;  // of an element
+};
+
+// OCP E4M3, from its definition: 1 bit of sign, 4 of exponent with bias 7, 3 of fraction.
+double E4m3(uint32_t bits) {
+  const int exponent = static_cast<int>(bits >> 3 & 15);
+  const int fraction = static_cast<int>(bits & 7);
+  const double magnitude =
+      exponent == 0 ? std::ldexp(fraction, -9) : std::ldexp(8 + fraction, exponent - 10);
+  return (bits & 0x80) != 0 ? -magnitude : magnitude;
+}
+
+double Value(MmaOp op, uint32_t bits) {
+  switch (op) {
+    case MmaOp::kF16K16:
+    case MmaOp::kF16K8:
+      return static_cast<double>(HalfToFloat(static_cast<uint16_t>(bits)));
+    case MmaOp::kBf16K16:
+    case MmaOp::kBf16K8:
+      return static_cast<double>(Bf16ToFloat(static_cast<uint16_t>(bits)));
+    case MmaOp::kS8K32:
+      return static_cast<int8_t>(bits);
+    case MmaOp::kE4m3K32:
+      return E4m3(bits);
+  }
+  return 0;
+}
+
+// Whole numbers up to 8: every sum is exact in whatever order.
+uint32_t RandomElement(std::mt19937_64& random, MmaOp op) {
+  const auto whole = static_cast<float>(static_cast<int>(random() % 17) - 8);
+  switch (op) {
+    case MmaOp::kF16K16:
+    case MmaOp::kF16K8:
+      return FloatToHalf(whole);
+    case MmaOp::kBf16K16:
+    case MmaOp::kBf16K8:
+      return FloatToBf16(whole);
+    case MmaOp::kS8K32:
+      return static_cast<uint8_t>(random());
+    case MmaOp::kE4m3K32:
+      for (;;) {  // whole numbers up to 8, found by trial
+        const auto bits = static_cast<uint8_t>(random());
+        if (std::fabs(E4m3(bits)) <= 8 && E4m3(bits) == std::floor(E4m3(bits))) return bits;
+      }
+  }
+  return 0;
+}
+
+std::vector<uint8_t> RandomMatrix(std::mt19937_64& random, const Op& op, int elements) {
+  std::vector<uint8_t> bytes(static_cast<size_t>(elements * op.bytes));
+  for (int i = 0; i < elements; ++i) {
+    const uint32_t bits = RandomElement(random, op.op);
+    std::memcpy(&bytes[static_cast<size_t>(i * op.bytes)], &bits, static_cast<size_t>(op.bytes));
+  }
+  return bytes;
+}
+
+double At(const Op& op, const std::vector<uint8_t>& matrix, int i) {
+  uint32_t bits = 0;
+  std::memcpy(&bits, &matrix[static_cast<size_t>(i * op.bytes)], static_cast<size_t>(op.bytes));
+  return Value(op.op, bits);
+}
+
+void TestMma(std::mt19937_64& random, const Op& op) {
+  const std::vector<uint8_t> a = RandomMatrix(random, op, 16 * op.depth);
+  const std::vector<uint8_t> b = RandomMatrix(random, op, op.depth * 8);
+  std::vector<int> start(16 * 8);
+  for (int& c : start) c = static_cast<int>(random() % 1000);
+  const bool whole = op.op == MmaOp::kS8K32;
+  std::vector<float> start_float(start.begin(), start.end());
+  const DeviceMemory device_a(a);
+  const DeviceMemory device_b(b);
+  const DeviceMemory c = whole ? DeviceMemory(start) : DeviceMemory(start_float);
+  QUERN_CUDA_CHECK(RunMma(op.op, device_a.As(), device_b.As(), c.As()));
+  QUERN_CUDA_CHECK(cudaDeviceSynchronize());
+  const std::vector<int> ints = c.Read<int>(0, start.size());
+  const std::vector<float> floats = c.Read<float>(0, start.size());
+  bool same = true;
+  for (int row = 0; row < 16; ++row) {
+    for (int col = 0; col < 8; ++col) {
+      const auto i = static_cast<size_t>(row * 8 + col);
+      double sum = start[i];
+      for (int k = 0; k < op.depth; ++k) {
+        sum += At(op, a, row * op.depth + k) * At(op, b, k * 8 + col);
+      }
+      same &= sum == (whole ? ints[i] : static_cast<double>(floats[i]));
+    }
+  }
+  Expect(same, std::string("mma ") + op.name);
+}
+
+void TestLoadMatrices(std::mt19937_64& random, int matrices, bool transposed) {
+  std::vector<uint16_t> from(static_cast<size_t>(matrices * 64));
+  for (uint16_t& element : from) element = static_cast<uint16_t>(random());
+  const DeviceMemory device_from(from);
+  const DeviceMemory result(static_cast<size_t>(32 * matrices) * 4);
+  QUERN_CUDA_CHECK(
+      RunLoadMatrices(matrices, transposed, device_from.As<uint16_t>(), result.As<uint32_t>()));
+  QUERN_CUDA_CHECK(cudaDeviceSynchronize());
+  const auto words = result.Read<uint32_t>(0, static_cast<size_t>(32 * matrices));
+  bool same = true;
+  for (int lane = 0; lane < 32; ++lane) {
+    for (int m = 0; m < matrices; ++m) {
+      uint32_t expected = 0;
+      for (int j = 0; j < 2; ++j) {
+        const int row = transposed ? lane % 4 * 2 + j : lane / 4;
+        const int col = transposed ? lane / 4 : lane % 4 * 2 + j;
+        const uint32_t element = from[static_cast<size_t>(m * 64 + row * 8 + col)];
+        expected |= element << (16 * j);
+      }
+      same &= words[static_cast<size_t>(lane * matrices + m)] == expected;
+    }
+  }
+  Expect(same, "ldmatrix x" + std::to_string(matrices) + (transposed ? " transposed" : ""));
+}
+
+bool HasE4m3() {
+  int major = 0;
+  int minor = 0;
+  QUERN_CUDA_CHECK(cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, 0));
+  QUERN_CUDA_CHECK(cudaDeviceGetAttribute(&minor, cudaDevAttrComputeCapabilityMinor, 0));
+  return major * 10 + minor >= 89;
+}
+
+}  // namespace
+}  // namespace quern::kernels::testing
+
+int main() {
+  using namespace quern::kernels::testing;
+  int devices = 0;
+  if (cudaGetDeviceCount(&devices) != cudaSuccess || devices == 0) {
+    std::printf("no GPU: nothing was tested\n");
+    return 77;  // skipped
+  }
+  constexpr Op kOps[] = {
+      {MmaOp::kF16K16, "m16n8k16 f16", 16, 2}, {MmaOp::kBf16K16, "m16n8k16 bf16", 16, 2},
+      {MmaOp::kF16K8, "m16n8k8 f16", 8, 2},    {MmaOp::kBf16K8, "m16n8k8 bf16", 8, 2},
+      {MmaOp::kS8K32, "m16n8k32 s8", 32, 1},   {MmaOp::kE4m3K32, "m16n8k32 e4m3", 32, 1},
+  };
+  std::mt19937_64 random(std::random_device{}());
+  for (int round = 0; round < 10; ++round) {
+    for (const Op& op : kOps) {
+      if (op.op != MmaOp::kE4m3K32 || HasE4m3()) TestMma(random, op);
+    }
+    for (int matrices : {1, 2, 4}) {
+      for (bool transposed : {false, true}) TestLoadMatrices(random, matrices, transposed);
+    }
+  }
+  std::printf("%d checks, %d failed\n", checks, failures);
+  return failures == 0 ? 0 : 1;
+}

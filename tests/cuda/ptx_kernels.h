@@ -1,0 +1,19 @@
+#pragma once
+
+#include <cuda_runtime.h>
+
+#include <cstdint>
+
+// One warp that carries out one instruction of kernels/cuda/common/ptx.cuh on whole matrices.
+namespace quern::kernels::testing {
+
+enum class MmaOp { kF16K16, kBf16K16, kF16K8, kBf16K8, kS8K32, kE4m3K32 };
+
+// c[16][8] += a[16][k] * b[k][8], row by row; elements of two bytes, or of one for k = 32, and
+// float32 or int32 sums. Device memory.
+cudaError_t RunMma(MmaOp op, const void* a, const void* b, void* c);
+
+// result[lane][m]: what ldmatrix gives each lane of the matrices [m][8][8] of 16-bit elements.
+cudaError_t RunLoadMatrices(int matrices, bool transposed, const uint16_t* from, uint32_t* result);
+
+}  // namespace quern::kernels::testing
