@@ -222,10 +222,8 @@ Thread* Machine::PickNext(bool yielding) {
 
 void Machine::MakeCurrentBlock(Block* block) {
   if (loaded_ == block) return;
-  if (blocks_.size() > 1) {
-    if (loaded_ != nullptr) loaded_->shared.Save(*layout_);
-    block->shared.Load(*layout_);
-  }
+  if (loaded_ != nullptr) loaded_->shared.Save(*layout_);
+  block->shared.Load(*layout_);
   loaded_ = block;
 }
 

@@ -86,7 +86,8 @@ void SharedMemory::Save(const SharedLayout& layout) {
   }
 }
 
-// A variable that was first touched after the block was saved holds nothing yet.
+// A block that was never saved has not run yet, and a variable that was first touched after it was
+// saved holds nothing: there is nothing to load.
 void SharedMemory::Load(const SharedLayout& layout) const {
   for (size_t i = 0; i < saved_.size(); ++i) {
     std::memcpy(layout.pieces()[i].memory, saved_[i].data(), saved_[i].size());

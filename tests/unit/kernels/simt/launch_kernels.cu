@@ -42,6 +42,18 @@ __global__ void ArrivalsKernel(int* counter, int* order) {
 
 }  // namespace
 
+__global__ void KeepKernel(int* counter, int* out) {
+  extern __shared__ __align__(16) int shared[];
+  __shared__ int first;
+  const int i = static_cast<int>(blockIdx.x * blockDim.x + threadIdx.x);
+  shared[threadIdx.x] = i;
+  if (threadIdx.x == 0) first = i;
+  for (int turn = 0; turn < 8; ++turn) atomicAdd(counter, 1);
+  __syncthreads();
+  for (int turn = 0; turn < 8; ++turn) atomicAdd(counter, 1);
+  out[i] = first + shared[(threadIdx.x + 1) % blockDim.x] - shared[0];
+}
+
 namespace testing {
 
 cudaError_t Scale(int* out, int n, int factor, int blocks, int threads) {
@@ -55,6 +67,10 @@ cudaError_t Reverse(const int* in, int* out, int blocks, int threads) {
 }
 cudaError_t Arrivals(int* counter, int* order, int blocks, int threads) {
   return Start(ArrivalsKernel, blocks, threads, 0, counter, order);
+}
+
+cudaError_t Keep(int* counter, int* out, int blocks, int threads) {
+  return Start(KeepKernel, blocks, threads, static_cast<size_t>(threads) * 4, counter, out);
 }
 
 }  // namespace testing

@@ -16,4 +16,8 @@ cudaError_t Reverse(const int* in, int* out, int blocks, int threads);
 // order[i] = the thread that came i-th to an atomic counter.
 cudaError_t Arrivals(int* counter, int* order, int blocks, int threads);
 
+// out[i] = i for all threads, kept in shared memory, static and dynamic, while atomics on `counter`
+// let other blocks run.
+cudaError_t Keep(int* counter, int* out, int blocks, int threads);
+
 }  // namespace quern::kernels::testing

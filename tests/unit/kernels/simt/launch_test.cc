@@ -83,6 +83,21 @@ TEST(Launch, SeedsGiveDifferentOrders) {
   EXPECT_EQ(orders.size(), 6u);
 }
 
+TEST(Launch, BlocksKeepTheirSharedMemoryWhileOthersRun) {
+  for (uint64_t seed = 0; seed < 20; ++seed) {
+    const WithOptions options({.seed = seed, .resident_blocks = 3});
+    const DeviceArray<int> counter(std::vector<int>{0});
+    const DeviceArray<int> out(4 * 64);
+    ASSERT_EQ(Keep(counter.data(), out.data(), 4, 64), cudaSuccess)
+        << cudaGetErrorString(cudaErrorLaunchFailure);
+    EXPECT_EQ(counter.Read()[0], 4 * 64 * 16);
+    const std::vector<int> got = out.Read();
+    for (int i = 0; i < 4 * 64; ++i) {
+      EXPECT_EQ(got[static_cast<size_t>(i)], i / 64 * 64 + (i % 64 + 1) % 64) << "seed " << seed;
+    }
+  }
+}
+
 TEST(Launch, RefusesBlocksThatNoDeviceTakes) {
   DeviceArray<int> out(16);
   EXPECT_EQ(Scale(out.data(), 16, 1, 1, 1025), cudaErrorLaunchFailure);
