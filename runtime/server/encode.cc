@@ -104,12 +104,15 @@ ApiResult<std::vector<TokenId>> EncodeChat(const Conversation& conversation,
       conversation.tools ? conversation.tools->tools : nlohmann::ordered_json();
   const bool as_text = (conversation.tools || conversation.has_calls) &&
                        !model.chat_template->KnowsToolCalls(conversation.tools.has_value());
+  const nlohmann::ordered_json& variables = conversation.template_variables;
   const nlohmann::ordered_json none;
   const nlohmann::ordered_json written =
       as_text ? WriteToolsAsText(conversation.messages, tools) : none;
-  auto text = model.chat_template->Render({.messages = as_text ? written : conversation.messages,
-                                           .tools = as_text ? none : tools,
-                                           .add_generation_prompt = add_generation_prompt});
+  auto text =
+      model.chat_template->Render({.messages = as_text ? written : conversation.messages,
+                                   .tools = as_text ? none : tools,
+                                   .add_generation_prompt = add_generation_prompt,
+                                   .variables = variables.is_null() ? nullptr : &variables});
   if (!text) {
     return FromPrompt(std::move(text).error().Within("the model's chat template"), param);
   }

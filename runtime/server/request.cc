@@ -4,6 +4,7 @@
 
 #include "runtime/server/fields.h"
 #include "runtime/server/sampling_fields.h"
+#include "runtime/server/template_variables.h"
 
 namespace quern::server {
 using nlohmann::json;
@@ -230,6 +231,7 @@ ChatRequest ReadChat(Fields& fields, std::string_view body) {
       fields.Require("messages", fmt::format("an array of messages{}", elsewhere)));
   request.conversation.tools = ParseTools(fields, body, ToolShape::kNested);
   HoldToCalls(request.conversation.tools, request.params.structured);
+  request.conversation.template_variables = ParseTemplateVariables(fields, body);
   request.add_generation_prompt = fields.Bool("add_generation_prompt").value_or(true);
   request.params.top_logprobs = ParseChatLogprobs(fields);
   fields.OnlyNeutral("echo", {false});
@@ -241,7 +243,6 @@ ChatRequest ReadChat(Fields& fields, std::string_view body) {
   fields.OnlyNeutral("reasoning_effort", {"none"});
   fields.OnlyNeutral("verbosity", {"medium"});
   fields.OnlyNeutral("chat_template", {});
-  fields.OnlyNeutral("chat_template_kwargs", {json::object()});
   fields.OnlyNeutral("documents", {json::array()});
   fields.OnlyNeutral("continue_final_message", {false});
   fields.OnlyNeutral("add_special_tokens", {false});
@@ -261,6 +262,7 @@ TokenizeRequest ReadTokenize(Fields& fields, std::string_view body) {
     }
     Conversation conversation = ParseConversation(*messages);
     conversation.tools = ParseTools(fields, body, ToolShape::kNested);
+    conversation.template_variables = ParseTemplateVariables(fields, body);
     request.input = std::move(conversation);
     fields.OnlyNeutral("add_special_tokens", {false}, "a conversation's template writes them");
   } else {

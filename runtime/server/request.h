@@ -78,6 +78,8 @@ struct Conversation {
   nlohmann::ordered_json messages;
   bool has_calls = false;        // messages with `tool_calls` or of a "tool"
   std::optional<ToolUse> tools;  // that may be called next
+  // An object: further names that the chat template sees; null: none.
+  nlohmann::ordered_json template_variables;
 };
 
 struct ChatRequest {

@@ -11,6 +11,7 @@
 #include "runtime/server/json_text.h"
 #include "runtime/server/responses/response_input.h"
 #include "runtime/server/sampling_fields.h"
+#include "runtime/server/template_variables.h"
 #include "runtime/server/tools.h"
 #include "runtime/tokenizer/utf8.h"
 
@@ -46,7 +47,6 @@ void RefuseForeign(Fields& fields) {
   fields.OnlyNeutral("access_programs", {});
   fields.OnlyNeutral("image", {});
   fields.OnlyNeutral("prompt_cache_options", {}, "send 'cache_salt' to keep prompts apart");
-  fields.OnlyNeutral("chat_template_kwargs", {json::object()});
 }
 
 // Models that think have their effort and summaries; none is told apart here.
@@ -182,6 +182,7 @@ ResponseRequest ReadResponse(Fields& fields, std::string_view body) {
   }
   request.conversation.tools = ParseTools(fields, body, ToolShape::kFlat);
   HoldToCalls(request.conversation.tools, params.structured);
+  request.conversation.template_variables = ParseTemplateVariables(fields, body);
   // Of built-in tools, of which there are none.
   fields.Integer("max_tool_calls", 0, std::numeric_limits<int32_t>::max());
   params.top_logprobs = ParseLogprobs(fields, request.conversation.tools);

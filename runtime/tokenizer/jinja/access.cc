@@ -17,6 +17,14 @@ int Interpreter::Compare(const Value& a, const Value& b, int line) {
     const int order = a.text()->compare(*b.text());
     return order < 0 ? -1 : order > 0;
   }
+  if (a.list() && b.list() && a.list_kind() == b.list_kind()) {
+    for (size_t i = 0; i < std::min(a.list()->size(), b.list()->size()); ++i) {
+      Step(line);
+      const Value &left = (*a.list())[i], &right = (*b.list())[i];
+      if (!Same(left, right, line)) return Compare(left, right, line);
+    }
+    return a.list()->size() < b.list()->size() ? -1 : a.list()->size() > b.list()->size();
+  }
   Fail(ErrorCode::kInvalidArgument, line, "{} and {} have no order", a.TypeName(), b.TypeName());
 }
 

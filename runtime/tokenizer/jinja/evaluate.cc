@@ -128,7 +128,15 @@ Value Interpreter::Arithmetic(const std::string& op, const Value& a, const Value
     return FormatPercent(*a.text(), b.list_kind() == ListKind::kTuple ? *b.list() : List{b}, line);
   }
   int64_t ia, ib, result = 0;
-  if (op == "*" && b.text() && a.AsInt(&ia)) return Arithmetic(op, b, a, line);
+  if (op == "*" && (b.text() || b.list()) && a.AsInt(&ia)) return Arithmetic(op, b, a, line);
+  if (op == "*" && a.list() && a.list_kind() != ListKind::kIterator && b.AsInt(&ib)) {
+    List list;
+    for (int64_t i = 0; i < ib && !a.list()->empty(); ++i) {
+      Charge(a.list()->size() * sizeof(Value), line);
+      list.insert(list.end(), a.list()->begin(), a.list()->end());
+    }
+    return Value::Of(std::move(list), a.list_kind());
+  }
   if (op == "*" && a.text() && b.AsInt(&ib)) {
     const uint64_t times = ib > 0 ? static_cast<uint64_t>(ib) : 0;
     if (!a.text()->empty() && times > limits_.bytes / a.text()->size())

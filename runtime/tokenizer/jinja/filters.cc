@@ -73,6 +73,9 @@ Value Replace(Interpreter& interpreter, const Value& input, const Arguments& arg
 }
 
 Value Indent(Interpreter& interpreter, const Value& input, const Arguments& arguments, int line) {
+  if (!input.text()) {
+    Fail(ErrorCode::kInvalidArgument, line, "indent needs a string, not {}", input.TypeName());
+  }
   const Value* width = arguments.Get(0, "width");
   std::string before(4, ' ');
   if (int64_t spaces; width && width->AsInt(&spaces)) {
@@ -97,7 +100,8 @@ Value Indent(Interpreter& interpreter, const Value& input, const Arguments& argu
 }
 
 template <bool integer>
-Value ToNumber(Interpreter&, const Value& input, const Arguments& arguments, int) {
+Value ToNumber(Interpreter&, const Value& input, const Arguments& arguments, int line) {
+  if (input.is_undefined()) Fail(ErrorCode::kInvalidArgument, line, "int and float need a value");
   const Value* given = arguments.Get(0, "default");
   const Value otherwise = given ? *given : integer ? Value::Int(0) : Value(Value::Data(0.0));
   double number = 0;

@@ -1,6 +1,7 @@
 // Tests: https://jinja.palletsprojects.com/en/stable/templates/#builtin-tests
 
 #include <algorithm>
+#include <cmath>
 
 #include "runtime/tokenizer/jinja/interpreter.h"
 #include "runtime/tokenizer/jinja/text.h"
@@ -35,8 +36,11 @@ bool Interpreter::ApplyTest(const std::string& name, const Value& input, const A
            (name == "lower" ? Lower(text) : Upper(text)) == text;
   }
   int64_t number;
+  double real;
   if ((name == "odd" || name == "even") && input.AsInt(&number))
     return (number % 2 != 0) == (name == "odd");
+  if ((name == "odd" || name == "even") && input.AsNumber(&real))
+    return real - 2 * std::floor(real / 2) == (name == "odd" ? 1 : 0);
   const Value* other = arguments.Get(0, "other");
   if (other) {
     int64_t divisor;

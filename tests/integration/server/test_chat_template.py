@@ -52,6 +52,29 @@ def test_a_configuration_brings_its_tokens_and_tool_use(tmp_path):
         assert prompt(server) == "HI THERE"
 
 
+def test_a_request_may_set_what_the_template_asks_for(tmp_path):
+    file = tmp_path / "thinking.jinja"
+    file.write_text("{{ messages[-1].content }}{% if enable_thinking is defined and not enable_thinking %} no thinking{% endif %}"
+                    "{% if options is mapping %} {{ options | tojson }}{% endif %}")
+    with quern_serve.Server(quern_serve.model(quern_serve.SMOLLM2), "--chat-template", str(file), *SMALL) as server:
+        assert prompt(server) == "Hi there"
+        assert prompt(server, chat_template_kwargs={"enable_thinking": False}) == "Hi there no thinking"
+        assert prompt(server, chat_template_kwargs={"options": {"b": [1.5], "a": None}}) == 'Hi there {"b": [1.5], "a": null}'
+
+        def counted(path, **fields):
+            reply = server.post(path, {"model": server.name, "max_tokens": 1, **fields})
+            assert reply.status_code == 200, reply.text
+            return reply.json()["usage"]
+
+        with_kwargs = {"chat_template_kwargs": {"enable_thinking": False}}
+        without = counted("/v1/chat/completions", messages=ASKED)["prompt_tokens"]
+        assert counted("/v1/chat/completions", messages=ASKED, **with_kwargs)["prompt_tokens"] > without
+        reply = server.post("/v1/responses", {"model": server.name, "max_output_tokens": 1, "input": "Hi there", **with_kwargs})
+        assert reply.json()["usage"]["input_tokens"] > without, reply.text
+        reply = server.post("/tokenize", {"messages": ASKED, "chat_template_kwargs": {"messages": []}})
+        assert reply.status_code == 400 and "which the request itself has" in reply.json()["error"]["message"], reply.text
+
+
 def test_a_file_that_cannot_be_used_is_told_before_the_weights_are_read(tmp_path):
     assert "nowhere.jinja: there is no such file: expected a Jinja template" in refused("--chat-template", str(tmp_path / "nowhere.jinja"))
     config = tmp_path / "tokenizer_config.json"

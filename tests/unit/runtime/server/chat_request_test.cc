@@ -1,3 +1,4 @@
+#include <fmt/format.h>
 #include <gtest/gtest.h>
 
 #include <string>
@@ -90,6 +91,36 @@ TEST(ChatRequest, TopLogprobsNeedLogprobs) {
     EXPECT_EQ(std::get<ApiError>(parse(bad)).param, "top_logprobs") << bad;
   }
   EXPECT_EQ(std::get<ApiError>(parse(R"(,"logprobs":5)")).param, "logprobs");
+}
+
+TEST(ChatRequest, TemplateVariablesKeepTheirOrderAndTheirBounds) {
+  const auto body = [](const std::string& variables) {
+    return R"({"model":"m","messages":[{"role":"user","content":"a"}],"chat_template_kwargs":)" +
+           variables + "}";
+  };
+  const auto parsed =
+      ParseChatRequest(body(R"({"enable_thinking":false,"b":{"z":1,"a":[2.5,null]}})"));
+  ASSERT_TRUE(std::holds_alternative<ChatRequest>(parsed)) << std::get<ApiError>(parsed).message;
+  EXPECT_EQ(std::get<ChatRequest>(parsed).conversation.template_variables.dump(),
+            R"({"enable_thinking":false,"b":{"z":1,"a":[2.5,null]}})");
+  EXPECT_TRUE(std::get<ChatRequest>(ParseChatRequest(body("null")))
+                  .conversation.template_variables.is_null());
+  EXPECT_EQ(ChatError(body("{}")).message, "accepted");
+
+  EXPECT_EQ(ChatError(body("[]")).param, "chat_template_kwargs");
+  EXPECT_EQ(ChatError(body(R"({"tools":[]})")).message,
+            "'chat_template_kwargs' names the string \"tools\", which the request itself has: send "
+            "it there");
+  for (const char* name : {"", "1a", "a b", "a-b", "\u00e9"}) {
+    EXPECT_NE(ChatError(body(fmt::format("{{\"{}\":1}}", name))).message.find("is no name of"),
+              std::string::npos)
+        << name;
+  }
+  std::string many = "{";
+  for (int i = 0; i <= 64; ++i) many += fmt::format("{}\"a{}\":1", i ? "," : "", i);
+  EXPECT_NE(ChatError(body(many + "}")).message.find("at most 64 names"), std::string::npos);
+  const std::string large = R"({"a":")" + std::string(64 * 1024, 'x') + R"("})";
+  EXPECT_NE(ChatError(body(large)).message.find("at most 65536 bytes"), std::string::npos);
 }
 
 TEST(TokenizeRequest, TakesAPromptOrAConversationButNotBoth) {

@@ -23,20 +23,20 @@ const ChatTemplateSource kModel = {
     .file = "model.gguf",
     .templates = {{"default", "the model's"}},
     .tokens = {{"bos_token", "<gguf bos>"}, {"eos_token", "<gguf eos>"}}};
-const ordered_json kMessages = {{{"role", "user"}, {"content", "Hi"}}};
+const ordered_json kHello = {{{"role", "user"}, {"content", "Hi"}}};
 const ordered_json kTools = {{{"type", "function"}, {"function", {{"name", "f"}}}}};
 
-Error MustFail(std::string_view bytes) {
+Error FileError(std::string_view bytes) {
   const auto source = ParseChatTemplateFile(bytes, "dir/file", kModel);
   EXPECT_FALSE(source.ok());
   return source.ok() ? Error() : source.error();
 }
 
-std::string Render(const ChatTemplateSource& source, const ordered_json& tools = nullptr,
-                   std::string_view name = "") {
+std::string RenderOf(const ChatTemplateSource& source, const ordered_json& tools = nullptr,
+                     std::string_view name = "") {
   const auto made = ChatTemplate::Make(source, name);
   if (!made) return made.error().message;
-  const auto text = (*made)->Render({.messages = kMessages, .tools = tools});
+  const auto text = (*made)->Render({.messages = kHello, .tools = tools});
   return text ? *text : text.error().message;
 }
 
@@ -46,7 +46,7 @@ TEST(ChatTemplateFile, IsATemplateWithTheModelsTokens) {
         "{%- if true %}{{ bos_token }}Hi{% endif %}"}) {
     const auto source = ParseChatTemplateFile(bytes, "x", kModel);
     ASSERT_TRUE(source.ok()) << source.error().message;
-    EXPECT_EQ(Render(*source), "<gguf bos>Hi");
+    EXPECT_EQ(RenderOf(*source), "<gguf bos>Hi");
   }
 }
 
@@ -60,12 +60,12 @@ TEST(ChatTemplateFile, IsAConfigurationWithItsOwnTokens) {
   ASSERT_TRUE(source.ok()) << source.error().message;
   EXPECT_THAT(source->tokens, ElementsAre(Pair("bos_token", "<s>"), Pair("eos_token", "</s>"),
                                           Pair("pad_token", "")));
-  EXPECT_EQ(Render(*source), "<s>Hi</s>[]");
+  EXPECT_EQ(RenderOf(*source), "<s>Hi</s>[]");
 
   const auto silent =
       ParseChatTemplateFile(R"( {"chat_template": "{{ eos_token }}"})", "x", kModel);
   ASSERT_TRUE(silent.ok()) << silent.error().message;
-  EXPECT_EQ(Render(*silent), "<gguf eos>");
+  EXPECT_EQ(RenderOf(*silent), "<gguf eos>");
 }
 
 TEST(ChatTemplateFile, OfSeveralTheDefaultIsTakenAndToolUseWithTools) {
@@ -75,13 +75,13 @@ TEST(ChatTemplateFile, OfSeveralTheDefaultIsTakenAndToolUseWithTools) {
                             {"name": "rag", "template": "found"}]})",
       "c.json", kModel);
   ASSERT_TRUE(source.ok()) << source.error().message;
-  EXPECT_EQ(Render(*source), "plain");
-  EXPECT_EQ(Render(*source, kTools), "f<tool_call>");
-  EXPECT_EQ(Render(*source, nullptr, "rag"), "found");
-  EXPECT_EQ(Render(*source, kTools, "rag"), "found");
-  EXPECT_EQ(Render(*source, kTools, "default"), "plain");
+  EXPECT_EQ(RenderOf(*source), "plain");
+  EXPECT_EQ(RenderOf(*source, kTools), "f<tool_call>");
+  EXPECT_EQ(RenderOf(*source, nullptr, "rag"), "found");
+  EXPECT_EQ(RenderOf(*source, kTools, "rag"), "found");
+  EXPECT_EQ(RenderOf(*source, kTools, "default"), "plain");
   EXPECT_EQ(
-      Render(*source, kTools, "no"),
+      RenderOf(*source, kTools, "no"),
       "c.json: there is no chat template named 'no', but 'default', 'tool_use', 'rag': choose "
       "with --chat-template-name");
   const auto made = ChatTemplate::Make(*source);
@@ -95,47 +95,48 @@ TEST(ChatTemplateFile, WithoutADefaultOneMustBeNamed) {
       R"({"chat_template": [{"name": "a", "template": "A"}, {"name": "b", "template": "{% bad"}]})",
       "c.json", kModel);
   ASSERT_TRUE(source.ok()) << source.error().message;
-  EXPECT_THAT(Render(*source), HasSubstr("no chat template named 'default', but 'a', 'b'"));
-  EXPECT_EQ(Render(*source, nullptr, "a"), "A");
-  EXPECT_THAT(Render(*source, nullptr, "b"),
+  EXPECT_THAT(RenderOf(*source), HasSubstr("no chat template named 'default', but 'a', 'b'"));
+  EXPECT_EQ(RenderOf(*source, nullptr, "a"), "A");
+  EXPECT_THAT(RenderOf(*source, nullptr, "b"),
               HasSubstr("c.json: the template 'b': chat template, line 1"));
 }
 
 TEST(ChatTemplateFile, SaysWhatIsWrongAndWhatWouldBeRight) {
   EXPECT_EQ(
-      MustFail("").message,
+      FileError("").message,
       "dir/file: it is empty: expected a Jinja template (chat_template.jinja), or a JSON file "
       "with the member 'chat_template' (tokenizer_config.json)");
-  EXPECT_THAT(MustFail(" \n").message, HasSubstr("it is empty"));
-  EXPECT_THAT(MustFail("GGUF\x03").message, HasSubstr("it is a GGUF file"));
-  EXPECT_THAT(MustFail(std::string_view("a\0b", 3)).message, HasSubstr("binary"));
-  EXPECT_THAT(MustFail(std::string(kMaxChatTemplateFileBytes + 1, 'x')).message,
+  EXPECT_THAT(FileError(" \n").message, HasSubstr("it is empty"));
+  EXPECT_THAT(FileError("GGUF\x03").message, HasSubstr("it is a GGUF file"));
+  EXPECT_THAT(FileError(std::string_view("a\0b", 3)).message, HasSubstr("binary"));
+  EXPECT_THAT(FileError(std::string(kMaxChatTemplateFileBytes + 1, 'x')).message,
               HasSubstr("larger than 16 MiB"));
-  EXPECT_THAT(MustFail("{\"chat_template\": \"x\",").message,
+  EXPECT_THAT(FileError("{\"chat_template\": \"x\",").message,
               HasSubstr("not valid JSON at byte 23"));
-  EXPECT_THAT(MustFail("{}").message,
+  EXPECT_THAT(FileError("{}").message,
               HasSubstr("it has no 'chat_template'. Where a model's lies in a "
                         "file of its own, chat_template.jinja"));
-  EXPECT_THAT(MustFail("{\"chat_template\": null}").message,
+  EXPECT_THAT(FileError("{\"chat_template\": null}").message,
               HasSubstr("it has no 'chat_template'"));
-  EXPECT_THAT(MustFail("{\"chat_template\": 1}").message, HasSubstr("must be a string, or a list"));
-  EXPECT_THAT(MustFail("{\"chat_template\": []}").message,
+  EXPECT_THAT(FileError("{\"chat_template\": 1}").message,
+              HasSubstr("must be a string, or a list"));
+  EXPECT_THAT(FileError("{\"chat_template\": []}").message,
               HasSubstr("must be a string, or a list"));
   EXPECT_THAT(
-      MustFail("{\"chat_template\": [{\"name\": \"a\"}]}").message,
+      FileError("{\"chat_template\": [{\"name\": \"a\"}]}").message,
       HasSubstr("'chat_template[0]' must be an object with the strings 'name' and 'template'"));
   EXPECT_THAT(
-      MustFail("{\"chat_template\": [{\"name\": \"a\", \"template\": \"\"}, {\"name\": \"a\", "
-               "\"template\": \"\"}]}")
+      FileError("{\"chat_template\": [{\"name\": \"a\", \"template\": \"\"}, {\"name\": \"a\", "
+                "\"template\": \"\"}]}")
           .message,
       HasSubstr("two templates named 'a'"));
-  EXPECT_THAT(MustFail("{\"chat_template\": \"x\", \"bos_token\": 5}").message,
+  EXPECT_THAT(FileError("{\"chat_template\": \"x\", \"bos_token\": 5}").message,
               HasSubstr("'bos_token' must be a string"));
   std::string many = "{\"chat_template\": [";
   for (int i = 0; i < 65; ++i) {
     many += fmt::format("{}{{\"name\": \"{}\", \"template\": \"\"}}", i ? "," : "", i);
   }
-  EXPECT_THAT(MustFail(many + "]}").message, HasSubstr("lists 65 templates: at most 64"));
+  EXPECT_THAT(FileError(many + "]}").message, HasSubstr("lists 65 templates: at most 64"));
 }
 
 // What does not matter is not kept, however large or deep it is.
@@ -157,7 +158,7 @@ TEST(ChatTemplateFile, IsReadFromDisk) {
   std::ofstream(path) << "{{ messages[0].content }}";
   const auto source = ReadChatTemplateFile(path, kModel);
   ASSERT_TRUE(source.ok()) << source.error().message;
-  EXPECT_EQ(Render(*source), "Hi");
+  EXPECT_EQ(RenderOf(*source), "Hi");
   const auto missing = ReadChatTemplateFile(directory / "b.jinja", kModel);
   ASSERT_FALSE(missing.ok());
   EXPECT_EQ(missing.error().code, ErrorCode::kNotFound);
@@ -187,8 +188,8 @@ TEST(ChatTemplateOfGguf, HasThoseWithNamesAndTheTokens) {
                                              Pair("tool_use", "with {{ tools | length }}")));
   EXPECT_THAT(source->tokens, ElementsAre(Pair("bos_token", "<b>"), Pair("eos_token", ""),
                                           Pair("unk_token", "<a>")));
-  EXPECT_EQ(Render(*source), "<b>plain<a>");
-  EXPECT_EQ(Render(*source, kTools), "with 1");
+  EXPECT_EQ(RenderOf(*source), "<b>plain<a>");
+  EXPECT_EQ(RenderOf(*source, kTools), "with 1");
 }
 
 TEST(ChatTemplateOfGguf, ATokenThatIsNoneIsAnError) {
