@@ -34,7 +34,9 @@ constexpr std::array<std::string_view, 5> kFinishedReasons = {"stop", "length", 
 // Of RuntimeMetrics::kRejectReasons those that are a full queue, as vLLM's admission limits are.
 constexpr std::array<std::string_view, 2> kAdmissionReasons = {"queue_full", "admission_full"};
 
-struct Maker {
+}  // namespace
+
+struct VllmMetrics::Maker {
   prometheus::Registry& registry;
   const prometheus::Labels labels;
 
@@ -60,8 +62,6 @@ struct Maker {
                 .Add({}, buckets);
   }
 };
-
-}  // namespace
 
 VllmMetrics::VllmMetrics(prometheus::Registry& registry, const std::string& model) {
   const Maker make{registry, {{"model_name", model}, {"engine", "0"}}};
@@ -135,6 +135,10 @@ VllmMetrics::VllmMetrics(prometheus::Registry& registry, const std::string& mode
     rejections_[i] = &rejections.Add({{"reason", std::string(kAdmissionReasons[i])}});
   }
   corrupted_ = make.Counter("vllm:corrupted_requests_total", "As quern_requests_corrupted_total.");
+  AddHistograms(make);
+}
+
+void VllmMetrics::AddHistograms(const Maker& make) {
   prompt_tokens_ = make.Histogram("vllm:request_prompt_tokens", "As quern_request_prompt_tokens.",
                                   kVllmRequestTokens);
   generation_tokens_ = make.Histogram("vllm:request_generation_tokens",

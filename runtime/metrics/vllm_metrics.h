@@ -46,6 +46,9 @@ class VllmMetrics {
     uint64_t MetricsSnapshot::*total;
     uint64_t seen = 0;
   };
+  struct Maker;  // of series
+
+  void AddHistograms(const Maker& make);
 
   prometheus::Gauge* running_;
   prometheus::Gauge* waiting_;

@@ -71,7 +71,7 @@ TEST(RuntimeMetrics, EveryReasonExistsFromTheStart) {
                               std::string(reason) + "\"} 0"))
         << reason;
   }
-  for (const char* reason : {"stop", "length", "cancelled", "error"}) {
+  for (const char* reason : {"stop", "length", "cancelled", "format", "error"}) {
     EXPECT_TRUE(Has(text, std::string("quern_requests_finished_total{model=\"m\",reason=\"") +
                               reason + "\"} 0"));
   }
