@@ -33,10 +33,6 @@ std::string Shown(const nlohmann::json& value);
 // characters (code points, as JSON Schema counts).
 void CheckLength(std::string_view text, const std::string& path, size_t min, size_t max);
 
-// The nearest of `candidates` within two edits, or null. Names of one or two letters are within two
-// edits of too much.
-const std::string* NearestName(const std::string& name, const std::set<std::string>& candidates);
-
 // The place of a member whose name the client chose: `logit_bias["cat"]`. Long names are cut.
 std::string MemberPath(const std::string& object, std::string_view name);
 
