@@ -58,21 +58,19 @@ CLI::Option* Add(CLI::App& app, const std::string& flag, T& target, const std::s
 // A size or "auto" (0).
 CLI::Option* AddBytes(CLI::App& app, const std::string& flag, int64_t& target, bool can_be_auto,
                       const std::string& help) {
-  const auto read = [flag, &target, can_be_auto](const std::string& text) {
-    if (can_be_auto && text == "auto") {
-      target = 0;
-      return;
-    }
-    auto bytes = server::ParseBytes(text);
-    if (!bytes) throw CLI::ValidationError(flag, bytes.error().message);
-    if (*bytes == 0) {
-      throw CLI::ValidationError(
-          flag, fmt::format("'{}' is no useful size; write for example 512MiB{}", text,
-                            can_be_auto ? ", or auto" : ""));
-    }
-    target = *bytes;
+  const auto why_not = [can_be_auto](const std::string& text) -> std::string {
+    if (can_be_auto && text == "auto") return "";
+    const auto bytes = server::ParseBytes(text);
+    if (!bytes) return bytes.error().message;
+    if (*bytes > 0) return "";
+    return fmt::format("'{}' is no useful size; write for example 512MiB{}", text,
+                       can_be_auto ? ", or auto" : "");
+  };
+  const auto read = [&target](const std::string& text) {
+    target = text == "auto" ? 0 : server::ParseBytes(text).value();
   };
   return app.add_option_function<std::string>(flag, read, help)
+      ->check(why_not)
       ->envname(EnvName(flag))
       ->type_name("SIZE");
 }
@@ -81,12 +79,14 @@ CLI::Option* AddBytes(CLI::App& app, const std::string& flag, int64_t& target, b
 template <typename T>
 CLI::Option* AddParsed(CLI::App& app, const std::string& flag, T& target,
                        Result<T> (*parse)(std::string_view), const std::string& help) {
-  const auto read = [flag, &target, parse](const std::string& text) {
-    auto value = parse(text);
-    if (!value) throw CLI::ValidationError(flag, value.error().message);
-    target = *value;
+  const auto why_not = [parse](const std::string& text) {
+    const auto value = parse(text);
+    return value ? std::string() : value.error().message;
   };
-  return app.add_option_function<std::string>(flag, read, help)->envname(EnvName(flag));
+  const auto read = [&target, parse](const std::string& text) { target = parse(text).value(); };
+  return app.add_option_function<std::string>(flag, read, help)
+      ->check(why_not)
+      ->envname(EnvName(flag));
 }
 
 CLI::Option* AddDuration(CLI::App& app, const std::string& flag, std::chrono::milliseconds& target,
