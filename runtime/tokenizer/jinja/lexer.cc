@@ -4,6 +4,7 @@
 
 #include <algorithm>
 
+#include "runtime/tokenizer/jinja/text.h"
 #include "runtime/tokenizer/jinja/value.h"
 #include "runtime/tokenizer/utf8.h"
 
@@ -33,7 +34,7 @@ class Lexer {
       std::string text = source_.substr(at_, begin - at_);
       const int lines = static_cast<int>(std::count(text.begin(), text.end(), '\n'));
       if (sign == '-') {
-        while (!text.empty() && IsSpace(text.back())) text.pop_back();
+        text = Strip(text, false, true);
       } else if (sign != '+' && kind != '{') {
         StripLineStart(text);
       }
@@ -66,7 +67,7 @@ class Lexer {
     const size_t newline = text.rfind('\n');
     if (newline == std::string::npos && !line_starting_) return;
     const size_t start = newline == std::string::npos ? 0 : newline + 1;
-    if (text.find_first_not_of(" \t", start) == std::string::npos) text.resize(start);
+    if (Strip(std::string_view(text).substr(start), true, false).empty()) text.resize(start);
   }
 
   void Add(Token::Kind kind, std::string text) {
@@ -84,9 +85,12 @@ class Lexer {
   void AfterEnd(char sign, bool trims_newline) {
     line_starting_ = false;
     if (sign == '-') {
-      while (at_ < source_.size() && IsSpace(source_[at_])) {
-        line_starting_ = source_[at_] == '\n';
-        line_ += source_[at_++] == '\n';
+      for (std::string_view rest = std::string_view(source_).substr(at_); !rest.empty();) {
+        const std::string_view c = TakeCharacter(&rest);
+        if (!IsSpaceCharacter(c)) break;
+        line_starting_ = c == "\n";
+        line_ += c == "\n";
+        at_ += c.size();
       }
     } else if (sign != '+' && trims_newline && at_ < source_.size() && source_[at_] == '\n') {
       ++at_;
@@ -142,7 +146,7 @@ class Lexer {
       std::string text = source_.substr(begin, end - begin);
       const int lines = static_cast<int>(std::count(text.begin(), text.end(), '\n'));
       if (before == '-') {
-        while (!text.empty() && IsSpace(text.back())) text.pop_back();
+        text = Strip(text, false, true);
       } else if (before != '+') {
         StripLineStart(text);
       }

@@ -17,6 +17,7 @@ from reference import Reference  # noqa: E402
 
 FEATURES = {
     "white space": "a\n  {% if true %}  \n  b  \n  {%- endif -%}  \n  c\n{%+ if true +%}\nd{% endif %}\n   {# note #}\n  {#- note -#}  e\n  {{ 1 }}  \n",
+    "white space of all kinds": "a\n\t {% if true %}\tb\n\u00a0\t{# c #}\n\x0b\u3000{% endif %}d \u00a0\t{%- if true -%}\u2003\n\te{% endif %}\n\t{{ 1 }}\t\u00a0{{- 2 -}}\u00a0 f",
     "trailing newline": "x\n\n",
     "arithmetic": "{{ 7 // 2 }} {{ -7 // 2 }} {{ 7 % 3 }} {{ -7 % 3 }} {{ 7 / 2 }} {{ 2 * 3 + 4 }} {{ 2 + 3 * 4 }} {{ (2 + 3) * 4 }} {{ 1.5 + 1 }} {{ 10 / 5 }} {{ 'ab' * 3 }} {{ -3 }} {{ 1 - -1 }} {{ 7.5 // 2 }} {{ 'a' ~ 1 ~ none ~ 2.0 }}",
     "comparison": "{{ 1 < 2 < 3 }} {{ 1 < 3 < 2 }} {{ 'a' < 'b' }} {{ 1 == 1.0 }} {{ 'a' in 'cat' }} {{ 'a' not in ['b'] }} {{ none == none }} {{ true == 1 }} {{ [1, 2] == [1, 2] }} {{ {'a': 1} == {'a': 1} }} {{ x == none }} {{ x is defined }} {{ not x }} {{ 2 >= 2 }} {{ 1 != 2 }}",
