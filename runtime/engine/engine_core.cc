@@ -399,9 +399,9 @@ Result<std::unique_ptr<EngineCore>> EngineCore::Start(std::unique_ptr<Model> mod
                KvDtypeName(model->info().kv_dtype));
   if (plan.context_tokens < model->info().context_tokens && options.max_context_tokens == 0) {
     spdlog::warn(
-        "the context is {} tokens instead of the model's {}: the KV cache holds no more; that "
-        "takes "
-        "{} MiB",
+        "the context is {} tokens instead of the model's {}: the KV cache holds no more, and all "
+        "of "
+        "the model's take --kv-memory {}MiB",
         plan.context_tokens, model->info().context_tokens,
         BytesOfContext(model->info(), options) / (1 << 20) + 1);
   }

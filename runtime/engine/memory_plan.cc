@@ -150,7 +150,7 @@ Result<int64_t> KvBlocksAskedFor(const EngineOptions& options, const KvMemory& k
     return MakeError(ErrorCode::kResourceExhausted,
                      "a KV cache of {} does not fit: beside {} of weights and {} of logits, {} of "
                      "{} ({}) leave {}; "
-                     "give less KV memory or raise the limit",
+                     "give less --kv-memory or raise the limit",
                      Size(options.kv_memory_bytes), Size(plan.weight_bytes), Size(plan.logit_bytes),
                      Size(std::max(memory.resident_bytes, plan.weight_bytes)),
                      Size(memory.limit_bytes), LimitName(memory), Size(std::max<int64_t>(0, room)));
@@ -187,7 +187,7 @@ Result<int64_t> KvBlocksThatFit(const EngineOptions& options, const KvMemory& kv
     return MakeError(ErrorCode::kResourceExhausted,
                      "no memory is left for a KV cache of {} tokens ({}): weights take {}, the "
                      "process {}, logits {} "
-                     "and the reserve {}, of {} ({}); raise the limit, or lower max_sequences",
+                     "and the reserve {}, of {} ({}); raise the limit, or lower --max-sequences",
                      least, Size(kv.Bytes(least_blocks)), Size(plan.weight_bytes),
                      Size(memory.resident_bytes), Size(plan.logit_bytes), Size(plan.reserve_bytes),
                      Size(memory.limit_bytes), LimitName(memory));
