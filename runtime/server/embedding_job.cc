@@ -5,6 +5,7 @@
 #include <spdlog/spdlog.h>
 
 #include <bit>
+#include <chrono>
 #include <cmath>
 #include <cstring>
 #include <exception>
@@ -18,7 +19,7 @@ namespace quern::server {
 namespace {
 
 // Enough for the engine's thread to get from one line to the next, even on a busy machine.
-constexpr int32_t kTries = 1000;
+constexpr std::chrono::seconds kPatience{5};
 
 }  // namespace
 
@@ -91,13 +92,15 @@ Status EmbeddingJob::SubmitMore() {
           code == ErrorCode::kResourceExhausted || code == ErrorCode::kPermissionDenied;
       if (full && in_flight_ > 0) return {};
       // The place of the input that is done is given back a moment after it was told.
-      if (full && input > 0 && ++tries_ <= kTries) {
+      const auto now = std::chrono::steady_clock::now();
+      if (full && input > 0 && now < patient_until_.value_or(now + kPatience)) {
+        if (!patient_until_) patient_until_ = now + kPatience;
         responder_->Post([self = shared_from_this()] { self->GoOn(); });
         return {};
       }
       return std::move(id).error();
     }
-    tries_ = 0;
+    patient_until_.reset();
     on_admitted_(prompt_tokens);
     requests_[input] = {};
     ids_.push_back(*id);

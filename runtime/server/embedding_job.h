@@ -1,5 +1,6 @@
 #pragma once
 
+#include <chrono>
 #include <cstdint>
 #include <functional>
 #include <memory>
@@ -58,7 +59,8 @@ class EmbeddingJob : public std::enable_shared_from_this<EmbeddingJob> {
   std::vector<RequestId> ids_;               // of those submitted
   std::vector<std::vector<float>> vectors_;  // of length 1; empty until they are there
   int32_t in_flight_ = 0;
-  int32_t tries_ = 0;  // in vain, with nothing in flight
+  // Since it found no room with nothing in flight: when it gives up.
+  std::optional<std::chrono::steady_clock::time_point> patient_until_;
   size_t done_ = 0;
   int64_t prompt_tokens_ = 0;
   bool ended_ = false;

@@ -48,7 +48,7 @@ def test_tenants_are_known_by_their_keys_and_counted_apart(served):
     server, _ = served
     tenants = {"quern_tenant_prompt_tokens_total", "quern_tenant_generation_tokens_total", "quern_tenant_requests_total"}
     begun = {sample for sample in server.metrics() if sample.split("{")[0] in tenants}
-    assert len(begun) == 2 * (1 + 1 + 5)  # before anyone has asked
+    assert len(begun) == 2 * (1 + 1 + 6)  # before anyone has asked
 
     without = server.post("/v1/completions", {"model": server.name, "prompt": "a"})
     assert without.status_code == 401 and without.headers["WWW-Authenticate"] == "Bearer"
