@@ -93,13 +93,19 @@ void WatchSignals(Wakeup& wakeup) {
 
 double SecondsSince(SteadyTime start) { return Seconds(RealClock().Now() - start).count(); }
 
-// The model's own, without which it can still complete texts, or the one that was asked for.
-Status LoadChatTemplate(const ServeOptions& options, const GgufFile& file, LoadedModel& loaded) {
+// The model's own, or the one that was asked for.
+Result<std::unique_ptr<ChatTemplate>> MakeChatTemplate(const ServeOptions& options,
+                                                       const GgufFile& file) {
   QUERN_ASSIGN(ChatTemplateSource source, ChatTemplateSourceOf(file));
   if (!options.chat_template.empty()) {
     QUERN_ASSIGN(source, ReadChatTemplateFile(options.chat_template, source));
   }
-  auto chat = ChatTemplate::Make(source, options.chat_template_name);
+  return ChatTemplate::Make(source, options.chat_template_name);
+}
+
+// Without one of its own a model can still complete texts.
+Status LoadChatTemplate(const ServeOptions& options, const GgufFile& file, LoadedModel& loaded) {
+  auto chat = MakeChatTemplate(options, file);
   if (chat) {
     loaded.chat_template = std::move(chat).value();
     return {};

@@ -154,11 +154,13 @@ Result<ChatTemplateSource> ChatTemplateSourceOf(const GgufFile& file) {
   const auto tokens = file.FindStringArray("tokenizer.ggml.tokens");
   for (const TokenName& token : kTokens) {
     const auto id = file.FindUint(token.gguf_key);
+    const bool is_token = id && tokens && *id < tokens->size();
+    if (!is_token && !token.always) continue;  // files have such ids for tokens that models lack
     if (!id) {
-      if (token.always) source.tokens.emplace_back(token.name, "");
+      source.tokens.emplace_back(token.name, "");
       continue;
     }
-    if (!tokens || *id >= tokens->size()) {
+    if (!is_token) {
       return MakeError(ErrorCode::kDataLoss, "{}: {} is {}, which is no token", file.path(),
                        token.gguf_key, *id);
     }

@@ -179,6 +179,7 @@ TEST(ChatTemplateOfGguf, HasThoseWithNamesAndTheTokens) {
                          .Strings("tokenizer.ggml.tokens", {"<a>", "<b>"})
                          .Uint("tokenizer.ggml.bos_token_id", 1)
                          .Uint("tokenizer.ggml.unknown_token_id", 0)
+                         .Uint("tokenizer.ggml.padding_token_id", 4294967295)
                          .Bytes();
   const auto file = GgufFile::Parse(AsBytes(bytes), "model.gguf");
   ASSERT_TRUE(file.ok());
