@@ -12,6 +12,7 @@
 
 // CUDA C++ as g++ can take it: qualifiers as macros, built-in variables and functions as functions.
 // The names are CUDA's.
+// NOLINTBEGIN(bugprone-reserved-identifier,bugprone-macro-parentheses,google-global-names-in-headers)
 
 #define __global__
 #define __device__
@@ -31,8 +32,6 @@
 extern const quern::simt::Index blockDim;
 extern const quern::simt::Index gridDim;
 inline constexpr int warpSize = 32;
-
-// NOLINTBEGIN(bugprone-reserved-identifier,bugprone-macro-parentheses): CUDA's names and forms
 
 #define QUERN_SIMT_VECTORS(type, name, align2, align4)                        \
   struct name##1 { type x; };                                                 \
@@ -240,4 +239,4 @@ QUERN_SIMT_INLINE int __ffs(int x) {
 using std::max;
 using std::min;
 
-// NOLINTEND(bugprone-reserved-identifier,bugprone-macro-parentheses)
+// NOLINTEND(bugprone-reserved-identifier,bugprone-macro-parentheses,google-global-names-in-headers)

@@ -15,11 +15,11 @@ std::string Tuple(Index index) {
          std::to_string(index.z) + ")";
 }
 
-// The kernel's own line: what the wrappers of instructions were inlined into.
+// The kernel's own line: what the emulator's headers were inlined into.
 Program::Line KernelLine(Site site) {
   const std::vector<Program::Line> lines = Program::Get().Lines(site);
   for (const Program::Line& line : lines) {
-    if (line.file.find("kernels/simt/overlay/") == std::string::npos) return line;
+    if (!line.file.starts_with("kernels/simt/")) return line;
   }
   return lines.empty() ? Program::Line{"", 0} : lines[0];
 }

@@ -25,13 +25,12 @@ GlobalMemory::Page& GlobalMemory::Allocation::PageAt(size_t offset, uint64_t lau
 void* GlobalMemory::Allocate(size_t bytes) {
   std::unique_ptr<uint8_t[]> block(new (std::nothrow) uint8_t[bytes + 3 * kMargin]);
   if (block == nullptr) return nullptr;
-  const uintptr_t begin =
-      (reinterpret_cast<uintptr_t>(block.get()) + 2 * kMargin - 1) / kMargin * kMargin;
-  auto* memory = reinterpret_cast<uint8_t*>(begin);
+  const uintptr_t raw = reinterpret_cast<uintptr_t>(block.get());
+  uint8_t* memory = block.get() + ((raw + 2 * kMargin - 1) / kMargin * kMargin - raw);
   std::memset(memory, 0xa5, bytes);
   Allocation allocation{memory, bytes, std::move(block), {}};
   allocation.pages.resize((bytes + kPageBytes - 1) / kPageBytes);
-  allocations_.emplace(begin, std::move(allocation));
+  allocations_.emplace(reinterpret_cast<uintptr_t>(memory), std::move(allocation));
   return memory;
 }
 

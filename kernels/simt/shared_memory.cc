@@ -26,7 +26,7 @@ SharedLayout::Place SharedLayout::Find(uintptr_t address, size_t bytes) {
   if (address - dynamic < kMaxDynamicShared) {
     const uint64_t offset = address - dynamic;
     if (offset + bytes > pieces_[0].bytes) return {};
-    return {static_cast<int64_t>(offset), reinterpret_cast<uint8_t*>(address)};
+    return {static_cast<int64_t>(offset), DynamicShared() + offset};
   }
   const Program& program = Program::Get();
   const int variable = program.FindVariable(address - base_);
@@ -37,7 +37,8 @@ SharedLayout::Place SharedLayout::Find(uintptr_t address, size_t bytes) {
   int& piece = piece_of_[static_cast<size_t>(variable)];
   if (piece < 0) {
     // In a cell of its own, and as far from a multiple of 128 as it really is.
-    auto* memory = reinterpret_cast<uint8_t*>(base_ + found.offset);
+    uint8_t* memory = DynamicShared() +
+                      (static_cast<int64_t>(base_ + found.offset) - static_cast<int64_t>(dynamic));
     const size_t phase = reinterpret_cast<uintptr_t>(memory) % 128;
     const size_t offset = (window_bytes_ + 127) / 128 * 128 + phase;
     piece = static_cast<int>(pieces_.size());

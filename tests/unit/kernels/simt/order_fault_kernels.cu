@@ -57,7 +57,7 @@ __global__ void GlobalWithinABlock(int* memory) {
 template <bool kFaulty>
 __global__ void GlobalAcrossBlocks(int* memory) {
   const unsigned at = kFaulty ? threadIdx.x : blockIdx.x * 32 + threadIdx.x;
-  memory[at] = 1;  // fault
+  __stcg(memory + at, 1);  // fault
 }
 
 // The last block to arrive reads what the others wrote: right with a fence before and after the
