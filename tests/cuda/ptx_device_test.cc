@@ -1,9 +1,11 @@
 // The instructions of kernels/cuda/common/ptx.cuh against plain products of whole matrices: that
-// each lane's registers hold what the PTX ISA says. On a GPU, or on the emulator.
+// each lane's registers hold what the PTX ISA's formulas say, and what CuTe's layouts do. On a GPU,
+// or on the emulator.
 
 #include <cmath>
 
 #include "tests/cuda/device_support.h"
+#include "tests/cuda/mma_layouts.h"
 #include "tests/cuda/ptx_kernels.h"
 
 namespace quern::kernels::testing {
@@ -24,6 +26,7 @@ struct Op {
   const char* name;
   int depth;
   int bytes;  // of an element
+  MmaLayouts layouts;
 };
 
 // OCP E4M3, from its definition: 1 bit of sign, 4 of exponent with bias 7, 3 of fraction.
@@ -87,32 +90,103 @@ double At(const Op& op, const std::vector<uint8_t>& matrix, int i) {
   return Value(op.op, bits);
 }
 
+// A product to compute, and what comes out.
+struct Product {
+  const Op& op;
+  std::vector<uint8_t> a;  // [16][depth]
+  std::vector<uint8_t> b;  // [depth][8]
+  std::vector<int> start;  // [16][8]
+
+  Product(std::mt19937_64& random, const Op& of)
+      : op(of),
+        a(RandomMatrix(random, of, 16 * of.depth)),
+        b(RandomMatrix(random, of, of.depth * 8)),
+        start(16 * 8) {
+    for (int& c : start) c = static_cast<int>(random() % 1000);
+  }
+  bool whole() const { return op.op == MmaOp::kS8K32; }
+  // A sum as the bits of a register: an integer, or a float32.
+  uint32_t Bits(int value) const {
+    const auto real = static_cast<float>(value);
+    uint32_t bits;
+    std::memcpy(&bits, whole() ? static_cast<const void*>(&value) : &real, 4);
+    return bits;
+  }
+  uint32_t Expected(int row, int col) const {
+    double sum = start[static_cast<size_t>(row * 8 + col)];
+    for (int k = 0; k < op.depth; ++k) {
+      sum += At(op, a, row * op.depth + k) * At(op, b, k * 8 + col);
+    }
+    return Bits(static_cast<int>(sum));
+  }
+};
+
 void TestMma(std::mt19937_64& random, const Op& op) {
-  const std::vector<uint8_t> a = RandomMatrix(random, op, 16 * op.depth);
-  const std::vector<uint8_t> b = RandomMatrix(random, op, op.depth * 8);
-  std::vector<int> start(16 * 8);
-  for (int& c : start) c = static_cast<int>(random() % 1000);
-  const bool whole = op.op == MmaOp::kS8K32;
-  std::vector<float> start_float(start.begin(), start.end());
-  const DeviceMemory device_a(a);
-  const DeviceMemory device_b(b);
-  const DeviceMemory c = whole ? DeviceMemory(start) : DeviceMemory(start_float);
-  QUERN_CUDA_CHECK(RunMma(op.op, device_a.As(), device_b.As(), c.As()));
+  const Product product(random, op);
+  std::vector<uint32_t> start;
+  for (int c : product.start) start.push_back(product.Bits(c));
+  const DeviceMemory a(product.a);
+  const DeviceMemory b(product.b);
+  const DeviceMemory c(start);
+  QUERN_CUDA_CHECK(RunMma(op.op, a.As(), b.As(), c.As()));
   QUERN_CUDA_CHECK(cudaDeviceSynchronize());
-  const std::vector<int> ints = c.Read<int>(0, start.size());
-  const std::vector<float> floats = c.Read<float>(0, start.size());
+  const auto got = c.Read<uint32_t>(0, start.size());
   bool same = true;
   for (int row = 0; row < 16; ++row) {
     for (int col = 0; col < 8; ++col) {
-      const auto i = static_cast<size_t>(row * 8 + col);
-      double sum = start[i];
-      for (int k = 0; k < op.depth; ++k) {
-        sum += At(op, a, row * op.depth + k) * At(op, b, k * 8 + col);
-      }
-      same &= sum == (whole ? ints[i] : static_cast<double>(floats[i]));
+      same &= got[static_cast<size_t>(row * 8 + col)] == product.Expected(row, col);
     }
   }
   Expect(same, std::string("mma ") + op.name);
+}
+
+// The elements of a matrix of `rows` rows as the lanes' registers hold them; `element` gives them
+// by row and column.
+template <typename Element>
+std::vector<uint32_t> Fragments(const Op& op, const FragmentLayout& layout, int rows, int values,
+                                size_t registers, Element element) {
+  std::vector<uint32_t> words(32 * registers);
+  for (int lane = 0; lane < 32; ++lane) {
+    for (int v = 0; v < values; ++v) {
+      const int index = layout.Index(lane, v);
+      uint32_t bits = 0;
+      std::memcpy(&bits, element(index % rows, index / rows), static_cast<size_t>(op.bytes));
+      words[static_cast<size_t>(lane) * registers + static_cast<size_t>(v * op.bytes / 4)] |=
+          bits << (8 * (v * op.bytes % 4));
+    }
+  }
+  return words;
+}
+
+void TestMmaLayouts(std::mt19937_64& random, const Op& op) {
+  const Product product(random, op);
+  const auto at = [&](const std::vector<uint8_t>& matrix, int i) {
+    return &matrix[static_cast<size_t>(i * op.bytes)];
+  };
+  const DeviceMemory a(
+      Fragments(op, op.layouts.a, 16, 16 * op.depth / 32, 4,
+                [&](int row, int col) { return at(product.a, row * op.depth + col); }));
+  const DeviceMemory b(Fragments(op, op.layouts.b, 8, 8 * op.depth / 32, 2,
+                                 [&](int col, int row) { return at(product.b, row * 8 + col); }));
+  std::vector<uint32_t> sums(32 * 4);
+  const auto for_sums = [&](auto fn) {
+    for (int lane = 0; lane < 32; ++lane) {
+      for (int v = 0; v < 4; ++v) {
+        const int index = kSums.Index(lane, v);
+        fn(sums[static_cast<size_t>(lane * 4 + v)], index % 16, index / 16);
+      }
+    }
+  };
+  for_sums([&](uint32_t& word, int row, int col) {
+    word = product.Bits(product.start[static_cast<size_t>(row * 8 + col)]);
+  });
+  const DeviceMemory c(sums);
+  QUERN_CUDA_CHECK(RunMmaRegisters(op.op, a.As<uint32_t>(), b.As<uint32_t>(), c.As<uint32_t>()));
+  QUERN_CUDA_CHECK(cudaDeviceSynchronize());
+  sums = c.Read<uint32_t>(0, sums.size());
+  bool same = true;
+  for_sums([&](uint32_t& word, int row, int col) { same &= word == product.Expected(row, col); });
+  Expect(same, std::string("mma by CuTe's layouts ") + op.name);
 }
 
 void TestLoadMatrices(std::mt19937_64& random, int matrices, bool transposed) {
@@ -159,14 +233,19 @@ int main() {
     return 77;  // skipped
   }
   constexpr Op kOps[] = {
-      {MmaOp::kF16K16, "m16n8k16 f16", 16, 2}, {MmaOp::kBf16K16, "m16n8k16 bf16", 16, 2},
-      {MmaOp::kF16K8, "m16n8k8 f16", 8, 2},    {MmaOp::kBf16K8, "m16n8k8 bf16", 8, 2},
-      {MmaOp::kS8K32, "m16n8k32 s8", 32, 1},   {MmaOp::kE4m3K32, "m16n8k32 e4m3", 32, 1},
+      {MmaOp::kF16K16, "m16n8k16 f16", 16, 2, kK16},
+      {MmaOp::kBf16K16, "m16n8k16 bf16", 16, 2, kK16},
+      {MmaOp::kF16K8, "m16n8k8 f16", 8, 2, kK8},
+      {MmaOp::kBf16K8, "m16n8k8 bf16", 8, 2, kK8},
+      {MmaOp::kS8K32, "m16n8k32 s8", 32, 1, kK32},
+      {MmaOp::kE4m3K32, "m16n8k32 e4m3", 32, 1, kK32},
   };
   std::mt19937_64 random(std::random_device{}());
   for (int round = 0; round < 10; ++round) {
     for (const Op& op : kOps) {
-      if (op.op != MmaOp::kE4m3K32 || HasE4m3()) TestMma(random, op);
+      if (op.op == MmaOp::kE4m3K32 && !HasE4m3()) continue;
+      TestMma(random, op);
+      TestMmaLayouts(random, op);
     }
     for (int matrices : {1, 2, 4}) {
       for (bool transposed : {false, true}) TestLoadMatrices(random, matrices, transposed);

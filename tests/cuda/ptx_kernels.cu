@@ -112,6 +112,37 @@ __global__ void MmaE4m3Kernel(const uint8_t* a, const uint8_t* b, float* c) {
   c[at(3)] = d.w;
 }
 
+__global__ void MmaRegistersKernel(testing::MmaOp op, const uint32_t* a, const uint32_t* b,
+                                   uint32_t* c) {
+  using testing::MmaOp;
+  a += threadIdx.x * 4;
+  b += threadIdx.x * 2;
+  c += threadIdx.x * 4;
+  const uint32_t four[4] = {a[0], a[1], a[2], a[3]};
+  const uint32_t two[2] = {a[0], a[1]};
+  const float4 sums = make_float4(__uint_as_float(c[0]), __uint_as_float(c[1]),
+                                  __uint_as_float(c[2]), __uint_as_float(c[3]));
+  float4 d = sums;
+  if (op == MmaOp::kF16K16) d = ptx::Mma<__half>(four, b[0], b[1], sums);
+  if (op == MmaOp::kBf16K16) d = ptx::Mma<__nv_bfloat16>(four, b[0], b[1], sums);
+  if (op == MmaOp::kF16K8) d = ptx::MmaK8<__half>(two, b[0], sums);
+  if (op == MmaOp::kBf16K8) d = ptx::MmaK8<__nv_bfloat16>(two, b[0], sums);
+  if (op == MmaOp::kE4m3K32) d = ptx::MmaE4m3(four, b[0], b[1], sums);
+  c[0] = __float_as_uint(d.x);
+  c[1] = __float_as_uint(d.y);
+  c[2] = __float_as_uint(d.z);
+  c[3] = __float_as_uint(d.w);
+  if (op == MmaOp::kS8K32) {
+    const int4 whole = ptx::MmaS8(four, b[0], b[1],
+                                  make_int4(__float_as_int(sums.x), __float_as_int(sums.y),
+                                            __float_as_int(sums.z), __float_as_int(sums.w)));
+    c[0] = static_cast<uint32_t>(whole.x);
+    c[1] = static_cast<uint32_t>(whole.y);
+    c[2] = static_cast<uint32_t>(whole.z);
+    c[3] = static_cast<uint32_t>(whole.w);
+  }
+}
+
 template <int kMatrices, bool kTransposed>
 __global__ void LoadMatricesKernel(const uint16_t* from, uint32_t* result) {
   __shared__ __align__(16) uint16_t tiles[kMatrices * 64];
@@ -162,6 +193,10 @@ cudaError_t RunMma(MmaOp op, const void* a, const void* b, void* c) {
       return StartWarp(MmaE4m3Kernel, a8, b8, static_cast<float*>(c));
   }
   return cudaErrorInvalidValue;
+}
+
+cudaError_t RunMmaRegisters(MmaOp op, const uint32_t* a, const uint32_t* b, uint32_t* c) {
+  return StartWarp(MmaRegistersKernel, op, a, b, c);
 }
 
 cudaError_t RunLoadMatrices(int matrices, bool transposed, const uint16_t* from, uint32_t* result) {

@@ -13,6 +13,9 @@ enum class MmaOp { kF16K16, kBf16K16, kF16K8, kBf16K8, kS8K32, kE4m3K32 };
 // float32 or int32 sums. Device memory.
 cudaError_t RunMma(MmaOp op, const void* a, const void* b, void* c);
 
+// The same of registers as they are: a[lane][4], b[lane][2], c[lane][4].
+cudaError_t RunMmaRegisters(MmaOp op, const uint32_t* a, const uint32_t* b, uint32_t* c);
+
 // result[lane][m]: what ldmatrix gives each lane of the matrices [m][8][8] of 16-bit elements.
 cudaError_t RunLoadMatrices(int matrices, bool transposed, const uint16_t* from, uint32_t* result);
 
