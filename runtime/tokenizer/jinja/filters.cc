@@ -90,7 +90,7 @@ Value Indent(Interpreter& interpreter, const Value& input, const Arguments& argu
   std::string out;
   bool is_first = true;
   for (const std::string& part : SplitLines(interpreter.Text(input, line) + '\n')) {
-    interpreter.Charge(before.size() + sizeof(part) + part.size(), line);
+    interpreter.Charge(before.size() + sizeof(std::string) + part.size(), line);
     if (!is_first) out += '\n';
     if (is_first ? first : blank || !part.empty()) out += before;
     out += part;
@@ -103,7 +103,7 @@ template <bool integer>
 Value ToNumber(Interpreter&, const Value& input, const Arguments& arguments, int line) {
   if (input.is_undefined()) Fail(ErrorCode::kInvalidArgument, line, "int and float need a value");
   const Value* given = arguments.Get(0, "default");
-  const Value otherwise = given ? *given : integer ? Value::Int(0) : Value(Value::Data(0.0));
+  Value otherwise = given ? *given : integer ? Value::Int(0) : Value(Value::Data(0.0));
   double number = 0;
   int64_t whole;
   if (integer && input.AsInt(&whole)) return Value::Int(whole);
