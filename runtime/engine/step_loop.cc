@@ -21,10 +21,6 @@ constexpr int32_t kLeastPrefillTokens = 4;
 // runs again is charged to its tenant.
 constexpr std::chrono::milliseconds kMaskPatience{2};
 
-// A prompt that would have smaller chunks than this beside streams has chunks of this size, which
-// go through some layers a step. With more, what loads the context once serves few more queries.
-constexpr int32_t kLayeredTokens = 64;
-
 // Of a model with so many layers.
 StepShape ShapeOf(const SchedulerOutput& step, int32_t layers) {
   StepShape shape = {.decode_sequences = step.num_decodes};
@@ -134,10 +130,16 @@ SchedulerLimits StepLoop::LimitsNow() const {
   limits.max_prefill_tokens = PrefillBudget(step_times_.fit(), pressure, max_decode_slowdown_,
                                             std::min(kLeastPrefillTokens, limits_.max_batch_tokens),
                                             limits_.max_batch_tokens);
-  if (limits_.layers > 1 && limits.max_prefill_tokens < kLayeredTokens) {
-    limits.layered_tokens = kLayeredTokens;
-    limits.step_layers = LayersBudget(step_times_.fit(), pressure, max_decode_slowdown_,
-                                      kLayeredTokens, limits_.layers);
+  if (limits_.layers > 1) {
+    const LayeredChunk chunk =
+        LayeredChunkFor(step_times_.fit(), pressure, max_decode_slowdown_,
+                        {.ordinary_tokens = limits.max_prefill_tokens,
+                         .least = kLeastPrefillTokens,
+                         .most = limits_.max_batch_tokens - limits_.max_sequences,
+                         .layers = limits_.layers});
+    limits.layered_tokens = chunk.tokens;
+    limits.step_layers = chunk.layers;
+    limits.load_tokens = chunk.load_tokens;
   }
   return limits;
 }
@@ -173,12 +175,14 @@ void StepLoop::Step() {
   } else {
     spdlog::error("a forward pass over {} sequences failed: {}", step.sequences.size(),
                   status.error().message);
-    for (ActiveRequest* request : step_requests_) Fail(*request, status.error());
+    for (ActiveRequest* request : step_requests_) {
+      Fail(*request, status.error(), FinishReason::kError);
+    }
   }
   if (observer_ != nullptr) {
     observer_->OnStep({.seconds = Seconds(clock_.Now() - start).count(),
                        .forward_seconds = forward_seconds,
-                       .prefill_tokens = static_cast<int32_t>(std::ceil(shape.prefill_tokens)),
+                       .prefill_tokens = shape.prefill_tokens,
                        .decode_tokens = step.num_decodes,
                        .sequences = static_cast<int32_t>(step.sequences.size())});
     observer_->OnKvBlocks(state_.pool.TakeHistory());
@@ -234,7 +238,10 @@ void StepLoop::SampleStep(const SchedulerOutput& step) {
     } else {
       // What the picker writes into them is finite.
       request.corrupted = !AllFinite(logits);
-      Fail(request, picked.error());
+      // Constraint::ComputeMask's: what the client asked for, and nothing to look into here.
+      const bool format = request.constraint != nullptr &&
+                          picked.error().code == ErrorCode::kResourceExhausted;
+      Fail(request, picked.error(), format ? FinishReason::kFormat : FinishReason::kError);
     }
   }
 }
@@ -247,7 +254,7 @@ bool StepLoop::ReadPrompt(ActiveRequest& request, const SchedulerOutput& step, s
       prompt_reader_.Read(*model_, step.sequences[i], batch_builder_.first_row(i), request, delta);
   if (!read.ok()) {
     request.corrupted = true;
-    Fail(request, read.error());
+    Fail(request, read.error(), FinishReason::kError);
     return false;
   }
   prompt_seconds_ += Seconds(clock_.Now() - start).count();
@@ -350,14 +357,12 @@ void StepLoop::ObserveEnd(const ActiveRequest& request, FinishReason reason) {
   observer_->OnFinished(stats);
 }
 
-void StepLoop::Fail(ActiveRequest& request, const Error& error) {
+void StepLoop::Fail(ActiveRequest& request, const Error& error, FinishReason reason) {
   GenerationDelta delta = EmptyDelta(request);
-  // Constraint::ComputeMask's: what the client asked for, and nothing to look into here.
-  const bool format = error.code == ErrorCode::kResourceExhausted;
-  delta.finish = format ? FinishReason::kFormat : FinishReason::kError;
+  delta.finish = reason;
   delta.error = error.message;
-  spdlog::log(format ? spdlog::level::info : spdlog::level::err, "request {} ends: {}", request.id,
-              error.message);
+  spdlog::log(reason == FinishReason::kError ? spdlog::level::err : spdlog::level::info,
+              "request {} ends: {}", request.id, error.message);
   End(request, std::move(delta));
 }
 
@@ -367,7 +372,7 @@ void StepLoop::FailAll() {
   assert(false && "work waits, yet nothing was scheduled");
   const Error error = MakeError(ErrorCode::kInternal, "the scheduler found no way to go on");
   spdlog::critical("{}; {} requests end", error.message, requests_.size());
-  while (!requests_.empty()) Fail(*requests_.begin()->second, error);
+  while (!requests_.empty()) Fail(*requests_.begin()->second, error, FinishReason::kError);
 }
 
 void StepLoop::Deliver(std::vector<RequestId>& ended) {

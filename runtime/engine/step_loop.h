@@ -69,7 +69,7 @@ class StepLoop {
   // Frees its blocks and queues its last delta.
   void End(ActiveRequest& request, GenerationDelta delta);
   void ObserveEnd(const ActiveRequest& request, FinishReason reason);
-  void Fail(ActiveRequest& request, const Error& error);
+  void Fail(ActiveRequest& request, const Error& error, FinishReason reason);
   void FailAll();
   GenerationDelta EmptyDelta(const ActiveRequest& request) const;
   void CheckIntegrity() const;

@@ -279,7 +279,7 @@ void RuntimeMetrics::SetKvCacheInfo(const KvCacheInfo& info) {
   if (families_->vllm) families_->vllm->SetKvCacheInfo(info);
 }
 
-void RuntimeMetrics::ObserveStep(double seconds, int32_t sequences, int32_t tokens) {
+void RuntimeMetrics::ObserveStep(double seconds, int32_t sequences, double tokens) {
   families_->step.Observe(seconds);
   families_->batch_sequences.Observe(sequences);
   families_->batch_tokens.Observe(tokens);

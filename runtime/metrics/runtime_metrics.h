@@ -88,7 +88,7 @@ class RuntimeMetrics {
   void SetKvCacheInfo(const KvCacheInfo& info);
 
   // Times in seconds.
-  void ObserveStep(double seconds, int32_t sequences, int32_t tokens);
+  void ObserveStep(double seconds, int32_t sequences, double tokens);
   void ObserveFirstToken(double since_submit, double queued);
   void ObserveInterToken(double gap);
   // Of a block of the prefix cache: BlockHistory's times.

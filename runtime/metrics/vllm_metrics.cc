@@ -182,7 +182,7 @@ void VllmMetrics::AddHistograms(const Maker& make) {
                                 "As quern_kv_block_reuse_gap_seconds.", kVllmBlock);
 }
 
-void VllmMetrics::ObserveStep(int32_t tokens) { step_tokens_->Observe(tokens); }
+void VllmMetrics::ObserveStep(double tokens) { step_tokens_->Observe(tokens); }
 
 void VllmMetrics::ObserveFirstToken(double since_submit, double queued) {
   first_token_->Observe(since_submit);

@@ -27,7 +27,7 @@ class VllmMetrics {
   // Registers the series; `registry` outlives this.
   VllmMetrics(prometheus::Registry& registry, const std::string& model);
 
-  void ObserveStep(int32_t tokens);
+  void ObserveStep(double tokens);
   void ObserveFirstToken(double since_submit, double queued);
   void ObserveInterToken(double gap);
   void ObserveBlockEvicted(double lifetime, double idle);

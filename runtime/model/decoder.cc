@@ -1,6 +1,7 @@
 #include "runtime/model/decoder.h"
 
 #include <algorithm>
+#include <cstdlib>
 
 namespace quern {
 
@@ -50,6 +51,10 @@ Status Decoder::Forward(const ForwardBatch& batch, std::span<float> logits) {
   end_layer_ = batch.end_layer;
   b.Embed(*embedding_, embedding_scale(), x_);
   RunLayers(b);
+  // Also in release builds: rows that are not there would be another step's, of other requests.
+  const bool holds = batch.end_layer < h_.layers;
+  const auto rows = std::ssize(batch.tokens) - (holds ? batch.sequences.back().num_rows : 0);
+  if (x_->rows != rows) std::abort();
   ReadLogits(batch.logit_rows, logits);
   return {};
 }

@@ -33,7 +33,7 @@ Result<int32_t> Sampler::Sample(std::span<const float> logits, const SamplingPar
   const float max = *std::max_element(chunk_max_.begin(), chunk_max_.end());
   if (params.temperature < kGreedyBelow || params.top_k == 1) return ArgMax(logits, max);
 
-  const double u = UniformAt(seed, position);
+  double u = UniformAt(seed, position);
   const float inverse_temperature = 1.0f / params.temperature;
   const bool cuts_by_rank = params.top_k > 0 && static_cast<size_t>(params.top_k) < logits.size();
   if (cuts_by_rank || params.min_p > 0) {
@@ -49,6 +49,7 @@ Result<int32_t> Sampler::Sample(std::span<const float> logits, const SamplingPar
     typical_.Measure(of);
     if (params.top_p == 1) {
       if (const auto id = typical_.Draw(of, params.typical_p, seed, position)) return *id;
+      u = UniformAt(seed, position, TypicalDraw::kMostDraws);  // the others were refused
     }
     typical_.Collect(of, params.typical_p, &candidates_);
     if (params.top_p < 1) candidates_.KeepTopP(params.top_p * candidates_.TotalWeight());

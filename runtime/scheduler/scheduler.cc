@@ -101,8 +101,11 @@ class Planner {
 
   // The next of its prompt; the budget is not used up, and it has room for a token.
   void AppendChunk(Sequence* sequence) {
-    if (sequence->held_tokens > room()) state_.Release(*sequence);
+    if (sequence->held_tokens > limits_.max_batch_tokens - output_.num_decodes) {
+      state_.Release(*sequence);
+    }
     if (state_.held == sequence) {
+      if (sequence->held_tokens > room()) return;  // others were before it in this step
       const int32_t first = sequence->held_layers;
       Append(sequence, sequence->held_tokens, 0, first, LayersFrom(first, sequence->held_tokens));
       return;
@@ -110,7 +113,7 @@ class Planner {
     const int32_t chunk = ChunkOf(*sequence);
     const int32_t layered = std::min({limits_.layered_tokens, room(), TokensWithRoom(*sequence)});
     const bool starts = layered > chunk && output_.num_decodes > 0 && state_.held == nullptr &&
-                        !sequence->every_row;
+                        !HasLayered() && !sequence->every_row;
     const int32_t tokens = starts ? layered : chunk;
     Append(sequence, tokens, PrefillCost(*sequence, tokens), 0,
            starts ? LayersFrom(0, tokens) : kAllLayers);
@@ -119,10 +122,9 @@ class Planner {
   // Up to which layer a chunk goes in this step: what another took of the step is not there for it.
   int32_t LayersFrom(int32_t first, int32_t tokens) const {
     if (output_.num_decodes == 0 || limits_.layered_tokens == 0) return kAllLayers;
-    const int64_t left = int64_t{limits_.step_layers} * limits_.layered_tokens *
-                         std::min(budget(), limits_.max_prefill_tokens) /
+    const int64_t left = StepCost() * std::min(budget(), limits_.max_prefill_tokens) /
                          limits_.max_prefill_tokens;
-    const int64_t layers = std::max<int64_t>(1, left / tokens);
+    const int64_t layers = std::max<int64_t>(1, left / (tokens + limits_.load_tokens));
     return first + layers < limits_.layers ? static_cast<int32_t>(first + layers) : kAllLayers;
   }
 
@@ -135,6 +137,11 @@ class Planner {
 
   int32_t RowCost(const Sequence& sequence) const {
     return sequence.every_row ? limits_.every_row_cost : 1;
+  }
+
+  // Of a layered chunk's part in a step, in layers times tokens.
+  int64_t StepCost() const {
+    return int64_t{limits_.step_layers} * (limits_.layered_tokens + limits_.load_tokens);
   }
 
   enum class Admission { kAdmitted, kMustWait, kBeyondItsShare };
@@ -327,15 +334,24 @@ class Planner {
 
   // Prompt tokens that the step has room for; of those whose every row costs more, fewer.
   int32_t budget() const {
-    // Its layers were chosen for all that the decodes can bear.
-    if (output_.num_decodes > 0 && HasLayered()) return 0;
-    int32_t prefill = 0;
+    int64_t prefill = 0;
     for (const ScheduledSequence& scheduled :
          std::span(output_.sequences).subspan(static_cast<size_t>(output_.num_decodes))) {
-      prefill += scheduled.num_tokens * RowCost(*scheduled.sequence);
+      prefill += BudgetOf(scheduled);
     }
-    const int32_t left = limits_.max_batch_tokens - output_.num_decodes - prefill;
-    return output_.num_decodes == 0 ? left : std::min(left, limits_.max_prefill_tokens - prefill);
+    const int64_t left = limits_.max_batch_tokens - output_.num_decodes - prefill;
+    return static_cast<int32_t>(std::max<int64_t>(
+        0, output_.num_decodes == 0 ? left : std::min(left, limits_.max_prefill_tokens - prefill)));
+  }
+
+  // What a prompt's part takes of the budget: a layered one beside decodes, of all that these can
+  // bear, as much as of its layers.
+  int64_t BudgetOf(const ScheduledSequence& scheduled) const {
+    const bool shares = scheduled.is_layered() && output_.num_decodes > 0 && StepCost() > 0;
+    if (!shares) return int64_t{scheduled.num_tokens} * RowCost(*scheduled.sequence);
+    const int64_t layers = std::min(scheduled.end_layer, limits_.layers) - scheduled.first_layer;
+    const int64_t cost = layers * (scheduled.num_tokens + limits_.load_tokens);
+    return (limits_.max_prefill_tokens * cost + StepCost() - 1) / StepCost();
   }
 
   bool HasLayered() const {

@@ -21,9 +21,11 @@ struct SchedulerLimits {
   int32_t layers = 1;  // of the model
   // Where a sequence decodes in the same step, a prompt's chunk has so many tokens, if that is more
   // than max_prefill_tokens allow, and goes through `step_layers` of the layers only; the following
-  // steps take it through the others. 0: no chunk does.
+  // steps take it through the others. At most max_batch_tokens - max_sequences, so that decodes
+  // leave it room. 0: no chunk does.
   int32_t layered_tokens = 0;
   int32_t step_layers = 0;  // at least 1 with layered_tokens
+  int32_t load_tokens = 0;  // what loading its context costs, in tokens of a chunk
 };
 
 inline constexpr int32_t kAllLayers = std::numeric_limits<int32_t>::max();

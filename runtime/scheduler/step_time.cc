@@ -42,6 +42,19 @@ double AllowedSeconds(const StepTimeCoefficients& times, const PrefillPressure& 
   return share * alone;
 }
 
+// Tokens of a chunk behind `context` tokens that take so long: p of them cost p *
+// per_prefill_token, load context + p and attend to p * (context + p / 2), a quadratic in p.
+double TokensWithin(const StepTimeCoefficients& times, double context, double seconds,
+                    double most) {
+  const double allowed = std::max(0.0, seconds - times.per_loaded_token * context);
+  const double linear =
+      times.per_prefill_token + times.per_attended_token * context + times.per_loaded_token;
+  const double square = times.per_attended_token / 2;
+  // The root in the form that loses nothing where `square` is next to nothing.
+  const double divisor = linear + std::sqrt(linear * linear + 4 * square * allowed);
+  return divisor > 0 ? 2 * allowed / divisor : most;
+}
+
 template <size_t N>
 struct NormalEquations {
   std::array<std::array<double, N>, N> a{};
@@ -167,12 +180,15 @@ void StepTimeModel::Fit() {
 
 PrefillPressure PressureOf(const SchedulerState& state, const SchedulerLimits& limits) {
   PrefillPressure pressure;
+  if (state.held != nullptr) pressure.prefill_context = state.held->cached_tokens;
   for (const Sequence* sequence : state.running) {
     if (sequence->decoding()) {
       ++pressure.decoding;
       pressure.decode_context += sequence->total_tokens;
     } else {
-      if (pressure.prefilling == 0) pressure.prefill_context = sequence->cached_tokens;
+      if (pressure.prefilling == 0 && state.held == nullptr) {
+        pressure.prefill_context = sequence->cached_tokens;
+      }
       ++pressure.prefilling;
     }
   }
@@ -186,30 +202,32 @@ int32_t PrefillBudget(const StepTimeCoefficients& times, const PrefillPressure& 
                       double slowdown, int32_t least, int32_t most) {
   assert(least >= 1 && slowdown >= 1);
   if (pressure.decoding <= 0 || most <= least) return most;
-  const auto context = static_cast<double>(pressure.prefill_context);
-  const double allowed =
-      std::max(0.0, AllowedSeconds(times, pressure, slowdown) - times.per_loaded_token * context);
-  // p tokens cost p * per_prefill_token, load context + p and attend to p * (context + p / 2): a
-  // quadratic in p.
-  const double linear =
-      times.per_prefill_token + times.per_attended_token * context + times.per_loaded_token;
-  const double square = times.per_attended_token / 2;
-  // The root in the form that loses nothing where `square` is next to nothing.
-  const double divisor = linear + std::sqrt(linear * linear + 4 * square * allowed);
-  const double tokens = divisor > 0 ? 2 * allowed / divisor : most;
+  const double tokens = TokensWithin(times, static_cast<double>(pressure.prefill_context),
+                                     AllowedSeconds(times, pressure, slowdown), most);
   return static_cast<int32_t>(std::clamp<double>(tokens, least, most));
 }
 
-int32_t LayersBudget(const StepTimeCoefficients& times, const PrefillPressure& pressure,
-                     double slowdown, int32_t tokens, int32_t layers) {
-  assert(tokens >= 1 && layers >= 1 && slowdown >= 1);
+LayeredChunk LayeredChunkFor(const StepTimeCoefficients& times, const PrefillPressure& pressure,
+                             double slowdown, const LayeredBounds& bounds) {
+  if (pressure.decoding <= 0 || bounds.ordinary_tokens >= kLayeredTokens) return {};
   const auto context = static_cast<double>(pressure.prefill_context);
-  const double seconds =
-      tokens * (times.per_prefill_token + times.per_attended_token * (context + tokens / 2.0)) +
-      times.per_loaded_token * (context + tokens);
   const double allowed = AllowedSeconds(times, pressure, slowdown);
-  if (!(seconds > 0)) return layers;
-  return static_cast<int32_t>(std::clamp<double>(layers * allowed / seconds, 1, layers));
+  const double per_token = times.per_prefill_token + times.per_attended_token * context;
+  const double load = times.per_loaded_token * context;
+  const double whole = load + kLayeredTokens * per_token;
+  if (!(allowed > 0) || !(per_token > 0)) return {};
+  // As many steps as kLayeredTokens take; then as many tokens as fill these.
+  const double steps = std::clamp<double>(std::ceil(whole / allowed), 1, bounds.layers);
+  LayeredChunk chunk;
+  chunk.layers = static_cast<int32_t>(std::ceil(bounds.layers / steps));
+  const int32_t parts = (bounds.layers + chunk.layers - 1) / chunk.layers;
+  const double tokens =
+      TokensWithin(times, context, allowed * bounds.layers / chunk.layers, bounds.most);
+  chunk.tokens = static_cast<int32_t>(
+      std::min<double>(std::max<double>(tokens, bounds.least * parts), bounds.most));
+  chunk.load_tokens = static_cast<int32_t>(std::min(load / per_token, 1e6));
+  constexpr double kGain = 1.05;
+  return chunk.tokens > kGain * bounds.ordinary_tokens * parts ? chunk : LayeredChunk{};
 }
 
 }  // namespace quern

@@ -93,9 +93,24 @@ inline constexpr double kMeanOfExcess = 0.86;
 int32_t PrefillBudget(const StepTimeCoefficients& times, const PrefillPressure& pressure,
                       double slowdown, int32_t least, int32_t most);
 
-// Of a model's `layers`, through how many a step may take a chunk of `tokens`, by the same bound:
-// at least 1. Layers are taken to cost the same.
-int32_t LayersBudget(const StepTimeCoefficients& times, const PrefillPressure& pressure,
-                     double slowdown, int32_t tokens, int32_t layers);
+// A chunk that goes through `layers` of the layers in each step (SchedulerLimits::layered_tokens).
+struct LayeredChunk {
+  int32_t tokens = 0;  // 0: ordinary chunks bring a prompt as far
+  int32_t layers = 0;
+  int32_t load_tokens = 0;
+};
+
+struct LayeredBounds {
+  int32_t ordinary_tokens;  // what PrefillBudget gave
+  int32_t least, most;      // tokens a step, as there; tokens of a chunk
+  int32_t layers;           // of the model: taken to cost the same
+};
+
+// By PrefillBudget's bound, a chunk of some kLayeredTokens, with which a step's part fills what the
+// step may take longer. None where ordinary chunks are nearly as good: their contexts are short, or
+// they are large.
+inline constexpr int32_t kLayeredTokens = 64;
+LayeredChunk LayeredChunkFor(const StepTimeCoefficients& times, const PrefillPressure& pressure,
+                             double slowdown, const LayeredBounds& bounds);
 
 }  // namespace quern

@@ -16,7 +16,7 @@ namespace {
 
 constexpr char kName[] = "chat_template_kwargs";
 
-bool IsName(std::string_view text) {
+bool IsVariableName(std::string_view text) {
   return !text.empty() && text.size() <= kMaxToolNameBytes && !(text[0] >= '0' && text[0] <= '9') &&
          std::all_of(text.begin(), text.end(), [](char c) {
            return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') ||
@@ -37,7 +37,7 @@ ordered_json ParseTemplateVariables(Fields& fields, std::string_view body) {
   }
   for (const auto& [name, value] : given->items()) {
     const bool is_taken = name == "messages" || name == "tools" || name == "add_generation_prompt";
-    if (is_taken || !IsName(name)) {
+    if (is_taken || !IsVariableName(name)) {
       ThrowApiError(kName, "invalid_value",
                     fmt::format("'{}' names {}, which {}", kName, Shown(json(name)),
                                 is_taken ? "the request itself has: send it there"

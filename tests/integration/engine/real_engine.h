@@ -69,7 +69,7 @@ class PrefillCounter : public EngineObserver {
   void OnFirstToken(Seconds, Seconds) override {}
   void OnInterToken(Seconds) override {}
   void OnFinished(const FinishedStats&) override {}
-  int64_t prefill_tokens = 0;  // the engine's thread writes; read after it has ended
+  double prefill_tokens = 0;  // the engine's thread writes; read after it has ended
 };
 
 // Runs `prompts_` in engines of its model.

@@ -126,7 +126,8 @@ TEST_F(StepLoopTest, AForwardErrorEndsTheRequestsOfThatStepAndNoOthers) {
   model_->on_forward = [&](const ForwardBatch&) -> Status {
     if (!broken) return {};
     broken = false;
-    return MakeError(ErrorCode::kInternal, "the device fell off the bus");
+    // The code that a format's own failures have: not the requests' fault all the same.
+    return MakeError(ErrorCode::kResourceExhausted, "the device fell off the bus");
   };
   const RequestId a = Add(Greedy({0}, 5));
   const RequestId b = Add(Greedy({1, 0}, 5));

@@ -206,6 +206,40 @@ TEST(Sampler, TypicalPDrawsInProportionToWhatIsKeptWhicheverWayItDraws) {
   }
 }
 
+// The draw after too many that were refused must be a new one: those that were refused are not
+// uniform any more.
+TEST(Sampler, TypicalPWithASmallShareThatLiesTogetherIsDrawnEvenly) {
+  // Of the mass, 48 % have the lowest ids and 49 % the highest; three tokens of 1 % between them are
+  // as expected as can be.
+  std::vector<float> logits(3 + 2 * 48, 0.0f);
+  for (size_t i = 0; i < 48; ++i) logits[i] = std::log(0.48f / 48) + 1.5f;
+  for (size_t i = 51; i < logits.size(); ++i) logits[i] = std::log(0.49f / 48) - 1.5f;
+  double total = 0, mean = 0;
+  for (size_t i = 0; i < logits.size(); ++i) {
+    if (i < 48 || i >= 51) total += std::exp(double{logits[i]});
+  }
+  for (size_t i = 0; i < logits.size(); ++i) {
+    if (i < 48 || i >= 51) mean += std::exp(double{logits[i]}) / total * logits[i];
+  }
+  for (size_t i = 48; i < 51; ++i) logits[i] = static_cast<float>(mean);
+  double kept = 0, all = 0;
+  for (size_t i = 0; i < logits.size(); ++i) {
+    const double weight = std::exp(double{logits[i]});
+    all += weight;
+    if (i >= 48 && i < 51) kept += weight;
+  }
+  Sampler sampler;
+  int counts[3] = {};
+  constexpr int kDraws = 6000;
+  for (uint64_t i = 0; i < kDraws; ++i) {
+    const auto share = static_cast<float>(kept / all * 0.999);
+    const int32_t token = *sampler.Sample(logits, {.typical_p = share}, 11, i);
+    ASSERT_TRUE(token >= 48 && token < 51) << token;
+    ++counts[token - 48];
+  }
+  for (const int count : counts) EXPECT_NEAR(count, kDraws / 3, 5 * std::sqrt(kDraws / 3.0));
+}
+
 TEST(Sampler, TypicalPLeavesOutTheLikeliestTokenWhereItIsNoSurprise) {
   // p = 0.5 and fifty of 0.01: the entropy of 2.65 is nearer to -ln 0.01 (4.6) than to -ln 0.5
   // (0.7).

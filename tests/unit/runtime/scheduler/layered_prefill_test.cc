@@ -147,6 +147,41 @@ TEST_F(LayeredPrefillTest, AnotherPromptMayGoFirstAndWhatIsHeldStays) {
   EXPECT_EQ(step.sequences.back().sequence, prompt);
 }
 
+TEST_F(LayeredPrefillTest, WhatTheLastLayersLeaveOfAStepIsThereForOthers) {
+  Stream();
+  Sequence* prompt = Add(20);
+  Step();
+  Sequence* next = Add(30);
+  Step();
+  Step();
+  const SchedulerOutput step = Step();  // one layer, where the step has room for three
+  ExpectLayers(step, prompt, 20, 9, kAllLayers);
+  ExpectLayers(step, next, 2, 0, kAllLayers);
+  EXPECT_EQ(step.sequences.back().sequence, prompt);
+  ExpectLayers(Step(), next, 20, 0, 3);
+}
+
+TEST_F(LayeredPrefillTest, AShortRestPaysForItsContextToo) {
+  Stream();
+  Sequence* prompt = Add(25);
+  limits_.load_tokens = 10;  // 3 layers of 20 + 10 are 6 of 5 + 10
+  for (int i = 0; i < 4; ++i) Step();
+  ExpectLayers(Step(), prompt, 5, 0, 6);
+}
+
+// It waits for room rather than begin again.
+TEST_F(LayeredPrefillTest, OthersThatTakeTheRoomOfAStepDoNotCostWhatIsHeld) {
+  limits_.max_batch_tokens = 22;
+  Stream();
+  Sequence* prompt = Add(50, "", /*priority=*/1);
+  Step();
+  Add(3);
+  SchedulerOutput step = Step();  // 1 + 3 + 20 are too many
+  EXPECT_EQ(PartOf(step, prompt), nullptr);
+  EXPECT_EQ(state_.held, prompt);
+  ExpectLayers(Step(), prompt, 20, 3, 6);
+}
+
 TEST_F(LayeredPrefillTest, WhoIsCancelledOrPreemptedLosesWhatIsHeld) {
   Stream();
   Sequence* prompt = Add(50);

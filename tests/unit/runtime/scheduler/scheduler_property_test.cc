@@ -234,8 +234,14 @@ class History {
     ASSERT_TRUE(it.completes() || it.end_layer < load_.limits.layers);
     ASSERT_LT(it.first_layer, it.end_layer);
     ASSERT_EQ(it.first_layer, it.sequence->held_layers);
-    if (it.first_layer > 0) {
-      ASSERT_EQ(it.num_tokens, it.sequence->held_tokens);
+    const auto blocks = it.sequence->blocks.blocks();
+    if (it.first_layer == 0) {
+      held_ = {it.sequence, it.num_tokens, {blocks.begin(), blocks.end()}};
+    } else {
+      ASSERT_EQ(held_.sequence, it.sequence);
+      ASSERT_EQ(held_.tokens, it.num_tokens);
+      ASSERT_TRUE(std::equal(blocks.begin(), blocks.end(), held_.blocks.begin(), held_.blocks.end()))
+          << "what the first layers wrote lies elsewhere";
     }
     ASSERT_TRUE(state_.held == nullptr || state_.held == it.sequence);
   }
@@ -262,6 +268,11 @@ class History {
   int64_t hits_ = 0;
   int64_t fairness_ = 0;
   int64_t layered_ = 0;  // parts of steps
+  struct {
+    const Sequence* sequence = nullptr;
+    int32_t tokens = 0;
+    std::vector<BlockId> blocks;
+  } held_;  // as the first layers had it
 };
 
 TEST(SchedulerProperties, HoldOverRandomHistoriesWithFewBlocks) {

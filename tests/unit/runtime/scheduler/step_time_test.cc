@@ -130,6 +130,74 @@ TEST(PrefillBudget, KeepsAStepWithStreamsWithinTheSlowdown) {
 }
 
 // A small chunk late in a long prompt loads as much as a large one.
+// What a chunk adds to a step per token that it brings the prompt, seconds.
+double PerToken(const LayeredChunk& chunk, int32_t context, int32_t layers) {
+  const double whole =
+      kMachine.Predict(Prefill(chunk.tokens, context)) - kMachine.Predict(StepShape{});
+  const int32_t steps = (layers + chunk.layers - 1) / chunk.layers;
+  EXPECT_GT(steps, 1);
+  return whole * chunk.layers / layers / (static_cast<double>(chunk.tokens) / steps);
+}
+
+TEST(LayeredChunkFor, FillsWhatAStepMayTakeLongerAndCostsLessThanOrdinaryChunks) {
+  for (const int32_t layers : {12, 30, 80}) {
+    for (const int32_t context : {1000, 3000, 4000}) {
+      const PrefillPressure pressure = {
+          .decoding = 8, .prefilling = 1, .decode_context = 8 * 300, .prefill_context = context};
+      const int32_t ordinary = PrefillBudget(kMachine, pressure, 2, 4, 512);
+      const LayeredChunk chunk = LayeredChunkFor(
+          kMachine, pressure, 2,
+          {.ordinary_tokens = ordinary, .least = 4, .most = 480, .layers = layers});
+      ASSERT_GE(chunk.tokens, kLayeredTokens / 2) << context;
+      const double allowed = kMeanOfExcess * kMachine.Predict(Decodes(8, 300));
+      const double whole =
+          kMachine.Predict(Prefill(chunk.tokens, context)) - kMachine.Predict(StepShape{});
+      EXPECT_LE(whole * chunk.layers / layers, 1.001 * allowed) << context;
+      EXPECT_GE(whole * chunk.layers / layers, 0.95 * allowed) << context;
+      const double alone =
+          kMachine.Predict(Prefill(ordinary, context)) - kMachine.Predict(StepShape{});
+      EXPECT_LT(PerToken(chunk, context, layers), alone / ordinary) << context;
+      EXPECT_NEAR(chunk.load_tokens, kMachine.per_loaded_token * context /
+                                         (kMachine.per_prefill_token +
+                                          kMachine.per_attended_token * context),
+                  1);
+    }
+  }
+}
+
+TEST(LayeredChunkFor, IsNoneWhereOrdinaryChunksAreAsGood) {
+  const LayeredBounds bounds = {.ordinary_tokens = 10, .least = 4, .most = 480, .layers = 30};
+  const PrefillPressure pressure = {
+      .decoding = 8, .prefilling = 1, .decode_context = 8 * 300, .prefill_context = 3000};
+  const auto chunk = [&](const PrefillPressure& of, LayeredBounds in) {
+    return LayeredChunkFor(kMachine, of, 2, in).tokens;
+  };
+  EXPECT_GT(chunk(pressure, bounds), 0);
+  PrefillPressure first = pressure;
+  first.prefill_context = 0;  // there is nothing to load
+  LayeredBounds many = bounds;
+  many.ordinary_tokens = PrefillBudget(kMachine, first, 2, 4, 512);
+  EXPECT_EQ(chunk(first, many), 0);
+  many.ordinary_tokens = kLayeredTokens;
+  EXPECT_EQ(chunk(pressure, many), 0);
+  LayeredBounds small = bounds;
+  small.most = 12;  // the batch has no room for more
+  EXPECT_EQ(chunk(pressure, small), 0);
+  PrefillPressure none = pressure;
+  none.decoding = 0;
+  EXPECT_EQ(chunk(none, bounds), 0);
+  EXPECT_EQ(LayeredChunkFor({}, pressure, 2, bounds).tokens, 0) << "nothing known";
+}
+
+TEST(LayeredChunkFor, BringsAPromptOnByTheLeastWhateverThatCosts) {
+  const PrefillPressure pressure = {
+      .decoding = 1, .prefilling = 1, .decode_context = 10, .prefill_context = 100'000};
+  const LayeredChunk chunk = LayeredChunkFor(
+      kMachine, pressure, 2, {.ordinary_tokens = 4, .least = 4, .most = 480, .layers = 30});
+  ASSERT_GT(chunk.tokens, 0);
+  EXPECT_GE(chunk.tokens, 4 * ((30 + chunk.layers - 1) / chunk.layers));
+}
+
 TEST(PrefillBudget, IsTheLeastWhereLoadingTheContextAloneTakesAllThatIsAllowed) {
   PrefillPressure pressure = {
       .decoding = 8, .prefilling = 1, .decode_context = 8 * 300, .prefill_context = 1000};
