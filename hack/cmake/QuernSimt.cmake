@@ -11,10 +11,10 @@ find_package(Boost 1.74 REQUIRED COMPONENTS context)
 
 # Every access that may leave the thread's own stack calls __tsan_read4 and its like, every index of an array of known size
 # is checked: kernels/simt/hooks.cc has these functions. No libtsan is linked. Without SRA a vector's load stays one access
-# (else uint4 becomes four of 4 bytes); without motion out of loops no load is made that the code does not make; -g: lines in errors.
+# (else uint4 becomes four of 4 bytes); without motion out of loops and the like no load is made that the code does not make; -g: lines in errors.
 set(QUERN_SIMT_FLAGS -O2 -g -fsanitize=thread -fsanitize=bounds-strict --param=tsan-distinguish-volatile=1
-    --param=tsan-instrument-func-entry-exit=0 -fno-tree-sra -fno-tree-loop-im -fno-extern-tls-init -fno-strict-aliasing
-    -Wno-unknown-pragmas)
+    --param=tsan-instrument-func-entry-exit=0 -fno-tree-sra -fno-ipa-sra -fno-tree-loop-im -fno-hoist-adjacent-loads
+    -fno-extern-tls-init -fno-strict-aliasing -Wno-unknown-pragmas)
 
 # quern_simt_kernels(target file.cu...): adds CUDA files to a target, as C++ that runs on the emulator. Its other files, and
 # those of targets that link it, see the emulator's <cuda_runtime.h>.

@@ -247,14 +247,7 @@ void BeginAtomic(void* address, size_t bytes, const void* site) {
 void EndAtomic(void* address, bool changed) {
   Machine& machine = Machine::Get();
   if (changed) machine.Progress();
-  ThreadClock& clock = machine.current().clock;
-  const uintptr_t key = reinterpret_cast<uintptr_t>(address);
-  // Shared addresses are the same for all blocks, but each has its own memory.
-  const uintptr_t place =
-      machine.IsShared(key) ? key ^ (uintptr_t{machine.current().block->number + 1} << 48) : key;
-  BlocksRef& published = machine.published[place];
-  clock.seen = Join(clock.seen, published);
-  published = Join(published, clock.released);
+  machine.MeetAt(reinterpret_cast<uintptr_t>(address), true, true);
 }
 
 }  // namespace quern::simt

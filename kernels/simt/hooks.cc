@@ -12,7 +12,9 @@ namespace {
 inline void Check(void* address, size_t bytes, Touch touch, bool vector, const void* site) {
   const uintptr_t at = reinterpret_cast<uintptr_t>(address);
   if (running.thread == nullptr || at - running.stack < running.stack_bytes) return;
-  Machine::Get().Access(at, bytes, touch, vector, Program::SiteOf(site));
+  Machine& machine = Machine::Get();
+  machine.Access(at, bytes, touch, vector, Program::SiteOf(site));
+  if (IsAtomic(touch)) machine.MeetAt(at, !IsWrite(touch), IsWrite(touch));  // volatile
 }
 
 // As GCC lays them out.

@@ -90,7 +90,7 @@ Report Machine::Run(const Kernel& kernel, Dim3 grid, Dim3 block, size_t dynamic_
     Retire(std::move(blocks_.back()));
     blocks_.pop_back();
   }
-  published.clear();
+  published_.clear();
   report_.counts.global_sectors = global_.Sectors(launch_);
   return report_;
 }

@@ -172,8 +172,9 @@ class Machine {
   Dim3 grid() const { return grid_; }
   Dim3 block() const { return block_; }
 
-  // What atomics on an address have published: with fences, this orders threads of all blocks.
-  std::unordered_map<uintptr_t, BlocksRef> published;
+  // The current thread has read, or written, an address that is meant to meet other threads: with
+  // fences before the write and after the read, this orders threads of all blocks.
+  void MeetAt(uintptr_t address, bool reads, bool writes);
 
   void set_options(const Options& options) { wanted_ = options; }
   Options wanted_options() const { return wanted_; }
@@ -212,6 +213,7 @@ class Machine {
   StackPool stacks_;
 
   // One launch's.
+  std::unordered_map<uintptr_t, BlocksRef> published_;  // by atomics, by address
   Report report_;
   Kernel kernel_{};
   Dim3 grid_;

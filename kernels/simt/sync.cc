@@ -115,6 +115,16 @@ void Machine::Meet(WarpOp op, uint32_t mask, void* operand,
   if (warp.ready == 0) thread.block->ready_warps &= ~(1u << warp.number);
 }
 
+void Machine::MeetAt(uintptr_t address, bool reads, bool writes) {
+  Thread& thread = current();
+  // Shared addresses are the same for all blocks, but each has its own memory.
+  if (IsShared(address)) address ^= uintptr_t{thread.block->number + 1} << 48;
+  BlocksRef& published = published_[address];
+  if (reads) thread.clock.seen = Join(thread.clock.seen, published);
+  // Who reads and writes at once hands on what was published before; a mere write replaces it.
+  if (writes) published = reads ? Join(published, thread.clock.released) : thread.clock.released;
+}
+
 void Machine::FinishMeetings(Warp& warp) {
   for (size_t i = 0; i < warp.meetings.size(); ++i) {
     const Meeting meeting = warp.meetings[i];

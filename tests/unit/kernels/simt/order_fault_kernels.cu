@@ -70,6 +70,7 @@ __global__ void LastBlockWithoutFence(int* memory) {
   if (threadIdx.x == 0) {
     if (!kFaulty) __threadfence();
     last = atomicAdd(memory, 1) == 3;
+    if (last != 0) memory[0] = 0;  // after the others' atomics, which it has seen
     __threadfence();
   }
   __syncthreads();
@@ -77,6 +78,37 @@ __global__ void LastBlockWithoutFence(int* memory) {
   int sum = 0;
   for (unsigned b = 0; b < 4; ++b) sum += memory[64 + b * 32 + threadIdx.x];  // fault
   memory[512 + threadIdx.x] = sum;
+}
+
+// A flag that another block waits for gives it what was written before, with fences on both sides.
+template <bool kFaulty>
+__global__ void FlagWithoutFence(int* memory) {
+  volatile int* flag = memory;
+  if (blockIdx.x == 0) {
+    memory[1] = 5;  // fault
+    __threadfence();
+    *flag = 1;
+  } else {
+    while (*flag == 0) {
+    }
+    if (!kFaulty) __threadfence();
+    memory[2] = memory[1];  // fault
+  }
+}
+
+// A lock gives what it guards to the next one only with fences.
+template <bool kFaulty>
+__global__ void LockWithoutFence(int* memory) {
+  bool done = false;
+  while (!done) {
+    if (atomicCAS(memory, 0, 1) == 0) {
+      __threadfence();
+      memory[1] = memory[1] + 1;  // fault
+      if (!kFaulty) __threadfence();
+      atomicExch(memory, 0);
+      done = true;
+    }
+  }
 }
 
 template <bool kFaulty>
@@ -232,6 +264,8 @@ const std::vector<FaultCase>& OrderFaults() {
       QUERN_FAULT(GlobalWithinABlock, kRace, 1, 64, 0, "global memory"),
       QUERN_FAULT(GlobalAcrossBlocks, kRace, 2, 32, 0, "block (0, 0, 0)", "block (1, 0, 0)"),
       QUERN_FAULT(LastBlockWithoutFence, kRace, 4, 32, 0, "atomics with fences"),
+      QUERN_FAULT(FlagWithoutFence, kRace, 2, 1, 0, "atomics with fences"),
+      QUERN_FAULT(LockWithoutFence, kRace, 2, 32, 0, "atomics with fences"),
       QUERN_FAULT(PlainAndAtomic, kRace, 1, 32, 0, "thread (5, 0, 0)", "atomic"),
       QUERN_FAULT(CopyWithoutBarrier, kRace, 1, 64, 1024, "shared memory"),
       QUERN_FAULT(CopyOverReaders, kRace, 1, 64, 1024, "the dynamic array"),
