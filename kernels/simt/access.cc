@@ -10,7 +10,7 @@ namespace {
 // Accesses that a cell remembers. Shared memory: all that there can be. Global memory: a race with
 // an older read of many may be missed.
 constexpr int kSharedLimit = 16 * kMaxBlockThreads;
-constexpr int kGlobalLimit = 16;
+constexpr Memory kGlobal = {16, 0};
 
 const char* Verb(Touch touch) {
   switch (touch) {
@@ -68,6 +68,7 @@ SharedLayout::Place Machine::FindShared(uintptr_t address, size_t bytes, Touch t
 }
 
 void Machine::TouchShared(Thread& thread, int64_t offset, size_t bytes, Touch touch, Site site) {
+  const Memory memory{kSharedLimit, thread.block->threads.size()};
   ForCells(static_cast<uint64_t>(offset), bytes, [&](uint64_t at, uint16_t mask) {
     Cell& cell = thread.block->shared.At(*layout_, static_cast<int64_t>(at));
     const auto where = [&] { return layout_->DescribeOffset(static_cast<int64_t>(at)); };
@@ -85,7 +86,7 @@ void Machine::TouchShared(Thread& thread, int64_t offset, size_t bytes, Touch to
            site);
     }
     Entry old{};
-    if (Note(cell, thread.toucher(), touch, mask, site, kSharedLimit, &old)) {
+    if (Note(cell, thread.toucher(), touch, mask, site, memory, &old)) {
       Fail(Fault::kRace,
            Of(touch, bytes) + " of shared memory at " + where() + ", after a " + Verb(old.kind()) +
                " by " + Who(old.block, old.thread) + " at " + Mark(old.site) +
@@ -122,7 +123,7 @@ void Machine::TouchGlobal(uintptr_t address, size_t bytes, Touch touch, Site sit
            Of(touch, bytes) + " of global memory " + where() + ", which nothing has written", site);
     }
     Entry old{};
-    if (Note(cell, thread.toucher(), touch, mask, site, kGlobalLimit, &old)) {
+    if (Note(cell, thread.toucher(), touch, mask, site, kGlobal, &old)) {
       Fail(Fault::kRace,
            Of(touch, bytes) + " of global memory " + where() + ", after a " + Verb(old.kind()) +
                " by " + Who(old.block, old.thread) + " at " + Mark(old.site) +

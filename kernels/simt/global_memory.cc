@@ -17,7 +17,7 @@ GlobalMemory::Page& GlobalMemory::Allocation::PageAt(size_t offset, uint64_t lau
   if (page->launch != launch) {
     page->launch = launch;
     page->sectors.reset();
-    for (Cell& cell : page->cells) cell.count = 0;
+    for (Cell& cell : page->cells) cell.Forget();
   }
   return *page;
 }

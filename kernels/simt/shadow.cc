@@ -1,5 +1,7 @@
 #include "kernels/simt/shadow.h"
 
+#include <algorithm>
+
 namespace quern::simt {
 namespace {
 
@@ -40,11 +42,11 @@ bool MetAtomically(const Cell& cell, int at, const Toucher& toucher, uint16_t ma
 }  // namespace
 
 void Cell::Add(const Entry& entry) {
-  if (count < 3) {
+  if (count < kFirst) {
     first[count] = entry;
   } else {
     if (more == nullptr) more = std::make_unique<std::vector<Entry>>();
-    more->resize(static_cast<size_t>(count - 3));
+    more->resize(static_cast<size_t>(count - kFirst));
     more->push_back(entry);
   }
   ++count;
@@ -52,9 +54,17 @@ void Cell::Add(const Entry& entry) {
 
 void Cell::Remove(int i) {
   for (; i + 1 < count; ++i) {
-    (i < 3 ? first[i] : (*more)[static_cast<size_t>(i - 3)]) = At(i + 1);
+    (i < kFirst ? first[i] : (*more)[static_cast<size_t>(i - kFirst)]) = At(i + 1);
   }
   --count;
+}
+
+void Cell::Forget() {
+  count = 0;
+  if (readers != nullptr && readers->live > 0) {
+    readers->live = 0;
+    std::fill(readers->of.begin(), readers->of.end(), Readers::Read{});
+  }
 }
 
 bool Toucher::Knows(const Entry& entry) const {
@@ -66,8 +76,74 @@ bool Toucher::Knows(const Entry& entry) const {
   return found != clock.known->others->end() && (*found->second)[entry.thread] >= entry.epoch;
 }
 
-bool Note(Cell& cell, const Toucher& toucher, Touch touch, uint16_t mask, Site site, int limit,
-          Entry* conflict) {
+namespace {
+
+// From this many accesses on, reads are kept by thread.
+constexpr int kManyAccesses = 4;
+
+Entry EntryOf(const Toucher& toucher, Touch touch, uint16_t mask, Site site) {
+  return {site,
+          toucher.block,
+          toucher.clock.epoch,
+          mask,
+          static_cast<uint16_t>(toucher.thread & 0x3fff),
+          static_cast<uint16_t>(static_cast<int>(touch) & 3)};
+}
+
+// A write, or an atomic, after the reads that are kept by thread.
+bool MeetsReaders(Readers& readers, const Toucher& toucher, Touch touch, uint16_t mask,
+                  Entry* conflict) {
+  if (!IsWrite(touch)) return false;
+  for (size_t thread = 0; thread < readers.of.size() && readers.live > 0; ++thread) {
+    Readers::Read& read = readers.of[thread];
+    if (read.epoch == 0 || (read.mask & mask) == 0) continue;
+    if (static_cast<int>(thread) != toucher.thread &&
+        toucher.clock.known->own[thread] < read.epoch) {
+      *conflict = {read.site,
+                   toucher.block,
+                   read.epoch,
+                   read.mask,
+                   static_cast<uint16_t>(thread & 0x3fff),
+                   static_cast<uint16_t>(Touch::kRead)};
+      return true;
+    }
+    if ((read.mask & ~mask) == 0 && Covers(touch, Touch::kRead)) {
+      read = {};
+      --readers.live;
+    }
+  }
+  return false;
+}
+
+// Keeps the read by thread. False if another one of the thread's is there that it does not replace.
+bool KeepByThread(Cell& cell, const Entry& entry, size_t threads) {
+  if (cell.readers == nullptr || cell.readers->of.size() != threads) {
+    cell.readers = std::make_unique<Readers>(threads);
+  }
+  Readers::Read& read = cell.readers->of[entry.thread];
+  if (read.epoch != 0 && read.epoch != entry.epoch && (read.mask & ~entry.mask) != 0) return false;
+  if (read.epoch == 0) ++cell.readers->live;
+  if (read.epoch != entry.epoch) read.mask = 0;
+  read.epoch = entry.epoch;
+  read.site = entry.site;
+  read.mask = static_cast<uint16_t>(read.mask | entry.mask);
+  return true;
+}
+
+}  // namespace
+
+bool Note(Cell& cell, const Toucher& toucher, Touch touch, uint16_t mask, Site site,
+          const Memory& memory, Entry* conflict) {
+  Readers* readers = cell.readers.get();
+  if (readers != nullptr && readers->live > 0) {
+    if (touch == Touch::kRead) {
+      // Read before, and not yet told anyone: a write since then would have been a race.
+      const Readers::Read& read = readers->of[static_cast<size_t>(toucher.thread)];
+      if (read.epoch == toucher.clock.epoch && (mask & ~read.mask) == 0) return false;
+    } else if (MeetsReaders(*readers, toucher, touch, mask, conflict)) {
+      return true;
+    }
+  }
   for (int i = 0; i < cell.count; ++i) {
     const Entry& old = cell.At(i);
     if ((old.mask & mask) == 0) continue;
@@ -85,14 +161,17 @@ bool Note(Cell& cell, const Toucher& toucher, Touch touch, uint16_t mask, Site s
     }
     if ((old.mask & ~mask) == 0 && Covers(touch, old.kind())) cell.Remove(i--);
   }
-  if (cell.count >= limit) {
+  const Entry entry = EntryOf(toucher, touch, mask, site);
+  if (memory.threads != 0 && touch == Touch::kRead && cell.count >= kManyAccesses &&
+      KeepByThread(cell, entry, memory.threads)) {
+    return false;
+  }
+  if (cell.count >= memory.limit) {
     int oldest = 0;
     while (oldest + 1 < cell.count && IsWrite(cell.At(oldest).kind())) ++oldest;
     cell.Remove(oldest);
   }
-  cell.Add({site, toucher.block, toucher.clock.epoch, mask,
-            static_cast<uint16_t>(toucher.thread & 0x3fff),
-            static_cast<uint16_t>(static_cast<int>(touch) & 3)});
+  cell.Add(entry);
   return false;
 }
 

@@ -28,6 +28,19 @@ struct Entry {
   Touch kind() const { return static_cast<Touch>(touch); }
 };
 
+// The last read by each thread of a block: for memory that many threads read.
+struct Readers {
+  struct Read {
+    uint32_t epoch = 0;  // 0: none
+    Site site = 0;
+    uint16_t mask = 0;
+  };
+  explicit Readers(size_t threads) : of(threads) {}
+
+  int live = 0;  // threads that have one
+  std::vector<Read> of;
+};
+
 // What is known of 16 bytes of memory.
 struct Cell {
   uint16_t written = 0;         // bytes that hold a value
@@ -35,11 +48,17 @@ struct Cell {
   uint16_t pending_thread = 0;  // whose
   uint16_t count = 0;
   std::unique_ptr<std::vector<Entry>> more;  // beyond the first ones
-  Entry first[3];
+  std::unique_ptr<Readers> readers;          // shared memory only
+  static constexpr int kFirst = 2;
+  Entry first[kFirst];
 
-  const Entry& At(int i) const { return i < 3 ? first[i] : (*more)[static_cast<size_t>(i - 3)]; }
+  const Entry& At(int i) const {
+    return i < kFirst ? first[i] : (*more)[static_cast<size_t>(i - kFirst)];
+  }
   void Add(const Entry& entry);
   void Remove(int i);  // keeps the order of the others
+  // Forgets accesses, not what the bytes hold.
+  void Forget();
 };
 inline constexpr int kCellBytes = 16;
 
@@ -52,10 +71,15 @@ struct Toucher {
   bool Knows(const Entry& entry) const;
 };
 
+// How many accesses a cell remembers.
+struct Memory {
+  int limit;       // beyond these the oldest read goes
+  size_t threads;  // of the block, if only its own can come here: reads of all are kept; else 0
+};
+
 // Notes an access, and forgets earlier ones that it makes superfluous. True, and *conflict, if an
-// earlier access is not ordered before it. A cell keeps at most `limit` accesses: beyond that the
-// oldest read goes.
-bool Note(Cell& cell, const Toucher& toucher, Touch touch, uint16_t mask, Site site, int limit,
-          Entry* conflict);
+// earlier access is not ordered before it.
+bool Note(Cell& cell, const Toucher& toucher, Touch touch, uint16_t mask, Site site,
+          const Memory& memory, Entry* conflict);
 
 }  // namespace quern::simt

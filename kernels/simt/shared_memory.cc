@@ -74,7 +74,10 @@ std::string SharedLayout::DescribeOffset(int64_t offset) const {
 }
 
 void SharedMemory::Clear(const SharedLayout& layout) {
-  for (Cell& cell : cells_) cell.written = cell.pending = cell.count = 0;
+  for (Cell& cell : cells_) {
+    cell.written = cell.pending = 0;
+    cell.Forget();
+  }
   cells_.resize((layout.window_bytes() + kCellBytes - 1) / kCellBytes);
   saved_.clear();
 }

@@ -26,6 +26,24 @@ __global__ void OverwriteBeforeBarrier(int* memory) {
   memory[threadIdx.x] = other;
 }
 
+// All read one word; the first thread writes it again when it knows that all others have, or all
+// but the last warp.
+template <bool kFaulty>
+__global__ void OneReaderNotWaitedFor(int* memory) {
+  extern __shared__ int shared[];
+  if (threadIdx.x == 0) shared[0] = 1;
+  __syncthreads();
+  memory[threadIdx.x] = shared[0];  // fault
+  if (kFaulty && threadIdx.x >= 96) return;
+  const int threads = kFaulty ? 96 : 128;
+  if (threadIdx.x >= 32) {
+    ptx::ArriveAtBarrier(1, threads);
+  } else {
+    ptx::SyncBarrier(1, threads);
+    if (threadIdx.x == 0) shared[0] = 2;  // fault
+  }
+}
+
 // Lanes of a warp do not run in step, and a shuffle orders no memory.
 template <bool kFaulty>
 __global__ void WithinAWarp(int* memory) {
@@ -259,6 +277,7 @@ const std::vector<FaultCase>& OrderFaults() {
       QUERN_FAULT(ReadBeforeBarrier, kRace, 1, 64, 0, "shared memory", "tile (256 bytes)",
                   "order_fault_kernels.cu:"),
       QUERN_FAULT(OverwriteBeforeBarrier, kRace, 1, 64, 256, "the dynamic array"),
+      QUERN_FAULT(OneReaderNotWaitedFor, kRace, 1, 128, 16, "the dynamic array (16 bytes) + 0"),
       QUERN_FAULT(WithinAWarp, kRace, 1, 32, 0, "no barrier orders them"),
       QUERN_FAULT(BytesOfOneWord, kRace, 1, 64, 0, "write of 1 bytes of global memory"),
       QUERN_FAULT(GlobalWithinABlock, kRace, 1, 64, 0, "global memory"),
