@@ -117,7 +117,7 @@ struct Running {
     stack_bytes = now == nullptr ? 0 : static_cast<uintptr_t>(now->stack.high - now->stack.low);
   }
 };
-inline constinit Running running;
+inline constinit thread_local Running running;  // of the thread of the host that launched
 
 class Machine {
  public:

@@ -73,5 +73,11 @@ cudaError_t Keep(int* counter, int* out, int blocks, int threads) {
   return Start(KeepKernel, blocks, threads, static_cast<size_t>(threads) * 4, counter, out);
 }
 
+int HostSum(const int* numbers, int count) {
+  int sum = 0;
+  for (int i = 0; i < count; ++i) sum += numbers[i];
+  return sum;
+}
+
 }  // namespace testing
 }  // namespace quern::kernels

@@ -20,4 +20,7 @@ cudaError_t Arrivals(int* counter, int* order, int blocks, int threads);
 // let other blocks run.
 cudaError_t Keep(int* counter, int* out, int blocks, int threads);
 
+// Not a kernel: the sum of the host's numbers, by code that lies beside kernels.
+int HostSum(const int* numbers, int count);
+
 }  // namespace quern::kernels::testing

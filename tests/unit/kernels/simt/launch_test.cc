@@ -1,7 +1,9 @@
 #include <gtest/gtest.h>
 
+#include <array>
 #include <numeric>
 #include <set>
+#include <thread>
 
 #include "tests/unit/kernels/simt/launch_kernels.h"
 #include "tests/unit/kernels/simt/simt_test_support.h"
@@ -96,6 +98,28 @@ TEST(Launch, BlocksKeepTheirSharedMemoryWhileOthersRun) {
       EXPECT_EQ(got[static_cast<size_t>(i)], i / 64 * 64 + (i % 64 + 1) % 64) << "seed " << seed;
     }
   }
+}
+
+// Launches take turns, but what the host does beside them goes on, in code that is instrumented,
+// too.
+TEST(Launch, MayComeFromSeveralThreadsOfTheHost) {
+  std::vector<std::thread> threads;
+  std::array<int, 3> failed{};
+  for (size_t t = 0; t < failed.size(); ++t) {
+    threads.emplace_back([&failed, t] {
+      const std::vector<int> in = Numbers(2 * 256);
+      for (int run = 0; run < 30; ++run) {
+        const DeviceArray<int> device_in(in);
+        const DeviceArray<int> out(2);
+        const cudaError_t error = BlockSum(device_in.data(), out.data(), 2, 256);
+        const int first = HostSum(in.data(), 256);
+        const int second = HostSum(in.data() + 256, 256);
+        if (error != cudaSuccess || out.Read() != std::vector<int>{first, second}) ++failed[t];
+      }
+    });
+  }
+  for (std::thread& thread : threads) thread.join();
+  for (int count : failed) EXPECT_EQ(count, 0) << cudaGetErrorString(cudaErrorLaunchFailure);
 }
 
 TEST(Launch, RefusesBlocksThatNoDeviceTakes) {
