@@ -226,8 +226,12 @@ LayeredChunk LayeredChunkFor(const StepTimeCoefficients& times, const PrefillPre
   chunk.tokens = static_cast<int32_t>(
       std::min<double>(std::max<double>(tokens, bounds.least * parts), bounds.most));
   chunk.load_tokens = static_cast<int32_t>(std::min(load / per_token, 1e6));
+  // Where both go on by the least, a layered one costs less.
   constexpr double kGain = 1.05;
-  return chunk.tokens > kGain * bounds.ordinary_tokens * parts ? chunk : LayeredChunk{};
+  const bool better = bounds.ordinary_tokens <= bounds.least
+                          ? chunk.tokens >= bounds.least * parts
+                          : chunk.tokens > kGain * bounds.ordinary_tokens * parts;
+  return better ? chunk : LayeredChunk{};
 }
 
 }  // namespace quern

@@ -166,9 +166,12 @@ TEST(LayeredChunkFor, FillsWhatAStepMayTakeLongerAndCostsLessThanOrdinaryChunks)
 }
 
 TEST(LayeredChunkFor, IsNoneWhereOrdinaryChunksAreAsGood) {
-  const LayeredBounds bounds = {.ordinary_tokens = 10, .least = 4, .most = 480, .layers = 30};
   const PrefillPressure pressure = {
       .decoding = 8, .prefilling = 1, .decode_context = 8 * 300, .prefill_context = 3000};
+  const LayeredBounds bounds = {.ordinary_tokens = PrefillBudget(kMachine, pressure, 2, 4, 512),
+                                .least = 4,
+                                .most = 480,
+                                .layers = 30};
   const auto chunk = [&](const PrefillPressure& of, LayeredBounds in) {
     return LayeredChunkFor(kMachine, of, 2, in).tokens;
   };
