@@ -98,7 +98,7 @@ using DeltaSink = std::function<void(GenerationDelta)>;
 struct StepStats {
   double seconds = 0;          // scheduling, forward and sampling
   double forward_seconds = 0;  // of them; 0 where it failed
-  double prefill_tokens = 0;  // of a chunk that went through some of the layers: as much less
+  double prefill_tokens = 0;   // of a chunk that went through some of the layers: as much less
   int32_t decode_tokens = 0;
   int32_t sequences = 0;
 };

@@ -239,8 +239,8 @@ void StepLoop::SampleStep(const SchedulerOutput& step) {
       // What the picker writes into them is finite.
       request.corrupted = !AllFinite(logits);
       // Constraint::ComputeMask's: what the client asked for, and nothing to look into here.
-      const bool format = request.constraint != nullptr &&
-                          picked.error().code == ErrorCode::kResourceExhausted;
+      const bool format =
+          request.constraint != nullptr && picked.error().code == ErrorCode::kResourceExhausted;
       Fail(request, picked.error(), format ? FinishReason::kFormat : FinishReason::kError);
     }
   }

@@ -122,8 +122,8 @@ class Planner {
   // Up to which layer a chunk goes in this step: what another took of the step is not there for it.
   int32_t LayersFrom(int32_t first, int32_t tokens) const {
     if (output_.num_decodes == 0 || limits_.layered_tokens == 0) return kAllLayers;
-    const int64_t left = StepCost() * std::min(budget(), limits_.max_prefill_tokens) /
-                         limits_.max_prefill_tokens;
+    const int64_t left =
+        StepCost() * std::min(budget(), limits_.max_prefill_tokens) / limits_.max_prefill_tokens;
     const int64_t layers = std::max<int64_t>(1, left / (tokens + limits_.load_tokens));
     return first + layers < limits_.layers ? static_cast<int32_t>(first + layers) : kAllLayers;
   }

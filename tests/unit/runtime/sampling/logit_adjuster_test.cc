@@ -209,8 +209,8 @@ TEST(Sampler, TypicalPDrawsInProportionToWhatIsKeptWhicheverWayItDraws) {
 // The draw after too many that were refused must be a new one: those that were refused are not
 // uniform any more.
 TEST(Sampler, TypicalPWithASmallShareThatLiesTogetherIsDrawnEvenly) {
-  // Of the mass, 48 % have the lowest ids and 49 % the highest; three tokens of 1 % between them are
-  // as expected as can be.
+  // Of the mass, 48 % have the lowest ids and 49 % the highest; three tokens of 1 % between them
+  // are as expected as can be.
   std::vector<float> logits(3 + 2 * 48, 0.0f);
   for (size_t i = 0; i < 48; ++i) logits[i] = std::log(0.48f / 48) + 1.5f;
   for (size_t i = 51; i < logits.size(); ++i) logits[i] = std::log(0.49f / 48) - 1.5f;

@@ -240,7 +240,8 @@ class History {
     } else {
       ASSERT_EQ(held_.sequence, it.sequence);
       ASSERT_EQ(held_.tokens, it.num_tokens);
-      ASSERT_TRUE(std::equal(blocks.begin(), blocks.end(), held_.blocks.begin(), held_.blocks.end()))
+      ASSERT_TRUE(
+          std::equal(blocks.begin(), blocks.end(), held_.blocks.begin(), held_.blocks.end()))
           << "what the first layers wrote lies elsewhere";
     }
     ASSERT_TRUE(state_.held == nullptr || state_.held == it.sequence);

@@ -145,9 +145,9 @@ TEST(LayeredChunkFor, FillsWhatAStepMayTakeLongerAndCostsLessThanOrdinaryChunks)
       const PrefillPressure pressure = {
           .decoding = 8, .prefilling = 1, .decode_context = 8 * 300, .prefill_context = context};
       const int32_t ordinary = PrefillBudget(kMachine, pressure, 2, 4, 512);
-      const LayeredChunk chunk = LayeredChunkFor(
-          kMachine, pressure, 2,
-          {.ordinary_tokens = ordinary, .least = 4, .most = 480, .layers = layers});
+      const LayeredChunk chunk =
+          LayeredChunkFor(kMachine, pressure, 2,
+                          {.ordinary_tokens = ordinary, .least = 4, .most = 480, .layers = layers});
       ASSERT_GE(chunk.tokens, kLayeredTokens / 2) << context;
       const double allowed = kMeanOfExcess * kMachine.Predict(Decodes(8, 300));
       const double whole =
@@ -157,9 +157,9 @@ TEST(LayeredChunkFor, FillsWhatAStepMayTakeLongerAndCostsLessThanOrdinaryChunks)
       const double alone =
           kMachine.Predict(Prefill(ordinary, context)) - kMachine.Predict(StepShape{});
       EXPECT_LT(PerToken(chunk, context, layers), alone / ordinary) << context;
-      EXPECT_NEAR(chunk.load_tokens, kMachine.per_loaded_token * context /
-                                         (kMachine.per_prefill_token +
-                                          kMachine.per_attended_token * context),
+      EXPECT_NEAR(chunk.load_tokens,
+                  kMachine.per_loaded_token * context /
+                      (kMachine.per_prefill_token + kMachine.per_attended_token * context),
                   1);
     }
   }
