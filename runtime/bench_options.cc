@@ -38,7 +38,7 @@ Examples:
 
 Ctrl-C ends the run and prints what there is. Exit codes: 0 done; 1 more requests failed than
 --max-error-rate allows; 2 an option is wrong, or the server cannot be reached or refuses the
-requests (the key, the model, the length); 130 interrupted.)";
+requests from the start (the key, the model, the length); 130 interrupted.)";
 
 // What the options say before they are looked at together.
 struct Given {

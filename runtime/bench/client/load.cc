@@ -85,6 +85,7 @@ class LoadRun::Answer : public ResponseHandler {
     if (!event) return Named("an event that is no JSON", event.error().message);
     if (!event->error.empty()) return Named("an error in the stream", event->error);
     any_event_ = true;
+    run_.answered_ = true;
     done_ = done_ || event->done || event->finished;
     if (event->usage) record_.usage = *event->usage;
     if (run_.fingerprint_.empty()) run_.fingerprint_ = std::move(event->fingerprint);
@@ -181,7 +182,7 @@ void LoadRun::Ended(const RequestRecord& record, const std::string& message) {
 
 void LoadRun::Refused(int status, const std::string& message) {
   const Refusal refusal = RefusalOf(status);
-  if (refusal_ || refusal == Refusal::kNone) return;
+  if (refusal_ || refusal == Refusal::kNone || answered_) return;
   if (refusal == Refusal::kRefusesIt && options_.count_refusals) return;
   refusal_ = fmt::format("status {}{}{}", status, message.empty() ? "" : ": ", message);
   // Not from within the handler of one of those that are cancelled.

@@ -27,8 +27,8 @@ struct LoadOptions {
   int32_t max_in_flight = 1;  // of a closed loop: kept; of an open one: never exceeded
   double duration = 0;        // seconds after which a closed loop sends no more; 0: none
   Seconds progress_every{1};
-  // Requests that the server finds wrong are counted as failed; else the first one ends the run.
-  // That nothing of the kind is served (kRefusesAll) always does.
+  // Requests that the server finds wrong are counted as failed; else one ends the run while none
+  // has been answered. That nothing of the kind is served (kRefusesAll) always does until then.
   bool count_refusals = false;
 };
 
@@ -92,6 +92,7 @@ class LoadRun {
   bool timer_set_ = false;  // for next_
   bool interrupted_ = false;
   std::optional<std::string> refusal_;
+  bool answered_ = false;  // some request, by an event that is no error
   bool over_ = false;
   std::deque<RequestRecord> records_;  // their addresses stay
   int64_t gaps_kept_ = 0;

@@ -230,18 +230,37 @@ def test_errors_are_counted_by_their_kind(api):
     assert "status 429: too many" in done.stderr and "it broke" in done.stderr
 
 
-def test_the_first_request_that_is_wrong_ends_a_run_unless_some_may_fail(api):
+def refuse_unless(api, may_answer, status):
+    """The server answers the request of each number for which that holds, and refuses the others."""
     def answer(handler, body):
-        if len(api.streamed()) % 5 == 0:
-            handler.send_json(400, {"error": {"message": "this one is too long"}})
-        else:
+        if may_answer(len(api.streamed())):
             handler.send_answer(["x"])
+        else:
+            handler.send_json(status, {"error": {"message": "not this one"}})
     api.answer = answer
-    done = bench(api.url, "--requests", 1000, "--concurrency", 2, "--output-tokens", 1, "--quiet", code=2)
-    assert done.stdout == "" and "status 400: this one is too long" in done.stderr
-    assert len(api.streamed()) < 20
-    summary = report(api.url, "--requests", 50, "--output-tokens", 1, "--max-error-rate", 0.5)["summary"]
-    assert summary["errors"]["status 400"] == summary["failed"] >= 9 and summary["done"] + summary["failed"] == 50
+
+
+@pytest.mark.parametrize("status", [400, 401, 403, 404, 405, 422])
+def test_a_refusal_before_any_answer_ends_the_run_at_once(api, status):
+    refuse_unless(api, lambda number: number > 1, status)
+    said = refused(api.url, "--concurrency", 1, "--output-tokens", 1, "--quiet", "--warmup", 0)
+    assert f"refuses these requests with status {status}: not this one" in said and len(api.streamed()) == 1
+
+
+@pytest.mark.parametrize("status", [400, 401, 403, 404, 405, 422])
+def test_a_refusal_after_an_answer_is_counted_and_the_report_written(api, status, tmp_path):
+    refuse_unless(api, lambda number: number % 5 != 0, status)
+    path = tmp_path / "run.json"
+    done = bench(api.url, "--requests", 20, "--concurrency", 1, "--output-tokens", 1, "--warmup", 0, "--json", path, code=1)
+    summary = json.loads(path.read_text())["summary"]
+    assert (summary["done"], summary["failed"], summary["errors"]) == (16, 4, {f"status {status}": 4})
+    assert f"4 requests failed with: status {status}: not this one" in done.stderr and "16 requests done" in done.stdout
+
+
+def test_wrong_requests_are_counted_from_the_first_where_some_may_fail(api):
+    refuse_unless(api, lambda number: number % 5 != 1, 400)
+    run = report(api.url, "--requests", 50, "--concurrency", 1, "--output-tokens", 1, "--warmup", 0, "--max-error-rate", 0.5)
+    assert run["summary"]["errors"] == {"status 400": 10} and run["summary"]["done"] == 40
 
 
 def test_where_the_context_is_told_to_be_shorter_the_longest_request_is_tried_first(api, tmp_path):
