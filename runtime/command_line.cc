@@ -4,6 +4,7 @@
 #include <fmt/ranges.h>
 
 #include <algorithm>
+#include <cctype>
 #include <set>
 #include <sstream>
 
@@ -42,10 +43,18 @@ std::string AsGiven(const CLI::App& app, std::string text, std::span<const char*
   return option->get_envname() + text.substr(name.size());
 }
 
+// "--ctx_size" is "--ctx-size", and "-c4096" is "-c" with its value.
+bool IsCalled(std::string given, const ForeignOption& option) {
+  std::replace(given.begin(), given.end(), '_', '-');
+  if (given == option.name) return true;
+  return !option.name.starts_with("--") && given.starts_with(option.name) &&
+         std::isalpha(static_cast<unsigned char>(given[option.name.size()])) == 0;
+}
+
 std::string UnknownOption(const CLI::App& app, const std::string& name,
                           std::span<const ForeignOption> foreign) {
   for (const ForeignOption& other : foreign) {
-    if (name == other.name)
+    if (IsCalled(name, other))
       return fmt::format("{}: there is no such option; {}", name, other.advice);
   }
   std::set<std::string> known;
@@ -57,11 +66,15 @@ std::string UnknownOption(const CLI::App& app, const std::string& name,
                      meant ? fmt::format("; did you mean {}?", *meant) : "");
 }
 
+std::string NameIn(std::string_view argument) {
+  return std::string(argument.substr(0, argument.find('=')));
+}
+
 std::string UnexpectedArguments(const CLI::App& app, std::span<const ForeignOption> foreign) {
   const std::vector<std::string> unexpected = app.remaining();
   for (const std::string& argument : unexpected) {
     if (argument.size() < 2 || argument[0] != '-') continue;
-    return UnknownOption(app, argument.substr(0, argument.find('=')), foreign);
+    return UnknownOption(app, NameIn(argument), foreign);
   }
   return fmt::format("one argument too many: {}", fmt::join(unexpected, " "));
 }
@@ -116,6 +129,18 @@ std::string ExplainError(const CLI::App& app, const CLI::ParseError& error, int 
     default:
       return AsGiven(app, error.what(), arguments);
   }
+}
+
+std::optional<std::string> NoHelp(const CLI::App& app, int argc, const char* const* argv,
+                                  std::span<const ForeignOption> foreign) {
+  const std::span arguments(argv, static_cast<size_t>(std::max(argc, 0)));
+  const char* like_help = nullptr;
+  for (const std::string_view argument : arguments) {
+    if (argument == "-h" || argument == "--help" || argument == "--version") return std::nullopt;
+    if (!like_help && argument.starts_with("-h")) like_help = argument.data();
+  }
+  if (!like_help) return std::nullopt;
+  return UnknownOption(app, NameIn(like_help), foreign);
 }
 
 }  // namespace quern

@@ -2,6 +2,7 @@
 
 #include <CLI/CLI.hpp>
 #include <cstdint>
+#include <optional>
 #include <span>
 #include <string>
 #include <string_view>
@@ -26,5 +27,9 @@ struct ForeignOption {
 // name; one that does not exist is looked up in `foreign`, then among names that are nearly alike.
 std::string ExplainError(const CLI::App& app, const CLI::ParseError& error, int argc,
                          const char* const* argv, std::span<const ForeignOption> foreign = {});
+
+// The error where help is given only because CLI11 reads an option such as "-hf" as "-h -f".
+std::optional<std::string> NoHelp(const CLI::App& app, int argc, const char* const* argv,
+                                  std::span<const ForeignOption> foreign);
 
 }  // namespace quern

@@ -255,6 +255,11 @@ constexpr char kUseKvDtype[] = "use --kv-dtype";
 constexpr char kUseKvMemory[] = "use --kv-memory, which is a size";
 constexpr char kUseTenants[] = "use --tenants, which names a file of keys";
 constexpr char kOfTheFile[] = "the GGUF file says it";
+constexpr char kNotDownloaded[] =
+    "models are not downloaded here: name a file without an option: quern-serve MODEL.gguf";
+constexpr char kOnTheCpu[] = "a model runs on the CPU, with --threads: leave it out";
+constexpr char kToolsNeedNone[] = "requests may have tools without an option: leave it out";
+constexpr char kAttentionNeedsNone[] = "there is one way to compute attention: leave it out";
 constexpr ForeignOption kForeignOptions[] = {
     {"--model", kModelIsFirst},
     {"--max-model-len", kUseContext},
@@ -272,7 +277,12 @@ constexpr ForeignOption kForeignOptions[] = {
     {"--tokenizer", kOfTheFile},
     {"--quantization", kOfTheFile},
     {"--dtype", kOfTheFile},
-    {"--chat-template", kOfTheFile},
+    {"--tensor-parallel-size", kOnTheCpu},
+    {"-tp", kOnTheCpu},
+    {"--trust-remote-code", "no code comes with a model: leave it out"},
+    {"--enable-auto-tool-choice", kToolsNeedNone},
+    {"--tool-call-parser", kToolsNeedNone},
+    {"--reasoning-parser", "reasoning is part of an answer's text here: leave it out"},
     {"-m", kModelIsFirst},
     {"-c", kUseContext},
     {"--ctx-size", kUseContext},
@@ -288,6 +298,16 @@ constexpr ForeignOption kForeignOptions[] = {
     {"-ctv", kUseKvDtype},
     {"--cache-type-v", kUseKvDtype},
     {"--api-key-file", kUseTenants},
+    {"-hf", kNotDownloaded},
+    {"-hfr", kNotDownloaded},
+    {"--hf-repo", kNotDownloaded},
+    {"-ngl", kOnTheCpu},
+    {"--gpu-layers", kOnTheCpu},
+    {"--n-gpu-layers", kOnTheCpu},
+    {"-fa", kAttentionNeedsNone},
+    {"--flash-attn", kAttentionNeedsNone},
+    {"--jinja", "chat templates are always Jinja's: leave it out"},
+    {"--chat-template-file", "use --chat-template, which names a file"},
 };
 
 // Where two models are named, as in `quern-serve serve MODEL`, what to do; else nothing.
@@ -303,6 +323,10 @@ std::optional<std::string> SecondModel(const CLI::App& app, const std::string& f
   }
   return fmt::format("'{}' is one argument too many: one model is served, here '{}'", more[0],
                      first);
+}
+
+void Refuse(const std::string& why) {
+  std::fprintf(stderr, "quern-serve: %s; see quern-serve --help\n", why.c_str());
 }
 
 // The model's file name without ".gguf"; other dots belong to it ("Llama-3.2-1B").
@@ -329,13 +353,18 @@ ParsedCommandLine ParseCommandLine(int argc, char** argv) {
     CheckTogether(parsed.options);
   } catch (const CLI::Success& success) {  // --help, --version
     parsed.exit_now = true;
-    app.exit(success);
+    if (const auto why = NoHelp(app, argc, argv, kForeignOptions)) {
+      parsed.exit_code = 2;
+      Refuse(*why);
+    } else {
+      app.exit(success);
+    }
   } catch (const CLI::ParseError& error) {
     parsed.exit_now = true;
     parsed.exit_code = 2;
     const std::string why = SecondModel(app, parsed.options.model, error)
                                 .value_or(ExplainError(app, error, argc, argv, kForeignOptions));
-    std::fprintf(stderr, "quern-serve: %s; see quern-serve --help\n", why.c_str());
+    Refuse(why);
   }
   if (parsed.options.served_name.empty()) {
     parsed.options.served_name = NameOf(parsed.options.model);
