@@ -105,12 +105,12 @@ ApiResult<std::shared_ptr<Constraint>> Compile(const StructuredOutput& wanted,
   return std::shared_ptr<Constraint>(std::move(constraint).value());
 }
 
-// The place of one of `count` prompts: of a list its element.
-std::string PromptPath(const char* param, size_t count, size_t index) {
-  return count == 1 ? param : fmt::format("{}[{}]", param, index);
+// The place of a prompt: of a list its element.
+std::string PromptPath(const char* param, bool is_list, size_t index) {
+  return is_list ? fmt::format("{}[{}]", param, index) : param;
 }
 
-ApiResult<Prepared> Assemble(const GenerationParams& params, const char* prompt_param,
+ApiResult<Prepared> Assemble(const GenerationParams& params, const char* prompt_param, bool is_list,
                              std::vector<std::vector<TokenId>> prompts, const LoadedModel& model) {
   const int64_t context = model.engine->max_context_tokens();
   const int vocab = model.tokenizer->vocab_size();
@@ -125,7 +125,7 @@ ApiResult<Prepared> Assemble(const GenerationParams& params, const char* prompt_
   }
   for (size_t index = 0; index < prompts.size(); ++index) {
     std::vector<TokenId>& tokens = prompts[index];
-    const std::string path = PromptPath(prompt_param, prompts.size(), index);
+    const std::string path = PromptPath(prompt_param, is_list, index);
     if (auto error = CheckTokens(path, tokens, model)) return std::move(*error);
     const auto length = static_cast<int64_t>(tokens.size());
     int64_t wanted = params.max_tokens ? *params.max_tokens : context - length;
@@ -184,7 +184,7 @@ ApiResult<Prepared> AssembleChat(ChatRequest& request, const char* param,
   std::vector<std::vector<TokenId>> prompts;
   prompts.push_back(std::get<0>(std::move(tokens)));
   auto& tools = request.conversation.tools;
-  auto prepared = Assemble(request.params, param, std::move(prompts), model);
+  auto prepared = Assemble(request.params, param, false, std::move(prompts), model);
   if (auto* ready = std::get_if<Prepared>(&prepared); ready && tools) {
     ready->answer.tools = {std::move(tools->names), tools->parallel};
   }
@@ -240,13 +240,12 @@ ApiResult<Prepared> PrepareParsed(CompletionRequest request, const LoadedModel& 
       prompts.push_back(std::move(*ready));
       continue;
     }
-    auto tokens =
-        Encode(std::get<std::string>(prompt), options,
-               PromptPath("prompt", request.prompts.size(), i), model, Purpose::kGenerate);
+    auto tokens = Encode(std::get<std::string>(prompt), options,
+                         PromptPath("prompt", request.is_list, i), model, Purpose::kGenerate);
     if (auto* error = std::get_if<ApiError>(&tokens)) return std::move(*error);
     prompts.push_back(std::get<0>(std::move(tokens)));
   }
-  auto prepared = Assemble(request.params, "prompt", std::move(prompts), model);
+  auto prepared = Assemble(request.params, "prompt", request.is_list, std::move(prompts), model);
   auto* ready = std::get_if<Prepared>(&prepared);
   if (!ready) return prepared;
   ready->writer =

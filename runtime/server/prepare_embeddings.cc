@@ -79,7 +79,7 @@ ApiResult<PreparedEmbeddings> PrepareEmbeddings(std::string_view body, const Loa
   if (auto error = AnswerTooLarge(request, width)) return std::move(*error);
   PreparedEmbeddings prepared{.requests = {}, .base64 = request.base64};
   for (size_t i = 0; i < request.inputs.size(); ++i) {
-    const std::string param = request.inputs.size() == 1 ? "input" : fmt::format("input[{}]", i);
+    const std::string param = request.is_list ? fmt::format("input[{}]", i) : "input";
     auto tokens = TokensOf(request.inputs[i], param, request.add_special_tokens, model);
     if (auto* error = std::get_if<ApiError>(&tokens)) return std::move(*error);
     GenerationRequest each;

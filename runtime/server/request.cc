@@ -47,6 +47,11 @@ std::vector<TokenId> ParseTokens(const json& array, const std::string& path) {
   return tokens;
 }
 
+// Whether that is an array of prompts, each with a place of its own.
+bool IsListOfPrompts(const json& value) {
+  return value.is_array() && !value.empty() && !value[0].is_number();
+}
+
 // A string, an array of strings, an array of token ids, or an array of those, at most `most`.
 // `elsewhere`: what to add where it is missing.
 std::vector<Prompt> ParsePrompts(Fields& fields, const char* name, size_t most,
@@ -181,6 +186,7 @@ CompletionRequest ReadCompletion(Fields& fields, std::string_view body) {
   request.prompts =
       ParsePrompts(fields, "prompt", kMaxPrompts,
                    fields.Has("messages") ? "; 'messages' are sent to /v1/chat/completions" : "");
+  request.is_list = IsListOfPrompts(*fields.Find("prompt"));
   request.add_special_tokens = fields.Bool("add_special_tokens").value_or(true);
   CheckChoices(request);
   request.params.top_logprobs = ParseCompletionLogprobs(fields);
@@ -193,6 +199,7 @@ EmbeddingRequest ReadEmbedding(Fields& fields, std::string_view /*body*/) {
   EmbeddingRequest request;
   request.model = ParseModel(fields);
   request.inputs = ParsePrompts(fields, "input", kMaxEmbeddingInputs, "");
+  request.is_list = IsListOfPrompts(*fields.Find("input"));
   const std::string format = fields.String("encoding_format").value_or("float");
   if (format != "float" && format != "base64") {
     ThrowApiError("encoding_format", "invalid_value",
@@ -240,9 +247,10 @@ ChatRequest ReadChat(Fields& fields, std::string_view body) {
   fields.OnlyNeutral("modalities", {json::array({"text"})});
   fields.OnlyNeutral("audio", {});
   fields.OnlyNeutral("web_search_options", {});
-  fields.OnlyNeutral("reasoning_effort", {"none"});
+  fields.OnlyNeutral("reasoning_effort", {"none"}, kEffortAdvice);
   fields.OnlyNeutral("verbosity", {"medium"});
-  fields.OnlyNeutral("chat_template", {});
+  fields.OnlyNeutral("chat_template", {},
+                     "the server's own is used, which its option --chat-template sets");
   fields.OnlyNeutral("documents", {json::array()});
   fields.OnlyNeutral("continue_final_message", {false});
   fields.OnlyNeutral("add_special_tokens", {false});

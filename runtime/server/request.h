@@ -58,6 +58,7 @@ using Prompt = std::variant<std::string, std::vector<TokenId>>;
 struct CompletionRequest {
   GenerationParams params;
   std::vector<Prompt> prompts;  // at least one; each becomes a choice
+  bool is_list = false;         // "prompt" is an array of them
   bool add_special_tokens = true;
   bool echo = false;  // the prompt's text before the answer's
 };
@@ -65,6 +66,7 @@ struct CompletionRequest {
 struct EmbeddingRequest {
   std::string model;
   std::vector<Prompt> inputs;  // 1 to kMaxEmbeddingInputs; each becomes a vector
+  bool is_list = false;        // "input" is an array of them
   bool base64 = false;         // encoding_format
   std::optional<int32_t> dimensions;
   bool add_special_tokens = true;

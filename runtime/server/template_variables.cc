@@ -24,9 +24,24 @@ bool IsVariableName(std::string_view text) {
          });
 }
 
+// What to do with a name that is not the request's to set; null: it is.
+const char* AdviceIfTaken(std::string_view name, Turns turns) {
+  const bool as_input = turns == Turns::kInput;
+  if (name == "tools") return "the request itself has: send it there";
+  if (name == "messages") {
+    return as_input ? "a response has from its 'input': send it there"
+                    : "the request itself has: send it there";
+  }
+  if (name == "add_generation_prompt") {
+    return as_input ? "a response always has as true: leave it out"
+                    : "the request itself has: send it there";
+  }
+  return nullptr;
+}
+
 }  // namespace
 
-ordered_json ParseTemplateVariables(Fields& fields, std::string_view body) {
+ordered_json ParseTemplateVariables(Fields& fields, std::string_view body, Turns turns) {
   const json* given = fields.Find(kName);
   if (given == nullptr) return nullptr;
   if (!given->is_object()) fields.WrongType(kName, "an object of names and values", *given);
@@ -36,12 +51,11 @@ ordered_json ParseTemplateVariables(Fields& fields, std::string_view body) {
                               kMaxTemplateVariables, given->size()));
   }
   for (const auto& [name, value] : given->items()) {
-    const bool is_taken = name == "messages" || name == "tools" || name == "add_generation_prompt";
-    if (is_taken || !IsVariableName(name)) {
+    const char* taken = AdviceIfTaken(name, turns);
+    if (taken || !IsVariableName(name)) {
       ThrowApiError(kName, "invalid_value",
                     fmt::format("'{}' names {}, which {}", kName, Shown(json(name)),
-                                is_taken ? "the request itself has: send it there"
-                                         : "is no name of 1 to 64 letters, digits or '_'"));
+                                taken ? taken : "is no name of 1 to 64 letters, digits or '_'"));
     }
   }
   if (const size_t bytes = JsonText(*given).size(); bytes > kMaxTemplateVariableBytes) {

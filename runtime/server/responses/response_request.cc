@@ -55,7 +55,7 @@ json ParseReasoning(Fields& fields) {
   json repeated = {{"effort", nullptr}, {"summary", nullptr}};
   if (value == nullptr) return repeated;
   Fields reasoning(*value, "reasoning");
-  reasoning.OnlyNeutral("effort", {"none"});
+  reasoning.OnlyNeutral("effort", {"none"}, kEffortAdvice);
   if (reasoning.Find("effort")) repeated["effort"] = "none";
   reasoning.OnlyNeutral("summary", {"auto"});  // of what there is: nothing
   reasoning.OnlyNeutral("generate_summary", {"auto"});
@@ -182,7 +182,7 @@ ResponseRequest ReadResponse(Fields& fields, std::string_view body) {
   }
   request.conversation.tools = ParseTools(fields, body, ToolShape::kFlat);
   HoldToCalls(request.conversation.tools, params.structured);
-  request.conversation.template_variables = ParseTemplateVariables(fields, body);
+  request.conversation.template_variables = ParseTemplateVariables(fields, body, Turns::kInput);
   // Of built-in tools, of which there are none.
   fields.Integer("max_tool_calls", 0, std::numeric_limits<int32_t>::max());
   params.top_logprobs = ParseLogprobs(fields, request.conversation.tools);

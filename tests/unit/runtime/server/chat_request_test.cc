@@ -76,6 +76,22 @@ TEST(ChatRequest, OtherModesAreRefused) {
   }
 }
 
+TEST(ChatRequest, WhatTheTemplateDecidesHasAnotherPlace) {
+  const auto error = [](const char* member) {
+    return ChatError(std::string(R"({"model":"m","messages":[{"role":"user","content":"a"}],)") +
+                     member + "}");
+  };
+  const ApiError effort = error(R"("reasoning_effort":"high")");
+  EXPECT_EQ(effort.param, "reasoning_effort");
+  EXPECT_TRUE(effort.message.ends_with(
+      "; set what the model's template asks for in 'chat_template_kwargs'"))
+      << effort.message;
+  const ApiError chat_template = error(R"("chat_template":"{{ messages }}")");
+  EXPECT_EQ(chat_template.param, "chat_template");
+  EXPECT_TRUE(chat_template.message.ends_with("which its option --chat-template sets"))
+      << chat_template.message;
+}
+
 TEST(ChatRequest, TopLogprobsNeedLogprobs) {
   const auto parse = [](const std::string& members) {
     return ParseChatRequest(R"({"model":"m","messages":[{"role":"user","content":"a"}])" + members +

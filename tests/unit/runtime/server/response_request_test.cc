@@ -147,6 +147,23 @@ TEST(ResponseRequest, LogprobsAreIncludedByName) {
   EXPECT_EQ(with_tools.code, "unsupported_parameter");
 }
 
+TEST(ResponseRequest, WhatTheTemplateDecidesHasAnotherPlace) {
+  const ApiError effort = Bad(R"("input":"a","reasoning":{"effort":"low"})");
+  EXPECT_EQ(effort.param, "reasoning.effort");
+  EXPECT_TRUE(effort.message.ends_with(
+      "; set what the model's template asks for in 'chat_template_kwargs'"))
+      << effort.message;
+  EXPECT_EQ(Bad(R"("input":"a","chat_template_kwargs":{"add_generation_prompt":false})").message,
+            "'chat_template_kwargs' names the string \"add_generation_prompt\", which a response "
+            "always has as true: leave it out");
+  EXPECT_EQ(Bad(R"("input":"a","chat_template_kwargs":{"messages":[]})").message,
+            "'chat_template_kwargs' names the string \"messages\", which a response has from its "
+            "'input': send it there");
+  EXPECT_EQ(Bad(R"("input":"a","chat_template_kwargs":{"tools":[]})").message,
+            "'chat_template_kwargs' names the string \"tools\", which the request itself has: send "
+            "it there");
+}
+
 TEST(ResponseRequest, WhatIsWrongIsNamedWithItsPlace) {
   const struct {
     std::string members;
