@@ -19,6 +19,7 @@
 #include "runtime/base/cgroup.h"
 #include "runtime/base/log.h"
 #include "runtime/engine/engine.h"
+#include "runtime/formats/file_signature.h"
 #include "runtime/formats/gguf.h"
 #include "runtime/http/server.h"
 #include "runtime/serve_bench.h"
@@ -113,9 +114,14 @@ Status LoadChatTemplate(const ServeOptions& options, const GgufFile& file, Loade
   if (!options.chat_template.empty() || !options.chat_template_name.empty()) {
     return std::move(chat).error();
   }
-  loaded.no_chat_reason = chat.error().message;
-  spdlog::warn("no chat: {}; /v1/completions works, and --chat-template takes another template",
-               loaded.no_chat_reason);
+  // Clients are told the reason, but not where the file is. What it says of a template may have
+  // names from the file.
+  std::string_view reason = chat.error().message;
+  const std::string where = file.path() + ": ";
+  if (reason.starts_with(where)) reason.remove_prefix(where.size());
+  loaded.no_chat_reason = Printable(reason, reason.size());
+  spdlog::warn("no chat: {}{}; /v1/completions works, and --chat-template takes another template",
+               where, loaded.no_chat_reason);
   return {};
 }
 

@@ -114,7 +114,14 @@ ApiResult<std::vector<TokenId>> EncodeChat(const Conversation& conversation,
                                    .add_generation_prompt = add_generation_prompt,
                                    .variables = variables.is_null() ? nullptr : &variables});
   if (!text) {
-    return FromPrompt(std::move(text).error().Within("the model's chat template"), param);
+    Error error = std::move(text).error();
+    constexpr char kWhere[] = "chat template";  // with which a template's own errors begin
+    if (error.message.starts_with(kWhere)) {
+      error.message.insert(0, "the model's ");
+    } else {
+      error = std::move(error).Within("the model's chat template");
+    }
+    return FromPrompt(error, param);
   }
   // The template writes the special tokens itself, BOS included.
   return Encode(*text, EncodeOptions{.add_special = false, .parse_special = true}, param, model,

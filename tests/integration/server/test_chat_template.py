@@ -88,11 +88,21 @@ def test_a_file_that_cannot_be_used_is_told_before_the_weights_are_read(tmp_path
     assert "no chat template named 'rag', but 'default'" in refused("--chat-template-name", "rag")
 
 
+def test_clients_of_a_base_model_see_no_path(tmp_path):
+    with quern_serve.Server(quern_serve.model(quern_serve.GEMMA), *SMALL) as server:
+        reply = server.post("/v1/chat/completions", {"model": server.name, "messages": ASKED, "max_tokens": 1})
+        error = reply.json()["error"]
+        assert error["code"] == "no_chat_template" and "cannot chat: the model has no chat template" in error["message"], reply.text
+        assert ".gguf" not in error["message"], "the path is the log's"
+        logged = f"no chat: {quern_serve.model(quern_serve.GEMMA)}: the model has no chat template"
+        assert any(logged in line for line in list(server.log)), server.log
+
+
 @pytest.mark.parametrize("hostile,says", [
     ("{% for a in range(99999) %}{% for b in range(99999) %}{% set x = b %}{% endfor %}{% endfor %}", "takes more than"),
     ("{% set ns = namespace(x='ab') %}{% for i in range(99) %}{% set ns.x = ns.x + ns.x %}{% endfor %}", "memory"),
-    ("{% macro f() %}{{ f() }}{% endmacro %}{{ f() }}", "nested"),
-    ("{{ raise_exception('roles must alternate') }}", "roles must alternate"),
+    ("{% macro f() %}{{ f() }}{% endmacro %}{{ f() }}", "the model's chat template, line 1: "),
+    ("{{ raise_exception('roles must alternate') }}", "the model's chat template: roles must alternate"),
 ])
 def test_a_hostile_template_costs_its_request_alone(tmp_path, hostile, says):
     file = tmp_path / "hostile.jinja"
