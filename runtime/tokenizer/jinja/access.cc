@@ -34,11 +34,11 @@ bool Interpreter::Contains(const Value& container, const Value& item, int line) 
       Fail(ErrorCode::kInvalidArgument, line, "'in' a string needs a string on its left, not {}",
            item.TypeName());
     }
-    Charge(container.text()->size(), line);
+    Charge(container.text()->size() + item.text()->size(), line);
     return FindText(*container.text(), *item.text()) != std::string::npos;
   }
   if (container.dict()) {
-    const auto key = DictKey(item);
+    const auto key = Key(item, line);
     return key && Find(*container.dict(), *key, line);
   }
   const List* list = container.list();
@@ -111,6 +111,7 @@ Value Interpreter::GetItem(const Value& object, const Value& key, int line) {
     return items[static_cast<size_t>(at)];
   }
   if (key.text()) {
+    Charge(key.text()->size(), line);
     if (object.dict()) {
       if (const Value* value = Find(*object.dict(), *key.text(), line)) return *value;
     }

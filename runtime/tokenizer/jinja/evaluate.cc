@@ -67,11 +67,11 @@ Value Interpreter::EvaluateDict(const Expression& expression) {
   const auto& args = expression.args;
   Dict dict;
   for (size_t i = 0; i + 1 < args.size(); i += 2) {
-    const auto key = DictKey(Evaluate(*args[i]));
+    const auto key = Key(Evaluate(*args[i]), expression.line);
     if (!key)
       Fail(ErrorCode::kUnsupported, expression.line, "keys of dicts must be strings or integers");
     Value value = Evaluate(*args[i + 1]);
-    Charge(dict.size() + key->size() + sizeof(Dict::value_type), expression.line);
+    Charge(LookupBytes(dict, *key) + sizeof(Dict::value_type), expression.line);
     SetKey(dict, *key, std::move(value));
   }
   return Value::Of(std::move(dict));

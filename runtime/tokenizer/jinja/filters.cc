@@ -193,6 +193,7 @@ Value Interpreter::ApplyFilter(const std::string& name, const Value& input,
   const Depth depth(*this, line);  // map('map', 'map', ...)
   Step(line);
   if (input.text()) Charge(input.text()->size(), line);
+  ChargeTexts(arguments, line);
   for (const Filters* filters : {&TextFilters(), &ListFilters()}) {
     const auto found = filters->find(name);
     if (found != filters->end()) return found->second(*this, input, arguments, line);

@@ -45,8 +45,9 @@ Dict Attributes(Interpreter& interpreter, const std::string& name, const Argumen
   for (const Value& value : arguments.positional) {
     if (value.list()) {  // of keys with their values
       for (const Value& pair : interpreter.Iterate(value, line)) {
-        const auto key =
-            pair.list() && pair.list()->size() == 2 ? DictKey((*pair.list())[0]) : std::nullopt;
+        const auto key = pair.list() && pair.list()->size() == 2
+                             ? interpreter.Key((*pair.list())[0], line)
+                             : std::nullopt;
         if (!key) Fail(ErrorCode::kInvalidArgument, line, "{}() needs a key and a value", name);
         attributes.emplace_back(*key, (*pair.list())[1]);
       }
@@ -97,7 +98,7 @@ Value Interpreter::CallFunction(const std::string& name, const Arguments& argume
   if (name == "namespace") return MakeNamespace(std::move(attributes));
   Dict once;
   for (auto& [key, value] : attributes) {
-    Charge(once.size(), line);
+    Charge(LookupBytes(once, key), line);
     SetKey(once, key, std::move(value));
   }
   return Value::Of(std::move(once));

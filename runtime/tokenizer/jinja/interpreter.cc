@@ -57,8 +57,22 @@ bool Interpreter::Same(const Value& a, const Value& b, int line) {
 }
 
 const Value* Interpreter::Find(const Dict& dict, std::string_view key, int line) {
-  Charge(dict.size(), line);
+  Charge(LookupBytes(dict, key), line);
   return FindKey(dict, key);
+}
+
+std::optional<std::string> Interpreter::Key(const Value& value, int line) {
+  if (value.text()) Charge(value.text()->size(), line);
+  return DictKey(value);
+}
+
+void Interpreter::ChargeTexts(const Arguments& arguments, int line) {
+  for (const Value& value : arguments.positional) {
+    if (value.text()) Charge(value.text()->size(), line);
+  }
+  for (const auto& [name, value] : arguments.named) {
+    if (value.text()) Charge(value.text()->size(), line);
+  }
 }
 
 Value Interpreter::MakeNamespace(Dict attributes) {
@@ -237,7 +251,8 @@ void Interpreter::SetAttribute(const std::string& name, const std::string& attri
     Fail(ErrorCode::kInvalidArgument, line,
          "attributes can only be set on a namespace(), '{}' is {}", name, object.TypeName());
   }
-  Charge((*space)->attributes.size() + attribute.size() + sizeof(Dict::value_type), line);
+  Charge(LookupBytes((*space)->attributes, attribute) + attribute.size() + sizeof(Dict::value_type),
+         line);
   SetKey((*space)->attributes, attribute, std::move(value));
 }
 

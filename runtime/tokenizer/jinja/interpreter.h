@@ -2,6 +2,7 @@
 
 #include <chrono>
 #include <memory>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <unordered_map>
@@ -42,10 +43,13 @@ class Interpreter {
   // For the built-in functions: count what they use.
   void Charge(uint64_t bytes, int line);
   void Step(int line);
-  // Value's ToString, ToJson, Equal and FindKey, paid for.
+  // The texts among a call's arguments: what it does with each takes time in proportion to it.
+  void ChargeTexts(const Arguments& arguments, int line);
+  // Value's ToString, ToJson, Equal, DictKey and FindKey, paid for.
   std::string Text(const Value& value, int line);
   std::string Json(const Value& value, const JsonStyle& style, int line);
   bool Same(const Value& a, const Value& b, int line);
+  std::optional<std::string> Key(const Value& value, int line);
   const Value* Find(const Dict& dict, std::string_view key, int line);
   Value MakeNamespace(Dict attributes);
 

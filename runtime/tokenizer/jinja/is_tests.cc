@@ -11,6 +11,7 @@ namespace quern::jinja {
 bool Interpreter::ApplyTest(const std::string& name, const Value& input, const Arguments& arguments,
                             int line) {
   Step(line);
+  ChargeTexts(arguments, line);
   const bool is_bool = input.As<bool>() != nullptr;
   const bool is_int = input.As<int64_t>() != nullptr;
   const bool is_float = input.As<double>() != nullptr;

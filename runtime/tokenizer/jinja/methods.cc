@@ -214,7 +214,7 @@ Value Keys(const Call& call) { return Value::Of(call.interpreter.Iterate(call.ob
 Value Get(const Call& call) {
   const Value* key = call.arguments.Get(0, "key");
   if (!key) Fail(ErrorCode::kInvalidArgument, call.line, "get() needs a key");
-  const auto dict_key = DictKey(*key);
+  const auto dict_key = call.interpreter.Key(*key, call.line);
   const Value* found =
       dict_key ? call.interpreter.Find(*call.object.dict(), *dict_key, call.line) : nullptr;
   if (found) return *found;
@@ -303,6 +303,7 @@ Value Interpreter::CallMethod(const Value& object, const std::string& name,
   if (!method)
     Fail(ErrorCode::kUnsupported, line, "'{}' of {} is not supported", name, object.TypeName());
   if (object.text()) Charge(object.text()->size(), line);
+  ChargeTexts(arguments, line);
   return method(Call{*this, object, arguments, line});
 }
 

@@ -5,6 +5,7 @@
 #include <pcre2.h>
 
 #include <algorithm>
+#include <array>
 #include <cstring>
 #include <iterator>
 #include <memory>
@@ -107,12 +108,20 @@ bool IsSpaceCharacter(std::string_view character) {
 }
 
 std::string Strip(std::string_view text, bool left, bool right, const std::string* set) {
-  std::unordered_set<std::string_view> wanted;
-  if (set) {
-    for (std::string_view rest = *set; !rest.empty();) wanted.insert(TakeCharacter(&rest));
+  std::array<bool, 256> wanted_bytes{};
+  std::unordered_set<std::string_view> wanted;  // of more than one byte
+  for (std::string_view rest = set ? *set : std::string_view(); !rest.empty();) {
+    const std::string_view character = TakeCharacter(&rest);
+    if (character.size() > 1) {
+      wanted.insert(character);
+    } else {
+      wanted_bytes[static_cast<uint8_t>(character[0])] = true;
+    }
   }
   const auto drops = [&](std::string_view character) {
-    return set ? wanted.contains(character) : IsSpaceCharacter(character);
+    if (!set) return IsSpaceCharacter(character);
+    return character.size() > 1 ? wanted.contains(character)
+                                : wanted_bytes[static_cast<uint8_t>(character[0])];
   };
   while (left && !text.empty()) {
     const std::string_view first = text.substr(0, std::max<size_t>(Utf8CharBytes(text), 1));

@@ -265,7 +265,7 @@ bool Equal(const Value& a, const Value& b, const Meter& meter) {
   if (a.dict() && b.dict()) {
     if (a.dict()->size() != b.dict()->size()) return false;
     for (const auto& [key, value] : *a.dict()) {
-      meter.Pay(b.dict()->size());
+      meter.Pay(LookupBytes(*b.dict(), key));
       const Value* other = FindKey(*b.dict(), key);
       if (!other || !Equal(value, *other, meter)) return false;
     }
@@ -291,6 +291,12 @@ const Value* FindKey(const Dict& dict, std::string_view key) {
     if (name == key) return &value;
   }
   return nullptr;
+}
+
+size_t LookupBytes(const Dict& dict, std::string_view key) {
+  size_t bytes = dict.size();
+  for (const auto& [name, value] : dict) bytes += name.size() == key.size() ? key.size() : 0;
+  return bytes;
 }
 
 void SetKey(Dict& dict, std::string_view key, Value value) {

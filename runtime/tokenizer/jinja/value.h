@@ -157,6 +157,8 @@ bool Equal(const Value& a, const Value& b, const Meter& meter);
 std::optional<std::string> DictKey(const Value& key);
 Value KeyValue(const std::string& key);  // the way back
 const Value* FindKey(const Dict& dict, std::string_view key);
+// What FindKey and SetKey go through at most: the keys of the same size are compared byte by byte.
+size_t LookupBytes(const Dict& dict, std::string_view key);
 // Takes the place of what the key has, or comes last.
 void SetKey(Dict& dict, std::string_view key, Value value);
 // Bytes that a copy of the dict itself takes, its keys included, its values' own not.

@@ -195,6 +195,28 @@ TEST(ChatTemplate, TextsOfAnySizeAreWorkThatCounts) {
   EXPECT_THAT(MustFail("{{ " + chains + " }}").message, HasSubstr("nested more than"));
 }
 
+// A thousand times a megabyte, where the text that is called on is small.
+TEST(ChatTemplate, TextsAmongArgumentsAndKeysCount) {
+  for (const char* use :
+       {"'b'.strip(s)", "'b'.lstrip(chars=s)", "'b' | trim(s)", "'b'.rfind(s)", "'b'.split(s)",
+        "'b'.rsplit(s)", "'b'.endswith(s)", "'b'.replace(s, '')", "'b' | replace('c', new=s)",
+        "s in {'a': 1}", "s in 'b'", "{'a': 1}.get(s)", "{'a': 1}[s]", "[{}] | selectattr(s)",
+        "'b' is in(s)", "dict([[s, 1]])"}) {
+    const Error error = MustFail(fmt::format(
+        "{{% set s = 'a' * 1000000 %}}{{% for i in range(1000) %}}{{% set x = {} %}}{{% endfor %}}",
+        use));
+    EXPECT_EQ(error.code, ErrorCode::kResourceExhausted) << use;
+    EXPECT_THAT(error.message, HasSubstr("MiB of memory")) << use;
+  }
+  // Keys that differ only at their ends.
+  std::string keys = "{% set s = 'a' * 200000 %}{% set d = {";
+  for (int i = 100; i < 200; ++i) keys += fmt::format("s ~ '{}': 1, ", i);
+  EXPECT_EQ(MustFail(keys + "} %}{% for i in range(500) %}{% set x = (s ~ 'abc') in d %}"
+                            "{% endfor %}")
+                .code,
+            ErrorCode::kResourceExhausted);
+}
+
 TEST(ChatTemplate, SplitsAndSearchesFromTheRight) {
   EXPECT_EQ(
       *Render("{{ 'aaaa'.rsplit('aa', 1) }}{{ 'a-b-c'.rsplit('-', 1) }}{{ 'a-b-c'.split('-', 1) "
