@@ -1,5 +1,7 @@
 #include "runtime/tokenizer/chat_template.h"
 
+#include <exception>
+#include <new>
 #include <optional>
 
 #include "runtime/tokenizer/jinja/interpreter.h"
@@ -10,6 +12,17 @@ namespace quern {
 namespace {
 
 constexpr size_t kMaxTemplateBytes = 1 << 20;
+
+constexpr size_t kMaxMessageBytes = 2048;
+
+// A template's message may be any text: it is cut where a character begins.
+std::string Shortened(std::string message) {
+  if (message.size() <= kMaxMessageBytes) return message;
+  size_t length = kMaxMessageBytes;
+  while (length > 0 && (static_cast<uint8_t>(message[length]) & 0xc0) == 0x80) --length;
+  message.resize(length);
+  return message + "\u2026";
+}
 
 struct Parsed {
   jinja::Body body;
@@ -51,7 +64,14 @@ class JinjaChatTemplate final : public ChatTemplate {
       return jinja::Interpreter(globals, jinja::Limits(), clock_.WallNow())
           .Render(Choose(!input.tools.is_null()).body);
     } catch (jinja::TemplateError& failure) {
+      failure.error.message = Shortened(std::move(failure.error.message));
       return std::move(failure.error);
+    } catch (const std::bad_alloc&) {
+      return MakeError(ErrorCode::kResourceExhausted, "chat template: there is no memory for it");
+    } catch (const std::exception& failure) {
+      return MakeError(ErrorCode::kInvalidArgument,
+                       "the chat template cannot take this conversation: {}",
+                       Shortened(failure.what()));
     }
   }
 

@@ -89,13 +89,13 @@ Value Indent(Interpreter& interpreter, const Value& input, const Arguments& argu
   const bool blank = IsTrue(arguments.Get(2, "blank"));
   std::string out;
   bool is_first = true;
-  for (const std::string& part : SplitLines(interpreter.Text(input, line) + '\n')) {
-    interpreter.Charge(before.size() + sizeof(std::string) + part.size(), line);
+  SplitLines(interpreter.Text(input, line) + '\n', [&](std::string_view part) {
+    interpreter.Charge(before.size() + 1 + part.size(), line);
     if (!is_first) out += '\n';
     if (is_first ? first : blank || !part.empty()) out += before;
     out += part;
     is_first = false;
-  }
+  });
   return Value::Text(std::move(out));
 }
 

@@ -164,6 +164,7 @@ std::string Interpreter::FormatOne(const std::string& spec, char kind, const Val
 }
 
 Value Interpreter::FormatPercent(const std::string& text, const List& values, int line) {
+  Charge(text.size(), line);
   std::string out;
   size_t next = 0;
   for (size_t at = 0; at < text.size(); ++at) {
@@ -179,17 +180,20 @@ Value Interpreter::FormatPercent(const std::string& text, const List& values, in
     } else {
       if (next >= values.size())
         Fail(ErrorCode::kInvalidArgument, line, "there are more '%' than values");
-      out += FormatOne(text.substr(at + 1, end - at - 1), text[end], values[next++], line);
+      const std::string piece =
+          FormatOne(text.substr(at + 1, end - at - 1), text[end], values[next++], line);
+      Charge(piece.size(), line);
+      out += piece;
     }
     at = end;
   }
   if (next < values.size())
     Fail(ErrorCode::kInvalidArgument, line, "there are more values than '%'");
-  Charge(out.size(), line);
   return Value::Text(std::move(out));
 }
 
 Value Interpreter::FormatBraces(const std::string& text, const Arguments& arguments, int line) {
+  Charge(text.size(), line);
   std::string out;
   size_t next = 0;
   for (size_t at = 0; at < text.size(); ++at) {
@@ -216,10 +220,11 @@ Value Interpreter::FormatBraces(const std::string& text, const Arguments& argume
                                            : SIZE_MAX;
     const Value* value = arguments.Get(place, is_place ? "" : name);
     if (!value) Fail(ErrorCode::kInvalidArgument, line, "format(): there is no value '{}'", name);
-    out += Text(*value, line);
+    const std::string piece = Text(*value, line);
+    Charge(piece.size(), line);
+    out += piece;
     at = end;
   }
-  Charge(out.size(), line);
   return Value::Text(std::move(out));
 }
 

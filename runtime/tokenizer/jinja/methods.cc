@@ -27,10 +27,12 @@ struct Call {
   }
 };
 
-Value ListOf(std::vector<std::string> texts) {
-  List list;
-  for (std::string& text : texts) list.push_back(Value::Text(std::move(text)));
-  return Value::Of(std::move(list));
+// Adds a part of a text to a list, paid for before it is made.
+TakePart AppendTo(List& list, const Call& call) {
+  return [&list, &call](std::string_view part) {
+    call.interpreter.Charge(sizeof(Value) + sizeof(std::string) + part.size(), call.line);
+    list.push_back(Value::Text(std::string(part)));
+  };
 }
 
 template <bool left, bool right>
@@ -64,27 +66,34 @@ Value StartsOrEnds(const Call& call) {
 
 template <bool from_right>
 Value Split(const Call& call) {
-  call.interpreter.Charge(call.text().size() * (sizeof(Value) + sizeof(std::string)),
-                          call.line);  // at most
   const Value* separator = call.arguments.Get(0, "sep");
   const Value* limit_given = call.arguments.Get(1, "maxsplit");
   int64_t limit = -1;
   if (limit_given && !limit_given->AsInt(&limit))
     Fail(ErrorCode::kInvalidArgument, call.line, "maxsplit must be an integer");
+  List list;
   if (!separator || separator->is_none()) {
     if (from_right && limit >= 0)
       Fail(ErrorCode::kUnsupported, call.line, "rsplit() at spaces is not supported");
-    return ListOf(SplitSpaces(call.text(), limit));
+    SplitSpaces(call.text(), limit, AppendTo(list, call));
+    return Value::Of(std::move(list));
   }
   if (!separator->text() || separator->text()->empty())
     Fail(ErrorCode::kInvalidArgument, call.line, "split() needs a separator");
-  return ListOf(from_right ? SplitAtFromRight(call.text(), *separator->text(), limit)
-                           : SplitAt(call.text(), *separator->text(), limit));
+  if (from_right) {
+    call.interpreter.Charge(call.text().size(), call.line);  // a copy, while it is searched
+    SplitAtFromRight(call.text(), *separator->text(), limit, AppendTo(list, call));
+    std::reverse(list.begin(), list.end());
+  } else {
+    SplitAt(call.text(), *separator->text(), limit, AppendTo(list, call));
+  }
+  return Value::Of(std::move(list));
 }
 
 Value SplitLinesCall(const Call& call) {
-  call.interpreter.Charge(call.text().size() * (sizeof(Value) + sizeof(std::string)), call.line);
-  return ListOf(SplitLines(call.text()));
+  List list;
+  SplitLines(call.text(), AppendTo(list, call));
+  return Value::Of(std::move(list));
 }
 
 // The place of a part in characters; -1 if it is not there.

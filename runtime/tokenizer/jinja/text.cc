@@ -136,59 +136,53 @@ std::string Strip(std::string_view text, bool left, bool right, const std::strin
   return std::string(text);
 }
 
-std::vector<std::string> SplitSpaces(std::string_view text, int64_t limit) {
-  std::vector<std::string> parts;
-  while (true) {
+void SplitSpaces(std::string_view text, int64_t limit, const TakePart& take) {
+  for (int64_t parts = 0;; ++parts) {
     std::string_view rest = text;
     while (!rest.empty() && IsSpaceCharacter(TakeCharacter(&rest))) text = rest;
-    if (text.empty()) return parts;
-    if (limit >= 0 && static_cast<int64_t>(parts.size()) == limit) {
-      parts.emplace_back(text);
-      return parts;
-    }
+    if (text.empty()) return;
+    if (parts == limit) return take(text);
     size_t length = 0;  // of what comes before the next space
     for (rest = text; !rest.empty() && !IsSpaceCharacter(TakeCharacter(&rest));)
       length = text.size() - rest.size();
-    parts.emplace_back(text.substr(0, length));
+    take(text.substr(0, length));
     text.remove_prefix(length);
   }
 }
 
-std::vector<std::string> SplitAt(std::string_view text, std::string_view separator, int64_t limit) {
-  std::vector<std::string> parts;
-  while (limit < 0 || static_cast<int64_t>(parts.size()) < limit) {
+void SplitAt(std::string_view text, std::string_view separator, int64_t limit,
+             const TakePart& take) {
+  for (int64_t parts = 0; parts != limit; ++parts) {
     const size_t found = FindText(text, separator);
     if (found == std::string_view::npos) break;
-    parts.emplace_back(text.substr(0, found));
+    take(text.substr(0, found));
     text = text.substr(found + separator.size());
   }
-  parts.emplace_back(text);
-  return parts;
+  take(text);
 }
 
 // As from the left of what is written the other way round.
-std::vector<std::string> SplitAtFromRight(std::string_view text, std::string_view separator,
-                                          int64_t limit) {
-  std::vector<std::string> parts = SplitAt(Reversed(text), Reversed(separator), limit);
-  std::reverse(parts.begin(), parts.end());
-  for (std::string& part : parts) std::reverse(part.begin(), part.end());
-  return parts;
+void SplitAtFromRight(std::string_view text, std::string_view separator, int64_t limit,
+                      const TakePart& take) {
+  size_t end = text.size();
+  SplitAt(Reversed(text), Reversed(separator), limit, [&](std::string_view part) {
+    take(text.substr(end - part.size(), part.size()));
+    end -= std::min(end, part.size() + separator.size());
+  });
 }
 
-std::vector<std::string> SplitLines(std::string_view text) {
-  std::vector<std::string> lines;
+void SplitLines(std::string_view text, const TakePart& take) {
   std::string_view rest = text;
   while (!rest.empty()) {
     const std::string_view c = TakeCharacter(&rest);
     if (!EndsLine(DecodeUtf8Char(c, c.size()))) {
-      if (rest.empty()) lines.emplace_back(text);
+      if (rest.empty()) take(text);
       continue;
     }
-    lines.emplace_back(text.substr(0, text.size() - rest.size() - c.size()));
+    take(text.substr(0, text.size() - rest.size() - c.size()));
     if (c == "\r" && rest.starts_with('\n')) rest.remove_prefix(1);
     text = rest;
   }
-  return lines;
 }
 
 bool IsLetter(char c) { return ToLower(c) >= 'a' && ToLower(c) <= 'z'; }

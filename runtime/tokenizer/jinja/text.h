@@ -1,8 +1,8 @@
 #pragma once
 
+#include <functional>
 #include <string>
 #include <string_view>
-#include <vector>
 
 namespace quern::jinja {
 
@@ -22,12 +22,15 @@ bool IsSpaceCharacter(std::string_view character);
 // str.strip(), with `left` and `right` saying at which ends: white space, or the characters in
 // `set`.
 std::string Strip(std::string_view text, bool left, bool right, const std::string* set = nullptr);
-// str.split() and str.rsplit(); `limit` < 0: all. `separator` is not empty.
-std::vector<std::string> SplitSpaces(std::string_view text, int64_t limit);
-std::vector<std::string> SplitAt(std::string_view text, std::string_view separator, int64_t limit);
-std::vector<std::string> SplitAtFromRight(std::string_view text, std::string_view separator,
-                                          int64_t limit);
-std::vector<std::string> SplitLines(std::string_view text);
+// str.split() and str.rsplit(), which hand over one part after the other, rsplit() from the last to
+// the first; `limit` < 0: all. `separator` is not empty.
+using TakePart = std::function<void(std::string_view part)>;
+void SplitSpaces(std::string_view text, int64_t limit, const TakePart& take);
+void SplitAt(std::string_view text, std::string_view separator, int64_t limit,
+             const TakePart& take);
+void SplitAtFromRight(std::string_view text, std::string_view separator, int64_t limit,
+                      const TakePart& take);
+void SplitLines(std::string_view text, const TakePart& take);
 
 bool IsLetter(char c);
 std::string Upper(std::string text);

@@ -24,8 +24,25 @@ void AppendIndent(const JsonStyle& style, size_t depth, std::string& out) {
   for (size_t i = 0; i < depth; ++i) out += *style.indent;
 }
 
-void AppendJsonText(const std::string& text, const JsonStyle& style, std::string& out) {
-  out += nlohmann::json(text).dump(-1, ' ', style.ascii, nlohmann::json::error_handler_t::replace);
+// The text itself is paid for; escapes, up to six bytes for one, are paid here, a piece at a time.
+void AppendJsonText(std::string_view text, const JsonStyle& style, const Meter& meter,
+                    std::string& out) {
+  constexpr size_t kPieceBytes = 64 * 1024;
+  out += '"';
+  while (!text.empty()) {
+    size_t length = std::min(text.size(), kPieceBytes);
+    while (length < text.size() && (static_cast<uint8_t>(text[length]) & 0xc0) == 0x80 &&
+           length + 3 > kPieceBytes)
+      --length;
+    const std::string quoted =
+        nlohmann::json(text.substr(0, length))
+            .dump(-1, ' ', style.ascii, nlohmann::json::error_handler_t::replace);
+    const std::string_view piece = std::string_view(quoted).substr(1, quoted.size() - 2);
+    if (piece.size() > length) meter.Pay(piece.size() - length);
+    out += piece;
+    text.remove_prefix(length);
+  }
+  out += '"';
 }
 
 void AppendJsonNumber(double number, std::string& out) {
@@ -137,7 +154,12 @@ std::string Value::ToString(const Meter& meter) const {
 
 void Value::AppendRepr(const Meter& meter, std::string& out) const {
   meter.Pay(text() ? text()->size() : sizeof(Value));
-  if (text()) return AppendQuoted(*text(), out);
+  if (text()) {
+    const size_t before = out.size() + text()->size();
+    AppendQuoted(*text(), out);
+    if (out.size() > before) meter.Pay(out.size() - before);  // quotes and escapes
+    return;
+  }
   const bool is_tuple = list_kind_ == ListKind::kTuple;
   if (is_undefined()) {
     out += "Undefined";
@@ -191,7 +213,7 @@ void Value::AppendJson(const JsonStyle& style, size_t depth, const Meter& meter,
                         (style.indent ? style.indent->size() * depth : 0);
   meter.Pay(sizeof(Value) + before + (text() ? text()->size() : 0));
   if (text()) {
-    AppendJsonText(*text(), style, out);
+    AppendJsonText(*text(), style, meter, out);
   } else if (const auto* b = As<bool>()) {
     out += *b ? "true" : "false";
   } else if (is_none()) {
@@ -221,8 +243,8 @@ void Value::AppendJson(const JsonStyle& style, size_t depth, const Meter& meter,
       if (i > 0) out += style.item_separator;
       AppendIndent(style, depth, out);
       meter.Pay(entries[i]->first.size());
-      const std::string& key = entries[i]->first;
-      AppendJsonText(key.starts_with(kIntegerKey) ? key.substr(1) : key, style, out);
+      const std::string_view key = entries[i]->first;
+      AppendJsonText(key.starts_with(kIntegerKey) ? key.substr(1) : key, style, meter, out);
       out += style.key_separator;
       entries[i]->second.AppendJson(style, depth + 1, meter, out);
     }

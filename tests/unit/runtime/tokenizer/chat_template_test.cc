@@ -217,6 +217,40 @@ TEST(ChatTemplate, TextsAmongArgumentsAndKeysCount) {
             ErrorCode::kResourceExhausted);
 }
 
+// A value that is small beside what is made of it.
+TEST(ChatTemplate, WhatTextsAreMadeIntoIsPaidForAsItGrows) {
+  for (const char* use :
+       {"('\\n' * 40000000) | indent", "('\\n' * 3000000).splitlines()",
+        "('a b' * 3000000).split()", "('a b' * 3000000).split('a')",
+        "('a b' * 3000000).rsplit('b')", "('%499d' * 500000) % ((1,) * 500000)",
+        "('{0}' * 3000).format('a' * 99999)", "('\u00e9' * 30000000) | tojson(ensure_ascii=true)",
+        "('\x01' * 40000000) | tojson", "['\x01' * 60000000] | string"}) {
+    const Error error = MustFail(fmt::format("{{% set x = {} %}}", use));
+    EXPECT_EQ(error.code, ErrorCode::kResourceExhausted) << use;
+    EXPECT_THAT(error.message, HasSubstr("MiB of memory")) << use;
+  }
+  EXPECT_EQ(*Render("{{ (('\\n' * 20000000) | indent(0)) | length }}"), "20000000");
+  // Pieces of a long text make what it makes as a whole.
+  EXPECT_EQ(*Render("{{ (('\u00e9\u4e16a' * 90000) | tojson(ensure_ascii=true)).count('\\\\u00e9"
+                    "\\\\u4e16a') }} {{ ('x' ~ '\U0001f600' * 90000) | tojson | length }}"),
+            "90000 90003");
+}
+
+TEST(ChatTemplate, MessagesOfErrorsAreCutAtACharacter) {
+  const Error error = MustFail("{{ raise_exception('x' ~ '\u00e9' * 3000000) }}");
+  EXPECT_EQ(error.message.size(), 2047 + 3);
+  EXPECT_THAT(error.message, HasSubstr("\u00e9\u2026"));
+  EXPECT_LT(MustFail("{% set n = 'n' * 3000000 %}{{ [1] | map(n) | list }}").message.size(), 3000);
+}
+
+// As a server would hand it over that does not look at its clients' bytes.
+TEST(ChatTemplate, WhatItCannotTakeIsTheConversationsError) {
+  const auto text = Render("{{ messages[0].keys() }}", {{{"\xffno number", 1}}});
+  ASSERT_FALSE(text.ok());
+  EXPECT_EQ(text.error().code, ErrorCode::kInvalidArgument);
+  EXPECT_THAT(text.error().message, HasSubstr("cannot take this conversation"));
+}
+
 TEST(ChatTemplate, SplitsAndSearchesFromTheRight) {
   EXPECT_EQ(
       *Render("{{ 'aaaa'.rsplit('aa', 1) }}{{ 'a-b-c'.rsplit('-', 1) }}{{ 'a-b-c'.split('-', 1) "
