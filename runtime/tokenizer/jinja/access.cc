@@ -62,7 +62,7 @@ List Interpreter::Iterate(const Value& value, int line) {
     return items;
   }
   if (value.text()) {
-    Charge(value.text()->size() * (sizeof(Value) + sizeof(std::string)), line);
+    Charge(CountCharacters(*value.text()) * (sizeof(Value) + sizeof(std::string)), line);
     for (std::string_view rest = *value.text(); !rest.empty();)
       items.push_back(Value::Text(std::string(TakeCharacter(&rest))));
     return items;
@@ -93,6 +93,20 @@ Value Interpreter::GetAttribute(const Value& object, const std::string& name, in
   return Missing(name);
 }
 
+// Found by going through the text, which is what is charged.
+Value Interpreter::CharacterAt(std::string_view text, int64_t index, int line) {
+  int64_t at = index;
+  if (index < 0) {
+    Charge(text.size(), line);
+    at += static_cast<int64_t>(CountCharacters(text));
+  }
+  std::string_view rest = text;
+  for (int64_t i = 0; i < at && !rest.empty(); ++i) TakeCharacter(&rest);
+  Charge(text.size() - rest.size(), line);
+  if (at < 0 || rest.empty()) return Missing(fmt::format("item {}", index));
+  return Value::Text(std::string(TakeCharacter(&rest)));
+}
+
 Value Interpreter::GetItem(const Value& object, const Value& key, int line) {
   if (const auto* undefined = object.As<Undefined>()) {
     Fail(ErrorCode::kInvalidArgument, line, "'{}' is undefined, so it has no items",
@@ -101,14 +115,12 @@ Value Interpreter::GetItem(const Value& object, const Value& key, int line) {
   int64_t index;
   const List* list = object.list();
   if (object.list_kind() == ListKind::kIterator) return Missing(Text(key, line));
-  if (key.AsInt(&index) && (list || object.text())) {
-    // A list's item is taken where it lies; a text's needs its characters, which are charged.
-    const List characters = list ? List{} : Iterate(object, line);
-    const List& items = list ? *list : characters;
-    const auto size = static_cast<int64_t>(items.size());
+  if (key.AsInt(&index) && object.text()) return CharacterAt(*object.text(), index, line);
+  if (key.AsInt(&index) && list) {
+    const auto size = static_cast<int64_t>(list->size());
     const int64_t at = index < 0 ? index + size : index;
     if (at < 0 || at >= size) return Missing(fmt::format("item {}", index));
-    return items[static_cast<size_t>(at)];
+    return (*list)[static_cast<size_t>(at)];
   }
   if (key.text()) {
     Charge(key.text()->size(), line);

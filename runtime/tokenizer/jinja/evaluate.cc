@@ -204,8 +204,9 @@ Value Interpreter::EvaluateSlice(const Expression& expression) {
     Fail(ErrorCode::kInvalidArgument, expression.line,
          "only lists and strings can be sliced, not {}", object.TypeName());
   }
-  const List items = Iterate(object, expression.line);
-  const auto size = static_cast<int64_t>(items.size());
+  if (object.text()) Charge(object.text()->size(), expression.line);
+  const auto size =
+      static_cast<int64_t>(object.text() ? CountCharacters(*object.text()) : object.list()->size());
   int64_t bounds[3] = {0, size, 1};
   bool given[3] = {false, false, false};
   for (size_t i = 0; i < 3; ++i) {
@@ -226,19 +227,38 @@ Value Interpreter::EvaluateSlice(const Expression& expression) {
   };
   const int64_t begin = given[0] ? clamp(bounds[0]) : (step < 0 ? highest : 0);
   const int64_t end = given[1] ? clamp(bounds[1]) : (step < 0 ? -1 : size);
+  if (object.text())
+    return Value::Text(SliceText(*object.text(), begin, end, step, expression.line));
   List part;
-  std::string text;
   for (int64_t i = begin; step > 0 ? i < end : i > end;) {
-    if (object.text()) {
-      text += *items[static_cast<size_t>(i)].text();
-    } else {
-      part.push_back(items[static_cast<size_t>(i)]);
-    }
+    Charge(sizeof(Value), expression.line);
+    part.push_back((*object.list())[static_cast<size_t>(i)]);
     if (__builtin_add_overflow(i, step, &i)) break;
   }
-  Charge(text.size() + part.size() * sizeof(Value), expression.line);
-  return object.text() ? Value::Text(std::move(text))
-                       : Value::Of(std::move(part), object.list_kind());
+  return Value::Of(std::move(part), object.list_kind());
+}
+
+std::string Interpreter::SliceText(std::string_view text, int64_t begin, int64_t end, int64_t step,
+                                   int line) {
+  if (step == 1) {
+    std::string_view rest = text;
+    int64_t at = 0;
+    for (; at < begin; ++at) TakeCharacter(&rest);
+    const std::string_view from_begin = rest;
+    for (; at < end; ++at) TakeCharacter(&rest);
+    const size_t size = from_begin.size() - rest.size();
+    Charge(size, line);
+    return std::string(from_begin.substr(0, size));
+  }
+  Charge(text.size() + CountCharacters(text) * sizeof(std::string_view), line);
+  std::vector<std::string_view> characters;
+  while (!text.empty()) characters.push_back(TakeCharacter(&text));
+  std::string out;
+  for (int64_t i = begin; step > 0 ? i < end : i > end;) {
+    out += characters[static_cast<size_t>(i)];
+    if (__builtin_add_overflow(i, step, &i)) break;
+  }
+  return out;
 }
 
 Arguments Interpreter::EvaluateArguments(const Expression& call) {

@@ -140,6 +140,9 @@ class Interpreter {
   Value EvaluateCompare(const Expression& expression);
   Value EvaluateUnary(const Expression& expression);
   Value EvaluateSlice(const Expression& expression);
+  Value CharacterAt(std::string_view text, int64_t index, int line);
+  // text[begin:end:step] with the bounds as clamped for it.
+  std::string SliceText(std::string_view text, int64_t begin, int64_t end, int64_t step, int line);
   Value EvaluateCall(const Expression& expression);
   Value EvaluateDict(const Expression& expression);
   Value MakeMacro(const Statement& macro);

@@ -218,6 +218,8 @@ Value Reverse(Interpreter& interpreter, const Value& input, const Arguments&, in
 }
 
 Value First(Interpreter& interpreter, const Value& input, const Arguments&, int line) {
+  if (std::string_view text = input.text() ? *input.text() : std::string_view(); !text.empty())
+    return Value::Text(std::string(TakeCharacter(&text)));
   const List items = interpreter.Iterate(input, line);
   return items.empty() ? Missing("the first of nothing") : items.front();
 }
@@ -226,6 +228,8 @@ Value Last(Interpreter& interpreter, const Value& input, const Arguments&, int l
   if (input.list_kind() == ListKind::kIterator) {
     Fail(ErrorCode::kInvalidArgument, line, "last needs a list, not what a filter yields");
   }
+  if (input.text() && !input.text()->empty())
+    return interpreter.GetItem(input, Value::Int(-1), line);
   const List items = interpreter.Iterate(input, line);
   return items.empty() ? Missing("the last of nothing") : items.back();
 }

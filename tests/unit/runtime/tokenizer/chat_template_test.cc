@@ -236,6 +236,24 @@ TEST(ChatTemplate, WhatTextsAreMadeIntoIsPaidForAsItGrows) {
             "90000 90003");
 }
 
+// 2.6 MB: a list of its characters would take more than a rendering may.
+TEST(ChatTemplate, LongMessagesAreCutWithoutAListOfTheirCharacters) {
+  std::string content = "<think>\u00e9";
+  for (int i = 0; i < 220'000; ++i) content += "reasoning \u00e9";
+  const nlohmann::ordered_json messages = {
+      {{"role", "assistant"}, {"content", content + "</think>\u4e16yes"}}};
+  const auto text = Render(
+      "{% set c = messages[0].content %}{{ c.split('</think>')[-1] }} {{ c.rsplit('</think>', "
+      "1)[1] "
+      "}} {{ c[0] }}{{ c[-4] }}{{ c[7] }} {{ c[:8] }} {{ c[-4:] }} {{ c[-4:-1] }} {{ c | first "
+      "}}{{ "
+      "c | last }} {{ c[:-13:-4] }} {{ c[99999999] is defined }} {{ c[99999999:] }}",
+      messages);
+  ASSERT_TRUE(text.ok()) << text.error().message;
+  EXPECT_EQ(*text,
+            "\u4e16yes \u4e16yes <\u4e16\u00e9 <think>\u00e9 \u4e16yes \u4e16ye <s s>h False ");
+}
+
 TEST(ChatTemplate, MessagesOfErrorsAreCutAtACharacter) {
   const Error error = MustFail("{{ raise_exception('x' ~ '\u00e9' * 3000000) }}");
   EXPECT_EQ(error.message.size(), 2047 + 3);
