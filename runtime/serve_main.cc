@@ -109,6 +109,9 @@ Status LoadChatTemplate(const ServeOptions& options, const GgufFile& file, Loade
   auto chat = MakeChatTemplate(options, file);
   if (chat) {
     loaded.chat_template = std::move(chat).value();
+    if (const Error* left_out = loaded.chat_template->LeftOut()) {
+      spdlog::warn("{}; requests with tools get the template 'default' instead", left_out->message);
+    }
     return {};
   }
   if (!options.chat_template.empty() || !options.chat_template_name.empty()) {

@@ -31,12 +31,15 @@ struct Parsed {
 
 class JinjaChatTemplate final : public ChatTemplate {
  public:
-  JinjaChatTemplate(Parsed plain, std::optional<Parsed> with_tools,
+  JinjaChatTemplate(Parsed plain, std::optional<Parsed> with_tools, std::optional<Error> left_out,
                     std::vector<std::pair<std::string, std::string>> tokens, const Clock& clock)
       : plain_(std::move(plain)),
         with_tools_(std::move(with_tools)),
+        left_out_(std::move(left_out)),
         tokens_(std::move(tokens)),
         clock_(clock) {}
+
+  const Error* LeftOut() const override { return left_out_ ? &*left_out_ : nullptr; }
 
   bool KnowsToolCalls(bool with_tools) const override {
     return Choose(with_tools).knows_tool_calls;
@@ -82,6 +85,7 @@ class JinjaChatTemplate final : public ChatTemplate {
 
   const Parsed plain_;
   const std::optional<Parsed> with_tools_;
+  const std::optional<Error> left_out_;
   const std::vector<std::pair<std::string, std::string>> tokens_;
   const Clock& clock_;
 };
@@ -144,12 +148,18 @@ Result<std::unique_ptr<ChatTemplate>> ChatTemplate::Make(const ChatTemplateSourc
   if (!plain) return NotThere(source, wanted);
   QUERN_ASSIGN(Parsed parsed, ParseOne(source, plain->first, plain->second));
   std::optional<Parsed> with_tools;
+  std::optional<Error> left_out;
   const auto* tool_use = name.empty() ? Find(source, ChatTemplateSource::kToolUse) : nullptr;
   if (tool_use) {
-    QUERN_ASSIGN(with_tools, ParseOne(source, tool_use->first, tool_use->second));
+    auto made = ParseOne(source, tool_use->first, tool_use->second);
+    if (made) {
+      with_tools = std::move(made).value();
+    } else {
+      left_out = std::move(made).error();
+    }
   }
   return std::unique_ptr<ChatTemplate>(std::make_unique<JinjaChatTemplate>(
-      std::move(parsed), std::move(with_tools), source.tokens, clock));
+      std::move(parsed), std::move(with_tools), std::move(left_out), source.tokens, clock));
 }
 
 }  // namespace quern

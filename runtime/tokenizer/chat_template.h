@@ -27,13 +27,18 @@ struct TemplateInput {
 class ChatTemplate {
  public:
   // The template of this name, or, for "", the default one and with it `tool_use`, if there is one,
-  // for conversations with tools. kNotFound if there is none; the message names those that there
+  // for conversations with tools; a `tool_use` that cannot be parsed is left out, and said by
+  // LeftOut(). kNotFound if there is none; the message names those that there
   // are. kUnsupported names the construct and line of the template that the interpreter does not
   // know. `clock`: of strftime_now(); outlives the template.
   static Result<std::unique_ptr<ChatTemplate>> Make(const ChatTemplateSource& source,
                                                     std::string_view name = "",
                                                     const Clock& clock = RealClock());
   virtual ~ChatTemplate() = default;
+
+  // Why the source's template for conversations with tools is not used: one line that names it;
+  // null: it is, or there is none.
+  virtual const Error* LeftOut() const { return nullptr; }
 
   // The template's own raise_exception() comes back as kInvalidArgument with its text.
   virtual Result<std::string> Render(const TemplateInput& input) const = 0;

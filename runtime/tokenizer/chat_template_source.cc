@@ -10,6 +10,7 @@
 #include <span>
 
 #include "runtime/formats/file_signature.h"
+#include "runtime/tokenizer/utf8.h"
 
 namespace quern {
 namespace {
@@ -164,7 +165,14 @@ Result<ChatTemplateSource> ChatTemplateSourceOf(const GgufFile& file) {
       return MakeError(ErrorCode::kDataLoss, "{}: {} is {}, which is no token", file.path(),
                        token.gguf_key, *id);
     }
-    source.tokens.emplace_back(token.name, (*tokens)[*id]);
+    const std::string_view text = (*tokens)[*id];
+    if (const auto at = FindInvalidUtf8(text)) {
+      return MakeError(ErrorCode::kDataLoss,
+                       "{}: {} is {}, a token whose text is not valid UTF-8 at byte {}: chat "
+                       "templates cannot write it",
+                       file.path(), token.gguf_key, *id, *at);
+    }
+    source.tokens.emplace_back(token.name, text);
   }
   return source;
 }

@@ -90,6 +90,22 @@ TEST(ChatTemplateFile, OfSeveralTheDefaultIsTakenAndToolUseWithTools) {
   EXPECT_FALSE((*ChatTemplate::Make(*source, "rag"))->KnowsToolCalls(true));
 }
 
+TEST(ChatTemplateFile, AToolUseThatIsBadIsLeftOutUnlessItIsAskedFor) {
+  const auto source = ParseChatTemplateFile(
+      R"({"chat_template": [{"name": "default", "template": "{{ tools | length }}"},
+                            {"name": "tool_use", "template": "<tool_call>{{ tools }}{% bad"}]})",
+      "c.json", kModel);
+  ASSERT_TRUE(source.ok()) << source.error().message;
+  EXPECT_EQ(RenderOf(*source, kTools), "1");
+  const auto made = ChatTemplate::Make(*source);
+  ASSERT_NE((*made)->LeftOut(), nullptr);
+  EXPECT_THAT((*made)->LeftOut()->message,
+              HasSubstr("c.json: the template 'tool_use': chat template, line 1"));
+  EXPECT_FALSE((*made)->KnowsToolCalls(/*with_tools=*/true));
+  EXPECT_EQ((*ChatTemplate::Make(*source, "default"))->LeftOut(), nullptr);
+  EXPECT_THAT(RenderOf(*source, kTools, "tool_use"), HasSubstr("the template 'tool_use'"));
+}
+
 TEST(ChatTemplateFile, WithoutADefaultOneMustBeNamed) {
   const auto source = ParseChatTemplateFile(
       R"({"chat_template": [{"name": "a", "template": "A"}, {"name": "b", "template": "{% bad"}]})",
@@ -191,6 +207,22 @@ TEST(ChatTemplateOfGguf, HasThoseWithNamesAndTheTokens) {
                                           Pair("unk_token", "<a>")));
   EXPECT_EQ(RenderOf(*source), "<b>plain<a>");
   EXPECT_EQ(RenderOf(*source, kTools), "with 1");
+}
+
+TEST(ChatTemplateOfGguf, ATokenThatIsNoTextIsAnError) {
+  const auto bytes = GgufWriter()
+                         .Strings("tokenizer.ggml.tokens", {"<a>", "<\xff>"})
+                         .Uint("tokenizer.ggml.bos_token_id", 0)
+                         .Uint("tokenizer.ggml.eos_token_id", 1)
+                         .Bytes();
+  const auto file = GgufFile::Parse(AsBytes(bytes), "model.gguf");
+  ASSERT_TRUE(file.ok());
+  const auto source = ChatTemplateSourceOf(**file);
+  ASSERT_FALSE(source.ok());
+  EXPECT_EQ(
+      source.error().message,
+      "model.gguf: tokenizer.ggml.eos_token_id is 1, a token whose text is not valid UTF-8 at "
+      "byte 1: chat templates cannot write it");
 }
 
 TEST(ChatTemplateOfGguf, ATokenThatIsNoneIsAnError) {
