@@ -224,7 +224,7 @@ TEST(ChatTemplate, WhatTextsAreMadeIntoIsPaidForAsItGrows) {
         "('a b' * 3000000).split()", "('a b' * 3000000).split('a')",
         "('a b' * 3000000).rsplit('b')", "('%499d' * 500000) % ((1,) * 500000)",
         "('{0}' * 3000).format('a' * 99999)", "('\u00e9' * 30000000) | tojson(ensure_ascii=true)",
-        "('\x01' * 40000000) | tojson", "['\x01' * 60000000] | string"}) {
+        "('\"' * 70000000) | tojson", "['\\\\' * 95000000] | string"}) {
     const Error error = MustFail(fmt::format("{{% set x = {} %}}", use));
     EXPECT_EQ(error.code, ErrorCode::kResourceExhausted) << use;
     EXPECT_THAT(error.message, HasSubstr("MiB of memory")) << use;
