@@ -10,11 +10,11 @@
 namespace quern::testing {
 namespace {
 
-constexpr int32_t kBlock = 4;
-constexpr int32_t kLayers = 7;  // gemma3: with a global layer
-constexpr int32_t kAll = std::numeric_limits<int32_t>::max();
+constexpr int32_t kBlockTokens = 4;
+constexpr int32_t kModelLayers = 7;  // gemma3: with a global layer
+constexpr int32_t kToTheLast = std::numeric_limits<int32_t>::max();
 
-struct Part {
+struct LayeredPart {
   std::vector<int32_t> tokens;  // all of the sequence, up to this step's
   int32_t rows;                 // of them, this step's
   std::vector<int32_t> blocks;
@@ -25,10 +25,10 @@ class LayeredTest : public ::testing::TestWithParam<std::tuple<const char*, int>
   static std::unique_ptr<Model> Load() {
     TinyModel tiny;
     tiny.architecture = std::get<0>(GetParam());
-    tiny.layers = kLayers;
+    tiny.layers = kModelLayers;
     auto model = tiny.Load(std::get<1>(GetParam()), KvDtype::kF16);
     EXPECT_TRUE(model) << model.error().message;
-    EXPECT_TRUE((*model)->AllocateKv({kBlock, 32}));
+    EXPECT_TRUE((*model)->AllocateKv({kBlockTokens, 32}));
     return std::move(model).value();
   }
 
@@ -40,11 +40,11 @@ class LayeredTest : public ::testing::TestWithParam<std::tuple<const char*, int>
 
   // One step, in which the last part goes through layers [first, end). The logits of every part's
   // last row, but of a last one that does not come to its end.
-  static std::vector<float> Step(Model& model, const std::vector<Part>& parts, int32_t first = 0,
-                                 int32_t end = kAll) {
+  static std::vector<float> Step(Model& model, const std::vector<LayeredPart>& parts,
+                                 int32_t first = 0, int32_t end = kToTheLast) {
     std::vector<int32_t> tokens, positions, logit_rows;
     std::vector<ForwardBatch::Sequence> sequences;
-    for (const Part& part : parts) {
+    for (const LayeredPart& part : parts) {
       const auto first_row = static_cast<int32_t>(tokens.size());
       const auto context = static_cast<int32_t>(part.tokens.size());
       for (int32_t at = context - part.rows; at < context; ++at) {
@@ -52,7 +52,8 @@ class LayeredTest : public ::testing::TestWithParam<std::tuple<const char*, int>
         positions.push_back(at);
       }
       sequences.push_back({first_row, part.rows, context, part.blocks});
-      if (&part != &parts.back() || end == kAll) logit_rows.push_back(first_row + part.rows - 1);
+      if (&part != &parts.back() || end == kToTheLast)
+        logit_rows.push_back(first_row + part.rows - 1);
     }
     std::vector<float> logits(logit_rows.size() * static_cast<size_t>(model.info().vocab_size));
     const Status status =
@@ -77,9 +78,9 @@ TEST_P(LayeredTest, HasTheSameBitsAsInOneStep) {
     return std::vector<int32_t>(of.begin(), of.begin() + n);
   };
   const std::vector<std::vector<std::pair<int32_t, int32_t>>> ways = {
-      {{0, kAll}},
-      {{0, 3}, {3, kAll}},
-      {{0, 1}, {1, 2}, {2, 6}, {6, kAll}},
+      {{0, kToTheLast}},
+      {{0, 3}, {3, kToTheLast}},
+      {{0, 1}, {1, 2}, {2, 6}, {6, kToTheLast}},
       {{0, 6}, {6, 7}}};  // to the last layer, and yet no logits
   std::vector<float> expected_stream, expected_prompt;
   for (const bool beside : {true, false}) {
@@ -90,7 +91,7 @@ TEST_P(LayeredTest, HasTheSameBitsAsInOneStep) {
       std::vector<float> streamed, last;
       int position = 9;  // tokens of the stream so far, and one
       for (const auto& [first, end] : way) {
-        std::vector<Part> parts;
+        std::vector<LayeredPart> parts;
         if (beside) parts.push_back({prefix(stream, position++), 1, stream_blocks});
         parts.push_back({prefix(prompt, 29), 20, prompt_blocks});
         last = Step(*model, parts, first, end);
@@ -123,7 +124,7 @@ TEST_P(LayeredTest, OthersMayComeAndGoMeanwhile) {
   Step(*again, {{prompt, 24, prompt_blocks}}, 0, 2);
   Step(*again, {{a, 10, a_blocks}, {b, 20, b_blocks}});  // a step without it
   Step(*again, {{a, 1, a_blocks}, {b, 1, b_blocks}, {prompt, 24, prompt_blocks}}, 2, 5);
-  const auto last = Step(*again, {{b, 1, b_blocks}, {prompt, 24, prompt_blocks}}, 5, kAll);
+  const auto last = Step(*again, {{b, 1, b_blocks}, {prompt, 24, prompt_blocks}}, 5, kToTheLast);
   EXPECT_EQ(std::vector<float>(last.end() - again->info().vocab_size, last.end()), whole);
 }
 
