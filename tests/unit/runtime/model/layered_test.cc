@@ -10,7 +10,7 @@
 namespace quern::testing {
 namespace {
 
-constexpr int32_t kBlockTokens = 4;
+constexpr int32_t kTokensOfBlock = 4;
 constexpr int32_t kModelLayers = 7;  // gemma3: with a global layer
 constexpr int32_t kToTheLast = std::numeric_limits<int32_t>::max();
 
@@ -28,7 +28,7 @@ class LayeredTest : public ::testing::TestWithParam<std::tuple<const char*, int>
     tiny.layers = kModelLayers;
     auto model = tiny.Load(std::get<1>(GetParam()), KvDtype::kF16);
     EXPECT_TRUE(model) << model.error().message;
-    EXPECT_TRUE((*model)->AllocateKv({kBlockTokens, 32}));
+    EXPECT_TRUE((*model)->AllocateKv({kTokensOfBlock, 32}));
     return std::move(model).value();
   }
 
