@@ -83,7 +83,7 @@ PrefillPressure PressureOf(const SchedulerState& state, const SchedulerLimits& l
 
 // What is fitted is how long steps take in the mean; for nearly all of them to keep within a bound,
 // the mean must be below it: of what a step may take longer, it takes so much.
-inline constexpr double kMeanOfExcess = 0.86;
+inline constexpr double kMeanOfExcess = 0.95;
 
 // Prefill tokens that a step may have: so many that it takes at most `slowdown` times as long as
 // with the decodes alone, in the mean kMeanOfExcess of what that is more. Where more requests wait
