@@ -136,7 +136,8 @@ SchedulerLimits StepLoop::LimitsNow() const {
                         {.ordinary_tokens = limits.max_prefill_tokens,
                          .least = kLeastPrefillTokens,
                          .most = limits_.max_batch_tokens - limits_.max_sequences,
-                         .layers = limits_.layers});
+                         .layers = limits_.layers,
+                         .goes_on = state_.held != nullptr});
     limits.layered_tokens = chunk.tokens;
     limits.step_layers = chunk.layers;
     limits.load_tokens = chunk.load_tokens;

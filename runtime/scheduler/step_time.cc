@@ -209,7 +209,8 @@ int32_t PrefillBudget(const StepTimeCoefficients& times, const PrefillPressure& 
 
 LayeredChunk LayeredChunkFor(const StepTimeCoefficients& times, const PrefillPressure& pressure,
                              double slowdown, const LayeredBounds& bounds) {
-  if (pressure.decoding <= 0 || bounds.ordinary_tokens >= kLayeredTokens) return {};
+  if (pressure.decoding <= 0) return {};
+  if (bounds.ordinary_tokens >= kLayeredTokens && !bounds.goes_on) return {};
   const auto context = static_cast<double>(pressure.prefill_context);
   const double allowed = AllowedSeconds(times, pressure, slowdown);
   const double per_token = times.per_prefill_token + times.per_attended_token * context;
@@ -231,7 +232,7 @@ LayeredChunk LayeredChunkFor(const StepTimeCoefficients& times, const PrefillPre
   const bool better = bounds.ordinary_tokens <= bounds.least
                           ? chunk.tokens >= bounds.least * parts
                           : chunk.tokens > kGain * bounds.ordinary_tokens * parts;
-  return better ? chunk : LayeredChunk{};
+  return better || bounds.goes_on ? chunk : LayeredChunk{};
 }
 
 }  // namespace quern

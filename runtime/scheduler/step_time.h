@@ -104,6 +104,7 @@ struct LayeredBounds {
   int32_t ordinary_tokens;  // what PrefillBudget gave
   int32_t least, most;      // tokens a step, as there; tokens of a chunk
   int32_t layers;           // of the model: taken to cost the same
+  bool goes_on = false;     // one is on its way: to be told of even where none would begin
 };
 
 // By PrefillBudget's bound, a chunk of some kLayeredTokens, with which a step's part fills what the

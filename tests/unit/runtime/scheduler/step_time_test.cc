@@ -181,6 +181,9 @@ TEST(LayeredChunkFor, IsNoneWhereOrdinaryChunksAreAsGood) {
   LayeredBounds many = bounds;
   many.ordinary_tokens = PrefillBudget(kMachine, first, 2, 4, 512);
   EXPECT_EQ(chunk(first, many), 0);
+  LayeredBounds on_its_way = many;  // or all the layers that are left would make one long step
+  on_its_way.goes_on = true;
+  EXPECT_GT(chunk(first, on_its_way), 0);
   many.ordinary_tokens = kLayeredTokens;
   EXPECT_EQ(chunk(pressure, many), 0);
   LayeredBounds small = bounds;
