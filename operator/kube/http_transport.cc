@@ -23,7 +23,10 @@ using web::http::client::http_client_config;
 constexpr size_t kBufferedBytes = 256 << 10;      // beyond this the connection is not read further
 constexpr std::chrono::hours kCpprestTimeout{1};  // ours are shorter and exact
 constexpr std::chrono::seconds kLingerAfterAbort{2};
-constexpr int kIoThreads = 4;
+// One, and a call is cancelled on it: cpprest closes a cancelled call's socket at once, in the
+// thread that asks, and where another is just reading, that is a use after free. Nothing of ours
+// blocks it.
+constexpr int kIoThreads = 1;
 
 // One exchange in flight: cpprest's threads write into it, the calling thread takes out of it. It
 // is the stream buffer of the response's body, which holds back its "written" while the buffer is
@@ -187,7 +190,7 @@ class CpprestTransport : public HttpTransport {
     auto result = Receive(*inbox, timing, on_bytes, std::move(stop));
     if (!result || !*result) {
       inbox->Abandon();
-      cancel.cancel();  // closes the connection
+      pplx::create_task([cancel] { cancel.cancel(); });  // closes the connection
       // So that nothing outlives the call; a name that still resolves may, and owns what it needs.
       inbox->WaitFinished(kLingerAfterAbort);
     }
@@ -298,14 +301,19 @@ Result<std::unique_ptr<HttpTransport>> MakeHttpTransport(const ClientConfig& con
                                                          const std::string& user_agent) {
   QUERN_TRY(CheckConfig(config));
   QUERN_ASSIGN(const ServerUrl url, ParseServerUrl(config.server));
-  static std::once_flag once;
-  std::call_once(once, [] {
-    // cpprest's own 40 threads are far too many for a container; nothing of ours blocks them.
+  static const bool one_thread = [] {
     try {
       crossplat::threadpool::initialize_with_threads(kIoThreads);
-    } catch (const std::exception&) {  // somebody has set it up already
+      return true;
+    } catch (const std::exception&) {  // its own 40 have been started
+      return false;
     }
-  });
+  }();
+  if (!one_thread) {
+    return MakeError(ErrorCode::kInternal,
+                     "cpprestsdk was used before the first client was made, and has more than the "
+                     "one thread on which calls can be cancelled");
+  }
   try {
     return std::unique_ptr<HttpTransport>(
         std::make_unique<CpprestTransport>(config, url, user_agent));
