@@ -151,8 +151,11 @@ void CompareRows(const Case& c, const Activations& x, const std::vector<uint16_t
   char text[100];
   std::snprintf(text, sizeof(text), ": error %.2f of the bound, relative %.2e", worst,
                 std::sqrt(error2 / exact2));
+  Expect(worst <= 1, c.Text() + text);
+  // Of a few outputs it says nothing: where terms cancel, float32's roundings are more than y's.
+  if (static_cast<int64_t>(rows.size()) * c.batch < 32) return;
   const double norm = c.type == ActivationType::kF16 ? 0x1p-11 : 0x1p-8;
-  Expect(worst <= 1 && error2 <= norm * norm * exact2, c.Text() + text);
+  Expect(error2 <= norm * norm * exact2, c.Text() + text);
 }
 
 void RunCase(std::mt19937_64& random, const Case& c, DeviceMemory& workspace) {
