@@ -1,15 +1,17 @@
 #include "runtime/sampling/candidates.h"
 
 #include <algorithm>
-#include <bit>
 #include <cassert>
 #include <cmath>
+#include <functional>
+#include <limits>
 
 namespace quern {
 namespace {
 
 constexpr size_t kBuckets = 4096;
 constexpr size_t kFewEnough = 1024;  // candidates; with fewer, buckets save nothing
+constexpr size_t kFewRanks = 64;     // up to here a heap of them is faster than a partition
 
 constexpr auto kByLogit = [](float logit) { return logit; };
 
@@ -34,31 +36,18 @@ void Candidates::Collect(std::span<const float> logits, std::span<const float> c
   }
 }
 
-void Candidates::CollectBetween(std::span<const float> logits, std::span<const uint8_t> near,
-                                float low, float high) {
-  static_assert(kScanChunk == 4 * LogitScan::kNearGroup);
-  size_t groups = 0;
-  for (const unsigned bits : near) {
-    groups += (bits & 1) + (bits >> 1 & 1) + (bits >> 2 & 1) + (bits >> 3);
+float Candidates::ReachedByTopK(std::span<const float> chunk_max, size_t k) {
+  if (k > chunk_max.size()) return -std::numeric_limits<float>::infinity();
+  if (k <= kFewRanks) {
+    top_maxima_.resize(k);
+    std::partial_sort_copy(chunk_max.begin(), chunk_max.end(), top_maxima_.begin(),
+                           top_maxima_.end(), std::greater<>());
+    return top_maxima_.back();
   }
-  size_t taken = size();
-  ids_.resize(taken + groups * LogitScan::kNearGroup);
-  logits_.resize(ids_.size());
-  for (size_t chunk = 0; chunk < near.size(); ++chunk) {
-    for (unsigned bits = near[chunk]; bits != 0; bits &= bits - 1) {
-      const size_t first =
-          chunk * kScanChunk + static_cast<size_t>(std::countr_zero(bits)) * LogitScan::kNearGroup;
-      const size_t end = std::min(logits.size(), first + LogitScan::kNearGroup);
-      for (size_t id = first; id < end; ++id) {  // without a branch, as in KeepUpTo
-        const float logit = logits[id];
-        ids_[taken] = static_cast<int32_t>(id);
-        logits_[taken] = logit;
-        taken += static_cast<size_t>((logit >= low) & (logit < high));
-      }
-    }
-  }
-  ids_.resize(taken);
-  logits_.resize(taken);
+  top_maxima_.assign(chunk_max.begin(), chunk_max.end());
+  const auto kth = top_maxima_.begin() + static_cast<std::ptrdiff_t>(k - 1);
+  std::nth_element(top_maxima_.begin(), kth, top_maxima_.end(), std::greater<>());
+  return *kth;
 }
 
 void Candidates::Weigh(const LogitScan& scan, float max, float inverse_temperature) {

@@ -17,9 +17,9 @@ class Candidates {
   void Clear();
   // Appends every token whose logit is at least `threshold`; `chunk_max` as of LogitScan::ChunkMax.
   void Collect(std::span<const float> logits, std::span<const float> chunk_max, float threshold);
-  // Appends every token whose logit is in [low, high); `near` as of LogitScan::ChunkSumExpAbout.
-  void CollectBetween(std::span<const float> logits, std::span<const uint8_t> near, float low,
-                      float high);
+  // A logit that the `k` greatest all reach, k at least 1: the k-th greatest chunk maximum, as k
+  // chunks hold a logit of at least that; -infinity where there are fewer chunks.
+  float ReachedByTopK(std::span<const float> chunk_max, size_t k);
   // Weights each: exp((logit - max) * inverse_temperature). Before KeepTopP and Pick.
   void Weigh(const LogitScan& scan, float max, float inverse_temperature);
 
@@ -75,7 +75,8 @@ class Candidates {
   std::vector<float> logits_;
   std::vector<float> weights_;  // as long as ids_ once weighed, else empty
   std::vector<double> buckets_;
-  std::vector<Ranked> ranked_;  // scratch of the two cuts
+  std::vector<Ranked> ranked_;    // scratch of the two cuts
+  std::vector<float> top_maxima_;  // scratch of ReachedByTopK
 };
 
 }  // namespace quern

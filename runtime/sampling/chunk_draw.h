@@ -7,6 +7,9 @@
 
 namespace quern {
 
+// The sum of a figure per chunk.
+double SumOfChunks(std::span<const float> figures);
+
 // The id at which the running sum of exp((logit - max) * inverse_temperature), by id, first exceeds
 // `target`, which is less than the whole sum: finds the chunk by the sums that
 // LogitScan::ChunkSumExp made of it, and weighs that chunk alone.

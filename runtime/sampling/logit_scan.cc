@@ -72,20 +72,12 @@ void LogitScan::ChunkMoments(std::span<const float> logits, float max, float inv
                                chunk_sum.data(), moment.data()));
 }
 
-void LogitScan::ChunkSumExpNear(std::span<const float> logits, float max, float inverse_temperature,
-                                float centre, float reach, std::span<float> chunk_sum) const {
-  assert(chunk_sum.size() == NumScanChunks(logits.size()));
-  QUERN_SCAN_CALL(ChunkSumExpNear(logits.data(), logits.size(), max, inverse_temperature, centre,
-                                  reach, chunk_sum.data()));
-}
-
-void LogitScan::ChunkSumExpAbout(std::span<const float> logits, float max,
-                                 float inverse_temperature, float low, float high,
-                                 const SumsAboutCut& sums) const {
-  assert(sums.all.size() == NumScanChunks(logits.size()));
-  assert(sums.above.size() == sums.all.size() && sums.near.size() == sums.all.size());
-  QUERN_SCAN_CALL(ChunkSumExpAbout(logits.data(), logits.size(), max, inverse_temperature, low,
-                                   high, sums.all.data(), sums.above.data(), sums.near.data()));
+void LogitScan::ChunkSumExpNear(std::span<const float> logits, std::span<const float> chunk_max,
+                                float max, float inverse_temperature, float centre, float reach,
+                                std::span<float> chunk_sum) const {
+  assert(chunk_sum.size() == NumScanChunks(logits.size()) && chunk_max.size() == chunk_sum.size());
+  QUERN_SCAN_CALL(ChunkSumExpNear(logits.data(), logits.size(), chunk_max.data(), max,
+                                  inverse_temperature, centre, reach, chunk_sum.data()));
 }
 
 void LogitScan::Exp(std::span<const float> in, float max, float inverse_temperature,

@@ -39,20 +39,11 @@ class LogitScan {
   void ChunkMoments(std::span<const float> logits, float max, float inverse_temperature,
                     std::span<float> chunk_sum, std::span<float> moment) const;
 
-  // The same sums of the logits alone that are less than `reach` from `centre`.
-  void ChunkSumExpNear(std::span<const float> logits, float max, float inverse_temperature,
-                       float centre, float reach, std::span<float> chunk_sum) const;
-
-  // The pass of ChunkSumExp for a cut that lies somewhere from `low` to `high`; each span
-  // [NumScanChunks(n)].
-  struct SumsAboutCut {
-    std::span<float> all;     // as of ChunkSumExp
-    std::span<float> above;   // of the logits that are at least `high` alone
-    std::span<uint8_t> near;  // bit i: some of the chunk's i-th kNearGroup logits is in [low, high)
-  };
-  static constexpr size_t kNearGroup = 16;
-  void ChunkSumExpAbout(std::span<const float> logits, float max, float inverse_temperature,
-                        float low, float high, const SumsAboutCut& sums) const;
+  // The same sums of the logits alone that are less than `reach` from `centre`; `chunk_max` as of
+  // ChunkMax, which tells where there are none.
+  void ChunkSumExpNear(std::span<const float> logits, std::span<const float> chunk_max, float max,
+                       float inverse_temperature, float centre, float reach,
+                       std::span<float> chunk_sum) const;
 
   // The terms of that sum themselves: out[i] = exp((in[i] - max) * inverse_temperature), relative
   // error under 3e-7.

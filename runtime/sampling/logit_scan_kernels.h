@@ -12,10 +12,8 @@
     void ChunkSumExp(const float* logits, size_t n, float max, float scale, float* chunk_sum); \
     void ChunkMoments(const float* logits, size_t n, float max, float scale, float* chunk_sum, \
                       float* moment);                                                          \
-    void ChunkSumExpNear(const float* logits, size_t n, float max, float scale, float centre,  \
-                         float reach, float* chunk_sum);                                       \
-    void ChunkSumExpAbout(const float* logits, size_t n, float max, float scale, float low,    \
-                          float high, float* all, float* above, uint8_t* near);                \
+    void ChunkSumExpNear(const float* logits, size_t n, const float* chunk_max, float max,     \
+                         float scale, float centre, float reach, float* chunk_sum);            \
     void Exp(const float* in, size_t n, float max, float scale, float* out);                   \
   }
 

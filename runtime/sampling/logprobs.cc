@@ -3,8 +3,8 @@
 #include <algorithm>
 #include <cassert>
 #include <cmath>
-#include <functional>
-#include <limits>
+
+#include "runtime/sampling/chunk_draw.h"
 
 namespace quern {
 
@@ -17,9 +17,7 @@ Status LogprobReader::Measure(std::span<const float> logits) {
   }
   max_ = *std::max_element(chunk_max_.begin(), chunk_max_.end());
   scan_.ChunkSumExp(logits, max_, 1.0f, chunk_sum_);
-  double sum = 0;
-  for (const float part : chunk_sum_) sum += part;
-  log_sum_ = std::log(sum);
+  log_sum_ = std::log(SumOfChunks(chunk_sum_));
   return {};
 }
 
@@ -32,16 +30,8 @@ float LogprobReader::Logprob(float logit) const {
 std::vector<TokenLogprob> LogprobReader::Top(std::span<const float> logits, size_t count) {
   std::vector<TokenLogprob> top;
   if (count == 0) return top;
-  float threshold = -std::numeric_limits<float>::infinity();
-  if (count <= chunk_max_.size()) {
-    // `count` chunks hold a logit at least as great as the count-th greatest chunk maximum.
-    scratch_.assign(chunk_max_.begin(), chunk_max_.end());
-    const auto last = scratch_.begin() + static_cast<std::ptrdiff_t>(count - 1);
-    std::nth_element(scratch_.begin(), last, scratch_.end(), std::greater<>());
-    threshold = *last;
-  }
   candidates_.Clear();
-  candidates_.Collect(logits, chunk_max_, threshold);
+  candidates_.Collect(logits, chunk_max_, candidates_.ReachedByTopK(chunk_max_, count));
   candidates_.KeepTopK(count);
   const auto logit_of = [&](int32_t id) { return logits[static_cast<size_t>(id)]; };
   std::vector<int32_t> ids(candidates_.ids().begin(), candidates_.ids().end());

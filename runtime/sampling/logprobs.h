@@ -36,7 +36,6 @@ class LogprobReader {
   Candidates candidates_;
   std::vector<float> chunk_max_;
   std::vector<float> chunk_sum_;
-  std::vector<float> scratch_;
   float max_ = 0;
   double log_sum_ = 0;  // of exp(logit - max_)
 };

@@ -7,9 +7,8 @@
 #include "runtime/base/result.h"
 #include "runtime/sampling/candidates.h"
 #include "runtime/sampling/logit_scan.h"
+#include "runtime/sampling/nearest_draw.h"
 #include "runtime/sampling/sampling_params.h"
-#include "runtime/sampling/spread_nucleus.h"
-#include "runtime/sampling/typical_draw.h"
 
 namespace quern {
 
@@ -22,7 +21,7 @@ class Sampler {
   // Temperatures below this are greedy: the quotient by them would leave float's range.
   static constexpr float kGreedyBelow = 1e-5f;
 
-  explicit Sampler(ScanIsa isa = SelectScanIsa()) : scan_(isa), nucleus_(scan_), typical_(scan_) {}
+  explicit Sampler(ScanIsa isa = SelectScanIsa()) : scan_(isa), nearest_(scan_) {}
 
   // The id of the next token. `logits` [vocab_size], at least one; `params` valid. The draw depends
   // on `seed` and on `position`, the token's place in its sequence, alone. Greedy takes the lowest
@@ -37,20 +36,15 @@ class Sampler {
                       double u);
   // Fills candidates_ with a superset of what top_k and min_p keep; then cuts and weighs them.
   void CollectForTopKMinP(std::span<const float> logits, const SamplingParams& params, float max);
-  // A draw from the likeliest tokens that hold at least `share` of the whole weight.
-  int32_t DrawFromTopP(std::span<const float> logits, float share, float max,
-                       float inverse_temperature, double u);
-  // The logit from which on there are few tokens; infinity where there is no such.
-  float HeadThreshold(float max, float inverse_temperature) const;
-  double SumExp(std::span<const float> logits, float max, float inverse_temperature);
+  // A draw where typical_p or top_p cuts, and neither top_k nor min_p does.
+  int32_t DrawNearest(std::span<const float> logits, const SamplingParams& params, float max,
+                      uint64_t seed, uint64_t position);
 
   LogitScan scan_;
-  SpreadNucleus nucleus_;
-  TypicalDraw typical_;
+  NearestDraw nearest_;
   Candidates candidates_;
   std::vector<float> chunk_max_;
   std::vector<float> chunk_sum_;
-  std::vector<float> scratch_;
 };
 
 }  // namespace quern

@@ -36,3 +36,8 @@ def test_long_prompt():
     itl, median, over_before, ttft = figures(
         "long_prompt.py", r"ITL p95 N times, median N times \(p95 N times what it was before the prompt came\); TTFT N times what it is alone")
     assert itl > 0 and median > 0 and over_before > 0 and ttft > 0
+
+
+def test_sampling_cost():
+    (logprobs,) = figures("sampling_cost.py", r"\| 0\.8, top-p 0\.95, 20 logprobs \| N% \|")
+    assert 0 < logprobs < 100

@@ -36,16 +36,15 @@ TEST_F(CandidatesTest, CollectsEveryTokenAtOrAboveTheThresholdInOrderOfIds) {
   EXPECT_EQ(Ids(), (std::vector<int32_t>{3, 64, 199}));
 }
 
-TEST_F(CandidatesTest, CollectsBetweenBoundsAfterWhatItHas) {
-  std::vector<float> logits(150, 0.0f);
-  logits[3] = 1.0f;                                   // the lower bound is in
-  logits[70] = 2.0f;                                  // the upper one is not
-  logits[149] = std::nextafter(2.0f, 0.0f);           // in a group that is cut short
-  const std::vector<uint8_t> near = {1, 1, 1u << 1};  // the group of 70, too, is searched
-  candidates_.CollectBetween(logits, near, 1.0f, 2.0f);
-  EXPECT_EQ(Ids(), (std::vector<int32_t>{3, 149}));
-  candidates_.CollectBetween(logits, near, 2.0f, 3.0f);
-  EXPECT_EQ(Ids(), (std::vector<int32_t>{3, 149, 70}));
+TEST_F(CandidatesTest, TheTopKReachTheKthGreatestMaximumHoweverManyThatAre) {
+  std::vector<float> maxima(300);
+  for (size_t i = 0; i < maxima.size(); ++i) maxima[i] = static_cast<float>(i * 7 % 300 / 2);
+  for (const size_t k : {1u, 2u, 63u, 64u, 65u, 299u, 300u}) {
+    auto sorted = maxima;
+    std::sort(sorted.begin(), sorted.end(), std::greater<>());
+    EXPECT_EQ(candidates_.ReachedByTopK(maxima, k), sorted[k - 1]) << k;
+  }
+  EXPECT_EQ(candidates_.ReachedByTopK(maxima, 301), -std::numeric_limits<float>::infinity());
 }
 
 TEST_F(CandidatesTest, TopKKeepsExactlyKAndPrefersTheLowerIdAmongEquals) {

@@ -11,6 +11,7 @@
 #include <set>
 #include <vector>
 
+#include "runtime/sampling/nearest_draw.h"
 #include "runtime/sampling/philox.h"
 #include "tests/unit/runtime/sampling/random_logits.h"
 
@@ -66,20 +67,39 @@ int32_t OraclePick(const std::vector<double>& probabilities, double u) {
   return last;
 }
 
+// top_p over the whole vocabulary: the first of the draws from all of it that falls on a token
+// which is kept.
+int32_t OracleDraw(const std::vector<float>& logits, const OracleParams& params, uint64_t seed,
+                   uint64_t position, double d_u) {
+  const auto kept = OracleProbabilities(logits, params);
+  const auto all = OracleProbabilities(logits, {params.temperature, 1, 0, 0});
+  for (uint32_t draw = 0; draw < NearestDraw::kMostDraws; ++draw) {
+    const double u = std::clamp(UniformAt(seed, position, draw) + d_u, 0.0, 1.0);
+    const int32_t pick = OraclePick(all, u);
+    if (kept[static_cast<size_t>(pick)] > 0) return pick;
+  }
+  const double u = UniformAt(seed, position, NearestDraw::kMostDraws);
+  return OraclePick(kept, std::clamp(u + d_u, 0.0, 1.0));
+}
+
 // What the oracle picks, and what it would pick if a cut or the draw fell a rounding error to
 // either side.
 std::set<int32_t> OraclePicks(const std::vector<float>& logits, const SamplingParams& params,
-                              double u) {
+                              uint64_t seed, uint64_t position) {
   constexpr double kRounding = 2e-6;
   std::set<int32_t> picks;
   const std::vector<double> exact = {0.0}, around = {0.0, -kRounding, kRounding};
+  const bool ranks = params.top_k > 0 && static_cast<size_t>(params.top_k) < logits.size();
+  const bool whole = params.min_p == 0 && !ranks && params.top_p < 1;
   for (const double d_min_p : params.min_p > 0 ? around : exact) {
     for (const double d_top_p : params.top_p < 1 ? around : exact) {
-      const auto probabilities = OracleProbabilities(
-          logits, {params.temperature, params.top_p < 1 ? params.top_p + d_top_p : 1.0,
-                   params.min_p * (1 + d_min_p), params.top_k});
+      const OracleParams cuts{params.temperature, params.top_p < 1 ? params.top_p + d_top_p : 1.0,
+                              params.min_p * (1 + d_min_p), params.top_k};
+      const auto probabilities = OracleProbabilities(logits, cuts);
       for (const double d_u : {0.0, -kRounding, kRounding}) {
-        picks.insert(OraclePick(probabilities, std::clamp(u + d_u, 0.0, 1.0)));
+        const double u = std::clamp(UniformAt(seed, position) + d_u, 0.0, 1.0);
+        picks.insert(whole ? OracleDraw(logits, cuts, seed, position, d_u)
+                           : OraclePick(probabilities, u));
       }
     }
   }
@@ -125,7 +145,7 @@ TEST(Sampler, AgreesWithADoublePrecisionFullSort) {
                                 .top_k = kTopK[random() % std::size(kTopK)],
                                 .min_p = kMinP[random() % std::size(kMinP)]};
     const int32_t pick = sampler.Sample(logits, params, 5, i).value();
-    const auto expected = OraclePicks(logits, params, UniformAt(5, i));
+    const auto expected = OraclePicks(logits, params, 5, i);
     ambiguous += expected.size() > 1 ? 1 : 0;
     ASSERT_TRUE(expected.contains(pick))
         << "case " << i << ": picked " << pick << ", wanted " << *expected.begin() << "; n " << n
@@ -146,7 +166,7 @@ TEST(Sampler, AgreesWithTheOracleOnATwoHundredThousandTokenVocabulary) {
   uint64_t position = 0;
   for (const auto& params : cases) {
     const int32_t pick = sampler.Sample(logits, params, 1, ++position).value();
-    EXPECT_TRUE(OraclePicks(logits, params, UniformAt(1, position)).contains(pick));
+    EXPECT_TRUE(OraclePicks(logits, params, 1, position).contains(pick));
   }
 }
 
@@ -166,7 +186,7 @@ TEST(Sampler, TopPOfManyTokensAgreesWithAFullSortWhereverTheCutIs) {
   constexpr float kTemperature[] = {0.5f, 0.8f, 1.0f, 2.0f};
   uint64_t position = 0;
   int ambiguous = 0;
-  for (const size_t n : {8191u, 8192u, 20001u, 49152u}) {  // about SpreadNucleus::kLeastLogits
+  for (const size_t n : {8191u, 8192u, 20001u, 49152u}) {
     for (const size_t head : {0u, 1u, 30u}) {
       for (const float above : {8.0f, 14.0f, 40.0f}) {
         const auto logits = HeadAndTail(n, head, above, 2.5f, static_cast<uint32_t>(position));
@@ -174,7 +194,7 @@ TEST(Sampler, TopPOfManyTokensAgreesWithAFullSortWhereverTheCutIs) {
         const SamplingParams params{.temperature = kTemperature[position % std::size(kTemperature)],
                                     .top_p = kTopP[position % std::size(kTopP)]};
         const int32_t pick = sampler.Sample(logits, params, 3, position).value();
-        const auto expected = OraclePicks(logits, params, UniformAt(3, position));
+        const auto expected = OraclePicks(logits, params, 3, position);
         ambiguous += expected.size() > 1 ? 1 : 0;
         ASSERT_TRUE(expected.contains(pick))
             << "picked " << pick << ", wanted " << *expected.begin() << "; n " << n << " head "
@@ -189,11 +209,13 @@ TEST(Sampler, TopPOfManyTokensAgreesWithAFullSortWhereverTheCutIs) {
 TEST(Sampler, TopPOfEqualLogitsKeepsTheLowerIds) {
   Sampler sampler;
   std::vector<float> logits(20000, 1.0f);
-  for (uint64_t position = 0; position < 50; ++position) {
+  double sum = 0;
+  for (uint64_t position = 0; position < 400; ++position) {
     const auto id = *sampler.Sample(logits, {.temperature = 1, .top_p = 0.25f}, 1, position);
     EXPECT_LT(id, 5000);
-    EXPECT_NEAR(id, UniformAt(1, position) * 5000, 1);
+    sum += id;
   }
+  EXPECT_NEAR(sum / 400, 2500, 4 * 5000 / std::sqrt(12 * 400));
   // The cut goes through equals below a head: of 16,000 that weigh 1 together, half are kept.
   for (size_t id = 0; id < logits.size(); ++id) {
     logits[id] = id < 4000 ? -40.0f : -std::log(16000.0f);

@@ -1,0 +1,65 @@
+#pragma once
+
+#include <cstdint>
+#include <limits>
+#include <optional>
+#include <span>
+#include <vector>
+
+#include "runtime/sampling/candidates.h"
+#include "runtime/sampling/logit_scan.h"
+
+namespace quern {
+
+// Draws from a whole vocabulary's tokens whose logits are nearest to some logit: from as few as
+// hold a share of the weight. Of equally near tokens the lower ids are kept. Keeps its buffers; not
+// thread-safe.
+//
+// Nucleus sampling (top_p) is that about the greatest logit. Locally typical sampling (Meister et
+// al., TACL 2023) is that about the mean: with p = exp(x) / Z and x the logit by the temperature, a
+// token's surprise -ln p is ln Z - x and its expectation ln Z - E[x], so that they differ by
+// |x - E[x]|.
+class NearestDraw {
+ public:
+  explicit NearestDraw(const LogitScan& scan) : scan_(scan) {}
+
+  // What is drawn from: `max` is the greatest of `logits`, which are finite; weights are
+  // exp((logit - max) * inverse_temperature). `chunk_max` as of LogitScan::ChunkMax. The same for
+  // all calls after a Measure.
+  struct Distribution {
+    std::span<const float> logits;
+    std::span<const float> chunk_max;
+    float max;
+    float inverse_temperature;
+  };
+
+  // Sums the weights; before the others. What is kept is what is nearest to the greatest logit, or
+  // to their mean by weight.
+  void MeasureAboutMax(const Distribution& of);
+  void MeasureAboutMean(const Distribution& of);
+  // Draws by rejection: a token of the whole vocabulary, taken if what is nearer weighs less than
+  // the share. Nothing is listed, and the pass which tells ends when the answer is certain. nullopt
+  // when `kMostDraws` were refused, which is likely for small shares alone.
+  std::optional<int32_t> Draw(const Distribution& of, double share, uint64_t seed,
+                              uint64_t position);
+  // The kept tokens themselves into `kept`, weighed.
+  void Collect(const Distribution& of, double share, Candidates* kept);
+
+  static constexpr uint32_t kMostDraws = 32;
+
+ private:
+  // Whether the tokens that come before `id`, which is so far away, weigh less than `mass`.
+  bool Keeps(const Distribution& of, int32_t id, float distance, double mass);
+  // The weight of what is less than `reach` away in the chunks [begin, end).
+  double SumNear(const Distribution& of, size_t begin, size_t end, float reach);
+  // That of what comes before `id` in its own chunk.
+  double SumNearInChunkOf(const Distribution& of, int32_t id, float distance);
+
+  LogitScan scan_;
+  std::vector<float> chunk_sum_, chunk_moment_, near_;
+  double total_ = 0;
+  float centre_ = 0;  // logit
+  float refused_ = std::numeric_limits<float>::infinity();  // nothing is kept from this distance on
+};
+
+}  // namespace quern
