@@ -75,7 +75,7 @@ class Candidates {
   std::vector<float> logits_;
   std::vector<float> weights_;  // as long as ids_ once weighed, else empty
   std::vector<double> buckets_;
-  std::vector<Ranked> ranked_;    // scratch of the two cuts
+  std::vector<Ranked> ranked_;     // scratch of the two cuts
   std::vector<float> top_maxima_;  // scratch of ReachedByTopK
 };
 

@@ -58,7 +58,7 @@ class NearestDraw {
   LogitScan scan_;
   std::vector<float> chunk_sum_, chunk_moment_, near_;
   double total_ = 0;
-  float centre_ = 0;  // logit
+  float centre_ = 0;                                        // logit
   float refused_ = std::numeric_limits<float>::infinity();  // nothing is kept from this distance on
 };
 
