@@ -236,6 +236,18 @@ QUERN_SIMT_INLINE int __ffs(int x) {
   return x == 0 ? 0 : std::countr_zero(static_cast<unsigned>(x)) + 1;
 }
 
+// Approximate on a GPU (CUDA C++ programming guide, "Intrinsic Functions"), correctly rounded or
+// the C library's here. The others (expf, exp2f, tanhf, fmaxf, ...) have the C library's names.
+QUERN_SIMT_INLINE float rsqrtf(float x) { return static_cast<float>(1 / std::sqrt(double{x})); }
+QUERN_SIMT_INLINE float __expf(float x) { return std::exp(x); }
+QUERN_SIMT_INLINE float __logf(float x) { return std::log(x); }
+QUERN_SIMT_INLINE float __powf(float x, float y) { return std::pow(x, y); }
+QUERN_SIMT_INLINE float __sinf(float x) { return std::sin(x); }
+QUERN_SIMT_INLINE float __cosf(float x) { return std::cos(x); }
+QUERN_SIMT_INLINE float __fdividef(float x, float y) { return x / y; }
+QUERN_SIMT_INLINE float __frcp_rn(float x) { return 1 / x; }
+QUERN_SIMT_INLINE float __fmaf_rn(float x, float y, float z) { return std::fma(x, y, z); }
+
 using std::max;
 using std::min;
 

@@ -5,7 +5,7 @@
 #include <cstring>
 #include <functional>
 
-#include "kernels/cuda/w4a16_plan.h"
+#include "kernels/cuda/w4a16/w4a16_plan.h"
 #include "tests/cuda/cublas_peer.h"
 #include "tests/cuda/device_support.h"
 #include "tests/cuda/memory_bandwidth.h"

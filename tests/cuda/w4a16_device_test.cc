@@ -7,7 +7,7 @@
 #include <cstring>
 #include <numeric>
 
-#include "kernels/cuda/w4a16_plan.h"
+#include "kernels/cuda/w4a16/w4a16_plan.h"
 #include "tests/cuda/device_support.h"
 
 namespace quern::kernels::testing {

@@ -1,4 +1,4 @@
-#include "kernels/cuda/w4a16_plan.h"
+#include "kernels/cuda/w4a16/w4a16_plan.h"
 
 #include <gtest/gtest.h>
 

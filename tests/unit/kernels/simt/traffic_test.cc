@@ -1,6 +1,6 @@
 #include <gtest/gtest.h>
 
-#include "kernels/cuda/w4a16_plan.h"
+#include "kernels/cuda/w4a16/w4a16_plan.h"
 #include "quern/kernels/w4a16.h"
 #include "tests/unit/kernels/simt/simt_test_support.h"
 #include "tests/unit/kernels/simt/traffic_kernels.h"

@@ -3,7 +3,7 @@
 #include <array>
 #include <utility>
 
-#include "kernels/cuda/w4a16_kernel.cuh"
+#include "kernels/cuda/w4a16/w4a16_kernel.cuh"
 
 // One file per format and type instantiates these two, so that they compile side by side.
 namespace quern::kernels {

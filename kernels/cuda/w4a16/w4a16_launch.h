@@ -4,7 +4,7 @@
 
 #include <cstdint>
 
-#include "kernels/cuda/w4a16_plan.h"
+#include "kernels/cuda/w4a16/w4a16_plan.h"
 #include "quern/kernels/w4_weights.h"
 
 namespace quern::kernels {

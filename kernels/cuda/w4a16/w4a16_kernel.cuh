@@ -1,9 +1,9 @@
 #pragma once
 
 #include "kernels/cuda/common/ptx.cuh"
-#include "kernels/cuda/w4a16_fragments.cuh"
-#include "kernels/cuda/w4a16_launch.h"
-#include "kernels/cuda/w4a16_plan.h"
+#include "kernels/cuda/w4a16/w4a16_fragments.cuh"
+#include "kernels/cuda/w4a16/w4a16_launch.h"
+#include "kernels/cuda/w4a16/w4a16_plan.h"
 
 // y[r, c] = sum over k of x[r, k] * w[c, k] on tensor cores: the weights, widened in registers, are
 // mma.sync's A operand (16 rows of w), x its B operand (8 rows of x): fewer rows waste tensor

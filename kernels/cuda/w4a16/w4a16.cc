@@ -9,12 +9,12 @@
 #include <atomic>
 #include <limits>
 
-#include "kernels/cuda/w4a16_launch.h"
+#include "kernels/cuda/common/device.h"
+#include "kernels/cuda/w4a16/w4a16_launch.h"
 
 namespace quern::kernels {
 namespace {
 
-constexpr int kMaxDevices = 64;
 constexpr int kFormats = 3;
 constexpr int kTypes = 2;
 
@@ -23,11 +23,6 @@ constexpr int kTypes = 2;
 constexpr int kMaxBlocksPerSm = 32;
 constexpr int64_t CounterBytes(int64_t multiprocessors) {
   return (multiprocessors * kMaxBlocksPerSm * 4 + 255) / 256 * 256;
-}
-
-std::string CudaError(const char* what, cudaError_t error) {
-  return std::string(what) + ": " + cudaGetErrorString(error) + " (" + cudaGetErrorName(error) +
-         ")";
 }
 
 struct Kernels {
@@ -46,45 +41,9 @@ constexpr Kernels kKernels[kFormats][kTypes] = {
     {KernelsOf<__half, W4Format::kQ4_1>(), KernelsOf<__nv_bfloat16, W4Format::kQ4_1>()},
 };
 
-struct Device {
-  int number;
-  int multiprocessors;
-  int shared_bytes;  // that a thread block can have
-};
-
-// The current device; asked for once each, as attributes do not change.
-std::string FindDevice(Device* device) {
-  static std::array<std::atomic<int>, kMaxDevices> known_multiprocessors;
-  static std::array<std::atomic<int>, kMaxDevices> known_shared_bytes;
-  cudaError_t error = cudaGetDevice(&device->number);
-  if (error == cudaSuccess && device->number >= kMaxDevices) {
-    return "W4A16: device numbers above 63 are not supported";
-  }
-  if (error == cudaSuccess) {
-    std::atomic<int>& multiprocessors = known_multiprocessors[static_cast<size_t>(device->number)];
-    std::atomic<int>& shared_bytes = known_shared_bytes[static_cast<size_t>(device->number)];
-    device->multiprocessors = multiprocessors.load();
-    device->shared_bytes = shared_bytes.load();
-    if (device->multiprocessors != 0 && device->shared_bytes != 0) return "";
-    error = cudaDeviceGetAttribute(&device->multiprocessors, cudaDevAttrMultiProcessorCount,
-                                   device->number);
-    if (error == cudaSuccess) {
-      error = cudaDeviceGetAttribute(&device->shared_bytes, cudaDevAttrMaxSharedMemoryPerBlockOptin,
-                                     device->number);
-    }
-    if (error == cudaSuccess) {
-      shared_bytes.store(device->shared_bytes);
-      multiprocessors.store(device->multiprocessors);
-      return "";
-    }
-  }
-  static_cast<void>(cudaGetLastError());  // not left for the next call to find
-  return CudaError("W4A16: no usable CUDA device", error);
-}
-
 // Thread blocks of the kernel that a multiprocessor of the device holds at once; asked for once.
-std::string FindResidency(const Device& device, int format, int type, int variant, int* blocks) {
-  static std::array<std::atomic<int>, kMaxDevices * kFormats * kTypes * kW4VariantCount> all;
+std::string FindResidency(const CudaDevice& device, int format, int type, int variant, int* blocks) {
+  static std::array<std::atomic<int>, kMaxCudaDevices * kFormats * kTypes * kW4VariantCount> all;
   const int index =
       ((device.number * kFormats + format) * kTypes + type) * kW4VariantCount + variant;
   std::atomic<int>& known = all[static_cast<size_t>(index)];
@@ -92,10 +51,9 @@ std::string FindResidency(const Device& device, int format, int type, int varian
   if (*blocks != 0) return "";
   const cudaError_t error = kKernels[format][type].blocks_per_sm(variant, blocks);
   if (error != cudaSuccess) {
-    static_cast<void>(cudaGetLastError());
     const bool unfit = error == cudaErrorNoKernelImageForDevice || error == cudaErrorInvalidValue ||
                        error == cudaErrorInvalidDeviceFunction;
-    return CudaError(unfit ? "W4A16: no kernel for this device (it needs compute capability 8.0 or "
+    return CudaErrorText(unfit ? "W4A16: no kernel for this device (it needs compute capability 8.0 or "
                              "later, a build for it (QUERN_CUDA_ARCHITECTURES), and the variant's "
                              "shared memory)"
                            : "W4A16: the kernel could not be looked up",
@@ -169,8 +127,8 @@ std::string MakePlan(const W4A16Args& args, const W4Variant& shape, int multipro
 // One product of at most kW4MaxBatch rows of x, those from `begin` on.
 std::string MultiplySlice(const W4A16Args& args, int64_t begin, int64_t rows, cudaStream_t stream) {
   const W4Matrix& w = args.weights;
-  Device device{};
-  if (std::string wrong = FindDevice(&device); !wrong.empty()) return wrong;
+  CudaDevice device{};
+  if (std::string wrong = FindCudaDevice(&device); !wrong.empty()) return "W4A16: " + wrong;
   const int variant =
       args.variant >= 0 ? args.variant : ChooseW4Variant(w, rows, device.shared_bytes);
   const W4Variant& shape = kW4Variants[variant];
@@ -202,14 +160,14 @@ std::string MultiplySlice(const W4A16Args& args, int64_t begin, int64_t rows, cu
   launch.records = static_cast<int32_t>(w.format == W4Format::kAwq ? w.cols / 128 : w.col_tiles());
   const cudaError_t error =
       kKernels[format][type].start(variant, launch, args.overlap_previous, stream);
-  return error == cudaSuccess ? "" : CudaError("W4A16: the kernel could not be started", error);
+  return error == cudaSuccess ? "" : CudaErrorText("W4A16: the kernel could not be started", error);
 }
 
 }  // namespace
 
 size_t W4A16WorkspaceBytes() {
-  Device device{};
-  if (!FindDevice(&device).empty()) return 0;
+  CudaDevice device{};
+  if (!FindCudaDevice(&device).empty()) return 0;
   // Two parts per resident thread block. What a multiprocessor's thread blocks hold of sums is
   // bounded by its registers, 64 Ki of 4 bytes.
   const int64_t parts = int64_t{device.multiprocessors} * 2 * 64 * 1024 * 4;

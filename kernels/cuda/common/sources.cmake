@@ -1,0 +1,1 @@
+list(APPEND _cuda_hosts cuda/common/device.cc)

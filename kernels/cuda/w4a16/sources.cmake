@@ -1,0 +1,5 @@
+list(APPEND _sources cuda/w4a16/w4_pack.cc)
+list(APPEND _cuda_hosts cuda/w4a16/w4a16.cc)
+foreach(format awq q4_0 q4_1)
+  list(APPEND _cuda_kernels cuda/w4a16/w4a16_${format}_f16.cu cuda/w4a16/w4a16_${format}_bf16.cu)
+endforeach()
