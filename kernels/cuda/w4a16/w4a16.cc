@@ -42,7 +42,8 @@ constexpr Kernels kKernels[kFormats][kTypes] = {
 };
 
 // Thread blocks of the kernel that a multiprocessor of the device holds at once; asked for once.
-std::string FindResidency(const CudaDevice& device, int format, int type, int variant, int* blocks) {
+std::string FindResidency(const CudaDevice& device, int format, int type, int variant,
+                          int* blocks) {
   static std::array<std::atomic<int>, kMaxCudaDevices * kFormats * kTypes * kW4VariantCount> all;
   const int index =
       ((device.number * kFormats + format) * kTypes + type) * kW4VariantCount + variant;
@@ -53,11 +54,12 @@ std::string FindResidency(const CudaDevice& device, int format, int type, int va
   if (error != cudaSuccess) {
     const bool unfit = error == cudaErrorNoKernelImageForDevice || error == cudaErrorInvalidValue ||
                        error == cudaErrorInvalidDeviceFunction;
-    return CudaErrorText(unfit ? "W4A16: no kernel for this device (it needs compute capability 8.0 or "
-                             "later, a build for it (QUERN_CUDA_ARCHITECTURES), and the variant's "
-                             "shared memory)"
-                           : "W4A16: the kernel could not be looked up",
-                     error);
+    return CudaErrorText(
+        unfit ? "W4A16: no kernel for this device (it needs compute capability 8.0 or "
+                "later, a build for it (QUERN_CUDA_ARCHITECTURES), and the variant's "
+                "shared memory)"
+              : "W4A16: the kernel could not be looked up",
+        error);
   }
   if (*blocks == 0) return "W4A16: the kernel does not fit this device";
   known.store(*blocks);
