@@ -21,6 +21,44 @@ int64_t Different(std::vector<uint64_t>& values) {
 
 }  // namespace
 
+// Whether each lane that loads and the one whose number differs in `bit` have the same address.
+bool TrafficLog::InPairs(std::span<const Item> lanes, int bit) {
+  std::array<uint64_t, 32> addresses;
+  addresses.fill(UINT64_MAX);
+  for (const Item& item : lanes) addresses[item.lane] = item.address;
+  for (const Item& item : lanes) {
+    const uint64_t other = addresses[static_cast<size_t>(item.lane ^ bit)];
+    if (other != UINT64_MAX && other != item.address) return false;
+  }
+  return true;
+}
+
+int64_t TrafficLog::Wavefronts(std::span<const Item> lanes) {
+  uint32_t widest = 4;
+  for (const Item& item : lanes) widest = std::max(widest, item.bytes);
+  auto group = static_cast<int>(std::max<uint32_t>(1, 128 / widest));
+  const bool load = !lanes[0].write;
+  if (widest > 4 && load && (InPairs(lanes, 1) || InPairs(lanes, 2)))
+    group = std::min(2 * group, 32);
+  int64_t wavefronts = 0;
+  std::vector<uint64_t> words;
+  for (int from = 0; from < 32; from += group) {
+    words.clear();
+    for (const Item& item : lanes) {
+      if (item.lane < from || item.lane >= from + group) continue;
+      for (uint64_t at = item.address / kBankBytes; at * kBankBytes < item.address + item.bytes;
+           ++at) {
+        words.push_back(at);
+      }
+    }
+    words.resize(static_cast<size_t>(Different(words)));
+    std::array<int, kBanks> words_of{};
+    for (uint64_t word : words) ++words_of[word % kBanks];
+    wavefronts += *std::max_element(words_of.begin(), words_of.end());
+  }
+  return wavefronts;
+}
+
 void TrafficLog::Add(int lane, Site site, Space space, bool write, uint64_t address,
                      uint32_t bytes) {
   items_.push_back({address, site, bytes, 0, static_cast<uint8_t>(lane), space, write});
@@ -75,24 +113,7 @@ void TrafficLog::Flush(Counts& counts) {
       continue;
     }
     total.minimum += (different + kBanks - 1) / kBanks;
-    // Lanes that together ask for 128 bytes are served at once, if no bank has two of their words.
-    uint32_t widest = 4;
-    for (const Item& item : lanes) widest = std::max(widest, item.bytes);
-    const int group = static_cast<int>(std::max<uint32_t>(1, 128 / widest));
-    for (int from = 0; from < 32; from += group) {
-      std::vector<uint64_t> words;
-      for (const Item& item : lanes) {
-        if (item.lane < from || item.lane >= from + group) continue;
-        for (uint64_t at = item.address / kBankBytes; at * kBankBytes < item.address + item.bytes;
-             ++at) {
-          words.push_back(at);
-        }
-      }
-      words.resize(static_cast<size_t>(Different(words)));
-      std::array<int, kBanks> load{};
-      for (uint64_t word : words) ++load[word % kBanks];
-      total.units += *std::max_element(load.begin(), load.end());
-    }
+    total.units += Wavefronts(lanes);
   }
   items_.clear();
 }

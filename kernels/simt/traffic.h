@@ -1,6 +1,7 @@
 #pragma once
 
 #include <cstdint>
+#include <span>
 #include <vector>
 
 #include "kernels/simt/shadow.h"
@@ -29,6 +30,13 @@ class TrafficLog {
     Space space;
     bool write;
   };
+  // Of an instruction on shared memory. Lanes that together ask for 128 bytes are served at once, if
+  // no bank has two of their words; twice as many where lanes load the same in pairs, n and n ^ 1 or
+  // n and n ^ 2. (NVIDIA's developer forum, "Unexpected shared memory bank conflict", says so of
+  // compute capability 7.0 to 7.5; of later ones it is taken to hold.)
+  static int64_t Wavefronts(std::span<const Item> lanes);
+  static bool InPairs(std::span<const Item> lanes, int bit);
+
   std::vector<Item> items_;
 };
 

@@ -26,7 +26,7 @@ struct CodePlace {
 
 constexpr CodePlace PlaceOf(int row, int col) {
   const int lane = row % 8 * 4 + col % 32 / 8;
-  const int word = col / 32 * 2 + col % 8 / 4;
+  const int word = (col / 32 * 2 + col % 8 / 4) ^ W4WordSwap(lane);
   const int nibble = row / 8 + col % 4 / 2 * 2 + col % 2 * 4;
   return {lane * 16 + word * 4 + nibble / 2, nibble % 2 != 0};
 }

@@ -205,6 +205,7 @@ class W4A16Block {
     const uint8_t* codes = slot + row_warp_ * kMt * kKt * 512 + lane_ * 16;
     const uint8_t* x = slot + kCodeBytes + lane_ * 16;
     const uint8_t* records = slot + kCodeBytes + kXBytes + row_warp_ * kMt * kKt * kRecord;
+    const int swap = lane_ & 8;  // bytes: W4WordSwap
     TileScales<kFormat> scales[kMt];
     float4 parts[kParts];
     if constexpr (kScaleOnce) {
@@ -220,8 +221,8 @@ class W4A16Block {
       uint32_t a[kMt][2][4];
 #pragma unroll
       for (int i = 0; i < kMt; ++i) {
-        const uint2 words =
-            *reinterpret_cast<const uint2*>(codes + (i * kKt + half / 2) * 512 + half % 2 * 8);
+        const uint2 words = *reinterpret_cast<const uint2*>(
+            codes + (i * kKt + half / 2) * 512 + (half % 2 * 8 ^ swap));
         Widen<T>(words.x, scales[i].Zero(0), scales[i].Zero(1), a[i][0]);
         Widen<T>(words.y, scales[i].Zero(0), scales[i].Zero(1), a[i][1]);
       }

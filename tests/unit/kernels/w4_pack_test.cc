@@ -117,8 +117,9 @@ TEST(W4Pack, ALanesWordHoldsItsFragmentOfTheTensorCoresOperand) {
       for (int lane = 0; lane < 32; ++lane) {
         for (int word = 0; word < 4; ++word) {
           uint32_t bits;
-          std::memcpy(&bits, &packed.codes[((row_tile * 2 + col_tile) * 32 + lane) * 16 + word * 4],
-                      4);
+          const int place = word ^ (lane / 8 % 2 * 2);
+          std::memcpy(&bits,
+                      &packed.codes[((row_tile * 2 + col_tile) * 32 + lane) * 16 + place * 4], 4);
           for (int a = 0; a < 8; ++a) {  // a0 ... a7 of the PTX manual, m16n8k16
             const int nibble = a / 2 + a % 2 * 4;
             const int row = row_tile * 16 + lane / 4 + (a / 2 % 2) * 8;

@@ -17,14 +17,19 @@ inline constexpr int kW4TileCols = 64;
 
 constexpr int W4GroupCols(W4Format format) { return format == W4Format::kAwq ? 128 : 32; }
 
+// Eight of sixteen lanes have their words' halves the other way round: where all read 8 of their 16
+// bytes, sixteen of them meet every bank of shared memory once.
+constexpr int W4WordSwap(int lane) { return lane & 8 ? 2 : 0; }
+
 // A weight matrix [rows, cols] in the order in which W4A16MatMul reads it, so that a warp's 16-byte
 // loads bring fragments of mma.sync's A operand, ready to be widened (the idea is Marlin's, Frantar
 // et al. 2024). Tiles of 16 rows and 64 columns; the last ones are filled up with zero weights.
 //
 // codes   [row tile][column tile][lane: 32][word: 4] of uint32. With g = lane / 4, t = lane % 4,
-//         word w holds the columns c = 32 (w / 2) + 8 t + 4 (w % 2) + {0, 1, 2, 3} of its tile in
-//         nibbles p (even column) and p + 4 (odd column): p = 0: row g, c + {0, 1};
-//         p = 1: row g + 8, c + {0, 1}; p = 2: row g, c + {2, 3}; p = 3: row g + 8, c + {2, 3}.
+//         word w ^ W4WordSwap(lane) holds the columns c = 32 (w / 2) + 8 t + 4 (w % 2) +
+//         {0, 1, 2, 3} of its tile in nibbles p (even column) and p + 4 (odd column):
+//         p = 0: row g, c + {0, 1}; p = 1: row g + 8, c + {0, 1}; p = 2: row g, c + {2, 3};
+//         p = 3: row g + 8, c + {2, 3}.
 // scales  records of uint16 per row tile, g = 0..7, the row r being g or g + 8:
 //         kAwq   [group of 128][g] {s(g), z(g), s(g + 8), z(g + 8)}, z as an integer
 //         kQ4_0  [column tile][g] {d(g), d(g + 8)} of its first 32 columns, then of its second

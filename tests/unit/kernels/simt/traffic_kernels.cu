@@ -21,10 +21,13 @@ __global__ void StridedSharedKernel(int* out, int stride) {
   out[threadIdx.x] = shared[static_cast<int>(threadIdx.x) * stride];
 }
 
-__global__ void WideSharedKernel(int* out) {
+// Lanes whose numbers differ in `bit` alone load the same 16 bytes; with 0, none do.
+__global__ void WideSharedKernel(int* out, int bit) {
   extern __shared__ __align__(128) int shared[];
   Fill(shared);
-  const int4 four = reinterpret_cast<const int4*>(shared)[threadIdx.x];
+  const int lane = static_cast<int>(threadIdx.x);
+  const int at = bit == 0 ? lane : lane % bit + lane / (2 * bit) * bit;
+  const int4 four = reinterpret_cast<const int4*>(shared)[at];
   out[threadIdx.x] = four.x + four.y + four.z + four.w;
 }
 
@@ -46,7 +49,9 @@ cudaError_t StridedCopy(const int* in, int* out, int stride, int threads) {
 cudaError_t StridedShared(int* out, int stride) {
   return Start(StridedSharedKernel, 1, 32, kBytes, out, stride);
 }
-cudaError_t WideShared(int* out) { return Start(WideSharedKernel, 1, 32, kBytes, out); }
+cudaError_t WideShared(int* out, int bit) {
+  return Start(WideSharedKernel, 1, 32, kBytes, out, bit);
+}
 cudaError_t StridedRows(int* out, int stride) {
   return Start(StridedRowsKernel, 1, 32, kBytes, out, stride);
 }
