@@ -72,6 +72,9 @@ Report Machine::Run(const Kernel& kernel, Dim3 grid, Dim3 block, size_t dynamic_
   block_ = block;
   report_ = {};
   report_.kernel = Program::Get().FunctionName(kernel.entry);
+  report_.grid = grid;
+  report_.block = block;
+  report_.dynamic_shared_bytes = dynamic_shared;
   failed_ = false;
   CheckLaunch(dynamic_shared);
   if (failed_) return report_;

@@ -76,6 +76,9 @@ struct Counts {
 
 struct Report {
   std::string kernel;
+  Dim3 grid;
+  Dim3 block;
+  size_t dynamic_shared_bytes = 0;
   std::vector<Error> errors;  // the first one ends the launch
   Counts counts;
 

@@ -8,8 +8,15 @@
 // One file per format and type instantiates these two, so that they compile side by side.
 namespace quern::kernels {
 
+// Thread blocks of a multiprocessor that registers must leave room for; 0: as nvcc likes. Left
+// alone, it makes some of GGUF's smallest forms spill for the sake of blocks that shared memory has
+// no room for.
+template <W4Format kFormat, int kVariant>
+inline constexpr int kMinBlocks =
+    kFormat != W4Format::kAwq && kW4Variants[kVariant].batch_tiles == 1 ? 2 : 0;
+
 template <typename T, W4Format kFormat, int kVariant>
-__global__ void __launch_bounds__(kW4Variants[kVariant].threads())
+__global__ void __launch_bounds__(kW4Variants[kVariant].threads(), kMinBlocks<kFormat, kVariant>)
     W4A16Kernel(const __grid_constant__ W4A16Launch launch) {
   extern __shared__ __align__(16) uint8_t shared[];
   W4A16Block<T, kFormat, kVariant>(launch, shared).Run();

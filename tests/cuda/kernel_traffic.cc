@@ -1,0 +1,71 @@
+// Runs kernels on the emulator, one shape each, and prints a line of JSON for each launch: how it
+// was launched, what it moved, and what its operands weigh. hack/kernel-report reads it.
+
+#include <cstdio>
+#include <string>
+#include <vector>
+
+#include "kernels/cuda/w4a16/w4a16_plan.h"
+#include "kernels/simt/simt.h"
+#include "quern/kernels/w4a16.h"
+#include "tests/cuda/device_support.h"
+
+namespace quern::kernels::testing {
+namespace {
+
+// `weight_bytes` are to be read once; `other_bytes` at least once.
+void Print(const std::string& op, const std::string& shape, int64_t batch, int64_t weight_bytes,
+           int64_t other_bytes) {
+  const simt::Report& report = simt::LastReport();
+  const simt::Counts& counts = report.counts;
+  std::printf(
+      "{\"op\":\"%s\",\"shape\":\"%s\",\"batch\":%lld,\"kernel\":\"%s\",\"threads\":%llu,"
+      "\"blocks\":%llu,\"dynamic_shared\":%zu,\"weight_bytes\":%lld,\"other_bytes\":%lld,"
+      "\"load_bytes\":%lld,\"store_bytes\":%lld,\"different_bytes\":%lld,"
+      "\"shared_wavefronts\":%lld,\"least_wavefronts\":%lld,\"mma\":%lld}\n",
+      op.c_str(), shape.c_str(), static_cast<long long>(batch), report.kernel.c_str(),
+      static_cast<unsigned long long>(report.block.count()),
+      static_cast<unsigned long long>(report.grid.count()), report.dynamic_shared_bytes,
+      static_cast<long long>(weight_bytes), static_cast<long long>(other_bytes),
+      static_cast<long long>(counts.global_load.units * 32),
+      static_cast<long long>(counts.global_store.units * 32),
+      static_cast<long long>(counts.global_sectors * 32),
+      static_cast<long long>(counts.shared_load.units + counts.shared_store.units),
+      static_cast<long long>(counts.shared_load.minimum + counts.shared_store.minimum),
+      static_cast<long long>(counts.mma));
+}
+
+void W4A16(W4Format format, ActivationType type, int64_t rows, int64_t cols, int64_t batch) {
+  W4Matrix w{format, rows, cols, nullptr, nullptr};
+  const DeviceMemory codes(std::vector<uint8_t>(static_cast<size_t>(W4CodeBytes(w)), 0x21));
+  const DeviceMemory scales(std::vector<uint8_t>(static_cast<size_t>(W4ScaleBytes(w)), 1));
+  w.codes = codes.As<uint8_t>();
+  w.scales = scales.As<uint16_t>();
+  const DeviceMemory x(std::vector<uint16_t>(static_cast<size_t>(batch * cols), 0));
+  const DeviceMemory y(static_cast<size_t>(batch * rows * 2));
+  DeviceMemory workspace(W4A16WorkspaceBytes());
+  workspace.Fill(0);
+  const std::string wrong =
+      W4A16MatMul({w, type, x.As(), cols, y.As(), rows, batch, workspace.As(), workspace.bytes()},
+                  nullptr);
+  if (!wrong.empty()) Die(wrong);
+  Print(std::string("w4a16 ") + Name(format) + " " + Name(type),
+        std::to_string(rows) + "x" + std::to_string(cols), batch,
+        W4CodeBytes(w) + W4ScaleBytes(w), batch * (rows + cols) * 2);
+}
+
+int Main(int argc, char** /*argv*/) {
+  if (argc != 1) Die("kernel_traffic takes no arguments");
+  simt::SetOptions({.seed = 0, .resident_blocks = 2, .count_traffic = true});
+  for (W4Format format : {W4Format::kAwq, W4Format::kQ4_0, W4Format::kQ4_1}) {
+    for (ActivationType type : {ActivationType::kF16, ActivationType::kBF16}) {
+      for (int64_t batch : {1, 8, 16, 32, 64}) W4A16(format, type, 1024, 512, batch);
+    }
+  }
+  return 0;
+}
+
+}  // namespace
+}  // namespace quern::kernels::testing
+
+int main(int argc, char** argv) { return quern::kernels::testing::Main(argc, argv); }
