@@ -30,10 +30,10 @@ class TrafficLog {
     Space space;
     bool write;
   };
-  // Of an instruction on shared memory. Lanes that together ask for 128 bytes are served at once, if
-  // no bank has two of their words; twice as many where lanes load the same in pairs, n and n ^ 1 or
-  // n and n ^ 2. (NVIDIA's developer forum, "Unexpected shared memory bank conflict", says so of
-  // compute capability 7.0 to 7.5; of later ones it is taken to hold.)
+  // Of an instruction on shared memory. Lanes that together ask for 128 bytes are served at once,
+  // if no bank has two of their words; twice as many where lanes load the same in pairs, n and n ^
+  // 1 or n and n ^ 2. (NVIDIA's developer forum, "Unexpected shared memory bank conflict", says so
+  // of compute capability 7.0 to 7.5; of later ones it is taken to hold.)
   static int64_t Wavefronts(std::span<const Item> lanes);
   static bool InPairs(std::span<const Item> lanes, int bit);
 

@@ -221,8 +221,8 @@ class W4A16Block {
       uint32_t a[kMt][2][4];
 #pragma unroll
       for (int i = 0; i < kMt; ++i) {
-        const uint2 words = *reinterpret_cast<const uint2*>(
-            codes + (i * kKt + half / 2) * 512 + (half % 2 * 8 ^ swap));
+        const uint2 words = *reinterpret_cast<const uint2*>(codes + (i * kKt + half / 2) * 512 +
+                                                            (half % 2 * 8 ^ swap));
         Widen<T>(words.x, scales[i].Zero(0), scales[i].Zero(1), a[i][0]);
         Widen<T>(words.y, scales[i].Zero(0), scales[i].Zero(1), a[i][1]);
       }

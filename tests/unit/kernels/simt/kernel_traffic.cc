@@ -45,13 +45,12 @@ void W4A16(W4Format format, ActivationType type, int64_t rows, int64_t cols, int
   const DeviceMemory y(static_cast<size_t>(batch * rows * 2));
   DeviceMemory workspace(W4A16WorkspaceBytes());
   workspace.Fill(0);
-  const std::string wrong =
-      W4A16MatMul({w, type, x.As(), cols, y.As(), rows, batch, workspace.As(), workspace.bytes()},
-                  nullptr);
+  const std::string wrong = W4A16MatMul(
+      {w, type, x.As(), cols, y.As(), rows, batch, workspace.As(), workspace.bytes()}, nullptr);
   if (!wrong.empty()) Die(wrong);
   Print(std::string("w4a16 ") + Name(format) + " " + Name(type),
-        std::to_string(rows) + "x" + std::to_string(cols), batch,
-        W4CodeBytes(w) + W4ScaleBytes(w), batch * (rows + cols) * 2);
+        std::to_string(rows) + "x" + std::to_string(cols), batch, W4CodeBytes(w) + W4ScaleBytes(w),
+        batch * (rows + cols) * 2);
 }
 
 int Main(int argc, char** /*argv*/) {
