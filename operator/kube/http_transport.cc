@@ -191,7 +191,9 @@ class CpprestTransport : public HttpTransport {
     if (!result || !*result) {
       inbox->Abandon();
       pplx::create_task([cancel] { cancel.cancel(); });  // closes the connection
-      // So that nothing outlives the call; a name that still resolves may, and owns what it needs.
+      // So that nothing outlives the call; what may is a name that still resolves, and a request
+      // whose first address has just refused: cpprest goes on to the next one. It owns what it
+      // needs, and a write that was given up may have been done in any case.
       inbox->WaitFinished(kLingerAfterAbort);
     }
     return result;

@@ -59,7 +59,8 @@ class HttpTransport {
 Result<HttpResponse> Send(HttpTransport& transport, const HttpRequest& request,
                           const HttpTiming& timing, size_t max_body_bytes, std::stop_token stop);
 
-// Error: kInvalidArgument, for a configuration that CheckConfig refuses too.
+// Errors: kInvalidArgument, for a configuration that CheckConfig refuses too; kInternal, where the
+// program has used cpprestsdk before.
 Result<std::unique_ptr<HttpTransport>> MakeHttpTransport(const ClientConfig& config,
                                                          const std::string& user_agent);
 

@@ -20,7 +20,7 @@ class Candidates {
   // A logit that the `k` greatest all reach, k at least 1: the k-th greatest chunk maximum, as k
   // chunks hold a logit of at least that; -infinity where there are fewer chunks.
   float ReachedByTopK(std::span<const float> chunk_max, size_t k);
-  // Weights each: exp((logit - max) * inverse_temperature). Before KeepTopP and Pick.
+  // Weights each: exp((logit - max) * inverse_temperature). Before all below but KeepTopK.
   void Weigh(const LogitScan& scan, float max, float inverse_temperature);
 
   // Keeps the `k` that rank first; k at least 1. O(size) on average.
@@ -42,7 +42,6 @@ class Candidates {
 
   size_t size() const { return ids_.size(); }
   std::span<const int32_t> ids() const { return ids_; }
-  std::span<const float> weights() const { return weights_; }
 
  private:
   struct Ranked {
@@ -75,7 +74,7 @@ class Candidates {
   std::vector<float> logits_;
   std::vector<float> weights_;  // as long as ids_ once weighed, else empty
   std::vector<double> buckets_;
-  std::vector<Ranked> ranked_;     // scratch of the two cuts
+  std::vector<Ranked> ranked_;     // scratch of the cuts
   std::vector<float> top_maxima_;  // scratch of ReachedByTopK
 };
 

@@ -15,17 +15,25 @@ double SumOfChunks(std::span<const float> figures) {
   return (sums[0] + sums[1]) + (sums[2] + sums[3]);
 }
 
-int32_t DrawByChunks(const LogitScan& scan, std::span<const float> logits,
-                     std::span<const float> chunk_sum, float max, float inverse_temperature,
-                     double target) {
-  double before = 0;
-  size_t chunk = 0;
-  for (size_t i = 0; i < chunk_sum.size(); ++i) {
-    if (chunk_sum[i] == 0) continue;
-    chunk = i;
-    if (before + chunk_sum[i] > target) break;
-    before += chunk_sum[i];
+void SumThroughChunks(std::span<const float> figures, std::vector<double>& through) {
+  through.resize(figures.size());
+  double sum = 0;
+  for (size_t i = 0; i < figures.size(); ++i) {
+    sum += figures[i];
+    through[i] = sum;
   }
+}
+
+int32_t DrawByChunks(const LogitScan& scan, std::span<const float> logits,
+                     std::span<const double> through, float max, float inverse_temperature,
+                     double target) {
+  // The first chunk that the sum exceeds the target in; for one that rounding put at the very end,
+  // the last that weighs anything.
+  auto found = std::upper_bound(through.begin(), through.end(), target);
+  if (found == through.end())
+    found = std::lower_bound(through.begin(), through.end(), through.back());
+  const auto chunk = static_cast<size_t>(found - through.begin());
+  double before = chunk == 0 ? 0 : through[chunk - 1];
   const size_t first = chunk * kScanChunk;
   const auto within = logits.subspan(first, std::min(kScanChunk, logits.size() - first));
   std::array<float, kScanChunk> weights;

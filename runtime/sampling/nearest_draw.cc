@@ -21,47 +21,49 @@ constexpr double kRounding = 1e-5;
 void NearestDraw::MeasureAboutMax(const Distribution& of) {
   chunk_sum_.resize(NumScanChunks(of.logits.size()));
   scan_.ChunkSumExp(of.logits, of.max, of.inverse_temperature, chunk_sum_);
-  total_ = SumOfChunks(chunk_sum_);
+  SumThroughChunks(chunk_sum_, weight_through_);
   centre_ = of.max;
-  refused_ = std::numeric_limits<float>::infinity();
 }
 
 void NearestDraw::MeasureAboutMean(const Distribution& of) {
   chunk_sum_.resize(NumScanChunks(of.logits.size()));
   chunk_moment_.resize(chunk_sum_.size());
   scan_.ChunkMoments(of.logits, of.max, of.inverse_temperature, chunk_sum_, chunk_moment_);
-  total_ = SumOfChunks(chunk_sum_);
-  centre_ = static_cast<float>(of.max + SumOfChunks(chunk_moment_) / total_);
-  refused_ = std::numeric_limits<float>::infinity();
+  SumThroughChunks(chunk_sum_, weight_through_);
+  centre_ = static_cast<float>(of.max + SumOfChunks(chunk_moment_) / weight_through_.back());
 }
 
 std::optional<int32_t> NearestDraw::Draw(const Distribution& of, double share, uint64_t seed,
                                          uint64_t position) {
-  const double mass = share * total_;
+  const double total = weight_through_.back();
+  Rank refused{std::numeric_limits<float>::infinity(), std::numeric_limits<int32_t>::max()};
   for (uint32_t draw = 0; draw < kMostDraws; ++draw) {
-    const double u = UniformAt(seed, position, draw);
+    const double target = UniformAt(seed, position, draw) * total;
     const int32_t id =
-        DrawByChunks(scan_, of.logits, chunk_sum_, of.max, of.inverse_temperature, u * total_);
-    const float distance = std::abs(of.logits[static_cast<size_t>(id)] - centre_);
-    if (distance > refused_) continue;
-    if (Keeps(of, id, distance, mass)) return id;
-    refused_ = distance;
+        DrawByChunks(scan_, of.logits, weight_through_, of.max, of.inverse_temperature, target);
+    const Rank rank{std::abs(of.logits[static_cast<size_t>(id)] - centre_), id};
+    if (!(rank < refused)) continue;  // what comes after a refused one is, too
+    if (Keeps(of, rank, share * total)) return id;
+    refused = rank;
   }
   return std::nullopt;
 }
 
-bool NearestDraw::Keeps(const Distribution& of, int32_t id, float distance, double mass) {
-  // As near and of a lower id comes before.
-  const float beyond = std::nextafter(distance, std::numeric_limits<float>::infinity());
-  const double margin = kRounding * total_;
-  const size_t own = static_cast<size_t>(id) / kScanChunk;
-  double nearer = SumNearInChunkOf(of, id, distance);
-  double rest = total_ - chunk_sum_[own];
+bool NearestDraw::Keeps(const Distribution& of, const Rank& rank, double mass) {
+  // As near and of a lower id comes before. Not a denormal: a processor may take it for 0.
+  const float beyond =
+      std::max(std::numeric_limits<float>::min(),
+               std::nextafter(rank.distance, std::numeric_limits<float>::infinity()));
+  const double total = weight_through_.back();
+  const double margin = kRounding * total;
+  const size_t own = static_cast<size_t>(rank.id) / kScanChunk;
+  double nearer = SumBeforeInOwnChunk(of, rank);
   for (size_t chunk = 0; chunk < chunk_sum_.size();) {
     const size_t end = std::min(chunk + kPassChunks, chunk_sum_.size());
     nearer += SumNear(of, chunk, std::min(end, own), beyond);
-    nearer += SumNear(of, std::max(chunk, own + 1), end, distance);
-    for (; chunk < end; ++chunk) rest -= chunk == own ? 0 : chunk_sum_[chunk];
+    nearer += SumNear(of, std::max(chunk, own + 1), end, rank.distance);
+    chunk = end;
+    const double rest = total - weight_through_[chunk - 1];
     if (nearer + rest + margin < mass) return true;
     if (nearer - margin > mass) return false;
   }
@@ -78,25 +80,24 @@ double NearestDraw::SumNear(const Distribution& of, size_t begin, size_t end, fl
   return SumOfChunks(near_);
 }
 
-double NearestDraw::SumNearInChunkOf(const Distribution& of, int32_t id, float distance) {
-  const size_t place = static_cast<size_t>(id) % kScanChunk;
-  const size_t first = static_cast<size_t>(id) - place;
+double NearestDraw::SumBeforeInOwnChunk(const Distribution& of, const Rank& rank) {
+  const size_t first = static_cast<size_t>(rank.id) / kScanChunk * kScanChunk;
   const auto logits = of.logits.subspan(first, std::min(kScanChunk, of.logits.size() - first));
   std::array<float, kScanChunk> weights;
   scan_.Exp(logits, of.max, of.inverse_temperature, std::span(weights).first(logits.size()));
   double sum = 0;
   for (size_t i = 0; i < logits.size(); ++i) {
-    const float other = std::abs(logits[i] - centre_);
-    if (other < distance || (other == distance && i < place)) sum += weights[i];
+    const Rank other{std::abs(logits[i] - centre_), static_cast<int32_t>(first + i)};
+    if (other < rank) sum += weights[i];
   }
   return sum;
 }
 
 void NearestDraw::Collect(const Distribution& of, double share, Candidates* kept) {
-  const double mass = share * total_;
+  const double mass = share * weight_through_.back();
   // Nearly always enough lie within e^6; else every token is taken.
   constexpr float kDepth = 6;
-  const float distance = std::min(kDepth / of.inverse_temperature, refused_);
+  const float distance = kDepth / of.inverse_temperature;
   for (const float threshold : {centre_ - distance, -std::numeric_limits<float>::infinity()}) {
     kept->Clear();
     kept->Collect(of.logits, of.chunk_max, threshold);

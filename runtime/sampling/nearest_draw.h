@@ -1,7 +1,6 @@
 #pragma once
 
 #include <cstdint>
-#include <limits>
 #include <optional>
 #include <span>
 #include <vector>
@@ -12,8 +11,8 @@
 namespace quern {
 
 // Draws from a whole vocabulary's tokens whose logits are nearest to some logit: from as few as
-// hold a share of the weight. Of equally near tokens the lower ids are kept. Keeps its buffers; not
-// thread-safe.
+// hold a share of the weight. Of equally near tokens the lower id comes first. Keeps its buffers;
+// not thread-safe.
 //
 // Nucleus sampling (top_p) is that about the greatest logit. Locally typical sampling (Meister et
 // al., TACL 2023) is that about the mean: with p = exp(x) / Z and x the logit by the temperature, a
@@ -37,9 +36,9 @@ class NearestDraw {
   // to their mean by weight.
   void MeasureAboutMax(const Distribution& of);
   void MeasureAboutMean(const Distribution& of);
-  // Draws by rejection: a token of the whole vocabulary, taken if what is nearer weighs less than
-  // the share. Nothing is listed, and the pass which tells ends when the answer is certain. nullopt
-  // when `kMostDraws` were refused, which is likely for small shares alone.
+  // Draws by rejection: a token of the whole vocabulary, taken if what comes before it weighs less
+  // than the share. Nothing is listed, and the pass which tells ends when the answer is certain.
+  // nullopt when `kMostDraws` were refused, which is likely for small shares alone.
   std::optional<int32_t> Draw(const Distribution& of, double share, uint64_t seed,
                               uint64_t position);
   // The kept tokens themselves into `kept`, weighed.
@@ -48,18 +47,26 @@ class NearestDraw {
   static constexpr uint32_t kMostDraws = 32;
 
  private:
-  // Whether the tokens that come before `id`, which is so far away, weigh less than `mass`.
-  bool Keeps(const Distribution& of, int32_t id, float distance, double mass);
+  // Where a token comes among the others.
+  struct Rank {
+    float distance;  // of its logit
+    int32_t id;
+
+    bool operator<(const Rank& other) const {
+      return distance < other.distance || (distance == other.distance && id < other.id);
+    }
+  };
+  // Whether the tokens that come before this one weigh less than `mass`.
+  bool Keeps(const Distribution& of, const Rank& rank, double mass);
   // The weight of what is less than `reach` away in the chunks [begin, end).
   double SumNear(const Distribution& of, size_t begin, size_t end, float reach);
-  // That of what comes before `id` in its own chunk.
-  double SumNearInChunkOf(const Distribution& of, int32_t id, float distance);
+  // That of what comes before the token in its own chunk.
+  double SumBeforeInOwnChunk(const Distribution& of, const Rank& rank);
 
   LogitScan scan_;
   std::vector<float> chunk_sum_, chunk_moment_, near_;
-  double total_ = 0;
-  float centre_ = 0;                                        // logit
-  float refused_ = std::numeric_limits<float>::infinity();  // nothing is kept from this distance on
+  std::vector<double> weight_through_;  // of each chunk and all before it; the last is the total
+  float centre_ = 0;                    // logit
 };
 
 }  // namespace quern

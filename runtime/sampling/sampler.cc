@@ -11,6 +11,9 @@
 namespace quern {
 namespace {
 
+// What weighs less than that counts as 0 in any case (LogitScan::ChunkSumExp).
+constexpr float kLeastMinP = 1e-37f;
+
 Error NotFinite(std::span<const float> logits) {
   for (size_t id = 0; id < logits.size(); ++id) {
     if (!std::isfinite(logits[id])) {
@@ -34,7 +37,7 @@ Result<int32_t> Sampler::Sample(std::span<const float> logits, const SamplingPar
 
   const float inverse_temperature = 1.0f / params.temperature;
   const bool cuts_by_rank = params.top_k > 0 && static_cast<size_t>(params.top_k) < logits.size();
-  if (cuts_by_rank || params.min_p > 0) {
+  if (cuts_by_rank || params.min_p > kLeastMinP) {
     CollectForTopKMinP(logits, params, max);
     candidates_.Weigh(scan_, max, inverse_temperature);
     if (params.typical_p < 1) {
@@ -80,8 +83,9 @@ int32_t Sampler::DrawFromAll(std::span<const float> logits, float max, float inv
                              double u) {
   chunk_sum_.resize(NumScanChunks(logits.size()));
   scan_.ChunkSumExp(logits, max, inverse_temperature, chunk_sum_);
-  return DrawByChunks(scan_, logits, chunk_sum_, max, inverse_temperature,
-                      u * SumOfChunks(chunk_sum_));
+  SumThroughChunks(chunk_sum_, weight_through_);
+  return DrawByChunks(scan_, logits, weight_through_, max, inverse_temperature,
+                      u * weight_through_.back());
 }
 
 void Sampler::CollectForTopKMinP(std::span<const float> logits, const SamplingParams& params,

@@ -14,8 +14,8 @@ namespace quern {
 
 // Picks next tokens. In vLLM's order: temperature, min_p, top_k, top_p (of what the others left),
 // draw; typical_p (of what min_p and top_k left) comes before top_p, as in llama.cpp. The
-// vocabulary is passed over two or three times with vector instructions and never sorted. Keeps its
-// buffers from call to call; not thread-safe.
+// vocabulary is passed over a few times with vector instructions and never sorted; one with top_p
+// or typical_p alone is not listed, either. Keeps its buffers from call to call; not thread-safe.
 class Sampler {
  public:
   // Temperatures below this are greedy: the quotient by them would leave float's range.
@@ -34,7 +34,7 @@ class Sampler {
   // A draw from all tokens: finds the chunk, and the token in it, without a list of candidates.
   int32_t DrawFromAll(std::span<const float> logits, float max, float inverse_temperature,
                       double u);
-  // Fills candidates_ with a superset of what top_k and min_p keep; then cuts and weighs them.
+  // Fills candidates_ with what top_k and min_p keep, not weighed yet.
   void CollectForTopKMinP(std::span<const float> logits, const SamplingParams& params, float max);
   // A draw where typical_p or top_p cuts, and neither top_k nor min_p does.
   int32_t DrawNearest(std::span<const float> logits, const SamplingParams& params, float max,
@@ -45,6 +45,7 @@ class Sampler {
   Candidates candidates_;
   std::vector<float> chunk_max_;
   std::vector<float> chunk_sum_;
+  std::vector<double> weight_through_;
 };
 
 }  // namespace quern

@@ -4,7 +4,7 @@
     $(hack/setup --print python) tests/bench/sampling_cost.py [--rounds 5] [--model FILE] [--threads 2]
 
 Runs `quern-serve bench --batch 1` once a round for each way, in turns, and prints the medians of decode_overhead_share as a
-table. The models are random text to themselves at these prompts, which is the dear case: much is kept of what could be left out.
+table. The prompts are random, so that many tokens are likely, and with temperature 2 nearly all.
 """
 
 import argparse
@@ -20,18 +20,20 @@ import quern_serve  # noqa: E402
 WAYS = {
     "greedy": "--temperature 0",
     "temperature 0.8": "--temperature 0.8",
-    "and top-k 40": "--temperature 0.8 --top-k 40",
-    "and top-p 0.95": "--temperature 0.8 --top-p 0.95",
-    "and min-p 0.05": "--temperature 0.8 --min-p 0.05",
-    "and typical-p 0.9": "--temperature 0.8 --typical-p 0.9",
+    "0.8, top-k 40": "--temperature 0.8 --top-k 40",
+    "0.8, top-p 0.95": "--temperature 0.8 --top-p 0.95",
+    "0.8, min-p 0.05": "--temperature 0.8 --min-p 0.05",
+    "0.8, typical-p 0.9": "--temperature 0.8 --typical-p 0.9",
     "temperature 2": "--temperature 2",
-    "temperature 2, top-p 0.95": "--temperature 2 --top-p 0.95",
-    "temperature 2, typical-p 0.9": "--temperature 2 --typical-p 0.9",
+    "2, top-p 0.95": "--temperature 2 --top-p 0.95",
+    "2, top-p 0.05": "--temperature 2 --top-p 0.05",
+    "2, typical-p 0.9": "--temperature 2 --typical-p 0.9",
+    "2, typical-p 0.05": "--temperature 2 --typical-p 0.05",
     "greedy, all three penalties": "--temperature 0 --repetition-penalty 1.1 --frequency-penalty 0.5 --presence-penalty 0.5",
     "0.8, top-p 0.95, all three penalties":
         "--temperature 0.8 --top-p 0.95 --repetition-penalty 1.1 --frequency-penalty 0.5 --presence-penalty 0.5",
     "0.8, top-p 0.95, 300 biases": "--temperature 0.8 --top-p 0.95 --biased-tokens 300",
-    "0.8, top-p 0.95, 20 logprobs": "--temperature 0.8 --top-p 0.95 --logprobs 20",
+    "0.8, top-p 0.95, 20 log-probabilities": "--temperature 0.8 --top-p 0.95 --logprobs 20",
 }
 
 

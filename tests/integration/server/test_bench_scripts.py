@@ -39,5 +39,5 @@ def test_long_prompt():
 
 
 def test_sampling_cost():
-    (logprobs,) = figures("sampling_cost.py", r"\| 0\.8, top-p 0\.95, 20 logprobs \| N% \|")
+    (logprobs,) = figures("sampling_cost.py", r"\| 0\.8, top-p 0\.95, 20 log-probabilities \| N% \|")
     assert 0 < logprobs < 100
