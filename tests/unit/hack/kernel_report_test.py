@@ -10,7 +10,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[3]
 sys.path.insert(0, str(ROOT / "hack" / "lib"))
 from quern_dev import console  # noqa: E402
-from quern_dev.kernel_report import budgets, cubin  # noqa: E402
+from quern_dev.kernel_report import budgets, cubin, model_tables, roofline  # noqa: E402
 from quern_dev.kernel_report.occupancy import occupancy  # noqa: E402
 
 USAGE = """
@@ -125,6 +125,36 @@ class Budgets(unittest.TestCase):
         found = budgets.load(ROOT / "kernels" / "cuda")
         self.assertIn("W4A16Kernel", found)
         json.dumps(found)
+
+
+class Model(unittest.TestCase):
+    def test_weights_are_those_that_the_models_are_named_for(self):
+        for model, billions, active in zip(roofline.MODELS, (8.0, 70.6, 30.5, 20.9, 116.8, 671), (8.0, 70.6, 3.3, 3.6, 5.1, 37)):
+            embedding = model.vocabulary * model.hidden
+            self.assertAlmostEqual((model.weights() + embedding) / 1e9, billions, delta=0.01 * billions, msg=model.name)
+            self.assertAlmostEqual(model.active_weights() / 1e9, active, delta=0.12 * active, msg=model.name)
+
+    def test_a_product_is_bound_by_memory_at_batch_1_and_by_tensor_cores_at_large_ones(self):
+        gpu = roofline.Gpu("round", bandwidth=1e12, bf16=1e14, fp8=2e14, memory=1e11)
+        limit, modelled = roofline.product(gpu, "bf16", 1000, 1000, 1)
+        self.assertAlmostEqual(limit, 2_004_000 / 1e12)
+        self.assertAlmostEqual(modelled, 2_004_000 / 0.92e12 + 2.5e-6)
+        self.assertAlmostEqual(roofline.product(gpu, "fp8", 1000, 1000, 10**6)[0], 2e12 / 2e14)
+        self.assertAlmostEqual(roofline.product(gpu, "w4", 1000, 1000, 10**6)[0], 2e12 / 1e14)
+
+    def test_experts_are_touched_as_chance_has_it(self):
+        model = roofline.MODELS[2]
+        self.assertAlmostEqual(model.touched_experts(1), 8)
+        self.assertAlmostEqual(model.touched_experts(2), 8 + 120 * 8 / 128)
+        self.assertLess(model.touched_experts(100), 128)
+
+    def test_speculation_gives_a_geometric_sum(self):
+        self.assertAlmostEqual(roofline.accepted(4, 0.75), 1 + 0.75 + 0.75**2 + 0.75**3 + 0.75**4)
+
+    def test_the_page_has_what_the_model_says(self):
+        page = (ROOT / "docs" / "kernel-model.md").read_text()
+        for name, table in model_tables.TABLES.items():
+            self.assertIn(f"<!-- {name} -->\n{table()}\n<!-- end -->", page, "hack/kernel-report --model prints it anew")
 
 
 if __name__ == "__main__":
