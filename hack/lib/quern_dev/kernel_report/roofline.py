@@ -38,6 +38,12 @@ GPUS = (
 )
 
 
+def find_gpu(name: str) -> Gpu | None:
+    """That of a name as nvidia-smi says it: "NVIDIA H100 80GB HBM3"."""
+    words = name.replace("-", " ").split()
+    return next((gpu for gpu in GPUS if gpu.name in words), None)
+
+
 @dataclass(frozen=True)
 class Model:
     """Of config.json on Hugging Face. Windows are left out: what they save at 2,048 tokens is little."""
