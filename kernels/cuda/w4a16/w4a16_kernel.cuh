@@ -373,9 +373,7 @@ class W4A16Block {
       __threadfence();
     }
     __syncthreads();
-    const bool is_last = arrived + 1 == parts;
-    __syncthreads();  // all have read it
-    return is_last;
+    return arrived + 1 == parts;  // written again only after the next call's first barrier
   }
 
   __device__ void WriteOut(int block, const float4 (&own)[kOwnParts]) const {
