@@ -59,15 +59,14 @@ void Machine::ArriveAtBarrier(int id, int expected, int value, bool wait, const 
   const ClockRef joined = JoinParticipants(participants);
   if (wait) barrier.waiting.push_back(&thread);
   for (Thread* one : barrier.waiting) {
+    // Their warps' lanes have come together; those of warps that are elsewhere may not have.
+    if (counts_traffic()) one->warp->traffic.Flush(counts());
     one->clock.known = joined;
     one->result = barrier.sum;
     if (one != &thread) Wake(*one);
   }
   barrier = {};
   ++counts().block_barriers;
-  if (counts_traffic()) {
-    for (Warp& warp : block.warps) warp.traffic.Flush(counts());
-  }
 }
 
 void Machine::Meet(WarpOp op, uint32_t mask, void* operand,

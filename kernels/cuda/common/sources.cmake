@@ -1,1 +1,1 @@
-list(APPEND _cuda_hosts cuda/common/device.cc)
+list(APPEND _cuda_hosts cuda/common/device.cc cuda/common/matmul.cc)

@@ -1,5 +1,6 @@
 #pragma once
 
+#include "kernels/cuda/common/float16.cuh"
 #include "kernels/cuda/common/ptx.cuh"
 #include "quern/kernels/w4_weights.h"
 
@@ -99,27 +100,6 @@ __device__ __forceinline__ void Widen<__nv_bfloat16>(uint32_t word, uint32_t zer
                                      *reinterpret_cast<const __nv_bfloat162*>(&zeros[i % 2]));
     a[i] = *reinterpret_cast<const uint32_t*>(&x);
   }
-}
-
-// Two ones of type T in a word: an A operand full of them sums the columns of B.
-template <typename T>
-inline constexpr uint32_t kOnes = 0x3c003c00u;
-template <>
-inline constexpr uint32_t kOnes<__nv_bfloat16> = 0x3f803f80u;
-
-// sums += scale * part, by row: (x, y) are row g, (z, w) row g + 8.
-__device__ __forceinline__ void AddScaled(float4& sums, float low, float high, float4 part) {
-  sums.x = fmaf(low, part.x, sums.x);
-  sums.y = fmaf(low, part.y, sums.y);
-  sums.z = fmaf(high, part.z, sums.z);
-  sums.w = fmaf(high, part.w, sums.w);
-}
-
-__device__ __forceinline__ __half RoundTo(float value, __half /*type*/) {
-  return __float2half_rn(value);
-}
-__device__ __forceinline__ __nv_bfloat16 RoundTo(float value, __nv_bfloat16 /*type*/) {
-  return __float2bfloat16_rn(value);
 }
 
 }  // namespace quern::kernels

@@ -1,0 +1,124 @@
+#include <algorithm>
+#include <cstdint>
+#include <limits>
+#include <map>
+#include <mutex>
+#include <tuple>
+
+#include "kernels/cuda/common/device.h"
+#include "kernels/cuda/common/matmul_launch.h"
+
+namespace quern::kernels {
+namespace {
+
+constexpr int64_t kMaxExtent = int64_t{1} << 29;
+
+bool Aligned(const void* pointer) {
+  return pointer != nullptr && reinterpret_cast<uintptr_t>(pointer) % 16 == 0;
+}
+
+// Thread blocks of a kernel on one multiprocessor; CUDA is asked once for each device, kind of
+// weights and shape. "" or why there are none.
+std::string FindResidency(const std::string& who, const MatMulKernels& kernels, int device,
+                          int shape, int* blocks) {
+  static std::mutex mutex;
+  static std::map<std::tuple<decltype(kernels.start), int, int>, int> all;
+  const std::lock_guard<std::mutex> lock(mutex);
+  int& known = all[{kernels.start, device, shape}];
+  if (known == 0) {
+    const cudaError_t error = kernels.blocks_per_sm(shape, &known);
+    if (error != cudaSuccess) {
+      known = 0;
+      return CudaErrorText((who + "no kernel for this device (it needs a build for its compute "
+                                  "capability, QUERN_CUDA_ARCHITECTURES, and the shape's shared "
+                                  "memory)")
+                               .c_str(),
+                           error);
+    }
+  }
+  *blocks = known;
+  return known == 0 ? who + "the kernel does not fit this device" : "";
+}
+
+}  // namespace
+
+std::string CheckMatMul(const MatMulOperands& operands, const MatMulChoice& choice) {
+  const std::string who = std::string(operands.who) + ": ";
+  if (operands.rows < 1 || operands.cols < 1 || operands.rows >= kMaxExtent ||
+      operands.cols >= kMaxExtent) {
+    return who + "a matrix of " + std::to_string(operands.rows) + " x " +
+           std::to_string(operands.cols) + "; rows and columns must be from 1 to 2^29 - 1";
+  }
+  if (!Aligned(operands.weights) || !Aligned(operands.x)) {
+    return who + "weights and x must be 16-byte aligned device memory";
+  }
+  if (operands.y == nullptr || reinterpret_cast<uintptr_t>(operands.y) % 2 != 0) {
+    return who + "y must be device memory with 2-byte alignment";
+  }
+  if (operands.batch < 1 || operands.batch > std::numeric_limits<int32_t>::max()) {
+    return who + "a batch of " + std::to_string(operands.batch) + "; from 1 to 2^31 - 1 is right";
+  }
+  const int step = 16 / operands.x_element_bytes;
+  if (operands.x_stride < operands.cols || operands.x_stride % step != 0) {
+    return who + "x_stride is " + std::to_string(operands.x_stride) +
+           "; it must be a multiple of " + std::to_string(step) + " and at least " +
+           std::to_string(operands.cols);
+  }
+  if (operands.y_stride < operands.rows) {
+    return who + "y_stride is " + std::to_string(operands.y_stride) + "; it must be at least " +
+           std::to_string(operands.rows);
+  }
+  if (choice.shape < -1 || choice.shape >= kMatMulShapeCount) {
+    return who + "there is no shape " + std::to_string(choice.shape) + "; -1 to " +
+           std::to_string(kMatMulShapeCount - 1) + " are right";
+  }
+  if (choice.thread_blocks < 0) return who + "thread_blocks is negative";
+  return "";
+}
+
+std::string StartMatMul(const MatMulOperands& operands, const MatMulChoice& choice,
+                        int least_capability, const MatMulKernels& kernels, MatMulLaunch launch,
+                        cudaStream_t stream) {
+  const std::string who = std::string(operands.who) + ": ";
+  CudaDevice device{};
+  if (std::string wrong = FindCudaDevice(&device); !wrong.empty()) return who + wrong;
+  if (device.capability < least_capability) {
+    return who + "the device has compute capability " + std::to_string(device.capability / 10) +
+           "." + std::to_string(device.capability % 10) + "; it needs " +
+           std::to_string(least_capability / 10) + "." + std::to_string(least_capability % 10) +
+           " or later";
+  }
+  const int shape = choice.shape >= 0
+                        ? choice.shape
+                        : ChooseMatMulShape(operands.rows, operands.batch, device.multiprocessors,
+                                            device.shared_bytes, kernels.shared_bytes);
+  const int64_t tiles = MatMulTiles(kMatMulShapes[shape], operands.rows, operands.batch);
+  if (tiles > std::numeric_limits<int32_t>::max()) {
+    return who + "a product of " + std::to_string(operands.rows) + " x " +
+           std::to_string(operands.batch) + " has too many tiles; split its batch";
+  }
+  int per_sm = 0;
+  if (std::string wrong = FindResidency(who, kernels, device.number, shape, &per_sm);
+      !wrong.empty()) {
+    return wrong;
+  }
+  launch.x = static_cast<const uint8_t*>(operands.x);
+  launch.y = static_cast<uint16_t*>(const_cast<void*>(operands.y));
+  launch.x_stride = operands.x_stride * operands.x_element_bytes;
+  launch.y_stride = operands.y_stride;
+  launch.rows = static_cast<int32_t>(operands.rows);
+  launch.batch = static_cast<int32_t>(operands.batch);
+  launch.row_bytes = static_cast<int32_t>(operands.cols * operands.x_element_bytes);
+  launch.groups = (launch.row_bytes + kMatMulGroupBytes - 1) / kMatMulGroupBytes;
+  launch.tiles = static_cast<int32_t>(tiles);
+  launch.batch_tiles = static_cast<int32_t>(MatMulTiles(kMatMulShapes[shape], 1, operands.batch));
+  const int64_t resident = choice.thread_blocks > 0 ? int64_t{choice.thread_blocks}
+                                                    : int64_t{device.multiprocessors} * per_sm;
+  const cudaError_t error =
+      kernels.start(shape, static_cast<int>(std::min(tiles, resident)), launch, stream);
+  return error == cudaSuccess
+             ? ""
+             : CudaErrorText((who + "the kernel could not be started").c_str(), error);
+}
+
+}  // namespace quern::kernels

@@ -1,0 +1,334 @@
+#pragma once
+
+#include "kernels/cuda/common/float16.cuh"
+#include "kernels/cuda/common/matmul_launch.h"
+#include "kernels/cuda/common/ptx.cuh"
+
+// y[r, c] = sum over k of x[r, k] * w[c, k] on tensor cores, for every kind of weights: a policy
+// `Weights` says how they come from memory and become fragments. The weights are mma.sync's A
+// operand (16 rows), x its B operand (8 rows of x): fewer rows waste tensor cores, which a product
+// bound by memory does not need. Both come through one pipeline of cp.async that goes on across the
+// tiles of y that a thread block works on.
+//
+// The order of a sum: four slices of the columns, each from its first group to its last, then the
+// slices' sums in their order. It depends on the number of columns alone: not on the batch, the
+// shape of the kernel, the device or timing. So a row of x gives the same bits in every batch.
+//
+// Weights has
+//   Out, Acc            y's type; float4 or int4
+//   kGroupBytes         in shared memory, of 32 rows and one group of columns
+//   kBlockGroups        groups that share a record; a slice holds whole blocks
+//   kRecordBytes        of the record, where it comes apart from the groups (kBlockGroups is 8),
+//   else 0 kScales             scales per group on the sums: 0, 1, or 2 of half a group each
+//   kMinimum            whether a group also has a minimum
+//   Load(...)           brings `count` groups of one tile of rows, and a record where one begins
+//   Tile                a group's fragments a[row tile][step][4], scale[scales][row tile][upper]
+//   and
+//                       minimum[row tile][upper], by Tile::Load
+//   Mma(...), Result(...)
+namespace quern::kernels {
+
+// Copies `sub_tiles` of 8 rows and 64 bytes each: sub-tile s at to + 512 s, and in it the piece c
+// of 16 bytes of row r at 4 r + (c ^ (r / 2 % 4)), so that neither these copies nor ldmatrix meet
+// in a bank. Rows from `rows` and bytes from `row_bytes` on are zeros. By threads `thread` of
+// kThreads.
+template <int kSubTiles, int kThreads>
+__device__ __forceinline__ void CopyRows(uint8_t* to, const uint8_t* from, int64_t stride,
+                                         int first_row, int rows, int first_byte, int row_bytes,
+                                         int thread) {
+#pragma unroll
+  for (int i = 0; i < (kSubTiles * 32 + kThreads - 1) / kThreads; ++i) {
+    const int piece = i * kThreads + thread;
+    if (kSubTiles * 32 % kThreads != 0 && piece >= kSubTiles * 32) break;
+    const int row = piece / 4;
+    const int c = piece % 4;
+    const int byte = first_byte + c * 16;
+    const bool valid = first_row + row < rows && byte < row_bytes;
+    const int64_t at = valid ? (first_row + row) * stride + byte : 0;
+    ptx::CopyAsync16(to + (row * 4 + (c ^ (row / 2 % 4))) * 16, from + at, valid);
+  }
+}
+
+// Where lane l's row of ldmatrix's matrix lies that is piece `c` of row `r` of CopyRows' sub-tile.
+__device__ __forceinline__ int RowPlace(int r, int c) { return (r * 4 + (c ^ (r / 2 % 4))) * 16; }
+
+__device__ __forceinline__ void Add(float4& sum, const float4& part) { AddScaled(sum, 1, 1, part); }
+__device__ __forceinline__ void Add(int4& sum, const int4& part) {
+  sum.x += part.x;
+  sum.y += part.y;
+  sum.z += part.z;
+  sum.w += part.w;
+}
+
+template <typename Weights, int kShapeIndex>
+class MatMulBlock {
+  using Acc = typename Weights::Acc;
+  using Out = typename Weights::Out;
+  static constexpr MatMulShape kShape = kMatMulShapes[kShapeIndex];
+  static constexpr int kNt = kShape.batch_tiles;
+  static constexpr int kWm = kShape.row_warps;
+  static constexpr int kWn = kShape.batch_warps;
+  static constexpr int kWk = kShape.k_warps;
+  static constexpr int kTeam = kShape.team();
+  static constexpr int kGroups = kShape.groups;
+  static constexpr int kStages = kShape.stages;
+  static constexpr int kSlices = kMatMulSlices / kWk;  // of one warp
+  static constexpr int kParts = 2 * kNt;               // [row tile][batch tile]
+  static constexpr int kOwnParts = (kParts + kWk - 1) / kWk;
+  static constexpr int kRows = kShape.rows();
+  static constexpr int kBatch = kShape.batch();
+  static constexpr int kXBytes = kShape.x_bytes();
+  static constexpr int kTileBytes = kGroups * Weights::kGroupBytes;  // of one row warp
+  static constexpr int kSlotBytes = kShape.slot_bytes(Weights::kGroupBytes);
+  static constexpr int kRecords = 2 * kWm * Weights::kRecordBytes;
+  static_assert(kWk == 1 || kWk == kMatMulSlices);
+  static_assert(Weights::kRecordBytes == 0 || (Weights::kBlockGroups % kGroups == 0 &&
+                                               kStages - 1 <= Weights::kBlockGroups / kGroups),
+                "two records are enough");
+
+ public:
+  __device__ MatMulBlock(const MatMulLaunch& launch, uint8_t* shared)
+      : launch_(launch),
+        shared_(shared),
+        lane_(threadIdx.x % 32),
+        row_warp_(threadIdx.x / 32 % kWm),
+        batch_warp_(threadIdx.x / 32 / kWm % kWn),
+        k_warp_(threadIdx.x / 32 / kTeam) {}
+
+  __device__ void Run() {
+    Cursor source(*this);
+#pragma unroll
+    for (int i = 0; i < kStages - 1; ++i) {
+      LoadNext(source, i);
+      ptx::CommitCopies();
+    }
+    int stage = 0;
+    int free_stage = kStages - 1;
+    int record = 1;
+    for (int tile = blockIdx.x; tile < launch_.tiles; tile += gridDim.x) {
+      Acc sums[kParts];
+      for (int slice = k_warp_ * kSlices; slice < (k_warp_ + 1) * kSlices; ++slice) {
+        Clear(sums);
+        const int end = SliceBegin(slice + 1);
+        for (int group = SliceBegin(slice); group < end; group += kGroups) {
+          ptx::WaitForCopies<kStages - 2>();
+          SyncTeam();  // the stage is there for all, and all have left the one before it
+          LoadNext(source, free_stage);
+          ptx::CommitCopies();
+          if (group % Weights::kBlockGroups == 0) record ^= 1;
+          Multiply(stage, record, group, min(kGroups, end - group), sums);
+          free_stage = stage;
+          stage = stage + 1 == kStages ? 0 : stage + 1;
+        }
+        if constexpr (kWk == 1) AddSlice(tile, slice, sums);
+      }
+      if constexpr (kWk > 1) SumSlices(tile, sums);
+    }
+    ptx::WaitForCopies<0>();
+  }
+
+ private:
+  // The stages of this warp, one after the other, across slices and tiles.
+  struct Cursor {
+    int tile;
+    int slice;
+    int group;
+    int end;
+    int record = 1;
+
+    __device__ explicit Cursor(const MatMulBlock& self)
+        : tile(blockIdx.x), slice(self.k_warp_ * kSlices - 1), group(0), end(0) {
+      FindSlice(self);
+    }
+    __device__ void Advance(const MatMulBlock& self) {
+      group += kGroups;
+      if (group >= end) FindSlice(self);
+    }
+    // The next slice that is not empty; beyond the last one `tile` is no tile of y.
+    __device__ void FindSlice(const MatMulBlock& self) {
+      do {
+        if (++slice == (self.k_warp_ + 1) * kSlices) {
+          slice = self.k_warp_ * kSlices;
+          tile += gridDim.x;
+        }
+        group = self.SliceBegin(slice);
+        end = self.SliceBegin(slice + 1);
+      } while (group == end && tile < self.launch_.tiles);
+    }
+  };
+
+  __device__ int SliceBegin(int slice) const {
+    constexpr int kBlock = Weights::kBlockGroups;
+    return MatMulSliceBegin((launch_.groups + kBlock - 1) / kBlock, slice) * kBlock;
+  }
+
+  __device__ void SyncTeam() const {
+    if constexpr (kTeam == 1) {
+      __syncwarp();
+    } else if constexpr (kWk == 1) {
+      __syncthreads();
+    } else {
+#pragma unroll
+      for (int k = 0; k < kWk; ++k) {  // barriers by number, or the compiler reserves all 16
+        if (k_warp_ == k) ptx::SyncBarrier(1 + k, 32 * kTeam);
+      }
+    }
+  }
+
+  // Shared memory of a warp along k: stages of x [group][sub-tile] and weights [row warp], then two
+  // records [row warp].
+  __device__ uint8_t* Slot(int stage) const {
+    return shared_ + k_warp_ * (kStages * kSlotBytes + kRecords) + stage * kSlotBytes;
+  }
+  __device__ uint8_t* Record(int record) const {
+    return Slot(kStages) + (record * kWm + row_warp_) * Weights::kRecordBytes;
+  }
+
+  __device__ void LoadNext(Cursor& source, int stage) {
+    if (source.tile >= launch_.tiles) return;
+    if (source.group % Weights::kBlockGroups == 0) source.record ^= 1;
+    const int count = min(kGroups, source.end - source.group);
+    const int row_tile = source.tile / launch_.batch_tiles * kWm + row_warp_;
+    uint8_t* slot = Slot(stage);
+    Weights::template Load<kGroups, 32 * kWn>(launch_, slot + kXBytes + row_warp_ * kTileBytes,
+                                              Record(source.record), row_tile, source.group, count,
+                                              batch_warp_ * 32 + lane_);
+    const int first = source.tile % launch_.batch_tiles * kBatch;
+#pragma unroll
+    for (int q = 0; q < kGroups; ++q) {
+      if (q < count) {
+        CopyRows<kNt * kWn, 32 * kTeam>(
+            slot + q * (kXBytes / kGroups), launch_.x, launch_.x_stride, first, launch_.batch,
+            (source.group + q) * kMatMulGroupBytes, launch_.row_bytes, threadIdx.x % (32 * kTeam));
+      }
+    }
+    source.Advance(*this);
+  }
+
+  // Adds the stage's groups.
+  __device__ void Multiply(int stage, int record, int group, int count, Acc (&sums)[kParts]) const {
+    const uint8_t* slot = Slot(stage);
+    const uint8_t* weights = slot + kXBytes + row_warp_ * kTileBytes;
+    const uint8_t* x = slot + batch_warp_ * kNt * 512 + RowPlace(lane_ % 8, lane_ / 8);
+#pragma unroll
+    for (int q = 0; q < kGroups; ++q) {
+      if (q >= count) break;
+      typename Weights::Tile tile;
+      tile.Load(weights + q * Weights::kGroupBytes, Record(record),
+                (group + q) % Weights::kBlockGroups, lane_);
+#pragma unroll
+      for (int n = 0; n < kNt; ++n) {
+        uint32_t b[4];
+        ptx::LoadMatrices(b, x + q * (kXBytes / kGroups) + n * 512);
+        AddGroup(tile, b, sums[n], sums[kNt + n]);
+      }
+    }
+  }
+
+  // A group's products, of both row tiles with 8 rows of x.
+  __device__ static void AddGroup(const typename Weights::Tile& tile, const uint32_t (&b)[4],
+                                  Acc& sum0, Acc& sum1) {
+    if constexpr (Weights::kScales == 0) {
+#pragma unroll
+      for (int step = 0; step < 2; ++step) {
+        sum0 = Weights::Mma(tile.a[0][step], b[2 * step], b[2 * step + 1], sum0);
+        sum1 = Weights::Mma(tile.a[1][step], b[2 * step], b[2 * step + 1], sum1);
+      }
+    } else {
+      Acc* const sums[2] = {&sum0, &sum1};
+#pragma unroll
+      for (int i = 0; i < 2; ++i) {
+        Acc part = {};
+#pragma unroll
+        for (int step = 0; step < 2; ++step) {
+          part = Weights::Mma(tile.a[i][step], b[2 * step], b[2 * step + 1], part);
+          if (Weights::kScales == 1 && step == 0) continue;
+          const int s = Weights::kScales == 1 ? 0 : step;
+          AddScaled(*sums[i], tile.scale[s][i][0], tile.scale[s][i][1], part);
+          part = Acc{};
+        }
+      }
+      if constexpr (Weights::kMinimum) {  // times the sum of x, which is a product with ones
+        constexpr uint32_t kOne = kOnes<Out>;
+        const uint32_t ones[4] = {kOne, kOne, kOne, kOne};
+        Acc total = Weights::Mma(ones, b[0], b[1], Acc{});
+        total = Weights::Mma(ones, b[2], b[3], total);
+#pragma unroll
+        for (int i = 0; i < 2; ++i) {
+          AddScaled(*sums[i], tile.minimum[i][0], tile.minimum[i][1], total);
+        }
+      }
+    }
+  }
+
+  template <int kCount>
+  __device__ static void Clear(Acc (&values)[kCount]) {
+#pragma unroll
+    for (int i = 0; i < kCount; ++i) values[i] = Acc{};
+  }
+
+  // Behind the pipeline: sums [k warp][part][thread of the team].
+  static constexpr int kPartSize = kTeam * 32;
+  __device__ Acc* Sums() const {
+    return reinterpret_cast<Acc*>(shared_ + kWk * (kStages * kSlotBytes + kRecords)) +
+           threadIdx.x % kPartSize;
+  }
+
+  // Adds a slice's sums to those of the ones before it, which a thread keeps for itself in shared
+  // memory: registers are short. The last slice's totals go to y.
+  __device__ void AddSlice(int tile, int slice, const Acc (&sums)[kParts]) const {
+#pragma unroll
+    for (int i = 0; i < kParts; ++i) {
+      Acc total = {};
+      if (slice > 0) total = Sums()[i * kPartSize];
+      Add(total, sums[i]);
+      if (slice + 1 < kMatMulSlices) {
+        Sums()[i * kPartSize] = total;
+      } else {
+        WritePart(tile, i, total);
+      }
+    }
+  }
+
+  // Adds the sums of the warps that have a slice each; each of them gets some of the totals.
+  __device__ void SumSlices(int tile, const Acc (&sums)[kParts]) const {
+    __syncthreads();  // the memory's last reader is done
+#pragma unroll
+    for (int i = 0; i < kParts; ++i) Sums()[(k_warp_ * kParts + i) * kPartSize] = sums[i];
+    __syncthreads();
+#pragma unroll
+    for (int i = 0; i < kOwnParts; ++i) {
+      const int part = i * kWk + k_warp_;
+      if (kParts % kWk != 0 && part >= kParts) break;
+      Acc total = {};
+#pragma unroll
+      for (int k = 0; k < kWk; ++k) Add(total, Sums()[(k * kParts + part) * kPartSize]);
+      WritePart(tile, part, total);
+    }
+  }
+
+  __device__ void WritePart(int tile, int part, const Acc& sums) const {
+    Out* y = reinterpret_cast<Out*>(launch_.y);
+    const int c = tile / launch_.batch_tiles * kRows + row_warp_ * 32 + part / kNt * 16 + lane_ / 4;
+    const int r = tile % launch_.batch_tiles * kBatch + batch_warp_ * kNt * 8 + part % kNt * 8 +
+                  lane_ % 4 * 2;
+    const auto put = [&](int row, int col, auto sum) {
+      if (row < launch_.batch && col < launch_.rows) {
+        y[row * launch_.y_stride + col] = RoundTo(Weights::Result(launch_, row, col, sum), Out{});
+      }
+    };
+    put(r, c, sums.x);
+    put(r + 1, c, sums.y);
+    put(r, c + 8, sums.z);
+    put(r + 1, c + 8, sums.w);
+  }
+
+  const MatMulLaunch& launch_;
+  uint8_t* shared_;
+  int lane_;
+  int row_warp_;
+  int batch_warp_;
+  int k_warp_;
+};
+
+}  // namespace quern::kernels

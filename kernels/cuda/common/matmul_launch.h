@@ -1,0 +1,68 @@
+#pragma once
+
+#include <cuda_runtime.h>
+
+#include <cstdint>
+#include <string>
+
+#include "kernels/cuda/common/matmul_plan.h"
+
+namespace quern::kernels {
+
+// What matmul_block.cuh's kernel is told: arguments, checked, and their plan.
+struct MatMulLaunch {
+  const uint8_t* weights;
+  const uint8_t* x;
+  uint16_t* y;
+  const float* weight_scales;  // [rows]; W8A8 and FP8
+  const float* x_scales;       // [batch]
+  int64_t weight_stride;       // bytes from row to row, of weights that lie in rows
+  int64_t x_stride;            // bytes
+  int64_t y_stride;            // elements
+  int32_t rows;                // of the weights
+  int32_t batch;               // rows of x
+  int32_t row_bytes;           // of a row of x, a multiple of 16
+  int32_t groups;              // of 64 bytes of a row of x
+  int32_t tiles;               // of y, of the shape's size
+  int32_t batch_tiles;         // of them, next to each other in the order of work
+};
+
+// The kernels of one kind of weights; `shape` is an index of kMatMulShapes.
+struct MatMulKernels {
+  int shared_bytes[kMatMulShapeCount];
+  // Thread blocks that one multiprocessor of the current device holds; allows the kernel its shared
+  // memory.
+  cudaError_t (*blocks_per_sm)(int shape, int* blocks);
+  cudaError_t (*start)(int shape, int thread_blocks, const MatMulLaunch& launch,
+                       cudaStream_t stream);
+};
+
+// How many thread blocks and which shape; for tests and tuning.
+struct MatMulChoice {
+  int shape = -1;         // of kMatMulShapes; -1: the best for the batch
+  int thread_blocks = 0;  // that share the work; 0: as many as are best
+};
+
+// The operands that all products have. `who` begins every message.
+struct MatMulOperands {
+  const char* who;
+  const void* weights;
+  int64_t rows, cols;  // of the weights
+  const void* x;
+  int64_t x_stride;  // elements
+  int x_element_bytes;
+  const void* y;
+  int64_t y_stride;  // elements
+  int64_t batch;
+};
+
+// "" or what is wrong with the operands or the choice.
+[[nodiscard]] std::string CheckMatMul(const MatMulOperands& operands, const MatMulChoice& choice);
+
+// Plans and starts a product whose operands have been checked; fills the rest of `launch`, in which
+// the weights, their stride and scales are set. `least_capability`: 80, 89.
+[[nodiscard]] std::string StartMatMul(const MatMulOperands& operands, const MatMulChoice& choice,
+                                      int least_capability, const MatMulKernels& kernels,
+                                      MatMulLaunch launch, cudaStream_t stream);
+
+}  // namespace quern::kernels

@@ -1,0 +1,5 @@
+#include "kernels/cuda/gguf/gguf_instances.cuh"
+
+namespace quern::kernels {
+template MatMulKernels GgufKernels<WeightType::kQ4_1>(ActivationType);
+}  // namespace quern::kernels

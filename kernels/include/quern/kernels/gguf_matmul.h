@@ -1,0 +1,41 @@
+#pragma once
+
+#include <cstdint>
+#include <string>
+
+#include "quern/kernels/gguf_weights.h"
+#include "quern/kernels/w4a16.h"  // ActivationType
+
+struct CUstream_st;  // what cudaStream_t points to: the header needs no CUDA
+
+namespace quern::kernels {
+
+// y[r, c] = sum over k of x[r, k] * w[c, k] on an NVIDIA GPU of compute capability 8.0 or later,
+// with weights of GGUF's types. All pointers are to the current device's memory.
+struct GgufMatMulArgs {
+  GgufMatrix weights;
+  ActivationType type;  // of x and y
+  const void* x;        // [batch, weights.cols], 16-byte aligned
+  int64_t x_stride;     // elements from row to row: a multiple of 8, at least weights.cols
+  void* y;              // [batch, weights.rows]; rounded to nearest, beyond the type's range: inf
+  int64_t y_stride;     // at least weights.rows
+  int64_t batch;        // rows of x, from 1
+  // For tests and tuning: one of kMatMulShapes (-1: the best for the batch), and how many thread
+  // blocks share the work (0: as many as the device holds at once).
+  int shape = -1;
+  int thread_blocks = 0;
+};
+
+// Starts the product on `stream` of the current device and returns "", or what is wrong; arguments
+// that are wrong start nothing. Needs no workspace. May be called by several threads, and captured
+// into a graph (after a first call outside of one with the same type and batch, which loads the
+// kernel).
+//
+// Codes are whole numbers of at most 8 bits, which binary16 and bfloat16 hold exactly; tensor cores
+// multiply them with x, and the float32 sums of 32 (Q6_K: 16) columns are multiplied by their
+// scale: weights are not rounded. A sum's order depends on the number of columns alone: a row of x
+// gives the same bits in whatever batch, under whatever timing, whatever the shape of the kernel,
+// on every GPU whose mma.sync adds alike.
+[[nodiscard]] std::string GgufMatMul(const GgufMatMulArgs& args, CUstream_st* stream);
+
+}  // namespace quern::kernels

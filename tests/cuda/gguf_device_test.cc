@@ -1,0 +1,204 @@
+// GgufMatMul on a GPU, from GGUF's bytes on, against float64 sums over the weights as
+// ref::DequantizeRow gives them: fresh random inputs, ragged shapes, poisoned outputs, every shape
+// of the kernel. `--small` leaves out what is too large for the emulator; `--seed N` repeats a run.
+
+#include "kernels/cuda/common/matmul_plan.h"
+#include "quern/kernels/dequantize.h"
+#include "quern/kernels/gguf_matmul.h"
+#include "tests/cuda/matmul_test_support.h"
+
+namespace quern::kernels::testing {
+namespace {
+
+constexpr WeightType kTypes[] = {WeightType::kQ4_0, WeightType::kQ4_1, WeightType::kQ5_0,
+                                 WeightType::kQ8_0, WeightType::kQ4_K, WeightType::kQ6_K};
+
+void PutHalf(uint8_t* at, float value) {
+  const uint16_t half = FloatToHalf(value);
+  std::memcpy(at, &half, 2);
+}
+
+// Any bits, with scales that a model could have.
+std::vector<uint8_t> RandomGguf(std::mt19937_64& random, WeightType type, int64_t blocks) {
+  const auto size = static_cast<size_t>(FindWeightTypeInfo(type)->block_bytes);
+  std::vector<uint8_t> bytes(static_cast<size_t>(blocks) * size);
+  std::normal_distribution<float> normal(0, 0.05f);
+  for (uint8_t& byte : bytes) byte = static_cast<uint8_t>(random());
+  for (uint8_t* block = bytes.data(); block < bytes.data() + bytes.size(); block += size) {
+    PutHalf(block + (type == WeightType::kQ6_K ? 208 : 0), normal(random));
+    if (type == WeightType::kQ4_1 || type == WeightType::kQ4_K) PutHalf(block + 2, normal(random));
+  }
+  return bytes;
+}
+
+WeightRow ReadRow(WeightType type, const uint8_t* row, int64_t cols) {
+  WeightRow read{std::vector<float>(static_cast<size_t>(cols)), {}};
+  ref::DequantizeRow(type, row, cols, read.values.data());
+  read.magnitudes = read.values;
+  if (type != WeightType::kQ4_1 && type != WeightType::kQ4_K) return read;
+  for (int64_t k = 0; k < cols; ++k) {  // the scale's term and the minimum's are summed apart
+    WeightGroup group;
+    ReadWeightGroups(type, row, k / 32, 1, &group);
+    const bool is_k = type == WeightType::kQ4_K;
+    const float minimum = std::fabs(HalfToFloat(group.m)) * (is_k ? group.mn : 1);
+    read.magnitudes[static_cast<size_t>(k)] =
+        minimum + std::fabs(HalfToFloat(group.d)) * (is_k ? group.sc[0] : 1) * group.q[k % 32];
+  }
+  return read;
+}
+
+// A matrix from GGUF's bytes, on the device.
+struct Layer {
+  GgufMatrix matrix;
+  std::vector<uint8_t> source;
+  DeviceMemory data;
+
+  Layer(std::mt19937_64& random, WeightType type, int64_t rows, int64_t blocks)
+      : matrix{type, rows, blocks * FindWeightTypeInfo(type)->block_elements, nullptr},
+        source(RandomGguf(random, type, rows * blocks)),
+        data(static_cast<size_t>(GgufBytes(matrix))) {
+    std::vector<uint8_t> packed(data.bytes());
+    PackGgufTiles(matrix, source.data(), 0, matrix.row_tiles(), packed.data());
+    QUERN_CUDA_CHECK(cudaMemcpy(data.As(), packed.data(), packed.size(), cudaMemcpyHostToDevice));
+    matrix.data = data.As<uint8_t>();
+  }
+
+  std::vector<WeightRow> Rows() const {
+    std::vector<WeightRow> rows;
+    const size_t bytes = source.size() / static_cast<size_t>(matrix.rows);
+    for (size_t row = 0; row < static_cast<size_t>(matrix.rows); ++row) {
+      rows.push_back(ReadRow(matrix.type, source.data() + row * bytes, matrix.cols));
+    }
+    return rows;
+  }
+};
+
+std::string Text(const GgufMatMulArgs& args) {
+  return std::string(FindWeightTypeInfo(args.weights.type)->name) + " " + Name(args.type) + " " +
+         std::to_string(args.weights.rows) + "x" + std::to_string(args.weights.cols) + " batch " +
+         std::to_string(args.batch) + " shape " + std::to_string(args.shape) + " thread blocks " +
+         std::to_string(args.thread_blocks);
+}
+
+std::vector<uint16_t> Run(Checks& checks, GgufMatMulArgs args) {
+  return RunProduct(checks, Text(args), args.batch, args.weights.rows,
+                    [&](void* y, int64_t y_stride) {
+                      args.y = y;
+                      args.y_stride = y_stride;
+                      return GgufMatMul(args, nullptr);
+                    });
+}
+
+bool Fits(int shape) {  // for whatever the type
+  int shared = 0;
+  QUERN_CUDA_CHECK(cudaDeviceGetAttribute(&shared, cudaDevAttrMaxSharedMemoryPerBlockOptin, 0));
+  return kMatMulShapes[shape].shared_bytes(1088, 576) <= shared;
+}
+
+// The product is right, and each of its rows has the same bits in every batch, shape of the kernel
+// and cut of the work.
+void RunLayer(Checks& checks, std::mt19937_64& random, WeightType type, ActivationType activations,
+              int64_t rows, int64_t blocks, const std::vector<int64_t>& batches) {
+  const Layer layer(random, type, rows, blocks);
+  const int64_t most = *std::max_element(batches.begin(), batches.end());
+  const Activations x(random, activations, most, layer.matrix.cols);
+  const DeviceMemory device_x(x.bits);
+  GgufMatMulArgs args{layer.matrix, activations, device_x.As(), x.stride, nullptr, 0, most};
+  const std::vector<uint16_t> all = Run(checks, args);
+  // A term is rounded at most 4 times in its group, then with each group of its slice (Q6_K: twice;
+  // with a minimum: twice), with each of four slices, and in the reference's weight and its scale.
+  const double additions = 4 + 2 * (static_cast<double>(layer.matrix.cols) / 128 + 8) + 4 + 3;
+  CompareProduct(checks, Text(args), activations, layer.Rows(), x.values, additions, all);
+  for (int64_t batch : batches) {
+    args.batch = batch;
+    args.shape = -1;
+    args.thread_blocks = 0;
+    const std::vector<uint16_t> part(all.begin(), all.begin() + batch * rows);
+    if (batch != most) {
+      checks.Expect(Run(checks, args) == part, Text(args) + ": bits depend on the batch");
+    }
+    for (int shape = 0; shape < kMatMulShapeCount; ++shape) {
+      // Shapes far larger than the batch have little that is new.
+      if (!Fits(shape) || kMatMulShapes[shape].batch() > 4 * std::max<int64_t>(batch, 8)) continue;
+      args.shape = shape;
+      args.thread_blocks = 1 + shape % 3;
+      checks.Expect(Run(checks, args) == part, Text(args) + ": bits depend on the shape");
+    }
+  }
+}
+
+void BadArguments(Checks& checks, std::mt19937_64& random) {
+  const Layer layer(random, WeightType::kQ4_K, 64, 1);
+  DeviceMemory x(256 * 2);
+  x.Fill(0);
+  const DeviceMemory y(64 * 2);
+  const GgufMatMulArgs good{layer.matrix, ActivationType::kF16, x.As(), 256, y.As(), 64, 1};
+  const auto refused = [&](const GgufMatMulArgs& args, const char* part) {
+    checks.Refused(GgufMatMul(args, nullptr), part);
+  };
+  auto bad = good;
+  bad.weights.cols = 32;
+  refused(bad, "multiple of 256");
+  bad = good;
+  bad.weights.type = WeightType::kQ5_K;
+  refused(bad, "Q5_K have no layout");
+  bad = good;
+  bad.weights.rows = 0;
+  refused(bad, "from 1 to");
+  bad = good;
+  bad.weights.data += 8;
+  refused(bad, "16-byte aligned");
+  bad = good;
+  bad.x = x.As<uint8_t>() + 2;
+  refused(bad, "16-byte aligned");
+  bad = good;
+  bad.y = nullptr;
+  refused(bad, "y must be");
+  bad = good;
+  bad.x_stride = 257;
+  refused(bad, "x_stride is 257; it must be a multiple of 8 and at least 256");
+  bad = good;
+  bad.y_stride = 63;
+  refused(bad, "y_stride");
+  bad = good;
+  bad.batch = 0;
+  refused(bad, "batch of 0");
+  bad = good;
+  bad.shape = kMatMulShapeCount;
+  refused(bad, "no shape");
+  bad = good;
+  bad.thread_blocks = -1;
+  refused(bad, "thread_blocks");
+  checks.Expect(GgufMatMul(good, nullptr).empty(), "the good arguments are good");
+  QUERN_CUDA_CHECK(cudaDeviceSynchronize());
+}
+
+int RunAll(std::mt19937_64& random, bool small) {
+  Checks checks;
+  BadArguments(checks, random);
+  for (WeightType type : kTypes) {
+    const bool is_k = FindWeightTypeInfo(type)->block_elements == 256;
+    for (ActivationType activations : {ActivationType::kF16, ActivationType::kBF16}) {
+      const auto layer = [&](int64_t rows, int64_t cols, const std::vector<int64_t>& batches) {
+        RunLayer(checks, random, type, activations, rows,
+                 (cols + (is_k ? 255 : 31)) / (is_k ? 256 : 32), batches);
+      };
+      layer(1, 32, {1});
+      layer(70, is_k ? 512 : 288, {2, 9, 35});
+      layer(33, is_k ? 1280 : 96, {1, 3});
+      if (small) continue;
+      layer(100, 2560, {1, 17, 70, 130});
+      layer(1000, 2048, {1, 8, 64});
+      layer(4096, 1536, {1, 5, 33});
+      layer(640, 2048, {1, 300});
+    }
+  }
+  return checks.Finish();
+}
+
+}  // namespace
+}  // namespace quern::kernels::testing
+
+int main(int argc, char** argv) {
+  return quern::kernels::testing::MatMulTestMain(argc, argv, quern::kernels::testing::RunAll);
+}

@@ -1,0 +1,78 @@
+#include <gtest/gtest.h>
+
+#include "kernels/cuda/common/matmul_plan.h"
+#include "quern/kernels/gguf_matmul.h"
+#include "tests/unit/kernels/simt/simt_test_support.h"
+
+// What the products move, counted: each sector of the weights once, x once for each tile of rows.
+namespace quern::kernels::testing {
+namespace {
+
+int64_t TileRows(int64_t batch) {
+  int shape = 0;
+  while (kMatMulShapes[shape].batch() < batch) ++shape;
+  return kMatMulShapes[shape].rows();
+}
+
+// `weight_bytes` and `row_bytes` of each row of x, of the last launch.
+void ExpectLeastTraffic(const std::string& text, int64_t rows, int64_t batch, int64_t weight_bytes,
+                        int64_t row_bytes) {
+  const simt::Counts& counts = simt::LastReport().counts;
+  const int64_t row_tiles = (rows + TileRows(batch) - 1) / TileRows(batch);
+  EXPECT_EQ(counts.global_load.units * 32, weight_bytes + row_tiles * batch * row_bytes) << text;
+  EXPECT_EQ(counts.shared_store.units, counts.shared_store.minimum) << text;
+  EXPECT_EQ(counts.shared_load.units, counts.shared_load.minimum) << text;
+}
+
+TEST(MatMulTraffic, GgufReadsEachWeightOnceAndMeetsNoBankTwice) {
+  constexpr int64_t kRows = 128;
+  constexpr int64_t kCols = 1024;
+  for (WeightType type : {WeightType::kQ4_0, WeightType::kQ4_1, WeightType::kQ5_0,
+                          WeightType::kQ8_0, WeightType::kQ4_K, WeightType::kQ6_K}) {
+    for (int64_t batch : {1, 8, 16, 32, 64}) {
+      GgufMatrix w{type, kRows, kCols, nullptr};
+      const int64_t bytes = GgufBytes(w);
+      const DeviceArray<uint8_t> data(std::vector<uint8_t>(static_cast<size_t>(bytes), 1));
+      w.data = data.data();
+      const DeviceArray<uint16_t> x(std::vector<uint16_t>(static_cast<size_t>(batch * kCols), 0));
+      const DeviceArray<uint16_t> y(static_cast<size_t>(batch * kRows));
+      const WithOptions options({.seed = 1, .count_traffic = true});
+      ASSERT_EQ(
+          GgufMatMul({w, ActivationType::kBF16, x.data(), kCols, y.data(), kRows, batch}, nullptr),
+          "");
+      ExpectLeastTraffic(std::string(FindWeightTypeInfo(type)->name) + " batch " +
+                             std::to_string(batch) + "\n" + simt::Text(simt::LastReport()),
+                         kRows, batch, bytes, kCols * 2);
+    }
+  }
+}
+
+TEST(MatMulPlan, ChoosesWhatFits) {
+  int shared[kMatMulShapeCount];
+  for (int i = 0; i < kMatMulShapeCount; ++i) shared[i] = kMatMulShapes[i].shared_bytes(2048, 0);
+  constexpr int kSmall = 99 * 1024;
+  constexpr int kLarge = 163 * 1024;
+  EXPECT_LE(shared[0], kSmall);
+  EXPECT_LE(shared[4], kSmall);
+  for (int bytes : shared) EXPECT_LE(bytes, kLarge);
+  const auto choose = [&](int64_t rows, int64_t batch, int limit) {
+    return ChooseMatMulShape(rows, batch, 132, limit, shared);
+  };
+  EXPECT_EQ(choose(4096, 1, kLarge), 0);
+  EXPECT_EQ(choose(4096, 8, kLarge), 0);
+  EXPECT_EQ(choose(4096, 9, kLarge), 1);
+  EXPECT_EQ(choose(4096, 32, kLarge), 2);
+  EXPECT_EQ(choose(4096, 64, kLarge), 3);
+  EXPECT_EQ(choose(4096, 65, kLarge), 3);  // too few tiles for larger ones
+  EXPECT_EQ(choose(4096, 320, kLarge), 4);
+  EXPECT_EQ(choose(4096, 1024, kLarge), 5);
+  EXPECT_EQ(choose(256, 1024, kLarge), 3);
+  for (int64_t batch : {1, 9, 17, 33, 65, 1024}) {
+    EXPECT_LE(shared[choose(4096, batch, kSmall)], kSmall) << batch;
+  }
+  EXPECT_EQ(choose(4096, 64, kSmall), 4);
+  EXPECT_EQ(choose(4096, 1024, kSmall), 4);
+}
+
+}  // namespace
+}  // namespace quern::kernels::testing
