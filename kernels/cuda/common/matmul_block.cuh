@@ -21,36 +21,52 @@
 //   kRecordBytes        of the record, where it comes apart from the groups (kBlockGroups is 8),
 //   else 0 kScales             scales per group on the sums: 0, 1, or 2 of half a group each
 //   kMinimum            whether a group also has a minimum
-//   Load(...)           brings `count` groups of one tile of rows, and a record where one begins
+//   Source<threads>     where a tile of rows comes from: Seek, and Load, which brings `count`
+//   groups, and
+//                       a record where one begins, and goes on to the groups behind them
 //   Tile                a group's fragments a[row tile][step][4], scale[scales][row tile][upper]
 //   and
 //                       minimum[row tile][upper], by Tile::Load
 //   Mma(...), Result(...)
 namespace quern::kernels {
 
-// Copies `sub_tiles` of 8 rows and 64 bytes each: sub-tile s at to + 512 s, and in it the piece c
-// of 16 bytes of row r at 4 r + (c ^ (r / 2 % 4)), so that neither these copies nor ldmatrix meet
-// in a bank. Rows from `rows` and bytes from `row_bytes` on are zeros. By threads `thread` of
-// kThreads.
-template <int kSubTiles, int kThreads>
-__device__ __forceinline__ void CopyRows(uint8_t* to, const uint8_t* from, int64_t stride,
-                                         int first_row, int rows, int first_byte, int row_bytes,
-                                         int thread) {
-#pragma unroll
-  for (int i = 0; i < (kSubTiles * 32 + kThreads - 1) / kThreads; ++i) {
-    const int piece = i * kThreads + thread;
-    if (kSubTiles * 32 % kThreads != 0 && piece >= kSubTiles * 32) break;
-    const int row = piece / 4;
-    const int c = piece % 4;
-    const int byte = first_byte + c * 16;
-    const bool valid = first_row + row < rows && byte < row_bytes;
-    const int64_t at = valid ? (first_row + row) * stride + byte : 0;
-    ptx::CopyAsync16(to + (row * 4 + (c ^ (row / 2 % 4))) * 16, from + at, valid);
-  }
-}
-
-// Where lane l's row of ldmatrix's matrix lies that is piece `c` of row `r` of CopyRows' sub-tile.
 __device__ __forceinline__ int RowPlace(int r, int c) { return (r * 4 + (c ^ (r / 2 % 4))) * 16; }
+
+// Rows of memory that come to shared memory a group of 64 bytes at a time, as sub-tiles of 8 rows:
+// the piece c of 16 bytes of row r lies at RowPlace(r, c) of its sub-tile, so that neither these
+// copies nor ldmatrix meet in a bank. Rows and bytes beyond the matrix are zeros. By kThreads
+// threads, of which this is where one's next pieces lie: moved on, not computed anew.
+template <int kSubTiles, int kThreads>
+struct RowSource {
+  static_assert(kSubTiles * 32 % kThreads == 0);
+  const uint8_t* from;
+  int64_t step;
+  int rows_left;
+  int bytes_left;
+
+  __device__ __forceinline__ void Seek(const uint8_t* base, int64_t stride, int first_row, int rows,
+                                       int group, int row_bytes, int thread) {
+    const int row = first_row + thread / 4;
+    const int byte = group * kMatMulGroupBytes + thread % 4 * 16;
+    from = base + row * stride + byte;
+    step = kThreads / 4 * stride;
+    rows_left = rows - row;
+    bytes_left = row_bytes - byte;
+  }
+  // Group q from here on.
+  __device__ __forceinline__ void Load(uint8_t* to, int q, int thread) const {
+    uint8_t* const place = to + thread / 32 * 512 + RowPlace(thread / 4 % 8, thread % 4);
+#pragma unroll
+    for (int i = 0; i < kSubTiles * 32 / kThreads; ++i) {
+      ptx::CopyAsync16(place + i * kThreads * 16, from + i * step + q * kMatMulGroupBytes,
+                       i * (kThreads / 4) < rows_left && q * kMatMulGroupBytes < bytes_left);
+    }
+  }
+  __device__ __forceinline__ void Advance(int groups) {
+    from += groups * kMatMulGroupBytes;
+    bytes_left -= groups * kMatMulGroupBytes;
+  }
+};
 
 __device__ __forceinline__ void Add(float4& sum, const float4& part) { AddScaled(sum, 1, 1, part); }
 __device__ __forceinline__ void Add(int4& sum, const int4& part) {
@@ -128,6 +144,14 @@ class MatMulBlock {
   }
 
  private:
+  // Row tile and batch tile of the `tile`s of y.
+  __device__ int RowTile(int tile) const {
+    return launch_.batch_tiles == 1 ? tile : tile / launch_.batch_tiles;
+  }
+  __device__ int BatchTile(int tile) const {
+    return launch_.batch_tiles == 1 ? 0 : tile % launch_.batch_tiles;
+  }
+
   // The stages of this warp, one after the other, across slices and tiles.
   struct Cursor {
     int tile;
@@ -135,17 +159,16 @@ class MatMulBlock {
     int group;
     int end;
     int record = 1;
+    typename Weights::template Source<32 * kWn> weights;
+    RowSource<kNt * kWn, 32 * kTeam> x;
 
     __device__ explicit Cursor(const MatMulBlock& self)
         : tile(blockIdx.x), slice(self.k_warp_ * kSlices - 1), group(0), end(0) {
       FindSlice(self);
     }
-    __device__ void Advance(const MatMulBlock& self) {
-      group += kGroups;
-      if (group >= end) FindSlice(self);
-    }
     // The next slice that is not empty; beyond the last one `tile` is no tile of y.
     __device__ void FindSlice(const MatMulBlock& self) {
+      const MatMulLaunch& launch = self.launch_;
       do {
         if (++slice == (self.k_warp_ + 1) * kSlices) {
           slice = self.k_warp_ * kSlices;
@@ -153,9 +176,16 @@ class MatMulBlock {
         }
         group = self.SliceBegin(slice);
         end = self.SliceBegin(slice + 1);
-      } while (group == end && tile < self.launch_.tiles);
+      } while (group == end && tile < launch.tiles);
+      if (tile >= launch.tiles) return;
+      weights.Seek(launch, self.RowTile(tile) * kWm + self.row_warp_, group, self.WeightThread());
+      x.Seek(launch.x, launch.x_stride, self.BatchTile(tile) * kBatch, launch.batch, group,
+             launch.row_bytes, self.TeamThread());
     }
   };
+
+  __device__ int WeightThread() const { return batch_warp_ * 32 + lane_; }
+  __device__ int TeamThread() const { return threadIdx.x % (32 * kTeam); }
 
   __device__ int SliceBegin(int slice) const {
     constexpr int kBlock = Weights::kBlockGroups;
@@ -188,21 +218,17 @@ class MatMulBlock {
     if (source.tile >= launch_.tiles) return;
     if (source.group % Weights::kBlockGroups == 0) source.record ^= 1;
     const int count = min(kGroups, source.end - source.group);
-    const int row_tile = source.tile / launch_.batch_tiles * kWm + row_warp_;
     uint8_t* slot = Slot(stage);
-    Weights::template Load<kGroups, 32 * kWn>(launch_, slot + kXBytes + row_warp_ * kTileBytes,
-                                              Record(source.record), row_tile, source.group, count,
-                                              batch_warp_ * 32 + lane_);
-    const int first = source.tile % launch_.batch_tiles * kBatch;
+    source.weights.template Load<kGroups>(slot + kXBytes + row_warp_ * kTileBytes,
+                                          Record(source.record), source.group, count,
+                                          WeightThread());
 #pragma unroll
     for (int q = 0; q < kGroups; ++q) {
-      if (q < count) {
-        CopyRows<kNt * kWn, 32 * kTeam>(
-            slot + q * (kXBytes / kGroups), launch_.x, launch_.x_stride, first, launch_.batch,
-            (source.group + q) * kMatMulGroupBytes, launch_.row_bytes, threadIdx.x % (32 * kTeam));
-      }
+      if (q < count) source.x.Load(slot + q * (kXBytes / kGroups), q, TeamThread());
     }
-    source.Advance(*this);
+    source.x.Advance(kGroups);
+    source.group += kGroups;
+    if (source.group >= source.end) source.FindSlice(*this);
   }
 
   // Adds the stage's groups.
@@ -270,8 +296,7 @@ class MatMulBlock {
   // Behind the pipeline: sums [k warp][part][thread of the team].
   static constexpr int kPartSize = kTeam * 32;
   __device__ Acc* Sums() const {
-    return reinterpret_cast<Acc*>(shared_ + kWk * (kStages * kSlotBytes + kRecords)) +
-           threadIdx.x % kPartSize;
+    return reinterpret_cast<Acc*>(shared_ + kWk * (kStages * kSlotBytes + kRecords)) + TeamThread();
   }
 
   // Adds a slice's sums to those of the ones before it, which a thread keeps for itself in shared
@@ -309,9 +334,8 @@ class MatMulBlock {
 
   __device__ void WritePart(int tile, int part, const Acc& sums) const {
     Out* y = reinterpret_cast<Out*>(launch_.y);
-    const int c = tile / launch_.batch_tiles * kRows + row_warp_ * 32 + part / kNt * 16 + lane_ / 4;
-    const int r = tile % launch_.batch_tiles * kBatch + batch_warp_ * kNt * 8 + part % kNt * 8 +
-                  lane_ % 4 * 2;
+    const int c = RowTile(tile) * kRows + row_warp_ * 32 + part / kNt * 16 + lane_ / 4;
+    const int r = BatchTile(tile) * kBatch + batch_warp_ * kNt * 8 + part % kNt * 8 + lane_ % 4 * 2;
     const auto put = [&](int row, int col, auto sum) {
       if (row < launch_.batch && col < launch_.rows) {
         y[row * launch_.y_stride + col] = RoundTo(Weights::Result(launch_, row, col, sum), Out{});

@@ -120,34 +120,45 @@ struct GgufOperand {
   static constexpr int kScales = kType == WeightType::kQ6_K ? 2 : 1;
   static constexpr bool kMinimum = kType == WeightType::kQ4_1 || kType == WeightType::kQ4_K;
 
-  // Copies kMost * 16 bytes or `pieces` * 16 of them.
-  template <int kMost, int kThreads>
-  static __device__ __forceinline__ void Copy(uint8_t* to, const uint8_t* from, int pieces,
-                                              bool valid, int thread) {
-#pragma unroll
-    for (int i = 0; i < (kMost + kThreads - 1) / kThreads; ++i) {
-      const int piece = i * kThreads + thread;
-      if (piece < pieces) ptx::CopyAsync16(to + piece * 16, from + piece * 16, valid);
-    }
-  }
+  template <int kThreads>
+  struct Source {
+    const uint8_t* from;  // the next group's first piece of this thread
+    bool valid;
 
-  template <int kGroups, int kThreads>
-  static __device__ __forceinline__ void Load(const MatMulLaunch& launch, uint8_t* to,
-                                              uint8_t* record, int row_tile, int group, int count,
-                                              int thread) {
-    const bool valid = row_tile * kMatMulTileRows < launch.rows;
-    const int64_t blocks = launch.groups / kBlockGroups;
-    const int64_t block = (valid ? row_tile : 0) * blocks + group / kBlockGroups;
-    const uint8_t* from = launch.weights + block * kBlockBytes;
-    Copy<kGroups * kGroupBytes / 16, kThreads>(to, from + group % kBlockGroups * kCodeBytes,
-                                               count * (kGroupBytes / 16), valid, thread);
-    if constexpr (kApart) {
-      if (group % kBlockGroups == 0) {
-        Copy<kRecordBytes / 16, kThreads>(record, from + kBlockGroups * kCodeBytes,
-                                          kRecordBytes / 16, valid, thread);
+    __device__ __forceinline__ void Seek(const MatMulLaunch& launch, int row_tile, int group,
+                                         int thread) {
+      const int64_t block =
+          static_cast<int64_t>(row_tile) * (launch.groups / kBlockGroups) + group / kBlockGroups;
+      from = launch.weights + block * kBlockBytes + group % kBlockGroups * kCodeBytes + thread * 16;
+      valid = row_tile * kMatMulTileRows < launch.rows;
+    }
+
+    template <int kGroups>
+    __device__ __forceinline__ void Load(uint8_t* to, uint8_t* record, int group, int count,
+                                         int thread) {
+      Copy<kGroups * kGroupBytes / 16>(to, from, count * (kGroupBytes / 16), thread);
+      if constexpr (kApart) {
+        if (group % kBlockGroups == 0) {
+          Copy<kRecordBytes / 16>(record, from + kBlockGroups * kCodeBytes, kRecordBytes / 16,
+                                  thread);
+        }
+        if ((group + kGroups) % kBlockGroups == 0) from += kRecordBytes;
+      }
+      from += kGroups * kGroupBytes;
+    }
+
+    // The first `pieces` of kMost, of 16 bytes.
+    template <int kMost>
+    __device__ __forceinline__ void Copy(uint8_t* to, const uint8_t* piece, int pieces,
+                                         int thread) const {
+#pragma unroll
+      for (int i = 0; i < (kMost + kThreads - 1) / kThreads; ++i) {
+        if (i * kThreads + thread < pieces) {
+          ptx::CopyAsync16(to + (i * kThreads + thread) * 16, piece + i * kThreads * 16, valid);
+        }
       }
     }
-  }
+  };
 
   struct Tile {
     uint32_t a[2][2][4];
