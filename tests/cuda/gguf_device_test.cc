@@ -32,17 +32,17 @@ std::vector<uint8_t> RandomGguf(std::mt19937_64& random, WeightType type, int64_
 }
 
 WeightRow ReadRow(WeightType type, const uint8_t* row, int64_t cols) {
-  WeightRow read{std::vector<float>(static_cast<size_t>(cols)), {}};
-  ref::DequantizeRow(type, row, cols, read.values.data());
-  read.magnitudes = read.values;
+  std::vector<float> values(static_cast<size_t>(cols));
+  ref::DequantizeRow(type, row, cols, values.data());
+  WeightRow read{{values.begin(), values.end()}, {values.begin(), values.end()}};
   if (type != WeightType::kQ4_1 && type != WeightType::kQ4_K) return read;
   for (int64_t k = 0; k < cols; ++k) {  // the scale's term and the minimum's are summed apart
     WeightGroup group;
     ReadWeightGroups(type, row, k / 32, 1, &group);
     const bool is_k = type == WeightType::kQ4_K;
     const float minimum = std::fabs(HalfToFloat(group.m)) * (is_k ? group.mn : 1);
-    read.magnitudes[static_cast<size_t>(k)] =
-        minimum + std::fabs(HalfToFloat(group.d)) * (is_k ? group.sc[0] : 1) * group.q[k % 32];
+    read.magnitudes[static_cast<size_t>(k)] = static_cast<double>(
+        minimum + std::fabs(HalfToFloat(group.d)) * (is_k ? group.sc[0] : 1) * group.q[k % 32]);
   }
   return read;
 }

@@ -37,7 +37,7 @@ class Checks {
 struct Activations {
   int64_t stride;
   std::vector<uint16_t> bits;
-  std::vector<float> values;  // [batch][cols]
+  std::vector<double> values;  // [batch][cols]
 
   Activations(std::mt19937_64& random, ActivationType type, int64_t batch, int64_t cols)
       : stride((cols + 7) / 8 * 8 + 8),
@@ -48,7 +48,7 @@ struct Activations {
       for (int64_t k = 0; k < cols; ++k) {
         const uint16_t value = Round(type, normal(random));
         bits[static_cast<size_t>(r * stride + k)] = value;
-        values[static_cast<size_t>(r * cols + k)] = Widen(type, value);
+        values[static_cast<size_t>(r * cols + k)] = static_cast<double>(Widen(type, value));
       }
     }
   }
@@ -88,15 +88,15 @@ inline std::vector<uint16_t> RunProduct(
 // One row of weights: its values, and what bounds the magnitude of the terms that make each of
 // them.
 struct WeightRow {
-  std::vector<float> values;
-  std::vector<float> magnitudes;
+  std::vector<double> values;
+  std::vector<double> magnitudes;
 };
 
 // |y - exact| is at most: half a unit of y's last place (of binary16's subnormals: 2^-25), and
 // `additions` roundings of float32 sums, each of at most 2^-23 (tensor cores may truncate) of the
 // magnitudes of all terms.
 inline void CompareProduct(Checks& checks, const std::string& text, ActivationType type,
-                           const std::vector<WeightRow>& weights, const std::vector<float>& x,
+                           const std::vector<WeightRow>& weights, const std::vector<double>& x,
                            double additions, const std::vector<uint16_t>& y) {
   const double unit = type == ActivationType::kF16 ? 0x1p-11 : 0x1p-8;
   const size_t cols = weights[0].values.size();
@@ -107,9 +107,8 @@ inline void CompareProduct(Checks& checks, const std::string& text, ActivationTy
       double exact = 0;
       double total = 0;
       for (size_t k = 0; k < cols; ++k) {
-        const auto value = static_cast<double>(x[r * cols + k]);
-        exact += static_cast<double>(weights[c].values[k]) * value;
-        total += std::fabs(static_cast<double>(weights[c].magnitudes[k]) * value);
+        exact += weights[c].values[k] * x[r * cols + k];
+        total += std::fabs(weights[c].magnitudes[k] * x[r * cols + k]);
       }
       const double got = static_cast<double>(Widen(type, y[r * weights.size() + c]));
       const double bound = unit * std::fabs(exact) + additions * 0x1p-23 * total + 0x1p-25;

@@ -76,6 +76,20 @@ std::string CheckMatMul(const MatMulOperands& operands, const MatMulChoice& choi
   return "";
 }
 
+std::string CheckMatMulRows(const MatMulOperands& operands, int64_t stride) {
+  const std::string who = std::string(operands.who) + ": ";
+  const int step = 16 / operands.x_element_bytes;
+  if (operands.cols % step != 0) {
+    return who + std::to_string(operands.cols) + " columns; they must be a multiple of " +
+           std::to_string(step);
+  }
+  if (stride < operands.cols || stride % step != 0) {
+    return who + "w_stride is " + std::to_string(stride) + "; it must be a multiple of " +
+           std::to_string(step) + " and at least " + std::to_string(operands.cols);
+  }
+  return "";
+}
+
 std::string StartMatMul(const MatMulOperands& operands, const MatMulChoice& choice,
                         int least_capability, const MatMulKernels& kernels, MatMulLaunch launch,
                         cudaStream_t stream) {

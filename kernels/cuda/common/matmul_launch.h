@@ -59,6 +59,10 @@ struct MatMulOperands {
 // "" or what is wrong with the operands or the choice.
 [[nodiscard]] std::string CheckMatMul(const MatMulOperands& operands, const MatMulChoice& choice);
 
+// The same of weights that lie in rows of `stride` elements of x's size: both must be whole pieces
+// of 16 bytes.
+[[nodiscard]] std::string CheckMatMulRows(const MatMulOperands& operands, int64_t stride);
+
 // Plans and starts a product whose operands have been checked; fills the rest of `launch`, in which
 // the weights, their stride and scales are set. `least_capability`: 80, 89.
 [[nodiscard]] std::string StartMatMul(const MatMulOperands& operands, const MatMulChoice& choice,

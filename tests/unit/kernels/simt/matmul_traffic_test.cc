@@ -1,7 +1,9 @@
 #include <gtest/gtest.h>
 
-#include "kernels/cuda/common/matmul_plan.h"
+#include "kernels/cuda/common/matmul_launch.h"
+#include "quern/kernels/gemm.h"
 #include "quern/kernels/gguf_matmul.h"
+#include "quern/kernels/w8a8.h"
 #include "tests/unit/kernels/simt/simt_test_support.h"
 
 // What the products move, counted: each sector of the weights once, x once for each tile of rows.
@@ -45,6 +47,44 @@ TEST(MatMulTraffic, GgufReadsEachWeightOnceAndMeetsNoBankTwice) {
                          kRows, batch, bytes, kCols * 2);
     }
   }
+}
+
+TEST(MatMulTraffic, RowsAreReadOnceAndMeetNoBankTwice) {
+  constexpr int64_t kRows = 128;
+  constexpr int64_t kRowBytes = 1280;
+  const DeviceArray<uint8_t> w(std::vector<uint8_t>(kRows * kRowBytes, 1));
+  const DeviceArray<float> scales(std::vector<float>(kRows, 1));
+  for (int64_t batch : {1, 8, 16, 32, 64}) {
+    const DeviceArray<uint8_t> x(std::vector<uint8_t>(static_cast<size_t>(batch * kRowBytes), 0));
+    const DeviceArray<uint16_t> y(static_cast<size_t>(batch * kRows));
+    const WithOptions options({.seed = 1, .count_traffic = true});
+    constexpr int64_t kCols = kRowBytes / 2;
+    ASSERT_EQ(Gemm({ActivationType::kF16, w.data(), kCols, kRows, kCols, x.data(), kCols, y.data(),
+                    kRows, batch},
+                   nullptr),
+              "");
+    ExpectLeastTraffic("dense batch " + std::to_string(batch) + simt::Text(simt::LastReport()),
+                       kRows, batch, kRows * kRowBytes, kRowBytes);
+    ASSERT_EQ(
+        W8A8MatMul({EightBitType::kInt8, ActivationType::kF16, w.data(), kRowBytes, scales.data(),
+                    kRows, kRowBytes, x.data(), kRowBytes, scales.data(), y.data(), kRows, batch},
+                   nullptr),
+        "");
+    // The scales are read where y is written: of few rows, sector by sector.
+    const simt::Counts& counts = simt::LastReport().counts;
+    const int64_t bytes =
+        kRows * kRowBytes + (kRows + TileRows(batch) - 1) / TileRows(batch) * batch * kRowBytes;
+    EXPECT_LE(counts.global_load.units * 32 * 100, bytes * 105) << simt::Text(simt::LastReport());
+    EXPECT_EQ(counts.shared_load.units, counts.shared_load.minimum);
+  }
+}
+
+TEST(MatMulPlan, RefusesADeviceThatIsTooOld) {
+  const MatMulOperands operands{"FP8", nullptr, 32, 64, nullptr, 64, 1, nullptr, 32, 1};
+  const std::string wrong =
+      StartMatMul(operands, {}, 129, MatMulKernels{}, MatMulLaunch{}, nullptr);
+  EXPECT_EQ(wrong.substr(0, 40), "FP8: the device has compute capability 9") << wrong;
+  EXPECT_NE(wrong.find("it needs 12.9 or later"), std::string::npos) << wrong;
 }
 
 TEST(MatMulPlan, ChoosesWhatFits) {

@@ -1,0 +1,12 @@
+#include "kernels/cuda/common/matmul_instances.cuh"
+#include "kernels/cuda/gemm/gemm_kernels.h"
+#include "kernels/cuda/gemm/row_operand.cuh"
+
+namespace quern::kernels {
+
+MatMulKernels DenseKernels(ActivationType type) {
+  return type == ActivationType::kF16 ? MatMulInstances<DenseOperand<__half>>::Kernels()
+                                      : MatMulInstances<DenseOperand<__nv_bfloat16>>::Kernels();
+}
+
+}  // namespace quern::kernels

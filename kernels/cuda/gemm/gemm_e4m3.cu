@@ -1,0 +1,12 @@
+#include "kernels/cuda/common/matmul_instances.cuh"
+#include "kernels/cuda/gemm/gemm_kernels.h"
+#include "kernels/cuda/gemm/row_operand.cuh"
+
+namespace quern::kernels {
+
+MatMulKernels E4m3Kernels(ActivationType type) {
+  return type == ActivationType::kF16 ? MatMulInstances<E4m3Operand<__half>>::Kernels()
+                                      : MatMulInstances<E4m3Operand<__nv_bfloat16>>::Kernels();
+}
+
+}  // namespace quern::kernels
