@@ -98,13 +98,14 @@ struct Product {
   std::string Start(void* y, int64_t y_stride, int64_t batch, int shape, int thread_blocks) const {
     if (ElementBytes(kind) == 2) {
       return Gemm({type, device_w.As(), w.stride, w.rows, w.cols, device_x.As(), x.stride, y,
-                   y_stride, batch, shape, thread_blocks},
+                   y_stride, batch, shape % 2 == 1, shape, thread_blocks},
                   nullptr);
     }
-    return W8A8MatMul({kind == Kind::kInt8 ? EightBitType::kInt8 : EightBitType::kE4m3, type,
-                       device_w.As(), w.stride, w_scales.As<float>(), w.rows, w.cols, device_x.As(),
-                       x.stride, x_scales.As<float>(), y, y_stride, batch, shape, thread_blocks},
-                      nullptr);
+    return W8A8MatMul(
+        {kind == Kind::kInt8 ? EightBitType::kInt8 : EightBitType::kE4m3, type, device_w.As(),
+         w.stride, w_scales.As<float>(), w.rows, w.cols, device_x.As(), x.stride,
+         x_scales.As<float>(), y, y_stride, batch, shape % 2 == 1, shape, thread_blocks},
+        nullptr);
   }
 
   std::vector<uint16_t> Run(Checks& checks, const std::string& text, int64_t batch, int shape,

@@ -121,6 +121,7 @@ void RunLayer(Checks& checks, std::mt19937_64& random, WeightType type, Activati
       // Shapes far larger than the batch have little that is new.
       if (!Fits(shape) || kMatMulShapes[shape].batch() > 4 * std::max<int64_t>(batch, 8)) continue;
       args.shape = shape;
+      args.overlap_previous = shape % 2 == 1;
       args.thread_blocks = 1 + shape % 3;
       checks.Expect(Run(checks, args) == part, Text(args) + ": bits depend on the shape");
     }

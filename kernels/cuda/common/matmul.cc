@@ -128,8 +128,8 @@ std::string StartMatMul(const MatMulOperands& operands, const MatMulChoice& choi
   launch.batch_tiles = static_cast<int32_t>(MatMulTiles(kMatMulShapes[shape], 1, operands.batch));
   const int64_t resident = choice.thread_blocks > 0 ? int64_t{choice.thread_blocks}
                                                     : int64_t{device.multiprocessors} * per_sm;
-  const cudaError_t error =
-      kernels.start(shape, static_cast<int>(std::min(tiles, resident)), launch, stream);
+  const cudaError_t error = kernels.start(shape, static_cast<int>(std::min(tiles, resident)),
+                                          choice.overlap, launch, stream);
   return error == cudaSuccess
              ? ""
              : CudaErrorText((who + "the kernel could not be started").c_str(), error);

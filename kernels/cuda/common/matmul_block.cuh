@@ -97,11 +97,10 @@ class MatMulBlock {
   static constexpr int kXBytes = kShape.x_bytes();
   static constexpr int kTileBytes = kGroups * Weights::kGroupBytes;  // of one row warp
   static constexpr int kSlotBytes = kShape.slot_bytes(Weights::kGroupBytes);
-  static constexpr int kRecords = 2 * kWm * Weights::kRecordBytes;
+  static constexpr int kRecords = kShape.records();  // of a row warp
+  static constexpr int kRecordBytes = kRecords * kWm * Weights::kRecordBytes;
   static_assert(kWk == 1 || kWk == kMatMulSlices);
-  static_assert(Weights::kRecordBytes == 0 || (Weights::kBlockGroups % kGroups == 0 &&
-                                               kStages - 1 <= Weights::kBlockGroups / kGroups),
-                "two records are enough");
+  static_assert(Weights::kRecordBytes == 0 || Weights::kBlockGroups == 8);
 
  public:
   __device__ MatMulBlock(const MatMulLaunch& launch, uint8_t* shared)
@@ -113,15 +112,19 @@ class MatMulBlock {
         k_warp_(threadIdx.x / 32 / kTeam) {}
 
   __device__ void Run() {
+    // Weights do not depend on the grid before this one, x does.
     Cursor source(*this);
-#pragma unroll
+    Cursor ahead = source;
+    for (int i = 0; i < kStages - 1; ++i) LoadNext<true, false>(ahead, i);
+    ptx::LetNextGridBegin();
+    ptx::WaitForPreviousGrid();
     for (int i = 0; i < kStages - 1; ++i) {
-      LoadNext(source, i);
+      LoadNext<false, true>(source, i);
       ptx::CommitCopies();
     }
     int stage = 0;
     int free_stage = kStages - 1;
-    int record = 1;
+    int record = kRecords - 1;
     for (int tile = blockIdx.x; tile < launch_.tiles; tile += gridDim.x) {
       Acc sums[kParts];
       for (int slice = k_warp_ * kSlices; slice < (k_warp_ + 1) * kSlices; ++slice) {
@@ -132,7 +135,7 @@ class MatMulBlock {
           SyncTeam();  // the stage is there for all, and all have left the one before it
           LoadNext(source, free_stage);
           ptx::CommitCopies();
-          if (group % Weights::kBlockGroups == 0) record ^= 1;
+          if (group % Weights::kBlockGroups == 0) record = NextRecord(record);
           Multiply(stage, record, group, min(kGroups, end - group), sums);
           free_stage = stage;
           stage = stage + 1 == kStages ? 0 : stage + 1;
@@ -159,7 +162,7 @@ class MatMulBlock {
     int slice;
     int group;
     int end;
-    int record = 1;
+    int record = kRecords - 1;
     typename Weights::template Source<32 * kWn> weights;
     RowSource<kNt * kWn, 32 * kTeam> x;
 
@@ -199,33 +202,40 @@ class MatMulBlock {
     } else if constexpr (kWk == 1) {
       __syncthreads();
     } else {
-#pragma unroll
-      for (int k = 0; k < kWk; ++k) {  // barriers by number, or the compiler reserves all 16
-        if (k_warp_ == k) ptx::SyncBarrier(1 + k, 32 * kTeam);
-      }
+      ptx::SyncBarrier(1 + k_warp_, 32 * kTeam);
     }
   }
 
-  // Shared memory of a warp along k: stages of x [group][sub-tile] and weights [row warp], then two
+  // Shared memory of a warp along k: stages of x [group][sub-tile] and weights [row warp], then
   // records [row warp].
   __device__ uint8_t* Slot(int stage) const {
-    return shared_ + k_warp_ * (kStages * kSlotBytes + kRecords) + stage * kSlotBytes;
+    return shared_ + k_warp_ * (kStages * kSlotBytes + kRecordBytes) + stage * kSlotBytes;
   }
   __device__ uint8_t* Record(int record) const {
     return Slot(kStages) + (record * kWm + row_warp_) * Weights::kRecordBytes;
   }
 
+  __device__ static int NextRecord(int record) { return record + 1 == kRecords ? 0 : record + 1; }
+
+  // Brings a stage, or a part of it: the prologue's weights may come before its x.
+  template <bool kWeights = true, bool kX = true>
   __device__ void LoadNext(Cursor& source, int stage) {
     if (source.tile >= launch_.tiles) return;
-    if (source.group % Weights::kBlockGroups == 0) source.record ^= 1;
+    if (source.group % Weights::kBlockGroups == 0) source.record = NextRecord(source.record);
     const int count = min(kGroups, source.end - source.group);
     uint8_t* slot = Slot(stage);
-    source.weights.template Load<kGroups>(slot + kXBytes + row_warp_ * kTileBytes,
-                                          Record(source.record), source.group, count,
-                                          WeightThread());
+    if constexpr (kWeights) {
+      source.weights.template Load<kGroups>(slot + kXBytes + row_warp_ * kTileBytes,
+                                            Record(source.record), source.group, count,
+                                            WeightThread());
+    } else {
+      source.weights.template Skip<kGroups>(source.group);
+    }
+    if constexpr (kX) {
 #pragma unroll
-    for (int q = 0; q < kGroups; ++q) {
-      if (q < count) source.x.Load(slot + q * (kXBytes / kGroups), q, TeamThread());
+      for (int q = 0; q < kGroups; ++q) {
+        if (q < count) source.x.Load(slot + q * (kXBytes / kGroups), q, TeamThread());
+      }
     }
     source.x.Advance(kGroups);
     source.group += kGroups;
@@ -297,7 +307,8 @@ class MatMulBlock {
   // Behind the pipeline: sums [k warp][part][thread of the team].
   static constexpr int kPartSize = kTeam * 32;
   __device__ Acc* Sums() const {
-    return reinterpret_cast<Acc*>(shared_ + kWk * (kStages * kSlotBytes + kRecords)) + TeamThread();
+    return reinterpret_cast<Acc*>(shared_ + kWk * (kStages * kSlotBytes + kRecordBytes)) +
+           TeamThread();
   }
 
   // Adds a slice's sums to those of the ones before it, which a thread keeps for itself in shared

@@ -41,13 +41,18 @@ struct MatMulInstances {
         blocks, kernel, kMatMulShapes[shape].threads(), static_cast<size_t>(SharedBytes(shape)));
   }
 
-  static cudaError_t Start(int shape, int thread_blocks, const MatMulLaunch& launch,
+  static cudaError_t Start(int shape, int thread_blocks, bool overlap, const MatMulLaunch& launch,
                            cudaStream_t stream) {
+    cudaLaunchAttribute attribute{};
+    attribute.id = cudaLaunchAttributeProgrammaticStreamSerialization;
+    attribute.val.programmaticStreamSerializationAllowed = 1;
     cudaLaunchConfig_t config{};
     config.gridDim = dim3(static_cast<unsigned>(thread_blocks));
     config.blockDim = dim3(static_cast<unsigned>(kMatMulShapes[shape].threads()));
     config.dynamicSmemBytes = static_cast<size_t>(SharedBytes(shape));
     config.stream = stream;
+    config.attrs = &attribute;
+    config.numAttrs = overlap ? 1 : 0;
     return cudaLaunchKernelEx(&config, KernelOf(shape), launch);
   }
 

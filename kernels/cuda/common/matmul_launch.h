@@ -33,14 +33,15 @@ struct MatMulKernels {
   // Thread blocks that one multiprocessor of the current device holds; allows the kernel its shared
   // memory.
   cudaError_t (*blocks_per_sm)(int shape, int* blocks);
-  cudaError_t (*start)(int shape, int thread_blocks, const MatMulLaunch& launch,
+  cudaError_t (*start)(int shape, int thread_blocks, bool overlap, const MatMulLaunch& launch,
                        cudaStream_t stream);
 };
 
-// How many thread blocks and which shape; for tests and tuning.
+// How it is done.
 struct MatMulChoice {
   int shape = -1;         // of kMatMulShapes; -1: the best for the batch
   int thread_blocks = 0;  // that share the work; 0: as many as are best
+  bool overlap = false;   // may begin before the stream's grid before it ends
 };
 
 // The operands that all products have. `who` begins every message.

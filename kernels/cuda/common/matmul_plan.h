@@ -40,6 +40,8 @@ struct MatMulShape {
   constexpr int rows() const { return kMatMulTileRows * row_warps; }
   constexpr int batch() const { return 8 * batch_tiles * batch_warps; }
   constexpr int x_bytes() const { return groups * batch() * kMatMulGroupBytes; }
+  // Records of eight groups that the stages of one warp may need at once.
+  constexpr int records() const { return (stages - 2) / (8 / groups) + 2; }
   // Bytes of shared memory with weights of `group_bytes` per tile and group, and `record_bytes`
   // that eight groups share: two records, `stages` of the pipeline, and the sums of warps that
   // split the columns.
@@ -47,14 +49,14 @@ struct MatMulShape {
     return x_bytes() + row_warps * groups * group_bytes;
   }
   constexpr int shared_bytes(int group_bytes, int record_bytes) const {
-    return k_warps * (stages * slot_bytes(group_bytes) + 2 * row_warps * record_bytes) +
+    return k_warps * (stages * slot_bytes(group_bytes) + records() * row_warps * record_bytes) +
            threads() * 2 * batch_tiles * 16;
   }
 };
 
 inline constexpr MatMulShape kMatMulShapes[] = {
-    {1, 1, 1, 4, 2, 3}, {2, 2, 1, 4, 1, 4}, {4, 2, 1, 4, 1, 4},
-    {8, 2, 1, 4, 1, 3}, {4, 4, 2, 1, 1, 4}, {8, 4, 2, 1, 1, 4},
+    {1, 1, 1, 4, 2, 3}, {2, 2, 1, 4, 1, 4}, {4, 2, 1, 4, 1, 4}, {8, 2, 1, 4, 1, 3},
+    {4, 4, 2, 1, 1, 4}, {8, 4, 2, 1, 1, 4}, {1, 1, 1, 4, 2, 7},
 };
 inline constexpr int kMatMulShapeCount = sizeof(kMatMulShapes) / sizeof(kMatMulShapes[0]);
 
@@ -63,9 +65,10 @@ constexpr int64_t MatMulTiles(const MatMulShape& shape, int64_t rows, int64_t ba
 }
 
 // The shape for a product on a device with `multiprocessors` whose thread blocks can have
-// `shared_limit` bytes of shared memory; `shared_bytes` are the shapes'. The first and the last but
-// one fit every device of compute capability 8.0 and later. Warps that split the columns make more
-// thread blocks; large tiles read less, but must be enough to load every multiprocessor.
+// `shared_limit` bytes of shared memory; `shared_bytes` are the shapes'. Shapes 0
+// and 4 fit every device of compute capability 8.0 and later. Warps that split the columns make
+// more thread blocks; large tiles read less, but must be enough to load every multiprocessor; a
+// thread block that has a multiprocessor for itself can have more of the weights on their way.
 inline int ChooseMatMulShape(int64_t rows, int64_t batch, int multiprocessors, int shared_limit,
                              const int (&shared_bytes)[kMatMulShapeCount]) {
   constexpr int kSplit = 3;  // the largest that splits the columns
@@ -73,6 +76,11 @@ inline int ChooseMatMulShape(int64_t rows, int64_t batch, int multiprocessors, i
   const auto loads = [&](int shape) {
     return MatMulTiles(kMatMulShapes[shape], rows, batch) >= multiprocessors;
   };
+  constexpr int kDeep = 6;
+  if (batch <= kMatMulShapes[kDeep].batch() && fits(kDeep) &&
+      MatMulTiles(kMatMulShapes[kDeep], rows, batch) <= multiprocessors) {
+    return kDeep;
+  }
   if (batch > 64 && fits(kSplit + 2) && loads(kSplit + 2)) return kSplit + 2;
   if (batch > 64 && loads(kSplit + 1)) return kSplit + 1;
   int shape = 0;

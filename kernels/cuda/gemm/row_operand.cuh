@@ -23,12 +23,16 @@ struct RowOperand {
                 group, launch.row_bytes, thread);
     }
     template <int kGroups>
-    __device__ __forceinline__ void Load(uint8_t* to, uint8_t* /*record*/, int /*group*/, int count,
+    __device__ __forceinline__ void Load(uint8_t* to, uint8_t* /*record*/, int group, int count,
                                          int thread) {
 #pragma unroll
       for (int q = 0; q < kGroups; ++q) {
         if (q < count) rows.Load(to + q * kGroupBytes, q, thread);
       }
+      Skip<kGroups>(group);
+    }
+    template <int kGroups>
+    __device__ __forceinline__ void Skip(int /*group*/) {
       rows.Advance(kGroups);
     }
   };

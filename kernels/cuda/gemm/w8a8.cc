@@ -26,7 +26,7 @@ std::string W8A8MatMul(const W8A8Args& args, CUstream_st* stream) {
                                 args.y_stride,
                                 args.batch};
   const std::string who = std::string(operands.who) + ": ";
-  const MatMulChoice choice{args.shape, args.thread_blocks};
+  const MatMulChoice choice{args.shape, args.thread_blocks, args.overlap_previous};
   if (std::string wrong = CheckMatMul(operands, choice); !wrong.empty()) return wrong;
   if (std::string wrong = CheckMatMulRows(operands, args.w_stride); !wrong.empty()) return wrong;
   if (args.cols >= kMaxCols) {

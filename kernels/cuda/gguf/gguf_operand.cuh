@@ -142,9 +142,13 @@ struct GgufOperand {
           Copy<kRecordBytes / 16>(record, from + kBlockGroups * kCodeBytes, kRecordBytes / 16,
                                   thread);
         }
-        if ((group + kGroups) % kBlockGroups == 0) from += kRecordBytes;
       }
+      Skip<kGroups>(group);
+    }
+    template <int kGroups>
+    __device__ __forceinline__ void Skip(int group) {
       from += kGroups * kGroupBytes;
+      if (kApart && (group + kGroups) % kBlockGroups == 0) from += kRecordBytes;
     }
 
     // The first `pieces` of kMost, of 16 bytes.

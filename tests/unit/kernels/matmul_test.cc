@@ -24,40 +24,6 @@ class MatMulTest : public IsaTest {
 };
 QUERN_FOR_EACH_ISA(MatMulTest);
 
-// What the result may be off by. Activations: half a step of 2^-15 of their group's largest,
-// against each weight. Float32 rounding: each group's terms are rounded about twice, and added to a
-// sum of `groups` of them; `magnitude` bounds the terms before a minimum or offset cancels part of
-// them.
-double Tolerance(WeightType type, const std::vector<uint8_t>& source, int64_t c, int64_t cols,
-                 const float* x) {
-  const WeightTypeInfo& info = *FindWeightTypeInfo(type);
-  const int64_t row_bytes = cols / info.block_elements * info.block_bytes;
-  const uint8_t* row = source.data() + c * row_bytes;
-  std::vector<float> w(static_cast<size_t>(cols));
-  ref::DequantizeRow(type, row, cols, w.data());
-  double quantization = 0;
-  double magnitude = 0;
-  for (int64_t g = 0; g < (cols + 31) / 32; ++g) {
-    double largest = 0;
-    double weights = 0;
-    double largest_weight = 0;
-    double sum = 0;
-    for (int64_t k = 32 * g; k < std::min(cols, 32 * g + 32); ++k) {
-      const auto i = static_cast<size_t>(k);
-      largest = std::max<double>(largest, std::fabs(x[k]));
-      weights += std::fabs(w[i]);
-      largest_weight = std::max<double>(largest_weight, std::fabs(w[i]));
-      sum += std::fabs(x[k]);
-    }
-    if (!IsFloatType(type)) quantization += 0.51 * largest / 32767 * weights;
-    // A minimum is at most the largest weight plus the span of q, itself at most twice the largest
-    // weight but for groups that do not use all of q; 64 covers those too.
-    magnitude += 64 * largest_weight * sum;
-  }
-  const double roundings = static_cast<double>(cols) / 32 + 4;
-  return quantization + roundings * 0x1p-24 * magnitude + 1e-6;
-}
-
 TEST_P(MatMulTest, AgreesWithTheReferenceAtEveryShape) {
   std::mt19937 random(5);
   for (WeightType type : kAllWeightTypes) {
@@ -73,7 +39,7 @@ TEST_P(MatMulTest, AgreesWithTheReferenceAtEveryShape) {
           const auto y = Run(weight, x, rows);
           for (int64_t r = 0; r < rows; ++r) {
             for (int64_t c = 0; c < out; ++c) {
-              const double tolerance = Tolerance(type, source, c, cols, x.data() + r * cols);
+              const double tolerance = MatMulTolerance(type, source, c, cols, x.data() + r * cols);
               ASSERT_NEAR(y[static_cast<size_t>(r * (out + 3) + c)],
                           expected[static_cast<size_t>(r * out + c)], tolerance)
                   << FindWeightTypeInfo(type)->name << " " << out << " x " << cols << ", row " << r

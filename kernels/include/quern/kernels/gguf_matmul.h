@@ -20,6 +20,10 @@ struct GgufMatMulArgs {
   void* y;              // [batch, weights.rows]; rounded to nearest, beyond the type's range: inf
   int64_t y_stride;     // at least weights.rows
   int64_t batch;        // rows of x, from 1
+  // Lets the weights' first loads begin before the stream's previous kernel has ended (compute
+  // capability 9.0; without effect before). Then no kernel may write the weights since the last one
+  // that was launched without overlap, nor that one.
+  bool overlap_previous = false;
   // For tests and tuning: one of kMatMulShapes (-1: the best for the batch), and how many thread
   // blocks share the work (0: as many as the device holds at once).
   int shape = -1;

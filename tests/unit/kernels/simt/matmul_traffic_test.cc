@@ -27,7 +27,7 @@ void ExpectLeastTraffic(const std::string& text, int64_t rows, int64_t batch, in
 }
 
 TEST(MatMulTraffic, GgufReadsEachWeightOnceAndMeetsNoBankTwice) {
-  constexpr int64_t kRows = 128;
+  constexpr int64_t kRows = 160;
   constexpr int64_t kCols = 1024;
   for (WeightType type : {WeightType::kQ4_0, WeightType::kQ4_1, WeightType::kQ5_0,
                           WeightType::kQ8_0, WeightType::kQ4_K, WeightType::kQ6_K}) {
@@ -38,19 +38,22 @@ TEST(MatMulTraffic, GgufReadsEachWeightOnceAndMeetsNoBankTwice) {
       w.data = data.data();
       const DeviceArray<uint16_t> x(std::vector<uint16_t>(static_cast<size_t>(batch * kCols), 0));
       const DeviceArray<uint16_t> y(static_cast<size_t>(batch * kRows));
-      const WithOptions options({.seed = 1, .count_traffic = true});
-      ASSERT_EQ(
-          GgufMatMul({w, ActivationType::kBF16, x.data(), kCols, y.data(), kRows, batch}, nullptr),
-          "");
-      ExpectLeastTraffic(std::string(FindWeightTypeInfo(type)->name) + " batch " +
-                             std::to_string(batch) + "\n" + simt::Text(simt::LastReport()),
-                         kRows, batch, bytes, kCols * 2);
+      for (int shape : {-1, 6}) {
+        if (shape == 6 && batch > kMatMulShapes[6].batch()) continue;
+        GgufMatMulArgs args{w, ActivationType::kBF16, x.data(), kCols, y.data(), kRows, batch};
+        args.shape = shape;
+        const WithOptions options({.seed = 1, .count_traffic = true});
+        ASSERT_EQ(GgufMatMul(args, nullptr), "");
+        ExpectLeastTraffic(std::string(FindWeightTypeInfo(type)->name) + " batch " +
+                               std::to_string(batch) + "\n" + simt::Text(simt::LastReport()),
+                           kRows, batch, bytes, kCols * 2);
+      }
     }
   }
 }
 
 TEST(MatMulTraffic, RowsAreReadOnceAndMeetNoBankTwice) {
-  constexpr int64_t kRows = 128;
+  constexpr int64_t kRows = 160;
   constexpr int64_t kRowBytes = 1280;
   const DeviceArray<uint8_t> w(std::vector<uint8_t>(kRows * kRowBytes, 1));
   const DeviceArray<float> scales(std::vector<float>(kRows, 1));
@@ -98,8 +101,9 @@ TEST(MatMulPlan, ChoosesWhatFits) {
   const auto choose = [&](int64_t rows, int64_t batch, int limit) {
     return ChooseMatMulShape(rows, batch, 132, limit, shared);
   };
-  EXPECT_EQ(choose(4096, 1, kLarge), 0);
-  EXPECT_EQ(choose(4096, 8, kLarge), 0);
+  EXPECT_EQ(choose(4096, 1, kLarge), 6);  // a multiprocessor for each tile
+  EXPECT_EQ(choose(4096, 8, kSmall), 0);
+  EXPECT_EQ(choose(8192, 8, kLarge), 0);
   EXPECT_EQ(choose(4096, 9, kLarge), 1);
   EXPECT_EQ(choose(4096, 32, kLarge), 2);
   EXPECT_EQ(choose(4096, 64, kLarge), 3);
