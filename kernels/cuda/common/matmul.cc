@@ -120,6 +120,7 @@ std::string StartMatMul(const MatMulOperands& operands, const MatMulChoice& choi
   launch.y = static_cast<uint16_t*>(const_cast<void*>(operands.y));
   launch.x_stride = operands.x_stride * operands.x_element_bytes;
   launch.y_stride = operands.y_stride;
+  launch.y_pairs = reinterpret_cast<uintptr_t>(operands.y) % 4 == 0 && operands.y_stride % 2 == 0;
   launch.rows = static_cast<int32_t>(operands.rows);
   launch.batch = static_cast<int32_t>(operands.batch);
   launch.row_bytes = static_cast<int32_t>(operands.cols * operands.x_element_bytes);

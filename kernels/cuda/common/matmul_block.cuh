@@ -3,6 +3,7 @@
 #include "kernels/cuda/common/float16.cuh"
 #include "kernels/cuda/common/matmul_launch.h"
 #include "kernels/cuda/common/ptx.cuh"
+#include "kernels/cuda/common/row_source.cuh"
 
 // y[r, c] = sum over k of x[r, k] * w[c, k] on tensor cores, for every kind of weights: a policy
 // `Weights` says how they come from memory and become fragments. The weights are mma.sync's A
@@ -26,47 +27,11 @@
 //                       a record where one begins, and goes on to the groups behind them
 //   Tile                a group's fragments a[row tile][step][4], scale[scales][row tile][upper]
 //   and
-//                       minimum[row tile][upper], by Tile::Load
+//                       minimum[row tile][upper], by Tile::Load. Row g of a fragment is row 2 g of
+//                       the row tile, and row g + 8 (upper) row 2 g + 1: a lane has two neighbours
+//                       of y
 //   Mma(...), Result(...)
 namespace quern::kernels {
-
-__device__ __forceinline__ int RowPlace(int r, int c) { return (r * 4 + (c ^ (r / 2 % 4))) * 16; }
-
-// Rows of memory that come to shared memory a group of 64 bytes at a time, as sub-tiles of 8 rows:
-// the piece c of 16 bytes of row r lies at RowPlace(r, c) of its sub-tile, so that neither these
-// copies nor ldmatrix meet in a bank. Rows and bytes beyond the matrix are zeros. By kThreads
-// threads, of which this is where one's next pieces lie: moved on, not computed anew.
-template <int kSubTiles, int kThreads>
-struct RowSource {
-  static_assert(kSubTiles * 32 % kThreads == 0);
-  const uint8_t* from;
-  int64_t step;
-  int rows_left;
-  int bytes_left;
-
-  __device__ __forceinline__ void Seek(const uint8_t* base, int64_t stride, int first_row, int rows,
-                                       int group, int row_bytes, int thread) {
-    const int row = first_row + thread / 4;
-    const int byte = group * kMatMulGroupBytes + thread % 4 * 16;
-    from = base + row * stride + byte;
-    step = kThreads / 4 * stride;
-    rows_left = rows - row;
-    bytes_left = row_bytes - byte;
-  }
-  // Group q from here on.
-  __device__ __forceinline__ void Load(uint8_t* to, int q, int thread) const {
-    uint8_t* const place = to + thread / 32 * 512 + RowPlace(thread / 4 % 8, thread % 4);
-#pragma unroll
-    for (int i = 0; i < kSubTiles * 32 / kThreads; ++i) {
-      ptx::CopyAsync16(place + i * kThreads * 16, from + i * step + q * kMatMulGroupBytes,
-                       i * (kThreads / 4) < rows_left && q * kMatMulGroupBytes < bytes_left);
-    }
-  }
-  __device__ __forceinline__ void Advance(int groups) {
-    from += groups * kMatMulGroupBytes;
-    bytes_left -= groups * kMatMulGroupBytes;
-  }
-};
 
 // By value: one load of 16 bytes.
 __device__ __forceinline__ void Add(float4& sum, float4 part) { AddScaled(sum, 1, 1, part); }
@@ -164,7 +129,7 @@ class MatMulBlock {
     int end;
     int record = kRecords - 1;
     typename Weights::template Source<32 * kWn> weights;
-    RowSource<kNt * kWn, 32 * kTeam> x;
+    RowSource<kNt * kWn, 32 * kTeam, false> x;
 
     __device__ explicit Cursor(const MatMulBlock& self)
         : tile(blockIdx.x), slice(self.k_warp_ * kSlices - 1), group(0), end(0) {
@@ -345,18 +310,29 @@ class MatMulBlock {
   }
 
   __device__ void WritePart(int tile, int part, const Acc& sums) const {
-    Out* y = reinterpret_cast<Out*>(launch_.y);
-    const int c = RowTile(tile) * kRows + row_warp_ * 32 + part / kNt * 16 + lane_ / 4;
+    const int c = RowTile(tile) * kRows + row_warp_ * 32 + part / kNt * 16 + lane_ / 4 * 2;
     const int r = BatchTile(tile) * kBatch + batch_warp_ * kNt * 8 + part % kNt * 8 + lane_ % 4 * 2;
-    const auto put = [&](int row, int col, auto sum) {
-      if (row < launch_.batch && col < launch_.rows) {
-        y[row * launch_.y_stride + col] = RoundTo(Weights::Result(launch_, row, col, sum), Out{});
-      }
-    };
-    put(r, c, sums.x);
-    put(r + 1, c, sums.y);
-    put(r, c + 8, sums.z);
-    put(r + 1, c + 8, sums.w);
+    WritePair(r, c, sums.x, sums.z);
+    WritePair(r + 1, c, sums.y, sums.w);
+  }
+
+  // y[r][c] and the next, in one piece where that is possible.
+  template <typename Sum>
+  __device__ void WritePair(int r, int c, Sum first, Sum second) const {
+    if (r >= launch_.batch || c >= launch_.rows) return;
+    Out* y = reinterpret_cast<Out*>(launch_.y) + r * launch_.y_stride + c;
+    const Out one = RoundTo(Weights::Result(launch_, r, c, first), Out{});
+    if (c + 1 == launch_.rows) {
+      *y = one;
+      return;
+    }
+    const Out two = RoundTo(Weights::Result(launch_, r, c + 1, second), Out{});
+    if (launch_.y_pairs) {
+      *reinterpret_cast<uint32_t*>(y) = PairOf(one, two);
+    } else {
+      y[0] = one;
+      y[1] = two;
+    }
   }
 
   const MatMulLaunch& launch_;

@@ -19,6 +19,7 @@ struct MatMulLaunch {
   int64_t weight_stride;       // bytes from row to row, of weights that lie in rows
   int64_t x_stride;            // bytes
   int64_t y_stride;            // elements
+  bool y_pairs;                // two neighbours of y may be written as one word
   int32_t rows;                // of the weights
   int32_t batch;               // rows of x
   int32_t row_bytes;           // of a row of x, a multiple of 16

@@ -15,7 +15,7 @@ struct RowOperand {
 
   template <int kThreads>
   struct Source {
-    RowSource<kMatMulTileRows / 8, kThreads> rows;
+    RowSource<kMatMulTileRows / 8, kThreads, true> rows;
 
     __device__ __forceinline__ void Seek(const MatMulLaunch& launch, int row_tile, int group,
                                          int thread) {
@@ -40,15 +40,15 @@ struct RowOperand {
   struct Tile {
     uint32_t a[2][2][4];
 
-    // Registers 0 to 3: rows 0 to 7, rows 8 to 15, and the same of the next 16 bytes.
+    // Registers 0 to 3: even rows, odd rows, and the same of the next 16 bytes.
     __device__ __forceinline__ void Load(const uint8_t* group, const uint8_t* /*record*/,
                                          int /*group*/, int lane) {
-      const uint8_t* rows = group + lane / 8 % 2 * 512;
+      const int odd = lane / 8 % 2;
 #pragma unroll
       for (int step = 0; step < 2; ++step) {
-        const int place = RowPlace(lane % 8, 2 * step + lane / 16);
-        ptx::LoadMatrices(a[0][step], rows + place);
-        ptx::LoadMatrices(a[1][step], rows + 1024 + place);
+        const uint8_t* row = group + PairedRowPlace(lane % 8, odd, 2 * step + lane / 16);
+        ptx::LoadMatrices(a[0][step], row);
+        ptx::LoadMatrices(a[1][step], row + 1024);
       }
     }
   };

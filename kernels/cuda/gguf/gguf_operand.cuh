@@ -84,7 +84,7 @@ struct GgufCodes<T, WeightType::kQ8_0> {
   }
 };
 
-// What one lane, of rows g, g + 8, g + 16 and g + 24, needs of a record.
+// What one lane, of the four rows of its g, needs of a record.
 __device__ __forceinline__ void LoadPairs(const uint8_t* pairs, int g, float (&values)[2][2]) {
 #pragma unroll
   for (int i = 0; i < 2; ++i) {

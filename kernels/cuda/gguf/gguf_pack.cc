@@ -15,10 +15,10 @@ int64_t Blocks(const GgufMatrix& matrix) {
   return matrix.cols / (32 * GgufBlockGroups(matrix.type));
 }
 
-// A row of a tile: r, g and u of the layout's description.
+// A row of a tile: i, u and g of the layout's description.
 struct RowPlace {
   int i, u, g;
-  explicit RowPlace(int row) : i(row / 16), u(row / 8 % 2), g(row % 8) {}
+  explicit RowPlace(int row) : i(row / 16), u(row % 2), g(row / 2 % 8) {}
   // Where the row's number lies in a P, in uint16, and in a B, in bytes.
   int InPairs() const { return (i * 8 + g) * 2 + u; }
   int InBytes() const { return g * 4 + i * 2 + u; }

@@ -17,14 +17,14 @@ inline constexpr int kGgufTileRows = 32;
 // data    [row tile of 32][block], a block being 32 columns, or 256 for Q4_K and Q6_K: the codes of
 //         each group of 32 columns, then the block's record.
 //
-// Codes of a group. Row R and column C of it are row tile i = R / 16, u = R / 8 % 2, g = R % 8, and
+// Codes of a group. Row R and column C of it are row tile i = R / 16, g = R / 2 % 8, u = R % 2, and
 // step s = C / 16, h = C / 8 % 2, t = C / 2 % 4, e = C % 2; the lane is 4 g + t, and r = u + 2 h.
 //   8 bits  byte  512 i + 16 lane + 8 s + 4 h + u + 2 e
 //   low 4   byte  16 lane + 4 (2 i + s) + r / 2 + 2 e, its nibble r % 2
 //   5th     of the uint32 at 512 + 4 lane, bit 8 i + 4 s + r + 16 e
 //   5th, 6th  of the uint32 at 512 + 8 lane + 4 i, bits 8 s + 2 r + 16 e and the next
-// Record. P[i][g] is a pair of binary16 of the rows 16 i + g and 16 i + g + 8; B[g] four bytes, of
-// the rows g, g + 8, g + 16, g + 24.
+// Record. P[i][g] is a pair of binary16, of the rows 16 i + 2 g and the next; B[g] four bytes, of
+// the rows 2 g, 2 g + 1, 2 g + 16, 2 g + 17.
 //   Q4_0, Q5_0, Q8_0  P d          Q4_1  P d, P m
 //   Q4_K  P d, P dmin; for each of 8 groups B (scale % 16 + minimum % 16 * 16); for each of 4 pairs
 //   of

@@ -22,6 +22,8 @@ void ExpectLeastTraffic(const std::string& text, int64_t rows, int64_t batch, in
   const simt::Counts& counts = simt::LastReport().counts;
   const int64_t row_tiles = (rows + TileRows(batch) - 1) / TileRows(batch);
   EXPECT_EQ(counts.global_load.units * 32, weight_bytes + row_tiles * batch * row_bytes) << text;
+  // With every 16 rows of the weights, each row of x gets a sector of y.
+  EXPECT_EQ(counts.global_store.units, rows / 16 * batch) << text;
   EXPECT_EQ(counts.shared_store.units, counts.shared_store.minimum) << text;
   EXPECT_EQ(counts.shared_load.units, counts.shared_load.minimum) << text;
 }
@@ -68,6 +70,7 @@ TEST(MatMulTraffic, RowsAreReadOnceAndMeetNoBankTwice) {
               "");
     ExpectLeastTraffic("dense batch " + std::to_string(batch) + simt::Text(simt::LastReport()),
                        kRows, batch, kRows * kRowBytes, kRowBytes);
+    if (batch > 32) continue;  // the scales of so short rows count
     ASSERT_EQ(
         W8A8MatMul({EightBitType::kInt8, ActivationType::kF16, w.data(), kRowBytes, scales.data(),
                     kRows, kRowBytes, x.data(), kRowBytes, scales.data(), y.data(), kRows, batch},
