@@ -63,15 +63,20 @@ struct Layer {
     matrix.data = data.As<uint8_t>();
   }
 
-  std::vector<WeightRow> Rows() const {
+  std::vector<WeightRow> Rows(const std::vector<int64_t>& which) const {
     std::vector<WeightRow> rows;
     const size_t bytes = source.size() / static_cast<size_t>(matrix.rows);
-    for (size_t row = 0; row < static_cast<size_t>(matrix.rows); ++row) {
-      rows.push_back(ReadRow(matrix.type, source.data() + row * bytes, matrix.cols));
+    for (int64_t row : which) {
+      rows.push_back(
+          ReadRow(matrix.type, source.data() + static_cast<size_t>(row) * bytes, matrix.cols));
     }
     return rows;
   }
 };
+
+// A term is rounded at most 4 times in its group, then with each group of its slice (Q6_K: twice;
+// with a minimum: twice), with each of four slices, and in the reference's weight and its scale.
+double Additions(int64_t cols) { return 4 + 2 * (static_cast<double>(cols) / 128 + 8) + 4 + 3; }
 
 std::string Text(const GgufMatMulArgs& args) {
   return std::string(FindWeightTypeInfo(args.weights.type)->name) + " " + Name(args.type) + " " +
@@ -105,10 +110,10 @@ void RunLayer(Checks& checks, std::mt19937_64& random, WeightType type, Activati
   const DeviceMemory device_x(x.bits);
   GgufMatMulArgs args{layer.matrix, activations, device_x.As(), x.stride, nullptr, 0, most};
   const std::vector<uint16_t> all = Run(checks, args);
-  // A term is rounded at most 4 times in its group, then with each group of its slice (Q6_K: twice;
-  // with a minimum: twice), with each of four slices, and in the reference's weight and its scale.
-  const double additions = 4 + 2 * (static_cast<double>(layer.matrix.cols) / 128 + 8) + 4 + 3;
-  CompareProduct(checks, Text(args), activations, layer.Rows(), x.values, additions, all);
+  std::vector<int64_t> every(static_cast<size_t>(rows));
+  std::iota(every.begin(), every.end(), 0);
+  CompareProduct(checks, Text(args), activations, layer.Rows(every), x.values,
+                 Additions(layer.matrix.cols), all);
   for (int64_t batch : batches) {
     args.batch = batch;
     args.shape = -1;
@@ -125,6 +130,26 @@ void RunLayer(Checks& checks, std::mt19937_64& random, WeightType type, Activati
       args.thread_blocks = 1 + shape % 3;
       checks.Expect(Run(checks, args) == part, Text(args) + ": bits depend on the shape");
     }
+  }
+}
+
+// As many rows as Gemma 3's head has, some of them compared.
+void RunHead(Checks& checks, std::mt19937_64& random) {
+  const Layer layer(random, WeightType::kQ8_0, 262144, 20);
+  for (int64_t batch : {1, 5}) {
+    const Activations x(random, ActivationType::kBF16, batch, layer.matrix.cols);
+    const DeviceMemory device_x(x.bits);
+    const GgufMatMulArgs args{
+        layer.matrix, ActivationType::kBF16, device_x.As(), x.stride, nullptr, 0, batch};
+    const std::vector<uint16_t> y = Run(checks, args);
+    std::vector<int64_t> some = {0, layer.matrix.rows - 1};
+    for (int i = 0; i < 200; ++i) some.push_back(static_cast<int64_t>(random() % 262144));
+    std::vector<uint16_t> part;
+    for (int64_t r = 0; r < batch; ++r) {
+      for (int64_t row : some) part.push_back(y[static_cast<size_t>(r * layer.matrix.rows + row)]);
+    }
+    CompareProduct(checks, Text(args), args.type, layer.Rows(some), x.values,
+                   Additions(layer.matrix.cols), part);
   }
 }
 
@@ -194,6 +219,7 @@ int RunAll(std::mt19937_64& random, bool small) {
       layer(640, 2048, {1, 300});
     }
   }
+  if (!small) RunHead(checks, random);
   return checks.Finish();
 }
 

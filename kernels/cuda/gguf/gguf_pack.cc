@@ -1,4 +1,5 @@
 #include <algorithm>
+#include <array>
 #include <cstring>
 
 #include "kernels/cuda/gguf/gguf_layout.h"
@@ -24,29 +25,38 @@ struct RowPlace {
   int InBytes() const { return g * 4 + i * 2 + u; }
 };
 
-// A code's bits in the codes of its group: `low` of them at bit `low_at`, `high` more at `high_at`.
-struct CodePlace {
-  int low, low_at, high, high_at;
+// Where a code lies in the codes of its group: `low` bits, and `high` more. Their first bits are at
+// the sum of what the row and the column say.
+struct CodePlaces {
+  int low, high;
+  std::array<int, 32> low_col, high_col;
+  int low_row, high_row;
 };
 
-CodePlace PlaceOf(WeightType type, const RowPlace& row, int col) {
-  const int s = col / 16;
-  const int h = col / 8 % 2;
-  const int e = col % 2;
-  const int lane = 4 * row.g + col / 2 % 4;
-  const int r = row.u + 2 * h;
-  if (type == WeightType::kQ8_0) {
-    return {8, 8 * (512 * row.i + 16 * lane + 8 * s + 4 * h + row.u + 2 * e), 0, 0};
+// For the columns; the rows' parts are FindRow's.
+CodePlaces PlacesOf(WeightType type) {
+  CodePlaces places{type == WeightType::kQ8_0 ? 8 : 4, 0, {}, {}, 0, 0};
+  if (type == WeightType::kQ5_0) places.high = 1;
+  if (type == WeightType::kQ6_K) places.high = 2;
+  for (int col = 0; col < 32; ++col) {
+    const int s = col / 16;
+    const int h = col / 8 % 2;
+    const int t = col / 2 % 4;
+    const int e = col % 2;
+    const auto c = static_cast<size_t>(col);
+    places.low_col[c] =
+        places.low == 8 ? 8 * (16 * t + 8 * s + 4 * h + 2 * e) : 8 * (16 * t + 4 * s + h + 2 * e);
+    places.high_col[c] =
+        places.high == 1 ? 32 * t + 4 * s + 2 * h + 16 * e : 64 * t + 8 * s + 4 * h + 16 * e;
   }
-  const int low_at = 8 * (16 * lane + 4 * (2 * row.i + s) + r / 2 + 2 * e) + 4 * (r % 2);
-  switch (type) {
-    case WeightType::kQ5_0:
-      return {4, low_at, 1, 8 * (512 + 4 * lane) + 8 * row.i + 4 * s + r + 16 * e};
-    case WeightType::kQ6_K:
-      return {4, low_at, 2, 8 * (512 + 8 * lane + 4 * row.i) + 8 * s + 2 * r + 16 * e};
-    default:
-      return {4, low_at, 0, 0};
-  }
+  return places;
+}
+
+void FindRow(const RowPlace& row, CodePlaces* places) {
+  places->low_row = places->low == 8 ? 8 * (512 * row.i + 64 * row.g + row.u)
+                                     : 8 * (64 * row.g + 8 * row.i) + 4 * row.u;
+  places->high_row = 8 * 512 + (places->high == 1 ? 128 * row.g + 8 * row.i + row.u
+                                                  : 256 * row.g + 32 * row.i + 2 * row.u);
 }
 
 // `count` bits at bit `at`, which lie in one byte.
@@ -63,6 +73,25 @@ uint16_t Get16(const uint8_t* from, int index) {
   return value;
 }
 void Put16(uint8_t* to, int index, uint16_t value) { std::memcpy(to + 2 * index, &value, 2); }
+
+void PutCodes(const CodePlaces& places, const WeightGroup& group, uint8_t* codes) {
+  for (size_t col = 0; col < 32; ++col) {
+    PutBits(codes, places.low_row + places.low_col[col], places.low, group.q[col]);
+  }
+  for (size_t col = 0; places.high != 0 && col < 32; ++col) {
+    PutBits(codes, places.high_row + places.high_col[col], places.high, group.q[col] >> 4);
+  }
+}
+
+void GetCodes(const CodePlaces& places, const uint8_t* codes, WeightGroup* group) {
+  for (size_t col = 0; col < 32; ++col) {
+    int q = GetBits(codes, places.low_row + places.low_col[col], places.low);
+    if (places.high != 0) {
+      q |= GetBits(codes, places.high_row + places.high_col[col], places.high) << 4;
+    }
+    group->q[col] = static_cast<int8_t>(q);
+  }
+}
 
 // Group `j` of its block: the record's share of a row.
 void PutRecord(WeightType type, const RowPlace& row, int j, const WeightGroup& read, uint8_t* to) {
@@ -168,6 +197,7 @@ void PackGgufTiles(const GgufMatrix& matrix, const void* source, int64_t tile_be
   const int code_bytes = GgufCodeBytes(matrix.type);
   const int64_t tile_bytes = Blocks(matrix) * GgufBlockBytes(matrix.type);
   const int64_t row_bytes = matrix.cols / info.block_elements * info.block_bytes;
+  CodePlaces places = PlacesOf(matrix.type);
   for (int64_t tile = tile_begin; tile < tile_end; ++tile) {
     uint8_t* out = data + tile * tile_bytes;
     // A row beyond the matrix has scales of zero, whatever its codes say.
@@ -176,18 +206,14 @@ void PackGgufTiles(const GgufMatrix& matrix, const void* source, int64_t tile_be
     const int rows = static_cast<int>(std::min<int64_t>(kGgufTileRows, matrix.rows - first));
     for (int r = 0; r < rows; ++r) {
       const RowPlace row(r);
+      FindRow(row, &places);
       const uint8_t* from = static_cast<const uint8_t*>(source) + (first + r) * row_bytes;
       for (int64_t group = 0; group < matrix.cols / 32; ++group) {
         WeightGroup read;
         ReadWeightGroups(matrix.type, from, group, 1, &read);
         uint8_t* block = out + group / block_groups * GgufBlockBytes(matrix.type);
         const int j = static_cast<int>(group % block_groups);
-        for (int col = 0; col < 32; ++col) {
-          const CodePlace place = PlaceOf(matrix.type, row, col);
-          uint8_t* codes = block + j * code_bytes;
-          PutBits(codes, place.low_at, place.low, read.q[col]);
-          if (place.high != 0) PutBits(codes, place.high_at, place.high, read.q[col] >> 4);
-        }
+        PutCodes(places, read, block + j * code_bytes);
         PutRecord(matrix.type, row, j, read, block + block_groups * code_bytes);
       }
     }
@@ -200,19 +226,16 @@ void UnpackGgufRow(const GgufMatrix& matrix, int64_t row, float* out) {
   const uint8_t* tile =
       matrix.data + row / kGgufTileRows * Blocks(matrix) * GgufBlockBytes(matrix.type);
   const RowPlace place(static_cast<int>(row % kGgufTileRows));
+  CodePlaces places = PlacesOf(matrix.type);
+  FindRow(place, &places);
   for (int64_t group = 0; group < matrix.cols / 32; ++group) {
     const uint8_t* block = tile + group / block_groups * GgufBlockBytes(matrix.type);
     const int j = static_cast<int>(group % block_groups);
     const uint8_t* codes = block + j * code_bytes;
     WeightGroup read{};
     GetRecord(matrix.type, place, j, block + block_groups * code_bytes, &read);
-    for (int col = 0; col < 32; ++col) {
-      const CodePlace at = PlaceOf(matrix.type, place, col);
-      int q = GetBits(codes, at.low_at, at.low);
-      if (at.high != 0) q |= GetBits(codes, at.high_at, at.high) << 4;
-      read.q[col] = static_cast<int8_t>(q);
-      out[32 * group + col] = Value(matrix.type, read, col);
-    }
+    GetCodes(places, codes, &read);
+    for (int col = 0; col < 32; ++col) out[32 * group + col] = Value(matrix.type, read, col);
   }
 }
 
