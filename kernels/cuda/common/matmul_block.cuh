@@ -16,21 +16,20 @@
 // shape of the kernel, the device or timing. So a row of x gives the same bits in every batch.
 //
 // Weights has
-//   Out, Acc            y's type; float4 or int4
-//   kGroupBytes         in shared memory, of 32 rows and one group of columns
-//   kBlockGroups        groups that share a record; a slice holds whole blocks
-//   kRecordBytes        of the record, where it comes apart from the groups (kBlockGroups is 8),
-//   else 0 kScales             scales per group on the sums: 0, 1, or 2 of half a group each
-//   kMinimum            whether a group also has a minimum
-//   Source<threads>     where a tile of rows comes from: Seek, and Load, which brings `count`
-//   groups, and
-//                       a record where one begins, and goes on to the groups behind them
-//   Tile                a group's fragments a[row tile][step][4], scale[scales][row tile][upper]
-//   and
-//                       minimum[row tile][upper], by Tile::Load. Row g of a fragment is row 2 g of
-//                       the row tile, and row g + 8 (upper) row 2 g + 1: a lane has two neighbours
-//                       of y
-//   Mma(...), Result(...)
+// - Out, y's type, and Acc, float4 or int4;
+// - kGroupBytes, in shared memory, of 32 rows and one group of columns;
+// - kBlockGroups, how many groups share a record: a slice holds whole blocks;
+// - kRecordBytes, where records come apart from the groups (kBlockGroups is 8), else 0;
+// - kScales, how many scales a group's sums have: 0, 1, or 2 of half a group each; kMinimum,
+// whether
+//   it also has a minimum;
+// - Source<threads>, where a tile of rows comes from: Seek; Load, which brings `count` groups, and
+// a
+//   record where one begins, and goes on to the groups behind them; Skip, which only goes on;
+// - Tile, a group's fragments a[row tile][step][4], scale[scales][row tile][upper] and
+//   minimum[row tile][upper], by Tile::Load. Row g of a fragment is row 2 g of the row tile, row
+//   g + 8 (upper) is row 2 g + 1: so a lane gets neighbours of y;
+// - Mma, and Result, which makes y of a sum.
 namespace quern::kernels {
 
 // By value: one load of 16 bytes.
