@@ -4,11 +4,9 @@
 
 #include <algorithm>
 #include <cmath>
-#include <cstring>
-#include <numeric>
 
 #include "kernels/cuda/w4a16/w4a16_plan.h"
-#include "tests/cuda/device_support.h"
+#include "tests/cuda/matmul_test_support.h"
 
 namespace quern::kernels::testing {
 namespace {
@@ -29,15 +27,7 @@ struct Case {
   }
 };
 
-int failures = 0;
-int checks = 0;
-
-void Expect(bool ok, const std::string& what) {
-  ++checks;
-  if (ok) return;
-  ++failures;
-  std::printf("FAILED: %s\n", what.c_str());
-}
+Checks checks;
 
 // The weights of some rows, read back from the device, as float32.
 std::vector<std::vector<float>> ReadRows(const DeviceWeights& weights,
@@ -91,34 +81,12 @@ double Bound(const Case& c, double exact, double total) {
   return u * std::fabs(exact) + additions * 0x1p-23 * total + 0x1p-25;
 }
 
-struct Activations {
-  int64_t stride;
-  std::vector<uint16_t> bits;
-  std::vector<float> values;  // [batch][cols]
-};
-
-Activations RandomActivations(std::mt19937_64& random, const Case& c) {
-  Activations x;
-  x.stride = (c.cols + 7) / 8 * 8 + 8;
-  x.bits.assign(static_cast<size_t>(c.batch * x.stride), 0xffff);  // NaN where nothing may read
-  x.values.resize(static_cast<size_t>(c.batch * c.cols));
-  std::normal_distribution<float> normal(0, 1);
-  for (int64_t r = 0; r < c.batch; ++r) {
-    for (int64_t k = 0; k < c.cols; ++k) {
-      const uint16_t bits = Round(c.type, normal(random));
-      x.bits[static_cast<size_t>(r * x.stride + k)] = bits;
-      x.values[static_cast<size_t>(r * c.cols + k)] = Widen(c.type, bits);
-    }
-  }
-  return x;
-}
-
 struct Sums {
   double exact = 0;
   double total = 0;  // of magnitudes
 };
 
-Sums Sum(const float* w, const float* x, int64_t cols) {
+Sums Sum(const float* w, const double* x, int64_t cols) {
   Sums sums;
   for (int64_t k = 0; k < cols; ++k) {
     const double term = static_cast<double>(w[k]) * x[k];
@@ -129,8 +97,7 @@ Sums Sum(const float* w, const float* x, int64_t cols) {
 }
 
 void CompareRows(const Case& c, const Activations& x, const std::vector<uint16_t>& y,
-                 int64_t y_stride, const std::vector<int64_t>& rows,
-                 const std::vector<std::vector<float>>& weights) {
+                 const std::vector<int64_t>& rows, const std::vector<std::vector<float>>& weights) {
   double error2 = 0;
   double exact2 = 0;
   double worst = 0;
@@ -140,7 +107,7 @@ void CompareRows(const Case& c, const Activations& x, const std::vector<uint16_t
       // The terms d q x and m x of Q4_1 cancel: their magnitudes are within 8 of their sum's here.
       const double total = sums.total * (c.format == W4Format::kQ4_1 ? 8 : 1);
       const double exact = sums.exact;
-      const double got = Widen(c.type, y[static_cast<size_t>(r * y_stride + rows[i])]);
+      const double got = Widen(c.type, y[static_cast<size_t>(r * c.rows + rows[i])]);
       const double error = std::fabs(got - exact);
       const double ratio = error / Bound(c, exact, total);
       worst = std::isnan(ratio) ? INFINITY : std::max(worst, ratio);
@@ -151,44 +118,26 @@ void CompareRows(const Case& c, const Activations& x, const std::vector<uint16_t
   char text[100];
   std::snprintf(text, sizeof(text), ": error %.2f of the bound, relative %.2e", worst,
                 std::sqrt(error2 / exact2));
-  Expect(worst <= 1, c.Text() + text);
+  checks.Expect(worst <= 1, c.Text() + text);
   // Of a few outputs it says nothing: where terms cancel, float32's roundings are more than y's.
   if (static_cast<int64_t>(rows.size()) * c.batch < 32) return;
   const double norm = c.type == ActivationType::kF16 ? 0x1p-11 : 0x1p-8;
-  Expect(error2 <= norm * norm * exact2, c.Text() + text);
+  checks.Expect(error2 <= norm * norm * exact2, c.Text() + text);
 }
 
 void RunCase(std::mt19937_64& random, const Case& c, DeviceMemory& workspace) {
   const DeviceWeights weights(random, {c.format, c.rows, c.cols, nullptr, nullptr});
-  const Activations x = RandomActivations(random, c);
+  const Activations x(random, c.type, c.batch, c.cols);
   const DeviceMemory device_x(x.bits);
-  const int64_t y_stride = c.rows + 3;
-  DeviceMemory device_y(static_cast<size_t>((c.batch + 1) * y_stride) * 2);
-  W4A16Args args{weights.matrix,    c.type,    device_x.As(), x.stride,
-                 device_y.As(),     y_stride,  c.batch,       workspace.As(),
-                 workspace.bytes(), c.overlap, c.variant,     c.thread_blocks};
-  std::vector<uint16_t> first;
-  for (int run = 0; run < 2; ++run) {
-    device_y.Fill(0xff);  // NaN
-    const std::string wrong = W4A16MatMul(args, nullptr);
-    Expect(wrong.empty(), c.Text() + ": " + wrong);
-    QUERN_CUDA_CHECK(cudaDeviceSynchronize());
-    const auto y = device_y.Read<uint16_t>(0, device_y.bytes() / 2);
-    if (run == 0) {
-      first = y;
-    } else {
-      Expect(y == first, c.Text() + ": two runs differ");
-    }
-  }
-  bool outside = true;
-  for (size_t i = 0; i < first.size(); ++i) {
-    const auto row = static_cast<int64_t>(i) / y_stride;
-    const auto col = static_cast<int64_t>(i) % y_stride;
-    if ((row >= c.batch || col >= c.rows) && first[i] != 0xffff) outside = false;
-  }
-  Expect(outside, c.Text() + ": wrote outside y");
+  const std::vector<uint16_t> y =
+      RunProduct(checks, c.Text(), c.batch, c.rows, [&](void* out, int64_t y_stride) {
+        return W4A16MatMul(
+            {weights.matrix, c.type, device_x.As(), x.stride, out, y_stride, c.batch,
+             workspace.As(), workspace.bytes(), c.overlap, c.variant, c.thread_blocks},
+            nullptr);
+      });
   const auto rows = RowsToCompare(random, c.rows);
-  CompareRows(c, x, first, y_stride, rows, ReadRows(weights, rows));
+  CompareRows(c, x, y, rows, ReadRows(weights, rows));
 }
 
 // Whether the device has the shared memory that the variant takes.
@@ -255,9 +204,7 @@ void BadArguments(std::mt19937_64& random, DeviceMemory& workspace) {
   const W4A16Args good{weights.matrix, ActivationType::kF16, x.As(), 256, y.As(), 64, 1,
                        workspace.As(), workspace.bytes()};
   const auto refused = [](const W4A16Args& args, const char* part) {
-    const std::string wrong = W4A16MatMul(args, nullptr);
-    Expect(wrong.find(part) != std::string::npos,
-           std::string("expected an error about \"") + part + "\", got \"" + wrong + "\"");
+    checks.Refused(W4A16MatMul(args, nullptr), part);
   };
   auto bad = good;
   bad.weights.cols = 250;
@@ -283,39 +230,22 @@ void BadArguments(std::mt19937_64& random, DeviceMemory& workspace) {
   bad = good;
   bad.variant = kW4VariantCount;
   refused(bad, "no variant");
-  Expect(W4A16MatMul(good, nullptr).empty(), "the good arguments are good");
+  checks.Expect(W4A16MatMul(good, nullptr).empty(), "the good arguments are good");
   QUERN_CUDA_CHECK(cudaDeviceSynchronize());
+}
+
+int RunAll(std::mt19937_64& random, bool small) {
+  DeviceMemory workspace(W4A16WorkspaceBytes());
+  workspace.Fill(0);
+  BadArguments(random, workspace);
+  RaggedShapes(random, small, workspace);
+  if (!small) LargeShapes(random, workspace);
+  return checks.Finish();
 }
 
 }  // namespace
 }  // namespace quern::kernels::testing
 
 int main(int argc, char** argv) {
-  using namespace quern::kernels;
-  using namespace quern::kernels::testing;
-  bool small = false;
-  uint64_t seed = std::random_device{}();
-  for (int i = 1; i < argc; ++i) {
-    if (std::strcmp(argv[i], "--small") == 0) {
-      small = true;
-    } else if (std::strcmp(argv[i], "--seed") == 0 && i + 1 < argc) {
-      seed = std::strtoull(argv[++i], nullptr, 10);
-    } else {
-      Die("usage: w4a16_device_test [--small] [--seed N]");
-    }
-  }
-  int devices = 0;
-  if (cudaGetDeviceCount(&devices) != cudaSuccess || devices == 0) {
-    std::printf("no GPU: nothing was tested\n");
-    return 77;  // skipped
-  }
-  std::printf("seed %llu\n", static_cast<unsigned long long>(seed));
-  std::mt19937_64 random(seed);
-  DeviceMemory workspace(W4A16WorkspaceBytes());
-  workspace.Fill(0);
-  BadArguments(random, workspace);
-  RaggedShapes(random, small, workspace);
-  if (!small) LargeShapes(random, workspace);
-  std::printf("%d checks, %d failed\n", checks, failures);
-  return failures == 0 ? 0 : 1;
+  return quern::kernels::testing::MatMulTestMain(argc, argv, quern::kernels::testing::RunAll);
 }
