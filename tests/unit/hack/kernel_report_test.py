@@ -111,6 +111,11 @@ class Budgets(unittest.TestCase):
             self.assertEqual(len(wrong), 1, budget)
             self.assertIn(part, wrong[0])
 
+    def test_the_longest_name_counts(self):
+        found = {"Kernel": {"registers": 1}, "Kernel<1": {"registers": 200}, "Other": {}}
+        self.assertEqual(budgets.over([compiled()], [LAUNCH], found), [])
+        self.assertEqual(len(budgets.over([compiled(kernel="Kernel<2>")], [], found)), 1)
+
     def test_files_with_a_mistake_are_refused(self):
         for text, part in (("{", "budgets.json"), ('{"K": {"register": 1}}', "unknown budget 'register'"),
                            ('{"K": {"needs": ["FMA4"]}}', "needs 'FMA4'")):

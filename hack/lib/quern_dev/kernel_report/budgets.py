@@ -1,4 +1,4 @@
-"""Budgets of the kernels: kernels/cuda/<family>/budgets.json, an object for each kernel (without its template arguments).
+"""Budgets of the kernels: kernels/cuda/<family>/budgets.json, an object for each name that kernels begin with. The longest counts.
 
     {"W4A16Kernel": {"registers": 216, "needs": ["MMA", "LDGSTS"], "wavefront_ratio": 1.0}}
 
@@ -34,18 +34,18 @@ def load(folder: Path) -> dict[str, dict]:
     return budgets
 
 
-def family(kernel: str) -> str:
-    """A kernel's name without its template arguments."""
-    return kernel.split("<")[0]
+def of(kernel: str, budgets: dict[str, dict]) -> dict | None:
+    names = [name for name in budgets if kernel.startswith(name)]
+    return budgets[max(names, key=len)] if names else None
 
 
 def over(compiled: list[Compiled], traffic: list[dict], budgets: dict[str, dict]) -> list[str]:
     """What goes over its budget, a line each; a kernel without one does, too."""
     wrong = []
-    for name in sorted({family(one.kernel) for one in compiled} - budgets.keys()):
+    for name in sorted({one.kernel.split("<")[0] for one in compiled if of(one.kernel, budgets) is None}):
         wrong.append(f"{name}: has no budget; give it one in kernels/cuda/<family>/budgets.json")
     for one in compiled:
-        budget = budgets.get(family(one.kernel), {})
+        budget = of(one.kernel, budgets) or {}
         where = f"{one.kernel} for {one.arch}"
         if one.spills > budget.get("spills", 0):
             wrong.append(f"{where}: {one.spills} instructions spill; {budget.get('spills', 0)} may")
@@ -55,7 +55,7 @@ def over(compiled: list[Compiled], traffic: list[dict], budgets: dict[str, dict]
             if not one.instructions[need]:
                 wrong.append(f"{where}: no {need} among its instructions")
     for launch in traffic:
-        budget = budgets.get(family(launch["kernel"]), {})
+        budget = of(launch["kernel"], budgets) or {}
         where = f"{launch['op']} {launch['shape']} batch {launch['batch']}"
         operands = launch["weight_bytes"] + launch["other_bytes"]
         if launch["batch"] <= budget.get("up_to_batch", launch["batch"]) and "load_ratio" in budget:

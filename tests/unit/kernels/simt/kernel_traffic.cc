@@ -7,7 +7,10 @@
 
 #include "kernels/cuda/w4a16/w4a16_plan.h"
 #include "kernels/simt/simt.h"
+#include "quern/kernels/gemm.h"
+#include "quern/kernels/gguf_matmul.h"
 #include "quern/kernels/w4a16.h"
+#include "quern/kernels/w8a8.h"
 #include "tests/cuda/device_support.h"
 
 namespace quern::kernels::testing {
@@ -53,6 +56,51 @@ void W4A16(W4Format format, ActivationType type, int64_t rows, int64_t cols, int
         batch * (rows + cols) * 2);
 }
 
+DeviceMemory Bytes(int64_t count, uint8_t value = 0) {
+  return DeviceMemory(std::vector<uint8_t>(static_cast<size_t>(count), value));
+}
+
+void Gguf(WeightType type, int64_t rows, int64_t cols, int64_t batch) {
+  GgufMatrix w{type, rows, cols, nullptr};
+  const DeviceMemory data = Bytes(GgufBytes(w), 1);
+  w.data = data.As<uint8_t>();
+  const DeviceMemory x = Bytes(batch * cols * 2);
+  const DeviceMemory y(static_cast<size_t>(batch * rows * 2));
+  const std::string wrong =
+      GgufMatMul({w, ActivationType::kF16, x.As(), cols, y.As(), rows, batch}, nullptr);
+  if (!wrong.empty()) Die(wrong);
+  Print(std::string("gguf ") + FindWeightTypeInfo(type)->name,
+        std::to_string(rows) + "x" + std::to_string(cols), batch, GgufBytes(w),
+        batch * (rows + cols) * 2);
+}
+
+void Dense(ActivationType type, int64_t rows, int64_t cols, int64_t batch) {
+  const DeviceMemory w = Bytes(rows * cols * 2);
+  const DeviceMemory x = Bytes(batch * cols * 2);
+  const DeviceMemory y(static_cast<size_t>(batch * rows * 2));
+  const std::string wrong =
+      Gemm({type, w.As(), cols, rows, cols, x.As(), cols, y.As(), rows, batch}, nullptr);
+  if (!wrong.empty()) Die(wrong);
+  Print(std::string("gemm ") + Name(type), std::to_string(rows) + "x" + std::to_string(cols), batch,
+        rows * cols * 2, batch * (rows + cols) * 2);
+}
+
+void W8A8(EightBitType operands, int64_t rows, int64_t cols, int64_t batch) {
+  const DeviceMemory w = Bytes(rows * cols);
+  const DeviceMemory x = Bytes(batch * cols);
+  const DeviceMemory w_scales = Bytes(rows * 4);
+  const DeviceMemory x_scales = Bytes(batch * 4);
+  const DeviceMemory y(static_cast<size_t>(batch * rows * 2));
+  const std::string wrong =
+      W8A8MatMul({operands, ActivationType::kF16, w.As(), cols, w_scales.As<float>(), rows, cols,
+                  x.As(), cols, x_scales.As<float>(), y.As(), rows, batch},
+                 nullptr);
+  if (!wrong.empty()) Die(wrong);
+  Print(operands == EightBitType::kInt8 ? "w8a8 int8" : "w8a8 e4m3",
+        std::to_string(rows) + "x" + std::to_string(cols), batch, rows * (cols + 4),
+        batch * (rows * 2 + cols + 4));
+}
+
 int Main(int argc, char** /*argv*/) {
   if (argc != 1) Die("kernel_traffic takes no arguments");
   simt::SetOptions({.seed = 0, .resident_blocks = 2, .count_traffic = true});
@@ -60,6 +108,16 @@ int Main(int argc, char** /*argv*/) {
     for (ActivationType type : {ActivationType::kF16, ActivationType::kBF16}) {
       for (int64_t batch : {1, 8, 16, 32, 64}) W4A16(format, type, 1024, 512, batch);
     }
+  }
+  for (int64_t batch : {1, 8, 32}) {
+    for (WeightType type : {WeightType::kQ4_0, WeightType::kQ4_1, WeightType::kQ5_0,
+                            WeightType::kQ8_0, WeightType::kQ4_K, WeightType::kQ6_K}) {
+      Gguf(type, 1024, 512, batch);
+    }
+    Dense(ActivationType::kF16, 1024, 512, batch);
+    Dense(ActivationType::kBF16, 1024, 512, batch);
+    W8A8(EightBitType::kInt8, 1024, 512, batch);
+    W8A8(EightBitType::kE4m3, 1024, 512, batch);
   }
   return 0;
 }
