@@ -36,18 +36,6 @@ std::string Hex(uintptr_t address) {
   return text;
 }
 
-// Calls fn(offset, mask) for each cell of 16 bytes.
-template <typename Fn>
-void ForCells(uint64_t offset, size_t bytes, Fn fn) {
-  while (bytes > 0) {
-    const size_t first = offset % kCellBytes;
-    const size_t count = std::min(kCellBytes - first, bytes);
-    fn(offset, static_cast<uint16_t>(((1u << count) - 1) << first));
-    offset += count;
-    bytes -= count;
-  }
-}
-
 }  // namespace
 
 void Machine::CheckAligned(uintptr_t address, size_t bytes, Touch touch, Site site) {
@@ -103,15 +91,22 @@ void Machine::TouchGlobal(uintptr_t address, size_t bytes, Touch touch, Site sit
       allocation == nullptr ? 0 : address - reinterpret_cast<uintptr_t>(allocation->memory);
   if (allocation == nullptr || offset + bytes > allocation->bytes) {
     const bool elsewhere = stacks_.Contains(address);
-    Fail(Fault::kOutOfBounds,
+    Fail(global_.WasFreed(address) ? Fault::kUseAfterFree : Fault::kOutOfBounds,
          Of(touch, bytes) + " at " + Hex(address) +
              (elsewhere ? ", local memory of another thread"
                         : ", which is no device memory: " + global_.Describe(address)),
          site);
   }
+  if (operation_ != nullptr) {
+    const std::string why = global_.WhyNot(*allocation, *operation_);
+    if (!why.empty()) {
+      Fail(allocation->freed == nullptr ? Fault::kUseBeforeAllocation : Fault::kUseAfterFree,
+           Of(touch, bytes) + " of global memory " + why, site);
+    }
+  }
   Thread& thread = *running.thread;
   ForCells(offset, bytes, [&](uint64_t at, uint16_t mask) {
-    GlobalMemory::Page& page = allocation->PageAt(at, launch_);
+    GlobalMemory::Page& page = global_.PageAt(*allocation, at);
     const size_t within = at % GlobalMemory::kPageBytes;
     page.sectors.set(within / kSectorBytes);
     Cell& cell = page.cells[within / kCellBytes];
@@ -130,7 +125,12 @@ void Machine::TouchGlobal(uintptr_t address, size_t bytes, Touch touch, Site sit
                ": neither a barrier nor atomics with fences order them",
            site);
     }
-    if (IsWrite(touch)) cell.written = static_cast<uint16_t>(cell.written | mask);
+    if (IsWrite(touch)) {
+      cell.written = static_cast<uint16_t>(cell.written | mask);
+      cell.now_written = static_cast<uint16_t>(cell.now_written | mask);
+    } else {
+      cell.now_read = static_cast<uint16_t>(cell.now_read | mask);
+    }
   });
 }
 

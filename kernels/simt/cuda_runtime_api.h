@@ -2,58 +2,58 @@
 
 #include <cstddef>
 #include <tuple>
+#include <type_traits>
 #include <utility>
 
 #include "kernels/simt/cuda_language.h"
 #include "kernels/simt/simt.h"
 
-// The part of CUDA's runtime that the project's launch code and device tests use, on the emulator:
-// one device of compute capability 9.0 with few multiprocessors. Everything has happened when a
-// call returns: a stream is a name without effect. Events, graphs and asynchronous copies: not yet.
+// The part of CUDA's runtime that the project's host code uses, on the emulator: one device of
+// compute capability 9.0 with few multiprocessors. What there is and how it differs from a GPU's:
+// docs/simt.md. Values of enumerations are CUDA 13.0's.
 
 enum cudaError_t {
   cudaSuccess = 0,
   cudaErrorInvalidValue = 1,
   cudaErrorMemoryAllocation = 2,
+  cudaErrorInvalidConfiguration = 9,
+  cudaErrorInvalidPitchValue = 12,
+  cudaErrorInvalidSymbol = 13,
+  cudaErrorInvalidMemcpyDirection = 21,
   cudaErrorInvalidDeviceFunction = 98,
   cudaErrorInvalidDevice = 101,
   cudaErrorNoKernelImageForDevice = 209,
+  cudaErrorInvalidResourceHandle = 400,
+  cudaErrorIllegalState = 401,
+  cudaErrorNotReady = 600,
   cudaErrorLaunchFailure = 719,
+  cudaErrorNotPermitted = 800,
+  cudaErrorNotSupported = 801,
+  cudaErrorStreamCaptureUnsupported = 900,
+  cudaErrorStreamCaptureInvalidated = 901,
+  cudaErrorStreamCaptureMerge = 902,
+  cudaErrorStreamCaptureUnmatched = 903,
+  cudaErrorStreamCaptureUnjoined = 904,
+  cudaErrorStreamCaptureIsolation = 905,
+  cudaErrorStreamCaptureImplicit = 906,
+  cudaErrorCapturedEvent = 907,
+  cudaErrorStreamCaptureWrongThread = 908,
+  cudaErrorGraphExecUpdateFailure = 910,
 };
 const char* cudaGetErrorName(cudaError_t error);
-// Of cudaErrorLaunchFailure: what the emulator found in the last launch.
+// Of cudaErrorLaunchFailure: what the emulator has found last.
 const char* cudaGetErrorString(cudaError_t error);
+// Of the calling thread.
 cudaError_t cudaGetLastError();
+cudaError_t cudaPeekAtLastError();
 
 struct CUstream_st;
 using cudaStream_t = CUstream_st*;
 
-enum cudaDeviceAttr {
-  cudaDevAttrMultiProcessorCount = 16,
-  cudaDevAttrComputeCapabilityMajor = 75,
-  cudaDevAttrComputeCapabilityMinor = 76,
-  cudaDevAttrMaxSharedMemoryPerBlockOptin = 97,
-};
-cudaError_t cudaGetDeviceCount(int* count);
-cudaError_t cudaGetDevice(int* device);
-cudaError_t cudaSetDevice(int device);
-cudaError_t cudaDeviceGetAttribute(int* value, cudaDeviceAttr attribute, int device);
-cudaError_t cudaDeviceSynchronize();
-
-enum cudaMemcpyKind {
-  cudaMemcpyHostToHost = 0,
-  cudaMemcpyHostToDevice = 1,
-  cudaMemcpyDeviceToHost = 2,
-  cudaMemcpyDeviceToDevice = 3,
-};
-cudaError_t cudaMalloc(void** memory, size_t bytes);
-template <typename T>
-cudaError_t cudaMalloc(T** memory, size_t bytes) {
-  return cudaMalloc(reinterpret_cast<void**>(memory), bytes);
-}
-cudaError_t cudaFree(void* memory);
-cudaError_t cudaMemset(void* memory, int byte, size_t bytes);
-cudaError_t cudaMemcpy(void* to, const void* from, size_t bytes, cudaMemcpyKind kind);
+#include "kernels/simt/cuda_device_api.h"
+#include "kernels/simt/cuda_graph_api.h"
+#include "kernels/simt/cuda_memory_api.h"
+#include "kernels/simt/cuda_stream_api.h"
 
 enum cudaFuncAttribute { cudaFuncAttributeMaxDynamicSharedMemorySize = 8 };
 cudaError_t cudaFuncSetAttribute(const void* kernel, cudaFuncAttribute attribute, int value);
@@ -79,11 +79,22 @@ struct cudaLaunchConfig_t {
 
 namespace quern::simt {
 
-cudaError_t LaunchChecked(const Kernel& kernel, const cudaLaunchConfig_t& config);
+// The configuration, and the line of the call that it is given to.
+struct ConfigAt {
+  const cudaLaunchConfig_t* config;
+  Where where;
+
+  ConfigAt(const cudaLaunchConfig_t* config_in,  // NOLINT(google-explicit-constructor)
+           Where where_in = Where::Here())
+      : config(config_in), where(where_in) {}
+};
+// The arguments are copied.
+cudaError_t LaunchChecked(const Kernel& kernel, const ConfigAt& at);
 
 // A kernel and its arguments, each converted to its parameter's type once.
 template <typename... P>
 struct Call {
+  static_assert((std::is_trivially_copyable_v<P> && ...), "CUDA copies a kernel's arguments");
   void (*kernel)(P...);
   std::tuple<P...> arguments;
 
@@ -96,10 +107,10 @@ struct Call {
 }  // namespace quern::simt
 
 template <typename... P, typename... A>
-cudaError_t cudaLaunchKernelEx(const cudaLaunchConfig_t* config, void (*kernel)(P...),
+cudaError_t cudaLaunchKernelEx(quern::simt::ConfigAt config, void (*kernel)(P...),
                                A&&... arguments) {
   using Call = quern::simt::Call<P...>;
   const Call call{kernel, {std::forward<A>(arguments)...}};
   return quern::simt::LaunchChecked(
-      {Call::Run, &call, sizeof(call), reinterpret_cast<const void*>(kernel)}, *config);
+      {Call::Run, &call, sizeof(call), reinterpret_cast<const void*>(kernel)}, config);
 }

@@ -73,6 +73,12 @@ const char* Name(Fault fault) {
       return "bad argument";
     case Fault::kHang:
       return "hang";
+    case Fault::kUseAfterFree:
+      return "use after free";
+    case Fault::kUseBeforeAllocation:
+      return "use before allocation";
+    case Fault::kHostMemory:
+      return "host memory in use";
   }
   return "?";
 }
@@ -98,6 +104,27 @@ void Machine::AddError(Fault fault, const std::string& text, const Thread* threa
   if (line.line != 0) error.text += ", " + At(line);
   error.text += ", in " + report_.kernel + ", seed " + std::to_string(options_.seed);
   report_.errors.push_back(std::move(error));
+}
+
+// An access of the operation that has just ended.
+void Machine::ReportConflict(const GlobalMemory::Conflict& conflict) {
+  const PageHistory::Conflict& with = conflict.with;
+  const Thread* none = nullptr;
+  Site site = 0;
+  std::string who;
+  for (int i = 0; i < conflict.cell->count; ++i) {
+    const Entry& entry = conflict.cell->At(i);
+    if ((entry.mask & with.bytes.mask) == 0 || IsWrite(entry.kind()) != with.wrote) continue;
+    site = entry.site;
+    who = " by " + Who(entry.block, entry.thread);
+    break;
+  }
+  AddError(Fault::kRace,
+           std::string(with.wrote ? "write" : "read") + who + " of global memory " +
+               global_.Describe(conflict.address) + ", which " + with.old->Text() +
+               (with.old_wrote ? " has written" : " has read") + ": nothing orders that before " +
+               operation_->Text(),
+           none, site, site == 0 ? operation_->where : Where{});
 }
 
 // No thread can run, and not all have ended.

@@ -1,57 +1,45 @@
 #include <cstdio>
-#include <mutex>
 
 #include "kernels/simt/machine.h"
+#include "kernels/simt/runtime/scheduler.h"
 #include "kernels/simt/simt.h"
 
 namespace quern::simt {
-namespace {
-
-std::mutex& OneAtATime() {
-  static std::mutex mutex;
-  return mutex;
-}
-
-}  // namespace
-
 void SetOptions(const Options& options) {
-  const std::lock_guard lock(OneAtATime());
+  const Lock lock = Scheduler::Get().Enter();
   Machine::Get().set_options(options);
 }
 
 Options GetOptions() {
-  const std::lock_guard lock(OneAtATime());
+  const Lock lock = Scheduler::Get().Enter();
   return Machine::Get().wanted_options();
 }
 
 Report Launch(const Kernel& kernel, Dim3 grid, Dim3 block, size_t dynamic_shared_bytes) {
-  const std::lock_guard lock(OneAtATime());
+  const Lock lock = Scheduler::Get().Enter();
   return Machine::Get().Run(kernel, grid, block, dynamic_shared_bytes);
 }
 
 const Report& LastReport() { return Machine::Get().report(); }
 
 void* AllocateGlobal(size_t bytes) {
-  const std::lock_guard lock(OneAtATime());
+  const Lock lock = Scheduler::Get().Enter();
   return Machine::Get().global().Allocate(bytes);
 }
 
 bool FreeGlobal(void* pointer) {
-  const std::lock_guard lock(OneAtATime());
-  return Machine::Get().global().Free(pointer);
+  const Lock lock = Scheduler::Get().Enter();
+  return Machine::Get().global().Free(pointer, "the program");
 }
 
 void MarkWritten(const void* pointer, size_t bytes) {
-  const std::lock_guard lock(OneAtATime());
+  const Lock lock = Scheduler::Get().Enter();
   Machine::Get().global().MarkWritten(pointer, bytes);
 }
 
 bool IsGlobal(const void* pointer, size_t bytes) {
-  const std::lock_guard lock(OneAtATime());
-  const auto* found = Machine::Get().global().Find(reinterpret_cast<uintptr_t>(pointer));
-  return found != nullptr &&
-         static_cast<size_t>(static_cast<const uint8_t*>(pointer) - found->memory) + bytes <=
-             found->bytes;
+  const Lock lock = Scheduler::Get().Enter();
+  return Machine::Get().global().Find(pointer, bytes) != nullptr;
 }
 
 std::string Text(const Report& report) {

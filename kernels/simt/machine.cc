@@ -65,11 +65,13 @@ void Machine::CheckLaunch(size_t dynamic_shared) {
   }
 }
 
-Report Machine::Run(const Kernel& kernel, Dim3 grid, Dim3 block, size_t dynamic_shared) {
+Report Machine::Run(const Kernel& kernel, Dim3 grid, Dim3 block, size_t dynamic_shared,
+                    const OperationRef& operation) {
   options_ = wanted_;
   kernel_ = kernel;
   grid_ = grid;
   block_ = block;
+  operation_ = operation;
   report_ = {};
   report_.kernel = Program::Get().FunctionName(kernel.entry);
   report_.grid = grid;
@@ -80,7 +82,7 @@ Report Machine::Run(const Kernel& kernel, Dim3 grid, Dim3 block, size_t dynamic_
   if (failed_) return report_;
   blockDim = {block.x, block.y, block.z};
   gridDim = {grid.x, grid.y, grid.z};
-  ++launch_;
+  global_.Begin();
   spins_ = 0;
   random_ = options_.seed * 0x9e3779b97f4a7c15ull + 0x1234567;
   layout_ = std::make_unique<SharedLayout>(dynamic_shared);
@@ -94,7 +96,10 @@ Report Machine::Run(const Kernel& kernel, Dim3 grid, Dim3 block, size_t dynamic_
     blocks_.pop_back();
   }
   published_.clear();
-  report_.counts.global_sectors = global_.Sectors(launch_);
+  report_.counts.global_sectors = global_.Sectors();
+  if (!failed_ && operation_ != nullptr) {
+    if (const auto conflict = global_.End(operation_)) ReportConflict(*conflict);
+  }
   return report_;
 }
 

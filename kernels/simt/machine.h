@@ -126,7 +126,19 @@ class Machine {
     return *instance_;
   }
 
-  Report Run(const Kernel& kernel, Dim3 grid, Dim3 block, size_t dynamic_shared);
+  // `operation`: what the launch is to the order of the device's work; null: of no concern to it.
+  Report Run(const Kernel& kernel, Dim3 grid, Dim3 block, size_t dynamic_shared,
+             const OperationRef& operation = nullptr);
+
+  // transfer.cc: a copy or set of the host's begins; touches device memory (false: an error, which
+  // is in the report); ends (false: it is not ordered after other work, which is in the report).
+  void BeginTransfer(const OperationRef& operation);
+  bool TouchForTransfer(const void* memory, size_t bytes, Touch touch);
+  bool EndTransfer();
+  // The end of an allocation's life at its turn in a stream.
+  bool FreeInOrder(void* memory, const OperationRef& operation);
+  // An error of the host's code. The report holds nothing else then.
+  void ReportHostFault(Fault fault, const std::string& text, const Operation& operation);
 
   // The running thread. Of a kernel's functions only.
   Thread& current() { return *running.thread; }
@@ -176,7 +188,12 @@ class Machine {
   // fences before the write and after the read, this orders threads of all blocks.
   void MeetAt(uintptr_t address, bool reads, bool writes);
 
-  void set_options(const Options& options) { wanted_ = options; }
+  void set_options(const Options& options) {
+    wanted_ = options;
+    ++options_set_;
+  }
+  // How often options have been set.
+  uint64_t options_set() const { return options_set_; }
   Options wanted_options() const { return wanted_; }
   const Report& report() const { return report_; }
 
@@ -185,6 +202,7 @@ class Machine {
   Index BlockIndexOf(uint32_t number) const;
 
  private:
+  void ReportConflict(const GlobalMemory::Conflict& conflict);
   static void RunThread(boost::context::detail::transfer_t from);
 
   void CheckLaunch(size_t dynamic_shared);
@@ -208,6 +226,7 @@ class Machine {
   Machine();  // seed: QUERN_SIMT_SEED, if that is set
 
   Options wanted_;
+  uint64_t options_set_ = 0;
   Options options_;
   GlobalMemory global_;
   StackPool stacks_;
@@ -218,7 +237,7 @@ class Machine {
   Kernel kernel_{};
   Dim3 grid_;
   Dim3 block_;
-  uint64_t launch_ = 0;
+  OperationRef operation_;
   std::unique_ptr<SharedLayout> layout_;
   std::vector<std::unique_ptr<Block>> blocks_;  // in progress
   std::vector<std::unique_ptr<Block>> spare_;

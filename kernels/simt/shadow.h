@@ -1,5 +1,7 @@
 #pragma once
 
+#include <algorithm>
+#include <cstddef>
 #include <cstdint>
 #include <memory>
 #include <vector>
@@ -47,6 +49,8 @@ struct Cell {
   uint16_t pending = 0;         // bytes that a cp.async is to write
   uint16_t pending_thread = 0;  // whose
   uint16_t count = 0;
+  uint16_t now_read = 0;  // bytes that the operation in progress has read, in global memory
+  uint16_t now_written = 0;
   std::unique_ptr<std::vector<Entry>> more;  // beyond the first ones
   std::unique_ptr<Readers> readers;          // shared memory only
   static constexpr int kFirst = 2;
@@ -61,6 +65,18 @@ struct Cell {
   void Forget();
 };
 inline constexpr int kCellBytes = 16;
+
+// Calls fn(offset, mask) for each cell of 16 bytes.
+template <typename Fn>
+void ForCells(uint64_t offset, size_t bytes, Fn fn) {
+  while (bytes > 0) {
+    const size_t first = offset % kCellBytes;
+    const size_t count = std::min(kCellBytes - first, bytes);
+    fn(offset, static_cast<uint16_t>(((1u << count) - 1) << first));
+    offset += count;
+    bytes -= count;
+  }
+}
 
 // The accessing thread as the shadow sees it.
 struct Toucher {

@@ -32,6 +32,10 @@ enum class Fault {
   kBadMask,           // a mask without the caller
   kBadArgument,       // of an operation that the emulator carries out
   kHang,              // every thread waits, or spins, for what cannot come
+  kUseAfterFree,      // of device memory that was freed, or that is freed in another stream
+  kUseBeforeAllocation,  // of memory that cudaMallocAsync makes in another stream
+  kHostMemory,  // of the host's that it has changed, freed or looked at while a copy was in
+                // progress
 };
 const char* Name(Fault fault);
 
@@ -93,6 +97,8 @@ struct Options {
   uint64_t seed = 0;
   int resident_blocks = 2;  // blocks in progress at once
   bool count_traffic = false;
+  // Of the device, as cudaMemGetInfo tells it; more cannot be allocated.
+  size_t device_memory = size_t{64} << 30;
   // Thread switches without any thread getting further, after which the kernel counts as hanging.
   int64_t spin_limit = 2'000'000;
 };
@@ -113,7 +119,7 @@ struct Kernel {
 };
 Report Launch(const Kernel& kernel, Dim3 grid, Dim3 block, size_t dynamic_shared_bytes);
 
-// Of the last launch of this process.
+// Of the last kernel of this process, or of the copy, set or free that has failed since.
 const Report& LastReport();
 
 // Global memory: what kernels may read and write. 256-byte aligned, in its own bounds; its bytes
