@@ -101,8 +101,11 @@ void Machine::AddError(Fault fault, const std::string& text, const Thread* threa
     error.thread = ToDim(thread->index);
     error.text += "; " + Who(thread->block->number, thread->number);
   }
-  if (line.line != 0) error.text += ", " + At(line);
-  error.text += ", in " + report_.kernel + ", seed " + std::to_string(options_.seed);
+  if (of_kernel_) {
+    if (line.line != 0) error.text += ", " + At(line);
+    error.text += ", in " + report_.kernel;
+  }
+  error.text += ", seed " + std::to_string(options_.seed);
   report_.errors.push_back(std::move(error));
 }
 

@@ -72,6 +72,7 @@ Report Machine::Run(const Kernel& kernel, Dim3 grid, Dim3 block, size_t dynamic_
   grid_ = grid;
   block_ = block;
   operation_ = operation;
+  of_kernel_ = true;
   report_ = {};
   report_.kernel = Program::Get().FunctionName(kernel.entry);
   report_.grid = grid;

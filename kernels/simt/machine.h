@@ -238,6 +238,7 @@ class Machine {
   Dim3 grid_;
   Dim3 block_;
   OperationRef operation_;
+  bool of_kernel_ = true;  // the report, else of another operation
   std::unique_ptr<SharedLayout> layout_;
   std::vector<std::unique_ptr<Block>> blocks_;  // in progress
   std::vector<std::unique_ptr<Block>> spare_;

@@ -44,6 +44,7 @@ bool Machine::EndTransfer() {
   const auto conflict = global_.End(operation_);
   if (!conflict) return true;
   report_ = {};
+  of_kernel_ = false;
   report_.kernel = operation_->name;
   ReportConflict(*conflict);
   return false;
@@ -52,7 +53,6 @@ bool Machine::EndTransfer() {
 bool Machine::FreeInOrder(void* memory, const OperationRef& operation) {
   GlobalMemory::Allocation* allocation = global_.Find(memory, 0);
   if (allocation == nullptr) return true;  // the launch that was to use it has failed
-  options_ = wanted_;
   std::string why;
   if (allocation->freed != nullptr) {
     why = allocation->freed->Text() + " frees it, too";
@@ -70,7 +70,9 @@ bool Machine::FreeInOrder(void* memory, const OperationRef& operation) {
 
 void Machine::ReportHostFault(Fault fault, const std::string& text, const Operation& operation) {
   report_ = {};
+  of_kernel_ = false;
   report_.kernel = operation.name;
+  options_ = wanted_;
   AddError(fault, text + "; " + operation.Text(), nullptr, 0, operation.where);
 }
 

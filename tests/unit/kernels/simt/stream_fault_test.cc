@@ -1,0 +1,168 @@
+#include "tests/unit/kernels/simt/stream_kernels.h"
+#include "tests/unit/kernels/simt/stream_test_support.h"
+
+// Faults of the host's code in the order of the device's work: each is found whatever order the
+// seed gives, and nothing is said of the same program without it.
+namespace quern::kernels::testing {
+namespace {
+
+using simt::Fault;
+
+std::vector<int> Zeros() { return std::vector<int>(kInts, 0); }
+
+cudaError_t KernelReadsWhatAnotherStreamCopies(bool faulty) {
+  const Stream a;
+  const Stream b;
+  const DeviceArray<int> in(Zeros());
+  const DeviceArray<int> out(Zeros());
+  const PinnedArray<int> host(kInts);
+  EXPECT_EQ(cudaMemcpyAsync(in.data(), host.data(), kIntBytes, cudaMemcpyHostToDevice, a),
+            cudaSuccess);
+  if (!faulty) Order(a, b);
+  EXPECT_EQ(CopyInts(in.data(), out.data(), kInts, b), cudaSuccess);
+  return cudaDeviceSynchronize();
+}
+
+cudaError_t KernelReadsWhatAnotherStreamsKernelWrites(bool faulty) {
+  const Stream a;
+  const Stream b;
+  const DeviceArray<int> in(Zeros());
+  const DeviceArray<int> out(Zeros());
+  EXPECT_EQ(FillInts(in.data(), kInts, 7, a), cudaSuccess);
+  if (!faulty) Order(a, b);
+  EXPECT_EQ(CopyInts(in.data(), out.data(), kInts, b), cudaSuccess);
+  return cudaDeviceSynchronize();
+}
+
+cudaError_t SetOverwritesWhatAnotherStreamReads(bool faulty) {
+  const Stream a;
+  const Stream b;
+  const DeviceArray<int> in(Zeros());
+  const DeviceArray<int> out(Zeros());
+  EXPECT_EQ(CopyInts(in.data(), out.data(), kInts, a), cudaSuccess);
+  if (!faulty) Order(a, b);
+  EXPECT_EQ(cudaMemsetAsync(in.data(), 1, kIntBytes, b), cudaSuccess);
+  return cudaDeviceSynchronize();
+}
+
+// The event is there, but it was recorded too early.
+cudaError_t EventBeforeTheKernel(bool faulty) {
+  const Stream a;
+  const Stream b;
+  const Event event;
+  const DeviceArray<int> in(Zeros());
+  const DeviceArray<int> out(Zeros());
+  if (faulty) {
+    EXPECT_EQ(cudaEventRecord(event, a), cudaSuccess);
+  }
+  EXPECT_EQ(FillInts(in.data(), kInts, 7, a), cudaSuccess);
+  if (!faulty) {
+    EXPECT_EQ(cudaEventRecord(event, a), cudaSuccess);
+  }
+  EXPECT_EQ(cudaStreamWaitEvent(b, event), cudaSuccess);
+  EXPECT_EQ(CopyInts(in.data(), out.data(), kInts, b), cudaSuccess);
+  return cudaDeviceSynchronize();
+}
+
+// One byte in common is enough, and neighbours are none of it.
+cudaError_t CopyTouchesOneIntOfAnotherStreams(bool faulty) {
+  const Stream a;
+  const Stream b;
+  const DeviceArray<int> in(Zeros());
+  EXPECT_EQ(FillInts(in.data(), 1001, 7, a), cudaSuccess);
+  EXPECT_EQ(FillInts(in.data() + (faulty ? 1000 : 1001), 500, 8, b), cudaSuccess);
+  return cudaDeviceSynchronize();
+}
+
+// cudaMemcpy waits for the default stream, which waits for blocking streams only.
+cudaError_t DefaultStreamDoesNotWaitForNonBlockingOnes(bool faulty) {
+  const Stream stream(faulty ? cudaStreamNonBlocking : cudaStreamDefault);
+  const DeviceArray<int> in(Zeros());
+  EXPECT_EQ(FillInts(in.data(), kInts, 7, stream), cudaSuccess);
+  std::vector<int> host(kInts);
+  const cudaError_t error = cudaMemcpy(host.data(), in.data(), kIntBytes, cudaMemcpyDeviceToHost);
+  if (!faulty) {
+    EXPECT_EQ(host, std::vector<int>(kInts, 7));
+  }
+  const cudaError_t last = cudaDeviceSynchronize();
+  return error != cudaSuccess ? error : last;
+}
+
+cudaError_t NonBlockingStreamDoesNotWaitForDefault(bool faulty) {
+  const Stream stream(faulty ? cudaStreamNonBlocking : cudaStreamDefault);
+  const DeviceArray<int> in(Zeros());
+  const DeviceArray<int> out(Zeros());
+  EXPECT_EQ(FillInts(in.data(), kInts, 7, nullptr), cudaSuccess);
+  EXPECT_EQ(CopyInts(in.data(), out.data(), kInts, stream), cudaSuccess);
+  return cudaDeviceSynchronize();
+}
+
+// What the host has waited for is before whatever it asks for then, in any stream.
+cudaError_t HostWaitsForTheWrongStream(bool faulty) {
+  const Stream a;
+  const Stream b;
+  const DeviceArray<int> in(Zeros());
+  const DeviceArray<int> out(Zeros());
+  EXPECT_EQ(FillInts(in.data(), kInts, 7, a), cudaSuccess);
+  EXPECT_EQ(cudaStreamSynchronize(faulty ? b : a), cudaSuccess);
+  EXPECT_EQ(CopyInts(in.data(), out.data(), kInts, b), cudaSuccess);
+  return cudaDeviceSynchronize();
+}
+
+cudaError_t TwoStreamsCopyToOnePlaceOfTheHosts(bool faulty) {
+  const Stream a;
+  const Stream b;
+  const DeviceArray<int> in(Zeros());
+  std::vector<int> host(kInts);
+  EXPECT_EQ(cudaMemcpyAsync(host.data(), in.data(), 400, cudaMemcpyDeviceToHost, a), cudaSuccess);
+  if (!faulty) Order(a, b);
+  EXPECT_EQ(cudaMemcpyAsync(host.data() + 99, in.data(), 400, cudaMemcpyDeviceToHost, b),
+            cudaSuccess);
+  return cudaDeviceSynchronize();
+}
+
+std::vector<HostFault> StreamFaults() {
+  return {
+      {"KernelReadsWhatAnotherStreamCopies",
+       Fault::kRace,
+       {"of global memory", "cudaMemcpyAsync", "CopyKernel", "stream_fault_test.cc:"},
+       KernelReadsWhatAnotherStreamCopies},
+      {"KernelReadsWhatAnotherStreamsKernelWrites",
+       Fault::kRace,
+       {"FillKernel", "CopyKernel", "stream_kernels.cu:", "thread ("},
+       KernelReadsWhatAnotherStreamsKernelWrites},
+      {"SetOverwritesWhatAnotherStreamReads",
+       Fault::kRace,
+       {"cudaMemsetAsync", "CopyKernel"},
+       SetOverwritesWhatAnotherStreamReads},
+      {"EventBeforeTheKernel", Fault::kRace, {"FillKernel", "CopyKernel"}, EventBeforeTheKernel},
+      {"CopyTouchesOneIntOfAnotherStreams",
+       Fault::kRace,
+       {"4000 bytes into an allocation"},
+       CopyTouchesOneIntOfAnotherStreams},
+      {"DefaultStreamDoesNotWaitForNonBlockingOnes",
+       Fault::kRace,
+       {"cudaMemcpy (", "FillKernel", "the default stream"},
+       DefaultStreamDoesNotWaitForNonBlockingOnes},
+      {"NonBlockingStreamDoesNotWaitForDefault",
+       Fault::kRace,
+       {"FillKernel", "CopyKernel"},
+       NonBlockingStreamDoesNotWaitForDefault},
+      {"HostWaitsForTheWrongStream",
+       Fault::kRace,
+       {"FillKernel", "CopyKernel"},
+       HostWaitsForTheWrongStream},
+      {"TwoStreamsCopyToOnePlaceOfTheHosts",
+       Fault::kRace,
+       {"host memory", "cudaMemcpyAsync"},
+       TwoStreamsCopyToOnePlaceOfTheHosts},
+  };
+}
+
+class StreamOrder : public ::testing::TestWithParam<HostFault> {};
+TEST_P(StreamOrder, FaultIsFoundUnderEverySeed) { ExpectFound(GetParam()); }
+TEST_P(StreamOrder, NothingIsSaidWithoutTheFault) { ExpectNothing(GetParam()); }
+INSTANTIATE_TEST_SUITE_P(Faults, StreamOrder, ::testing::ValuesIn(StreamFaults()), NameOfFault);
+
+}  // namespace
+}  // namespace quern::kernels::testing
