@@ -127,7 +127,8 @@ void Machine::TouchGlobal(uintptr_t address, size_t bytes, Touch touch, Site sit
     }
     if (IsWrite(touch)) {
       cell.written = static_cast<uint16_t>(cell.written | mask);
-      cell.now_written = static_cast<uint16_t>(cell.now_written | mask);
+      uint16_t& now = IsAtomic(touch) ? cell.now_atomic : cell.now_written;
+      now = static_cast<uint16_t>(now | mask);
     } else {
       cell.now_read = static_cast<uint16_t>(cell.now_read | mask);
     }

@@ -132,12 +132,13 @@ int64_t GlobalMemory::Sectors() const {
 std::optional<GlobalMemory::Conflict> GlobalMemory::End(const OperationRef& operation) {
   for (const auto& [allocation, number] : touched_) {
     Page& page = *allocation->pages[number];
-    PageAccess access{operation, {}, {}};
+    PageAccess access{operation, {}, {}, {}};
     for (size_t i = 0; i < page.cells.size(); ++i) {
       access.read.Add(static_cast<uint16_t>(i), page.cells[i].now_read);
       access.written.Add(static_cast<uint16_t>(i), page.cells[i].now_written);
+      access.atomic.Add(static_cast<uint16_t>(i), page.cells[i].now_atomic);
     }
-    if (access.read.empty() && access.written.empty()) continue;
+    if (access.read.empty() && access.written.empty() && access.atomic.empty()) continue;
     if (auto conflict = page.history.Add(std::move(access))) {
       const uint16_t cell = conflict->bytes.cell;
       return Conflict{AddressOf(*allocation) + number * kPageBytes + cell * size_t{kCellBytes},

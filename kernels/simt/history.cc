@@ -49,22 +49,38 @@ bool ByteRuns::Covers(const ByteRuns& other) const {
   return true;
 }
 
+namespace {
+
+std::optional<PageHistory::Conflict> Between(const PageAccess& now, const PageAccess& old) {
+  const struct {
+    const ByteRuns& now;
+    const ByteRuns& old;
+    bool wrote;
+    bool old_wrote;
+  } pairs[] = {
+      {now.written, old.written, true, true}, {now.written, old.atomic, true, true},
+      {now.atomic, old.written, true, true},  {now.written, old.read, true, false},
+      {now.atomic, old.read, true, false},    {now.read, old.written, false, true},
+      {now.read, old.atomic, false, true},
+  };
+  for (const auto& pair : pairs) {
+    const auto bytes = pair.now.Meets(pair.old);
+    if (bytes) return PageHistory::Conflict{old.operation, *bytes, pair.wrote, pair.old_wrote};
+  }
+  return {};
+}
+
+}  // namespace
+
 std::optional<PageHistory::Conflict> PageHistory::Add(PageAccess access) {
   for (const PageAccess& old : accesses_) {
     if (access.operation->After(*old.operation)) continue;
-    if (const auto bytes = access.written.Meets(old.written)) {
-      return Conflict{old.operation, *bytes, true, true};
-    }
-    if (const auto bytes = access.written.Meets(old.read)) {
-      return Conflict{old.operation, *bytes, true, false};
-    }
-    if (const auto bytes = access.read.Meets(old.written)) {
-      return Conflict{old.operation, *bytes, false, true};
-    }
+    if (auto conflict = Between(access, old)) return conflict;
   }
   std::erase_if(accesses_, [&access](const PageAccess& old) {
     return access.operation->After(*old.operation) && access.written.Covers(old.written) &&
-           (access.written.Covers(old.read) || access.read.Covers(old.read));
+           (access.written.Covers(old.read) || access.read.Covers(old.read)) &&
+           (access.written.Covers(old.atomic) || access.atomic.Covers(old.atomic));
   });
   accesses_.push_back(std::move(access));
   return {};

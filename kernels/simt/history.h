@@ -38,6 +38,7 @@ struct PageAccess {
   OperationRef operation;
   ByteRuns read;
   ByteRuns written;
+  ByteRuns atomic;  // written by atomics, which are no race with one another
 };
 
 // The accesses to a page that later operations must be ordered after.

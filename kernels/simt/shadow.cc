@@ -60,7 +60,7 @@ void Cell::Remove(int i) {
 }
 
 void Cell::Forget() {
-  count = now_read = now_written = 0;
+  count = now_read = now_written = now_atomic = 0;
   if (readers != nullptr && readers->live > 0) {
     readers->live = 0;
     std::fill(readers->of.begin(), readers->of.end(), Readers::Read{});

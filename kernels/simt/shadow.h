@@ -51,6 +51,7 @@ struct Cell {
   uint16_t count = 0;
   uint16_t now_read = 0;  // bytes that the operation in progress has read, in global memory
   uint16_t now_written = 0;
+  uint16_t now_atomic = 0;                   // by atomics, which may meet those of other operations
   std::unique_ptr<std::vector<Entry>> more;  // beyond the first ones
   std::unique_ptr<Readers> readers;          // shared memory only
   static constexpr int kFirst = 2;

@@ -121,6 +121,20 @@ cudaError_t TwoStreamsCopyToOnePlaceOfTheHosts(bool faulty) {
   return cudaDeviceSynchronize();
 }
 
+// Atomics of both would be none.
+cudaError_t PlainWriteWhileAnotherStreamCounts(bool faulty) {
+  const Stream a;
+  const Stream b;
+  const DeviceArray<int> counter(Zeros());
+  EXPECT_EQ(CountThreads(counter.data(), a), cudaSuccess);
+  EXPECT_EQ(faulty ? AddTo(counter.data(), 1, 1, b) : CountThreads(counter.data(), b), cudaSuccess);
+  const cudaError_t error = cudaDeviceSynchronize();
+  if (!faulty) {
+    EXPECT_EQ(counter.Read()[0], 128);
+  }
+  return error;
+}
+
 std::vector<HostFault> StreamFaults() {
   return {
       {"KernelReadsWhatAnotherStreamCopies",
@@ -152,6 +166,10 @@ std::vector<HostFault> StreamFaults() {
        Fault::kRace,
        {"FillKernel", "CopyKernel"},
        HostWaitsForTheWrongStream},
+      {"PlainWriteWhileAnotherStreamCounts",
+       Fault::kRace,
+       {"CountKernel", "AddKernel"},
+       PlainWriteWhileAnotherStreamCounts},
       {"TwoStreamsCopyToOnePlaceOfTheHosts",
        Fault::kRace,
        {"host memory", "cudaMemcpyAsync"},

@@ -14,6 +14,8 @@ __global__ void FillKernel(int* to, int count, int value) {
   for (int i = threadIdx.x; i < count; i += blockDim.x) to[i] = value;
 }
 
+__global__ void CountKernel(int* counter) { atomicAdd(counter, 1); }
+
 namespace testing {
 namespace {
 
@@ -40,6 +42,11 @@ cudaError_t CopyInts(const int* from, int* to, int count, cudaStream_t stream) {
 cudaError_t FillInts(int* to, int count, int value, cudaStream_t stream) {
   const cudaLaunchConfig_t config = OneBlock(stream);
   return cudaLaunchKernelEx(&config, FillKernel, to, count, value);
+}
+
+cudaError_t CountThreads(int* counter, cudaStream_t stream) {
+  const cudaLaunchConfig_t config = OneBlock(stream);
+  return cudaLaunchKernelEx(&config, CountKernel, counter);
 }
 
 }  // namespace testing

@@ -11,5 +11,7 @@ cudaError_t AddTo(int* values, int count, int add, cudaStream_t stream);
 cudaError_t CopyInts(const int* from, int* to, int count, cudaStream_t stream);
 // to[i] = value
 cudaError_t FillInts(int* to, int count, int value, cudaStream_t stream);
+// atomicAdd(counter, 1) by each thread.
+cudaError_t CountThreads(int* counter, cudaStream_t stream);
 
 }  // namespace quern::kernels::testing
