@@ -99,17 +99,6 @@ GlobalMemory::Page& GlobalMemory::PageAt(Allocation& allocation, size_t offset) 
   return *page;
 }
 
-void GlobalMemory::MarkWritten(const void* pointer, size_t bytes) {
-  Begin();
-  Allocation* allocation = Find(reinterpret_cast<uintptr_t>(pointer));
-  if (allocation == nullptr) return;
-  size_t at = static_cast<size_t>(static_cast<const uint8_t*>(pointer) - allocation->memory);
-  ForCells(at, std::min(bytes, allocation->bytes - at), [&](uint64_t offset, uint16_t mask) {
-    Cell& cell = PageAt(*allocation, offset).cells[offset % kPageBytes / kCellBytes];
-    cell.written = static_cast<uint16_t>(cell.written | mask);
-  });
-}
-
 std::string GlobalMemory::WhyNot(Allocation& allocation, const Operation& operation) {
   if (allocation.looked == number_) return "";
   allocation.looked = number_;

@@ -50,7 +50,6 @@ class GlobalMemory {
   Allocation* Find(const void* pointer, size_t bytes);
   // Whether the address was freed not long ago.
   bool WasFreed(uintptr_t address) const { return FindFreed(address) != nullptr; }
-  void MarkWritten(const void* pointer, size_t bytes);
   // "16 bytes after the end of an allocation of 64 bytes"
   std::string Describe(uintptr_t address) const;
   // Of what has not been freed.

@@ -22,26 +22,6 @@ Report Launch(const Kernel& kernel, Dim3 grid, Dim3 block, size_t dynamic_shared
 
 const Report& LastReport() { return Machine::Get().report(); }
 
-void* AllocateGlobal(size_t bytes) {
-  const Lock lock = Scheduler::Get().Enter();
-  return Machine::Get().global().Allocate(bytes);
-}
-
-bool FreeGlobal(void* pointer) {
-  const Lock lock = Scheduler::Get().Enter();
-  return Machine::Get().global().Free(pointer, "the program");
-}
-
-void MarkWritten(const void* pointer, size_t bytes) {
-  const Lock lock = Scheduler::Get().Enter();
-  Machine::Get().global().MarkWritten(pointer, bytes);
-}
-
-bool IsGlobal(const void* pointer, size_t bytes) {
-  const Lock lock = Scheduler::Get().Enter();
-  return Machine::Get().global().Find(pointer, bytes) != nullptr;
-}
-
 std::string Text(const Report& report) {
   const Counts& counts = report.counts;
   std::string text = report.kernel + ": " + std::to_string(counts.blocks) + " blocks, " +

@@ -196,6 +196,8 @@ class Machine {
   uint64_t options_set() const { return options_set_; }
   Options wanted_options() const { return wanted_; }
   const Report& report() const { return report_; }
+  // What else may be behind the error that ended the last operation.
+  void AddToError(const std::string& text) { report_.errors.at(0).text += text; }
 
   std::string Who(uint32_t block, int thread) const;
   Index ThreadIndexOf(int number) const;

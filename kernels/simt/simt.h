@@ -122,13 +122,4 @@ Report Launch(const Kernel& kernel, Dim3 grid, Dim3 block, size_t dynamic_shared
 // Of the last kernel of this process, or of the copy, set or free that has failed since.
 const Report& LastReport();
 
-// Global memory: what kernels may read and write. 256-byte aligned, in its own bounds; its bytes
-// count as uninitialised until MarkWritten or a kernel's write. Null if there is no memory.
-void* AllocateGlobal(size_t bytes);
-// False if `pointer` did not come from AllocateGlobal.
-bool FreeGlobal(void* pointer);
-void MarkWritten(const void* pointer, size_t bytes);
-// Whether all of it lies in one allocation.
-bool IsGlobal(const void* pointer, size_t bytes);
-
 }  // namespace quern::simt

@@ -10,7 +10,7 @@ namespace {
 
 // Host functions run after this much time even if no thread of the host calls the runtime: one may
 // be waiting for them by other means.
-constexpr std::chrono::milliseconds kPatience{20};
+constexpr std::chrono::milliseconds kPatience{50};
 
 }  // namespace
 
@@ -108,7 +108,20 @@ void Scheduler::Execute(const TaskRef& task, Lock& lock) {
   if (right) {
     Finish(task);
   } else {
+    ExplainUninitialised(*task);
     Fail();
+  }
+}
+
+// The race with what is still to write has not come to be one.
+void Scheduler::ExplainUninitialised(const Task& task) {
+  Machine& machine = Machine::Get();
+  if (machine.report().errors.at(0).fault != Fault::kUninitialised) return;
+  for (const TaskRef& other : pending_) {
+    if (other->number >= task.number) return;
+    if (other->work.run == nullptr || task.After(*other)) continue;
+    machine.AddToError("; still to come, as nothing orders it before: " + other->Text());
+    return;
   }
 }
 

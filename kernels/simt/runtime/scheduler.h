@@ -54,6 +54,7 @@ class Scheduler {
   TaskRef Pick();
   void Execute(const TaskRef& task, Lock& lock);
   void Finish(const TaskRef& task);
+  void ExplainUninitialised(const Task& task);
   void HostLearns(const StreamClock& clock);
   uint64_t Random();
   void WatchHostFunctions();

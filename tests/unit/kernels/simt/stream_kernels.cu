@@ -16,6 +16,10 @@ __global__ void FillKernel(int* to, int count, int value) {
 
 __global__ void CountKernel(int* counter) { atomicAdd(counter, 1); }
 
+__global__ void TurnKernel(int* turns, int* order, int number) {
+  if (threadIdx.x == 0) order[atomicAdd(turns, 1)] = number;
+}
+
 namespace testing {
 namespace {
 
@@ -47,6 +51,11 @@ cudaError_t FillInts(int* to, int count, int value, cudaStream_t stream) {
 cudaError_t CountThreads(int* counter, cudaStream_t stream) {
   const cudaLaunchConfig_t config = OneBlock(stream);
   return cudaLaunchKernelEx(&config, CountKernel, counter);
+}
+
+cudaError_t TakeTurn(int* turns, int* order, int number, cudaStream_t stream) {
+  const cudaLaunchConfig_t config = OneBlock(stream);
+  return cudaLaunchKernelEx(&config, TurnKernel, turns, order, number);
 }
 
 }  // namespace testing

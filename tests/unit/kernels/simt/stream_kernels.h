@@ -13,5 +13,7 @@ cudaError_t CopyInts(const int* from, int* to, int count, cudaStream_t stream);
 cudaError_t FillInts(int* to, int count, int value, cudaStream_t stream);
 // atomicAdd(counter, 1) by each thread.
 cudaError_t CountThreads(int* counter, cudaStream_t stream);
+// Notes that it is `number`'s turn.
+cudaError_t TakeTurn(int* turns, int* order, int number, cudaStream_t stream);
 
 }  // namespace quern::kernels::testing

@@ -8,19 +8,6 @@
 namespace quern::kernels::testing {
 namespace {
 
-// Host functions that note their turn.
-struct Turns {
-  std::vector<int> order;
-};
-struct Turn {
-  Turns* turns;
-  int number;
-};
-void TakeTurn(void* argument) {
-  const auto* turn = static_cast<const Turn*>(argument);
-  turn->turns->order.push_back(turn->number);
-}
-
 TEST(Streams, TakeTurnsInAnOrderOfTheSeeds) {
   std::set<std::vector<int>> orders;
   for (uint64_t seed = 0; seed < kStreamSeeds; ++seed) {
@@ -29,24 +16,23 @@ TEST(Streams, TakeTurnsInAnOrderOfTheSeeds) {
       const WithOptions options(seed);
       const Stream a;
       const Stream b;
-      Turns turns;
-      Turn turn[8];
+      const DeviceArray<int> turns(std::vector<int>{0});
+      const DeviceArray<int> order(8);
       for (int i = 0; i < 8; ++i) {
-        turn[i] = {&turns, i};
-        ASSERT_EQ(cudaLaunchHostFunc(i % 2 == 0 ? a : b, TakeTurn, &turn[i]), cudaSuccess);
+        ASSERT_EQ(TakeTurn(turns.data(), order.data(), i, i % 2 == 0 ? a : b), cudaSuccess);
       }
-      ASSERT_EQ(cudaDeviceSynchronize(), cudaSuccess);
-      ASSERT_EQ(turns.order.size(), 8u);
+      ASSERT_EQ(cudaDeviceSynchronize(), cudaSuccess) << cudaGetErrorString(cudaErrorLaunchFailure);
+      const std::vector<int> got = order.Read();
       std::vector<int> last{-1, -1};
-      for (int number : turns.order) {
+      for (int number : got) {
         EXPECT_GT(number, last[static_cast<size_t>(number % 2)]) << "a stream's own order";
         last[static_cast<size_t>(number % 2)] = number;
       }
       if (run == 1) {
-        EXPECT_EQ(turns.order, before) << "one seed, one order";
+        EXPECT_EQ(got, before) << "one seed, one order";
       }
-      before = turns.order;
-      orders.insert(turns.order);
+      before = got;
+      orders.insert(got);
     }
   }
   EXPECT_GT(orders.size(), 4u);
