@@ -3,6 +3,9 @@
 
 #include "kernels/simt/machine.h"
 
+extern quern::simt::Index blockDim;
+extern quern::simt::Index gridDim;
+
 // Every access of a kernel to memory: whose it is, whether it may, what it must be ordered after.
 namespace quern::simt {
 namespace {
@@ -85,6 +88,18 @@ void Machine::TouchShared(Thread& thread, int64_t offset, size_t bytes, Touch to
   });
 }
 
+GlobalMemory::Allocation* Machine::FindGlobal(uintptr_t address) {
+  GlobalMemory::Allocation* found = global_.Find(address);
+  if (found != nullptr || !Program::Get().InImage(address)) return found;
+  const Program::Global* variable = Program::Get().FindGlobal(address);
+  if (variable == nullptr || variable->address == reinterpret_cast<uintptr_t>(&blockDim) ||
+      variable->address == reinterpret_cast<uintptr_t>(&gridDim)) {
+    return nullptr;
+  }
+  return &global_.Adopt(reinterpret_cast<uint8_t*>(variable->address), variable->bytes,
+                        variable->name, variable->constant);
+}
+
 void Machine::TouchGlobal(uintptr_t address, size_t bytes, Touch touch, Site site) {
   GlobalMemory::Allocation* allocation = global_.Find(address);
   const size_t offset =
@@ -152,11 +167,13 @@ void Machine::Access(uintptr_t address, size_t bytes, Touch touch, bool vector, 
   } else {
     const uintptr_t arguments = reinterpret_cast<uintptr_t>(kernel_.arguments);
     if (address - arguments < kernel_.argument_bytes && !IsWrite(touch)) return;
-    if (!IsWrite(touch) && global_.Find(address) == nullptr && Program::Get().InImage(address)) {
+    const GlobalMemory::Allocation* found = FindGlobal(address);
+    if (!IsWrite(touch) && found == nullptr && Program::Get().InImage(address)) {
       return;  // a table of constants
     }
     if (vector) CheckAligned(address, bytes, touch, site);
     TouchGlobal(address, bytes, touch, site);
+    if (found != nullptr && found->constant) return;  // has a cache of its own
     LogTraffic(Space::kGlobal, IsWrite(touch), address, bytes, site);
   }
   if (touch == Touch::kWrite) Progress();

@@ -17,7 +17,8 @@
 #define __global__
 #define __device__
 #define __host__
-#define __constant__ static const
+// Not const: cudaMemcpyToSymbol writes it. The section tells it from __device__ variables.
+#define __constant__ static __attribute__((section("quern_constant")))
 #define __grid_constant__
 #define __launch_bounds__(...)
 #define __forceinline__ inline __attribute__((always_inline))

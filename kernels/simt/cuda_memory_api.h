@@ -67,3 +67,50 @@ cudaError_t cudaMemcpy2DAsync(void* to, size_t to_pitch, const void* from, size_
                               size_t width, size_t height, cudaMemcpyKind kind,
                               cudaStream_t stream = nullptr,
                               quern::simt::Where where = quern::simt::Where::Here());
+
+// __device__ and __constant__ variables. A symbol is the variable itself, as in CUDA C++.
+namespace quern::simt {
+cudaError_t SymbolAddress(void** address, const void* symbol, size_t offset, size_t bytes);
+}  // namespace quern::simt
+template <typename T>
+cudaError_t cudaGetSymbolAddress(void** address, const T& symbol) {
+  return quern::simt::SymbolAddress(address, &symbol, 0, sizeof(T));
+}
+template <typename T>
+cudaError_t cudaGetSymbolSize(size_t* bytes, const T& symbol) {
+  void* address;
+  *bytes = sizeof(T);
+  return quern::simt::SymbolAddress(&address, &symbol, 0, sizeof(T));
+}
+template <typename T>
+cudaError_t cudaMemcpyToSymbol(const T& symbol, const void* from, size_t bytes, size_t offset = 0,
+                               cudaMemcpyKind kind = cudaMemcpyHostToDevice,
+                               quern::simt::Where where = quern::simt::Where::Here()) {
+  void* to;
+  const cudaError_t error = quern::simt::SymbolAddress(&to, &symbol, offset, bytes);
+  return error != cudaSuccess ? error : cudaMemcpy(to, from, bytes, kind, where);
+}
+template <typename T>
+cudaError_t cudaMemcpyToSymbolAsync(const T& symbol, const void* from, size_t bytes, size_t offset,
+                                    cudaMemcpyKind kind, cudaStream_t stream = nullptr,
+                                    quern::simt::Where where = quern::simt::Where::Here()) {
+  void* to;
+  const cudaError_t error = quern::simt::SymbolAddress(&to, &symbol, offset, bytes);
+  return error != cudaSuccess ? error : cudaMemcpyAsync(to, from, bytes, kind, stream, where);
+}
+template <typename T>
+cudaError_t cudaMemcpyFromSymbol(void* to, const T& symbol, size_t bytes, size_t offset = 0,
+                                 cudaMemcpyKind kind = cudaMemcpyDeviceToHost,
+                                 quern::simt::Where where = quern::simt::Where::Here()) {
+  void* from;
+  const cudaError_t error = quern::simt::SymbolAddress(&from, &symbol, offset, bytes);
+  return error != cudaSuccess ? error : cudaMemcpy(to, from, bytes, kind, where);
+}
+template <typename T>
+cudaError_t cudaMemcpyFromSymbolAsync(void* to, const T& symbol, size_t bytes, size_t offset,
+                                      cudaMemcpyKind kind, cudaStream_t stream = nullptr,
+                                      quern::simt::Where where = quern::simt::Where::Here()) {
+  void* from;
+  const cudaError_t error = quern::simt::SymbolAddress(&from, &symbol, offset, bytes);
+  return error != cudaSuccess ? error : cudaMemcpyAsync(to, from, bytes, kind, stream, where);
+}

@@ -24,16 +24,24 @@ void* GlobalMemory::Allocate(size_t bytes, OperationRef made) {
   const uintptr_t raw = reinterpret_cast<uintptr_t>(block.get());
   uint8_t* memory = block.get() + ((raw + 2 * kMargin - 1) / kMargin * kMargin - raw);
   std::memset(memory, 0xa5, bytes);
-  Allocation allocation{memory, bytes, std::move(block), {}, std::move(made), nullptr};
+  Allocation allocation{memory, bytes, std::move(block), {}, std::move(made), nullptr, {}};
   allocation.pages.resize((bytes + kPageBytes - 1) / kPageBytes);
   allocations_.emplace(reinterpret_cast<uintptr_t>(memory), std::move(allocation));
   bytes_used_ += bytes;
   return memory;
 }
 
+GlobalMemory::Allocation& GlobalMemory::Adopt(uint8_t* memory, size_t bytes,
+                                              const std::string& name, bool constant) {
+  Allocation allocation{memory, bytes, nullptr, {}, nullptr, nullptr, name, constant};
+  allocation.pages.resize((bytes + kPageBytes - 1) / kPageBytes);
+  const auto at = reinterpret_cast<uintptr_t>(memory);
+  return allocations_.emplace(at, std::move(allocation)).first->second;
+}
+
 bool GlobalMemory::Free(void* pointer, const std::string& by) {
   const auto found = allocations_.find(reinterpret_cast<uintptr_t>(pointer));
-  if (found == allocations_.end()) return false;
+  if (found == allocations_.end() || found->second.block == nullptr) return false;
   Allocation& allocation = found->second;
   last_ = nullptr;
   touched_.clear();
@@ -89,7 +97,12 @@ uint64_t GlobalMemory::Begin() {
 
 GlobalMemory::Page& GlobalMemory::PageAt(Allocation& allocation, size_t offset) {
   std::unique_ptr<Page>& page = allocation.pages[offset / kPageBytes];
-  if (page == nullptr) page = std::make_unique<Page>();
+  if (page == nullptr) {
+    page = std::make_unique<Page>();
+    if (allocation.block == nullptr) {
+      for (Cell& cell : page->cells) cell.written = 0xffff;
+    }
+  }
   if (page->number != number_) {
     page->number = number_;
     page->sectors.reset();
@@ -174,8 +187,9 @@ void GlobalMemory::Forget(const StreamClock& floor) {
 
 std::string GlobalMemory::Describe(uintptr_t address) const {
   const auto place = [](const Allocation& allocation, size_t distance, const char* relation) {
-    return std::to_string(distance) + " bytes " + relation + " an allocation of " +
-           std::to_string(allocation.bytes) + " bytes";
+    return std::to_string(distance) + " bytes " + relation + " " +
+           (allocation.block != nullptr ? "an allocation" : "the variable " + allocation.name) +
+           " of " + std::to_string(allocation.bytes) + " bytes";
   };
   if (const auto* freed = FindFreed(address)) {
     return std::to_string(address - freed->first) + " bytes into an allocation of " +

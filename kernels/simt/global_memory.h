@@ -34,14 +34,19 @@ class GlobalMemory {
   struct Allocation {
     uint8_t* memory;
     size_t bytes;
-    std::unique_ptr<uint8_t[]> block;
+    std::unique_ptr<uint8_t[]> block;  // null: a variable of the program's
     std::vector<std::unique_ptr<Page>> pages;
     OperationRef made;   // by cudaMallocAsync
     OperationRef freed;  // by cudaFreeAsync, until nothing that is still to come could have used it
+    std::string name;    // of the variable
+    bool constant = false;
     uint64_t looked = 0;  // the number of the operation that was last found to be in time
   };
 
   void* Allocate(size_t bytes, OperationRef made = nullptr);
+  // A __device__ or __constant__ variable, for as long as the program runs. Its bytes count as
+  // written.
+  Allocation& Adopt(uint8_t* memory, size_t bytes, const std::string& name, bool constant);
   // `by`: for errors about it from then on. For a while the addresses are given to nobody else.
   bool Free(void* pointer, const std::string& by);
   // The allocation that holds the address, or null.

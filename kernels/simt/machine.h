@@ -171,6 +171,8 @@ class Machine {
   SharedLayout::Place FindShared(uintptr_t address, size_t bytes, Touch touch, Site site);
   // Checks what else there is to check of an access by `thread`, and notes it.
   void TouchShared(Thread& thread, int64_t offset, size_t bytes, Touch touch, Site site);
+  // The allocation that holds the address; variables of the program's become one.
+  GlobalMemory::Allocation* FindGlobal(uintptr_t address);
   void TouchGlobal(uintptr_t address, size_t bytes, Touch touch, Site site);
   void CheckAligned(uintptr_t address, size_t bytes, Touch touch, Site site);
   bool IsShared(uintptr_t address) const { return layout_->Contains(address); }

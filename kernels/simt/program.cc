@@ -21,6 +21,8 @@ namespace quern::simt {
 namespace {
 
 constexpr const char* kSelf = "/proc/self/exe";
+// Where __constant__ (cuda_language.h) puts its variables.
+constexpr const char* kConstantSection = "quern_constant";
 
 std::string Demangle(const char* name) {
   int status = 0;
@@ -77,6 +79,7 @@ void Program::ReadSymbols(const std::vector<char>& file) {
   if (file.size() < sizeof(Elf64_Ehdr)) return;
   const auto* header = reinterpret_cast<const Elf64_Ehdr*>(file.data());
   const auto* sections = reinterpret_cast<const Elf64_Shdr*>(file.data() + header->e_shoff);
+  const char* section_names = file.data() + sections[header->e_shstrndx].sh_offset;
   for (int i = 0; i < header->e_shnum; ++i) {
     if (sections[i].sh_type != SHT_SYMTAB) continue;
     const char* names = file.data() + sections[sections[i].sh_link].sh_offset;
@@ -90,6 +93,12 @@ void Program::ReadSymbols(const std::vector<char>& file) {
       } else if (type == STT_TLS && symbol.st_shndx != SHN_UNDEF && symbol.st_size > 0) {
         variables_.push_back({Demangle(name), symbol.st_value, symbol.st_size});
         if (std::strcmp(name, kDynamicSharedSymbol) == 0) anchor_offset_ = symbol.st_value;
+      } else if (type == STT_OBJECT && symbol.st_size > 0 && symbol.st_shndx < header->e_shnum) {
+        const Elf64_Shdr& section = sections[symbol.st_shndx];
+        if ((section.sh_flags & SHF_WRITE) == 0) continue;
+        const uintptr_t address = base_ + symbol.st_value;
+        const bool constant = std::strcmp(section_names + section.sh_name, kConstantSection) == 0;
+        globals_.emplace(address, Global{address, symbol.st_size, Demangle(name), constant});
       }
     }
   }
@@ -106,6 +115,13 @@ int Program::FindVariable(uint64_t offset) const {
       variables_.begin(), variables_.end(), offset,
       [](uint64_t value, const Variable& variable) { return value < variable.offset; });
   return static_cast<int>(after - variables_.begin()) - 1;
+}
+
+const Program::Global* Program::FindGlobal(uintptr_t address) const {
+  const auto after = globals_.upper_bound(address);
+  if (after == globals_.begin()) return nullptr;
+  const Global& before = std::prev(after)->second;
+  return address - before.address < before.bytes ? &before : nullptr;
 }
 
 std::string Program::FunctionName(const void* entry) const {

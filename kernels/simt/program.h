@@ -33,6 +33,15 @@ class Program {
   // The index in variables() that holds the offset or lies just before it; -1 if there is none.
   int FindVariable(uint64_t offset) const;
 
+  // The writable variable, of no thread, that holds the address; null if there is none.
+  struct Global {
+    uintptr_t address;
+    uint64_t bytes;
+    std::string name;
+    bool constant;  // __constant__
+  };
+  const Global* FindGlobal(uintptr_t address) const;
+
   std::string FunctionName(const void* entry) const;
   // The program has been asked for before.
   static Site SiteOf(const void* address) {
@@ -60,6 +69,7 @@ class Program {
   uint64_t anchor_offset_ = 0;
   std::vector<Variable> variables_;
   std::map<uint64_t, std::string> functions_;
+  std::map<uintptr_t, Global> globals_;
 };
 
 }  // namespace quern::simt

@@ -27,7 +27,8 @@ cudaError_t Allocate(void** memory, size_t bytes, Lock& lock) {
 // The allocation that begins here, or null.
 GlobalMemory::Allocation* FindStart(void* memory) {
   GlobalMemory::Allocation* found = Machine::Get().global().Find(memory, 0);
-  return found != nullptr && found->memory == memory ? found : nullptr;
+  const bool starts = found != nullptr && found->memory == memory && found->block != nullptr;
+  return starts ? found : nullptr;
 }
 
 cudaError_t Free(void* memory, Where where, Lock& lock) {
@@ -81,6 +82,19 @@ cudaError_t FreeAsync(void* memory, cudaStream_t stream, Where where) {
 using quern::simt::Api;
 using quern::simt::Lock;
 using quern::simt::Machine;
+
+cudaError_t quern::simt::SymbolAddress(void** address, const void* symbol, size_t offset,
+                                       size_t bytes) {
+  return Api([&](Lock&) {
+    const auto* found = Machine::Get().FindGlobal(reinterpret_cast<uintptr_t>(symbol));
+    if (found == nullptr || found->memory != symbol || found->block != nullptr) {
+      return cudaErrorInvalidSymbol;
+    }
+    if (offset > found->bytes || bytes > found->bytes - offset) return cudaErrorInvalidValue;
+    *address = found->memory + offset;
+    return cudaSuccess;
+  });
+}
 
 cudaError_t cudaMalloc(void** memory, size_t bytes) {
   return Api([&](Lock& lock) { return quern::simt::Allocate(memory, bytes, lock); });

@@ -23,5 +23,6 @@ inline constexpr int kFaultInts = 1024;
 
 const std::vector<FaultCase>& MemoryFaults();
 const std::vector<FaultCase>& OrderFaults();
+const std::vector<FaultCase>& LibraryFaults();
 
 }  // namespace quern::kernels::testing

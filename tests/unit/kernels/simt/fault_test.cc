@@ -52,6 +52,7 @@ std::string NameOf(const ::testing::TestParamInfo<FaultCase>& info) { return inf
 
 INSTANTIATE_TEST_SUITE_P(Memory, Faults, ::testing::ValuesIn(MemoryFaults()), NameOf);
 INSTANTIATE_TEST_SUITE_P(Order, Faults, ::testing::ValuesIn(OrderFaults()), NameOf);
+INSTANTIATE_TEST_SUITE_P(Library, Faults, ::testing::ValuesIn(LibraryFaults()), NameOf);
 
 // After a launch that failed, the next one starts afresh.
 TEST(AfterAFault, TheNextLaunchIsUnharmed) {
