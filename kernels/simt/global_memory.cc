@@ -141,12 +141,12 @@ std::optional<GlobalMemory::Conflict> GlobalMemory::End(const OperationRef& oper
       access.atomic.Add(static_cast<uint16_t>(i), page.cells[i].now_atomic);
     }
     if (access.read.empty() && access.written.empty() && access.atomic.empty()) continue;
+    if (page.history.empty()) remembered_.emplace_back(AddressOf(*allocation), number);
     if (auto conflict = page.history.Add(std::move(access))) {
       const uint16_t cell = conflict->bytes.cell;
       return Conflict{AddressOf(*allocation) + number * kPageBytes + cell * size_t{kCellBytes},
                       std::move(*conflict), &page.cells[cell]};
     }
-    remembered_.emplace_back(AddressOf(*allocation), number);
   }
   return {};
 }
@@ -170,18 +170,16 @@ void GlobalMemory::Forget(const StreamClock& floor) {
     }
   }
   for (uint8_t* memory : over) Free(memory, Find(memory, 0)->freed->Text());
-  std::sort(remembered_.begin(), remembered_.end());
-  remembered_.erase(std::unique(remembered_.begin(), remembered_.end()), remembered_.end());
-  for (const auto& [address, number] : remembered_) {
-    const auto found = allocations_.find(address);
-    if (found != allocations_.end() && found->second.pages[number] != nullptr) {
-      found->second.pages[number]->history.Forget(floor);
-    }
-  }
-  std::erase_if(remembered_, [this](const auto& one) {
+  std::erase_if(remembered_, [&](const auto& one) {
     const auto found = allocations_.find(one.first);
-    return found == allocations_.end() || found->second.pages.size() <= one.second ||
-           found->second.pages[one.second]->history.empty();
+    // Freed; another allocation may lie there by now.
+    if (found == allocations_.end() || one.second >= found->second.pages.size() ||
+        found->second.pages[one.second] == nullptr) {
+      return true;
+    }
+    PageHistory& history = found->second.pages[one.second]->history;
+    history.Forget(floor);
+    return history.empty();
   });
 }
 

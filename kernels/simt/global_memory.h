@@ -101,7 +101,7 @@ class GlobalMemory {
   uint64_t frees_ = 0;
   uint64_t number_ = 0;
   std::vector<std::pair<Allocation*, size_t>> touched_;   // pages, since Begin
-  std::vector<std::pair<uintptr_t, size_t>> remembered_;  // pages with a history
+  std::vector<std::pair<uintptr_t, size_t>> remembered_;  // pages with a history, once
 };
 
 }  // namespace quern::simt

@@ -109,6 +109,20 @@ cudaError_t HostWaitsForTheWrongStream(bool faulty) {
   return cudaDeviceSynchronize();
 }
 
+// That the host knows of the one makes it no earlier for the other, which was asked for before.
+cudaError_t HostWaitsTooLate(bool faulty) {
+  const Stream a;
+  const Stream b;
+  const DeviceArray<int> in(Zeros());
+  const DeviceArray<int> out(Zeros());
+  EXPECT_EQ(FillInts(in.data(), kInts, 7, a), cudaSuccess);
+  if (!faulty) Order(a, b);
+  EXPECT_EQ(CopyInts(in.data(), out.data(), kInts, b), cudaSuccess);
+  const cudaError_t first = cudaStreamSynchronize(a);
+  const cudaError_t second = cudaStreamSynchronize(b);
+  return first != cudaSuccess ? first : second;
+}
+
 cudaError_t TwoStreamsCopyToOnePlaceOfTheHosts(bool faulty) {
   const Stream a;
   const Stream b;
@@ -166,6 +180,7 @@ std::vector<HostFault> StreamFaults() {
        Fault::kRace,
        {"FillKernel", "CopyKernel"},
        HostWaitsForTheWrongStream},
+      {"HostWaitsTooLate", Fault::kRace, {"FillKernel", "CopyKernel"}, HostWaitsTooLate},
       {"PlainWriteWhileAnotherStreamCounts",
        Fault::kRace,
        {"CountKernel", "AddKernel"},

@@ -1,12 +1,16 @@
+#include <array>
 #include <condition_variable>
 #include <mutex>
 #include <set>
+#include <thread>
 
 #include "tests/unit/kernels/simt/stream_kernels.h"
 #include "tests/unit/kernels/simt/stream_test_support.h"
 
 namespace quern::kernels::testing {
 namespace {
+
+std::vector<int> Zeros() { return std::vector<int>(kInts, 0); }
 
 TEST(Streams, TakeTurnsInAnOrderOfTheSeeds) {
   std::set<std::vector<int>> orders;
@@ -43,7 +47,7 @@ TEST(Streams, EventsOrderThem) {
     const WithOptions options(seed);
     const Stream a;
     const Stream b;
-    const DeviceArray<int> values(std::vector<int>(kInts, 0));
+    const DeviceArray<int> values(Zeros());
     for (int i = 0; i < 6; ++i) {
       ASSERT_EQ(AddTo(values.data(), kInts, 1 << i, i % 2 == 0 ? a : b), cudaSuccess);
       Order(i % 2 == 0 ? a : b, i % 2 == 0 ? b : a);
@@ -60,7 +64,7 @@ TEST(Streams, WorkWaitsUntilTheHostDoes) {
   for (uint64_t seed = 0; seed < kStreamSeeds; ++seed) {
     const WithOptions options(seed);
     const Stream stream;
-    const DeviceArray<int> values(std::vector<int>(kInts, 0));
+    const DeviceArray<int> values(Zeros());
     const Event start(cudaEventDefault);
     const Event end(cudaEventDefault);
     float milliseconds = -1;
@@ -94,12 +98,37 @@ TEST(Streams, AreRefusedWhenTheyAreGone) {
 }
 
 TEST(Streams, MayBeDestroyedWithWorkInThem) {
-  const DeviceArray<int> values(std::vector<int>(kInts, 0));
+  const DeviceArray<int> values(Zeros());
   {
     const Stream stream(cudaStreamDefault);
     ASSERT_EQ(AddTo(values.data(), kInts, 5, stream), cudaSuccess);
   }
   EXPECT_EQ(values.Read(), std::vector<int>(kInts, 5));
+}
+
+void Nothing(void* /*argument*/) {}
+
+// Each thread of the host has a stream of its own; what one waits for, others may run.
+TEST(Streams, MayComeFromSeveralThreadsOfTheHost) {
+  std::vector<std::thread> threads;
+  std::array<int, 3> failed{};
+  for (size_t t = 0; t < failed.size(); ++t) {
+    threads.emplace_back([&failed, t] {
+      const Stream stream;
+      const DeviceArray<int> values(Zeros());
+      const PinnedArray<int> host(kInts);
+      for (int round = 1; round <= 20; ++round) {
+        bool right = AddTo(values.data(), kInts, 1, stream) == cudaSuccess;
+        right = right && cudaLaunchHostFunc(stream, Nothing, nullptr) == cudaSuccess;
+        right = right && cudaMemcpyAsync(host.data(), values.data(), kIntBytes, cudaMemcpyDefault,
+                                         stream) == cudaSuccess;
+        right = right && cudaStreamSynchronize(stream) == cudaSuccess;
+        if (!right || host[0] != round || host[kInts - 1] != round) ++failed[t];
+      }
+    });
+  }
+  for (std::thread& thread : threads) thread.join();
+  for (int count : failed) EXPECT_EQ(count, 0) << cudaGetErrorString(cudaErrorLaunchFailure);
 }
 
 // --- Host functions.
@@ -124,7 +153,7 @@ TEST(HostFunctions, RunThoughTheHostOnlyWaitsForThem) {
   for (uint64_t seed = 0; seed < 3; ++seed) {
     const WithOptions options(seed);
     const Stream stream;
-    const DeviceArray<int> values(std::vector<int>(kInts, 0));
+    const DeviceArray<int> values(Zeros());
     const PinnedArray<int> result(1);
     Signal signal;
     signal.result = result.data();
