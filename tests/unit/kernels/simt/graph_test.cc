@@ -79,8 +79,8 @@ TEST(Graphs, CallHostFunctions) {
 // Two branches from one fork to one join.
 cudaGraph_t CaptureFork(const Stream& stream, const Stream& side, int* left, int* right, int* out) {
   return CaptureIn(stream, [&] {
+    Order(stream, side);  // before anything else: both begin the graph
     EXPECT_EQ(FillInts(left, kInts, 1, stream), cudaSuccess);
-    Order(stream, side);
     EXPECT_EQ(FillInts(right, kInts, 2, side), cudaSuccess);
     EXPECT_EQ(AddTo(left, kInts, 3, stream), cudaSuccess);
     Order(side, stream);

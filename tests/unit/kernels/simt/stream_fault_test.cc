@@ -109,6 +109,20 @@ cudaError_t HostWaitsForTheWrongStream(bool faulty) {
   return cudaDeviceSynchronize();
 }
 
+// Two read the same, and only one of them comes before the write.
+cudaError_t WriteAfterOneOfTwoReaders(bool faulty) {
+  const Stream a;
+  const Stream b;
+  const DeviceArray<int> in(Zeros());
+  const DeviceArray<int> out(Zeros());
+  const DeviceArray<int> other(Zeros());
+  EXPECT_EQ(CopyInts(in.data(), out.data(), kInts, a), cudaSuccess);
+  EXPECT_EQ(CopyInts(in.data(), other.data(), kInts, b), cudaSuccess);
+  if (!faulty) Order(a, b);
+  EXPECT_EQ(FillInts(in.data(), kInts, 1, b), cudaSuccess);
+  return cudaDeviceSynchronize();
+}
+
 // That the host knows of the one makes it no earlier for the other, which was asked for before.
 cudaError_t HostWaitsTooLate(bool faulty) {
   const Stream a;
@@ -181,6 +195,10 @@ std::vector<HostFault> StreamFaults() {
        {"FillKernel", "CopyKernel"},
        HostWaitsForTheWrongStream},
       {"HostWaitsTooLate", Fault::kRace, {"FillKernel", "CopyKernel"}, HostWaitsTooLate},
+      {"WriteAfterOneOfTwoReaders",
+       Fault::kRace,
+       {"FillKernel", "CopyKernel"},
+       WriteAfterOneOfTwoReaders},
       {"PlainWriteWhileAnotherStreamCounts",
        Fault::kRace,
        {"CountKernel", "AddKernel"},
