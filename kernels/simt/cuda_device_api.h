@@ -2,6 +2,8 @@
 
 #include <cstddef>
 
+#include "kernels/simt/cuda_types.h"
+
 // The device and its properties. Part of cuda_runtime_api.h.
 
 enum cudaDeviceAttr {

@@ -2,6 +2,7 @@
 
 #include <cstddef>
 
+#include "kernels/simt/cuda_types.h"
 #include "kernels/simt/device.h"
 
 // Memory and copies. Part of cuda_runtime_api.h.

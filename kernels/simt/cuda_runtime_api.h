@@ -5,55 +5,17 @@
 #include <type_traits>
 #include <utility>
 
+#include "kernels/simt/cuda_device_api.h"
+#include "kernels/simt/cuda_graph_api.h"
 #include "kernels/simt/cuda_language.h"
+#include "kernels/simt/cuda_memory_api.h"
+#include "kernels/simt/cuda_stream_api.h"
+#include "kernels/simt/cuda_types.h"
 #include "kernels/simt/simt.h"
 
 // The part of CUDA's runtime that the project's host code uses, on the emulator: one device of
 // compute capability 9.0 with few multiprocessors. What there is and how it differs from a GPU's:
 // docs/simt.md. Values of enumerations are CUDA 13.0's.
-
-enum cudaError_t {
-  cudaSuccess = 0,
-  cudaErrorInvalidValue = 1,
-  cudaErrorMemoryAllocation = 2,
-  cudaErrorInvalidConfiguration = 9,
-  cudaErrorInvalidPitchValue = 12,
-  cudaErrorInvalidSymbol = 13,
-  cudaErrorInvalidMemcpyDirection = 21,
-  cudaErrorInvalidDeviceFunction = 98,
-  cudaErrorInvalidDevice = 101,
-  cudaErrorNoKernelImageForDevice = 209,
-  cudaErrorInvalidResourceHandle = 400,
-  cudaErrorIllegalState = 401,
-  cudaErrorNotReady = 600,
-  cudaErrorLaunchFailure = 719,
-  cudaErrorNotPermitted = 800,
-  cudaErrorNotSupported = 801,
-  cudaErrorStreamCaptureUnsupported = 900,
-  cudaErrorStreamCaptureInvalidated = 901,
-  cudaErrorStreamCaptureMerge = 902,
-  cudaErrorStreamCaptureUnmatched = 903,
-  cudaErrorStreamCaptureUnjoined = 904,
-  cudaErrorStreamCaptureIsolation = 905,
-  cudaErrorStreamCaptureImplicit = 906,
-  cudaErrorCapturedEvent = 907,
-  cudaErrorStreamCaptureWrongThread = 908,
-  cudaErrorGraphExecUpdateFailure = 910,
-};
-const char* cudaGetErrorName(cudaError_t error);
-// Of cudaErrorLaunchFailure: what the emulator has found last.
-const char* cudaGetErrorString(cudaError_t error);
-// Of the calling thread.
-cudaError_t cudaGetLastError();
-cudaError_t cudaPeekAtLastError();
-
-struct CUstream_st;
-using cudaStream_t = CUstream_st*;
-
-#include "kernels/simt/cuda_device_api.h"
-#include "kernels/simt/cuda_graph_api.h"
-#include "kernels/simt/cuda_memory_api.h"
-#include "kernels/simt/cuda_stream_api.h"
 
 enum cudaFuncAttribute { cudaFuncAttributeMaxDynamicSharedMemorySize = 8 };
 cudaError_t cudaFuncSetAttribute(const void* kernel, cudaFuncAttribute attribute, int value);

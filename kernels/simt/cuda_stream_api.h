@@ -2,6 +2,7 @@
 
 #include <cstddef>
 
+#include "kernels/simt/cuda_types.h"
 #include "kernels/simt/device.h"
 
 // Streams and events. Part of cuda_runtime_api.h. Thread-safe, as CUDA's.

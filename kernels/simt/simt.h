@@ -7,7 +7,7 @@
 
 // Runs CUDA kernels on the CPU, thread for thread, and checks them while they run. What is checked
 // and what cannot be shown: docs/simt.md. Launches are serialised: one kernel runs at a time in a
-// process, on the thread that launched it.
+// process, on the thread that launched it or that waits for it.
 namespace quern::simt {
 
 struct Dim3 {
