@@ -1,10 +1,9 @@
-#include "tests/unit/kernels/simt/library_kernels.h"
-
 #include <cooperative_groups.h>
 
 #include <cuda/atomic>
 
 #include "tests/unit/kernels/simt/fault_kernels.h"
+#include "tests/unit/kernels/simt/library_kernels.h"
 #include "tests/unit/kernels/simt/start_kernel.h"
 
 namespace quern::kernels {
@@ -96,11 +95,13 @@ cudaError_t UseGroups(int size, GroupResults* results) {
 
 cudaError_t UseAtomicRefs(int* values) { return Start(AtomicRefKernel, 4, 64, 0, values); }
 
-#define QUERN_TEST_CASE(name, blocks, threads)                                       \
-  FaultCase {                                                                        \
-    #name, simt::Fault::kRace, [](bool faulty, int* memory) {                        \
-      return Start(faulty ? name<true> : name<false>, blocks, threads, 0, memory);   \
-    }, {}                                                                            \
+#define QUERN_TEST_CASE(name, blocks, threads)                                         \
+  FaultCase {                                                                          \
+    #name, simt::Fault::kRace,                                                         \
+        [](bool faulty, int* memory) {                                                 \
+          return Start(faulty ? name<true> : name<false>, blocks, threads, 0, memory); \
+        },                                                                             \
+    {}                                                                                 \
   }
 
 const std::vector<FaultCase>& LibraryFaults() {

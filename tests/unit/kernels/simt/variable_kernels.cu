@@ -1,6 +1,5 @@
-#include "tests/unit/kernels/simt/variable_kernels.h"
-
 #include "tests/unit/kernels/simt/start_kernel.h"
+#include "tests/unit/kernels/simt/variable_kernels.h"
 
 namespace quern::kernels {
 
