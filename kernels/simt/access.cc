@@ -96,8 +96,9 @@ GlobalMemory::Allocation* Machine::FindGlobal(uintptr_t address) {
       variable->address == reinterpret_cast<uintptr_t>(&gridDim)) {
     return nullptr;
   }
-  return &global_.Adopt(reinterpret_cast<uint8_t*>(variable->address), variable->bytes,
-                        variable->name, variable->constant);
+  // NOLINTNEXTLINE(performance-no-int-to-ptr): as the symbol table gives it
+  auto* memory = reinterpret_cast<uint8_t*>(variable->address);
+  return &global_.Adopt(memory, variable->bytes, variable->name, variable->constant);
 }
 
 void Machine::TouchGlobal(uintptr_t address, size_t bytes, Touch touch, Site site) {

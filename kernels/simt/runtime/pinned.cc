@@ -1,6 +1,5 @@
 #include "kernels/simt/runtime/pinned.h"
 
-#include <signal.h>
 #include <sys/mman.h>
 #include <ucontext.h>
 #include <unistd.h>
@@ -8,6 +7,7 @@
 #include <algorithm>
 #include <array>
 #include <atomic>
+#include <csignal>
 #include <map>
 
 #include "kernels/simt/program.h"
@@ -32,10 +32,14 @@ uintptr_t PageBytes() {
 // Pages that are guarded. The signal's handler reads them without a lock, so they never move.
 struct Guard {
   std::atomic<const Task*> task;  // null: free
-  std::atomic<uintptr_t> begin;
-  std::atomic<uintptr_t> end;
+  std::atomic<uint8_t*> begin;
+  std::atomic<uint8_t*> end;
   std::atomic<uintptr_t> touched_at;  // where in the code
   std::atomic<bool> wrote;
+
+  void Protect(int protection) const {
+    mprotect(begin.load(), static_cast<size_t>(end.load() - begin.load()), protection);
+  }
 };
 constexpr size_t kGuards = 256;
 std::array<Guard, kGuards> guards;
@@ -63,7 +67,7 @@ uintptr_t CodeAddress(const ucontext_t& context) {
 
 // Lets the host go on: the error is told when it waits for the copy.
 void OnSignal(int signal, siginfo_t* info, void* context) {
-  const uintptr_t address = reinterpret_cast<uintptr_t>(info->si_addr);
+  const auto* address = static_cast<const uint8_t*>(info->si_addr);
   for (Guard& guard : guards) {
     if (guard.task.load() == nullptr || address < guard.begin.load() ||
         address >= guard.end.load()) {
@@ -72,8 +76,7 @@ void OnSignal(int signal, siginfo_t* info, void* context) {
     const auto& where = *static_cast<const ucontext_t*>(context);
     guard.wrote.store(WasWrite(where));
     guard.touched_at.store(CodeAddress(where));
-    mprotect(reinterpret_cast<void*>(guard.begin.load()), guard.end.load() - guard.begin.load(),
-             PROT_READ | PROT_WRITE);
+    guard.Protect(PROT_READ | PROT_WRITE);
     return;
   }
   sigaction(signal, &before, nullptr);  // none of ours: it comes again
@@ -94,6 +97,7 @@ std::string LineOf(uintptr_t code) {
   Program::Get();
   if (!Program::Get().InImage(code)) return "outside of the program";
   // Lines() asks for the address before the one it is given.
+  // NOLINTNEXTLINE(performance-no-int-to-ptr): as the signal gives it
   const auto lines = Program::Get().Lines(Program::SiteOf(reinterpret_cast<void*>(code + 1)));
   return lines.empty() ? "an unknown line" : lines[0].file + ":" + std::to_string(lines[0].line);
 }
@@ -126,12 +130,15 @@ bool GuardPinned(const Rows& rows, HostUse use, const Task& task) {
   const auto after = All().upper_bound(first);
   if (after == All().begin() || rows.width != rows.pitch) return false;
   const auto& [start, pinned] = *std::prev(after);
-  if (first >= start + pinned.bytes) return false;
-  const uintptr_t begin = (first + PageBytes() - 1) / PageBytes() * PageBytes();
-  uintptr_t end = first + rows.bytes();
+  const size_t offset = first - start;
+  if (offset >= pinned.bytes) return false;
+  const size_t skipped = (PageBytes() - offset % PageBytes()) % PageBytes();
+  size_t end_offset = offset + rows.bytes();
   // The last page holds nothing else.
-  end = end >= start + pinned.bytes ? start + pinned.mapped : end / PageBytes() * PageBytes();
-  if (begin >= end) return false;
+  end_offset = end_offset >= pinned.bytes ? pinned.mapped : end_offset / PageBytes() * PageBytes();
+  if (offset + skipped >= end_offset) return false;
+  uint8_t* begin = rows.first + skipped;
+  uint8_t* end = rows.first + (end_offset - offset);
   const auto meets = [begin, end](const Guard& guard) {
     return guard.task.load() != nullptr && guard.begin.load() < end && guard.end.load() > begin;
   };
@@ -144,8 +151,7 @@ bool GuardPinned(const Rows& rows, HostUse use, const Task& task) {
   guard->end.store(end);
   guard->touched_at.store(0);
   guard->task.store(&task);
-  mprotect(reinterpret_cast<void*>(begin), end - begin,
-           use == HostUse::kRead ? PROT_READ : PROT_NONE);
+  guard->Protect(use == HostUse::kRead ? PROT_READ : PROT_NONE);
   return true;
 }
 
@@ -153,8 +159,7 @@ std::string UnguardPinned(const Task& task) {
   Guard* guard = std::find_if(guards.begin(), guards.end(),
                               [&task](const Guard& one) { return one.task.load() == &task; });
   if (guard == guards.end()) return "";
-  mprotect(reinterpret_cast<void*>(guard->begin.load()), guard->end.load() - guard->begin.load(),
-           PROT_READ | PROT_WRITE);
+  guard->Protect(PROT_READ | PROT_WRITE);
   guard->task.store(nullptr);
   const uintptr_t code = guard->touched_at.load();
   if (code == 0) return "";

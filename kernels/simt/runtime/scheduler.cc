@@ -88,7 +88,7 @@ TaskRef Scheduler::Pick() {
   if (Machine::Get().wanted_options().seed != 0) {
     next = ready_.begin() + static_cast<std::ptrdiff_t>(Random() % ready_.size());
   }
-  const TaskRef task = *next;
+  TaskRef task = *next;
   ready_.erase(next);
   return task;
 }
