@@ -236,6 +236,17 @@ QUERN_SIMT_INLINE int __clz(int x) { return std::countl_zero(static_cast<unsigne
 QUERN_SIMT_INLINE int __ffs(int x) {
   return x == 0 ? 0 : std::countr_zero(static_cast<unsigned>(x)) + 1;
 }
+// Byte i of the result is the byte of y:x (eight bytes, x's first) that the selector's nibble i
+// names in its lowest three bits.
+QUERN_SIMT_INLINE unsigned __byte_perm(unsigned x, unsigned y, unsigned selector) {
+  const uint64_t bytes = uint64_t{y} << 32 | x;
+  unsigned result = 0;
+  for (int i = 0; i < 4; ++i) {
+    const unsigned from = selector >> (4 * i) & 7;
+    result |= static_cast<unsigned>(bytes >> (8 * from) & 0xff) << (8 * i);
+  }
+  return result;
+}
 
 // Approximate on a GPU (CUDA C++ programming guide, "Intrinsic Functions"), correctly rounded or
 // the C library's here. The others (expf, exp2f, tanhf, fmaxf, ...) have the C library's names.
@@ -245,6 +256,11 @@ QUERN_SIMT_INLINE float __logf(float x) { return std::log(x); }
 QUERN_SIMT_INLINE float __powf(float x, float y) { return std::pow(x, y); }
 QUERN_SIMT_INLINE float __sinf(float x) { return std::sin(x); }
 QUERN_SIMT_INLINE float __cosf(float x) { return std::cos(x); }
+QUERN_SIMT_INLINE void sincospif(float x, float* sine, float* cosine) {
+  constexpr double kPi = 3.14159265358979323846;
+  *sine = static_cast<float>(std::sin(kPi * double{x}));
+  *cosine = static_cast<float>(std::cos(kPi * double{x}));
+}
 QUERN_SIMT_INLINE float __fdividef(float x, float y) { return x / y; }
 QUERN_SIMT_INLINE float __frcp_rn(float x) { return 1 / x; }
 QUERN_SIMT_INLINE float __fmaf_rn(float x, float y, float z) { return std::fma(x, y, z); }
