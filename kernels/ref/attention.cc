@@ -35,7 +35,7 @@ void WriteHead(KvDtype dtype, const float* x, int head_dim, uint8_t* head) {
   }
 }
 
-void AttendOne(const AttentionArgs& args, const AttentionQuery& query) {
+void AttendOne(const AttentionArgs& args, const AttentionQuery& query, const float* sink) {
   const PagedKv& kv = args.kv;
   const int first = args.window > 0 ? std::max(0, query.position - args.window + 1) : 0;
   const auto key = [&](int token) {
@@ -51,7 +51,7 @@ void AttendOne(const AttentionArgs& args, const AttentionQuery& query) {
         kv.head_dim);
   };
   std::vector<double> weights;
-  double largest = -INFINITY;
+  double largest = sink != nullptr ? static_cast<double>(*sink) : -INFINITY;
   for (int token = first; token <= query.position; ++token) {
     double score = 0;
     const std::vector<float> k = key(token);
@@ -61,7 +61,7 @@ void AttendOne(const AttentionArgs& args, const AttentionQuery& query) {
     largest = std::max(largest, score);
     weights.push_back(score);
   }
-  double total = 0;
+  double total = sink != nullptr ? std::exp(static_cast<double>(*sink) - largest) : 0;
   for (double& w : weights) total += w = std::exp(w - largest);
   std::vector<double> out(static_cast<size_t>(kv.head_dim));
   for (int token = first; token <= query.position; ++token) {
@@ -75,8 +75,11 @@ void AttendOne(const AttentionArgs& args, const AttentionQuery& query) {
 
 }  // namespace
 
-void Attention(const AttentionArgs& args, const AttentionQuery* queries, int count) {
-  for (int i = 0; i < count; ++i) AttendOne(args, queries[i]);
+void Attention(const AttentionArgs& args, const AttentionQuery* queries, int count,
+               const float* sinks) {
+  for (int i = 0; i < count; ++i) {
+    AttendOne(args, queries[i], sinks == nullptr ? nullptr : sinks + i);
+  }
 }
 
 void AppendKv(const PagedKv& kv, int32_t block, int kv_head, int slot, const float* k,

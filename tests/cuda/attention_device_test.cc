@@ -1,7 +1,8 @@
-// AppendKv on a GPU, or on the emulator: fresh random inputs, poisoned caches and outputs, every
+// AppendKv and attention on a GPU, or on the emulator: fresh random inputs, poisoned caches and outputs, every
 // format. `--seed N` repeats a run.
 
 #include "tests/cuda/append_kv_cases.h"
+#include "tests/cuda/attention_cases.h"
 #include "tests/cuda/kv_test_support.h"
 
 int main(int argc, char** argv) {
@@ -22,6 +23,7 @@ int main(int argc, char** argv) {
   std::printf("seed %llu\n", static_cast<unsigned long long>(seed));
   std::mt19937_64 random(seed);
   TestAppendKv(random);
+  TestAttention(random);
   std::printf("%d checks, %d failed\n", AllChecks().done, AllChecks().failed);
   return AllChecks().failed == 0 ? 0 : 1;
 }

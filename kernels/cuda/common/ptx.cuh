@@ -23,6 +23,15 @@ __device__ __forceinline__ void CopyAsync16(void* shared, const void* source, bo
                : "memory");
 }
 
+// The same of 4, 8 or 16 bytes, which their addresses are multiples of, by way of L1.
+template <int kBytes>
+__device__ __forceinline__ void CopyAsync(void* shared, const void* source, bool valid) {
+  static_assert(kBytes == 4 || kBytes == 8 || kBytes == 16);
+  asm volatile("cp.async.ca.shared.global [%0], [%1], %3, %2;" ::"r"(SharedAddress(shared)),
+               "l"(source), "r"(valid ? kBytes : 0), "n"(kBytes)
+               : "memory");
+}
+
 __device__ __forceinline__ void CommitCopies() {
   asm volatile("cp.async.commit_group;" ::: "memory");
 }

@@ -98,7 +98,10 @@ using AppendKvFn = void (*)(const PagedKv& kv, int32_t block, int kv_head, int s
                             const float* v);
 
 namespace ref {
-void Attention(const AttentionArgs& args, const AttentionQuery* queries, int count);
+// `sinks` [count]: for each query a logit without a value that takes part in the softmax (Xiao et
+// al. 2023), neither scaled nor capped; null: none.
+void Attention(const AttentionArgs& args, const AttentionQuery* queries, int count,
+               const float* sinks = nullptr);
 void AppendKv(const PagedKv& kv, int32_t block, int kv_head, int slot, const float* k,
               const float* v);
 }  // namespace ref

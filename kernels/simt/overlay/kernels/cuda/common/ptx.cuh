@@ -12,6 +12,11 @@ namespace quern::kernels::ptx {
 __device__ __forceinline__ void CopyAsync16(void* shared, const void* source, bool valid) {
   simt::CopyAsync(shared, source, 16, valid);
 }
+template <int kBytes>
+__device__ __forceinline__ void CopyAsync(void* shared, const void* source, bool valid) {
+  static_assert(kBytes == 4 || kBytes == 8 || kBytes == 16);
+  simt::CopyAsync(shared, source, kBytes, valid);
+}
 __device__ __forceinline__ void CommitCopies() { simt::CommitCopies(); }
 template <int kLeft>
 __device__ __forceinline__ void WaitForCopies() {

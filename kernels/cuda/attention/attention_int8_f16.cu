@@ -1,0 +1,5 @@
+#include "kernels/cuda/attention/attention_instances.cuh"
+
+namespace quern::kernels {
+QUERN_INSTANTIATE_ATTENTION(__half, DeviceKvFormat::kInt8);
+}  // namespace quern::kernels

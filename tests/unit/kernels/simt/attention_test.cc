@@ -1,0 +1,106 @@
+#include <gtest/gtest.h>
+
+#include "quern/kernels/device_attention.h"
+#include "tests/unit/kernels/simt/simt_test_support.h"
+
+// What the attention kernels move, by the emulator's counters. That their results are right is the
+// device test's to show.
+namespace quern::kernels::testing {
+namespace {
+
+struct Batch {
+  DeviceKvFormat format;
+  int head_dim;
+  int kv_heads;
+  int group;
+  int queries;
+  int context;
+
+  int64_t tokens() const { return int64_t{kv_heads} * context; }
+};
+
+// One sequence whose cache is of ones (or codes of 1).
+simt::Counts CountsOf(const Batch& b, bool decode) {
+  constexpr int kBlockTokens = 16;
+  const int blocks = (b.context + kBlockTokens - 1) / kBlockTokens;
+  DeviceKv kv{b.format,     ActivationType::kF16, nullptr, nullptr, nullptr, nullptr, nullptr, nullptr,
+              blocks,       kBlockTokens,         b.kv_heads, b.head_dim};
+  const auto bytes = [&](DeviceKvFormat format) {
+    return std::vector<uint8_t>(
+        static_cast<size_t>(kv.rows() * DeviceKvRowBytes(format, b.head_dim)), 1);
+  };
+  const DeviceArray<uint8_t> k(bytes(DeviceKeyFormat(b.format)));
+  const DeviceArray<uint8_t> v(bytes(b.format));
+  const std::vector<uint16_t> ones(static_cast<size_t>(kv.rows() * b.head_dim / kKvGroup), 0x3c00);
+  const DeviceArray<uint16_t> k_scales(ones);
+  const DeviceArray<uint16_t> v_scales(ones);
+  const DeviceArray<float> head_scales(std::vector<float>(static_cast<size_t>(b.kv_heads), 1.0f));
+  kv.k = k.data();
+  kv.v = v.data();
+  kv.k_scales = k_scales.data();
+  kv.v_scales = v_scales.data();
+  kv.k_head_scales = kv.v_head_scales = head_scales.data();
+  std::vector<int32_t> table(static_cast<size_t>(blocks));
+  for (int i = 0; i < blocks; ++i) table[static_cast<size_t>(i)] = blocks - 1 - i;
+  const DeviceArray<int32_t> tables(table);
+  const DeviceArray<int32_t> begins(std::vector<int32_t>{0, b.queries});
+  const DeviceArray<int32_t> contexts(std::vector<int32_t>{b.context});
+  const int width = b.kv_heads * b.group * b.head_dim;
+  const DeviceArray<uint16_t> q(std::vector<uint16_t>(static_cast<size_t>(b.queries * width), 0));
+  const DeviceArray<uint16_t> out(static_cast<size_t>(b.queries * width));
+  DeviceAttentionArgs args{ActivationType::kF16, q.data(),        width,           out.data(),
+                           width,                b.kv_heads * b.group, kv,         begins.data(),
+                           contexts.data(),      tables.data(),   blocks,          1,
+                           b.queries,            b.context,       0.1f,            0,
+                           0,                    nullptr};
+  args.workspace_size = DecodeAttentionWorkspaceBytes(args);
+  const DeviceArray<uint8_t> workspace(args.workspace_size + 16);
+  args.workspace = workspace.data();
+  const WithOptions options({.seed = 1, .count_traffic = true});
+  EXPECT_EQ(decode ? DecodeAttention(args, nullptr) : PrefillAttention(args, nullptr), "");
+  return simt::LastReport().counts;
+}
+
+constexpr DeviceKvFormat kFormats[] = {DeviceKvFormat::k16Bit, DeviceKvFormat::kInt8,
+                                       DeviceKvFormat::kInt4, DeviceKvFormat::kE4m3};
+
+// 250 tokens: one split, so that the attention kernel is the last launch and writes the result.
+TEST(AttentionTraffic, DecodeReadsEachByteOfTheCacheOnceWhateverTheGroup) {
+  for (DeviceKvFormat format : kFormats) {
+    for (int head_dim : {64, 128, 256}) {
+      for (int group : {1, 6, 16}) {
+        const Batch b{format, head_dim, 2, group, 1, 250};
+        const simt::Counts counts = CountsOf(b, true);
+        const int64_t cache = b.tokens() * DeviceKvTokenBytes(format, head_dim);
+        // Besides the cache: Q, once for each of the warps that share the rows, and the sequence's
+        // numbers.
+        const int64_t warps = head_dim == 256 && format == DeviceKvFormat::k16Bit ? 2 : 4;
+        const int64_t q = warps * b.kv_heads * group * head_dim * 2;
+        const int64_t read = counts.global_load.units * 32 - q;
+        EXPECT_LE(read * 100, cache * 105)
+            << "format " << static_cast<int>(format) << " head_dim " << head_dim << " group " << group;
+        EXPECT_GE(read, cache);
+      }
+    }
+  }
+}
+
+TEST(AttentionTraffic, SharedMemoryHasHardlyAConflict) {
+  for (DeviceKvFormat format : kFormats) {
+    for (int head_dim : {64, 128, 256}) {
+      for (bool decode : {true, false}) {
+        const Batch b{format, head_dim, 1, 4, decode ? 1 : 40, 250};
+        const simt::Counts counts = CountsOf(b, decode);
+        EXPECT_LE(counts.shared_load.units * 100, counts.shared_load.minimum * 110)
+            << "loads, format " << static_cast<int>(format) << " head_dim " << head_dim << " decode "
+            << decode;
+        EXPECT_LE(counts.shared_store.units * 100, counts.shared_store.minimum * 110)
+            << "stores, format " << static_cast<int>(format) << " head_dim " << head_dim << " decode "
+            << decode;
+      }
+    }
+  }
+}
+
+}  // namespace
+}  // namespace quern::kernels::testing
