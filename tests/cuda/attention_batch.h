@@ -176,9 +176,12 @@ struct AttentionTruth {
                                &(*result)[static_cast<size_t>(query * heads * c.head_dim + at)],
                                batch.contexts[s] - count + i});
           }
-          const AttentionArgs args{kv, &batch.tables[s * static_cast<size_t>(batch.table_stride)],
-                                   head, batch.scale, c.softcap, c.window};
-          attend(args, queries.data(), c.group, sinks == nullptr ? nullptr : sinks + head * c.group);
+          const AttentionArgs args{
+              kv,        &batch.tables[s * static_cast<size_t>(batch.table_stride)],
+              head,      batch.scale,
+              c.softcap, c.window};
+          attend(args, queries.data(), c.group,
+                 sinks == nullptr ? nullptr : sinks + head * c.group);
         }
       }
     }

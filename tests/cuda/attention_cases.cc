@@ -64,7 +64,8 @@ struct Precision {
 
 Precision DevicePrecision(const AttentionCase& c) {
   const double u = c.type == ActivationType::kF16 ? 0x1p-11 : 0x1p-8;
-  return {u, HasGroupScales(c.format) ? u : 0, u, c.type == ActivationType::kF16 ? 0x1p-25 : 0x1p-134};
+  return {u, HasGroupScales(c.format) ? u : 0, u,
+          c.type == ActivationType::kF16 ? 0x1p-25 : 0x1p-134};
 }
 constexpr Precision kCpuPrecision{0x1p-24, 0x1p-24, 0x1p-24, 0x1p-149};
 
@@ -204,12 +205,14 @@ void TestDecode(std::mt19937_64& random) {
   for (ActivationType type : {ActivationType::kF16, ActivationType::kBF16}) {
     for (DeviceKvFormat format : kKvFormats) {
       // Contexts of one token, within a step, of several splits.
-      RunCase(random, {type, format, 64, 16, 1, 3, {{1, 1}, {1, 300}, {0, 5}, {1, 17}}}, true, false);
+      RunCase(random, {type, format, 64, 16, 1, 3, {{1, 1}, {1, 300}, {0, 5}, {1, 17}}}, true,
+              false);
       RunCase(random, {type, format, 128, 32, 2, 4, {{1, 33}, {1, 257}}, 0, 0, true}, true, false);
       RunCase(random, {type, format, 256, 64, 1, 4, {{1, 70}, {1, 529}}, 100, 5}, true, false);
       // A window of several splits that begins inside a step; more rows than one mma.sync has.
       RunCase(random, {type, format, 64, 32, 2, 1, {{2, 701}, {1, 90}}, 270, 0, true}, true, false);
-      RunCase(random, {type, format, 128, 16, 1, 8, {{4, 40}, {1, 3}}, 0, 0, false, 4}, true, false);
+      RunCase(random, {type, format, 128, 16, 1, 8, {{4, 40}, {1, 3}}, 0, 0, false, 4}, true,
+              false);
     }
   }
 }
@@ -218,7 +221,8 @@ void TestPrefill(std::mt19937_64& random) {
   for (ActivationType type : {ActivationType::kF16, ActivationType::kBF16}) {
     for (DeviceKvFormat format : kKvFormats) {
       // A whole prompt, a chunk of a longer one, a single token, nothing.
-      RunCase(random, {type, format, 64, 16, 1, 3, {{37, 37}, {30, 100}, {0, 9}, {1, 50}}}, false, true);
+      RunCase(random, {type, format, 64, 16, 1, 3, {{37, 37}, {30, 100}, {0, 9}, {1, 50}}}, false,
+              true);
       RunCase(random, {type, format, 128, 32, 2, 2, {{41, 73}, {5, 5}}, 20, 0, true}, false, true);
       RunCase(random, {type, format, 256, 64, 1, 4, {{18, 50}, {3, 130}}, 0, 5}, false, true);
     }
@@ -227,11 +231,38 @@ void TestPrefill(std::mt19937_64& random) {
 
 void BadArguments() {
   const DeviceMemory memory(1 << 16);
-  const DeviceKv kv{DeviceKvFormat::k16Bit, ActivationType::kF16, memory.As(), memory.As(), nullptr,
-                    nullptr, nullptr, nullptr, 64, 16, 2, 64};
-  const DeviceAttentionArgs good{ActivationType::kF16, memory.As(), 256, memory.As(), 256, 4, kv,
-                                 memory.As<int32_t>(), memory.As<int32_t>(), memory.As<int32_t>(),
-                                 64, 1, 1, 1024, 0.125f, 0, 0, nullptr, memory.As(), 1 << 16};
+  const DeviceKv kv{DeviceKvFormat::k16Bit,
+                    ActivationType::kF16,
+                    memory.As(),
+                    memory.As(),
+                    nullptr,
+                    nullptr,
+                    nullptr,
+                    nullptr,
+                    64,
+                    16,
+                    2,
+                    64};
+  const DeviceAttentionArgs good{ActivationType::kF16,
+                                 memory.As(),
+                                 256,
+                                 memory.As(),
+                                 256,
+                                 4,
+                                 kv,
+                                 memory.As<int32_t>(),
+                                 memory.As<int32_t>(),
+                                 memory.As<int32_t>(),
+                                 64,
+                                 1,
+                                 1,
+                                 1024,
+                                 0.125f,
+                                 0,
+                                 0,
+                                 nullptr,
+                                 memory.As(),
+                                 1 << 16};
   const auto refused = [&good](const char* part, auto spoil) {
     DeviceAttentionArgs bad = good;
     spoil(bad);

@@ -1,5 +1,5 @@
-// AppendKv and attention on a GPU, or on the emulator: fresh random inputs, poisoned caches and outputs, every
-// format. `--seed N` repeats a run.
+// AppendKv and attention on a GPU, or on the emulator: fresh random inputs, poisoned caches and
+// outputs, every format. `--seed N` repeats a run.
 
 #include "tests/cuda/append_kv_cases.h"
 #include "tests/cuda/attention_cases.h"

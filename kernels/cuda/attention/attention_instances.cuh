@@ -7,7 +7,8 @@
 namespace quern::kernels {
 
 template <typename T, int kHeadDim, DeviceKvFormat kFormat, bool kDecode>
-__global__ void __launch_bounds__(AttentionShape<T, kHeadDim, kFormat, kDecode>::kThreads)
+__global__ void __launch_bounds__(AttentionShape<T, kHeadDim, kFormat, kDecode>::kThreads,
+                                  AttentionShape<T, kHeadDim, kFormat, kDecode>::kResident)
     PagedAttentionKernel(const __grid_constant__ DeviceAttentionLaunch launch) {
   extern __shared__ __align__(16) uint8_t shared[];
   PagedAttentionBlock<T, kHeadDim, kFormat, kDecode>(launch, shared).Run();
@@ -47,8 +48,8 @@ cudaError_t StartDeviceAttention(int head_dim, bool decode, const DeviceAttentio
   }
 }
 
-#define QUERN_INSTANTIATE_ATTENTION(type, format)    \
-  template cudaError_t StartDeviceAttention<type, format>( \
-      int, bool, const DeviceAttentionLaunch&, cudaStream_t)
+#define QUERN_INSTANTIATE_ATTENTION(type, format)                                                  \
+  template cudaError_t StartDeviceAttention<type, format>(int, bool, const DeviceAttentionLaunch&, \
+                                                          cudaStream_t)
 
 }  // namespace quern::kernels

@@ -20,8 +20,10 @@ struct AttentionShape {
   static constexpr int kRowWarps = kDecode ? 1 : 4;
   static constexpr int kTokenWarps = !kDecode ? 1 : kWide ? 2 : 4;
   static constexpr int kThreads = 32 * kRowWarps * kTokenWarps;
-  static constexpr int kStep = kDecode ? 16 : 32;
-  static constexpr int kScaleBytes = kHeadDim / kKvGroup * 2;  // of a token
+  // 32 where registers are enough for the scores of as many.
+  static constexpr int kStep =
+      kDecode || kHeadDim == 256 || (kHeadDim == 128 && kFormat == DeviceKvFormat::kInt4) ? 16 : 32;
+  static constexpr int kScaleBytes = kHeadDim / kKvGroup * 2;         // of a token
   static constexpr int kKeyBytes = kStep * Keys::kRowBytes;
   static constexpr int kValueBytes = kStep * Values::kRowBytes;
   static constexpr int kStepScales = Keys::kScaled ? kStep * kScaleBytes : 0;
@@ -35,6 +37,10 @@ struct AttentionShape {
   static constexpr int kMergeBytes = kDecode ? kTokenWarps * (kSumBytes + 16 * 8) : 0;
   static constexpr int kSharedBytes =
       kQBytes + (kPipelineBytes > kMergeBytes ? kPipelineBytes : kMergeBytes);
+  // Thread blocks that a multiprocessor's registers are to be enough for; more would spill.
+  static constexpr int kResident = kHeadDim == 64                                    ? 3
+                                   : kHeadDim == 128 && kDecode && !Keys::kScaled ? 3
+                                                                                     : 2;
   static_assert(kSharedBytes <= 99 * 1024, "compute capability 8.6 and 8.9 have no more");
 };
 
@@ -43,7 +49,9 @@ class PagedAttentionBlock {
   using Shape = AttentionShape<T, kHeadDim, kFormat, kDecode>;
   using Keys = typename Shape::Keys;
   using Values = typename Shape::Values;
-  static constexpr int kStep = Shape::kStep;
+  // 32 where registers are enough for the scores of as many.
+  static constexpr int kStep =
+      kDecode || kHeadDim == 256 || (kHeadDim == 128 && kFormat == DeviceKvFormat::kInt4) ? 16 : 32;
   static constexpr int kStages = Shape::kStages;
   static constexpr int kTokenWarps = Shape::kTokenWarps;
   static constexpr int kLoaders = kDecode ? 32 : Shape::kThreads;  // threads that share a pipeline
@@ -51,6 +59,8 @@ class PagedAttentionBlock {
   static constexpr int kTiles = kHeadDim / 8;                      // of sums
   static constexpr int kOwnTiles = kTiles / kTokenWarps;           // after the sum over warps
   static constexpr int kRows = 16 * Shape::kRowWarps;
+  // With Q in shared memory more of them would only take registers, of which there are too few.
+  static constexpr int kUnrolledBlocks = !Shape::kSharedQ ? kBlocks : 1;
   static constexpr float kLog2E = 1.44269504088896341f;
 
  public:
@@ -79,14 +89,14 @@ class PagedAttentionBlock {
       ptx::CommitCopies();
     }
     int stage = 0;
-    int free_stage = kStages - 1;
     for (int i = 0; i < count; ++i) {
       ptx::WaitForCopies<kStages - 2>();
       SyncLoaders();
-      if (i + kStages - 1 < count) Load(i + kStages - 1, free_stage);
+      if (i + kStages - 1 < count) {
+        Load(i + kStages - 1, stage == 0 ? kStages - 1 : stage - 1);
+      }
       ptx::CommitCopies();
       Attend(TokenOf(i), stage);
-      free_stage = stage;
       stage = stage + 1 == kStages ? 0 : stage + 1;
     }
     ptx::WaitForCopies<0>();
@@ -97,13 +107,16 @@ class PagedAttentionBlock {
   // Which rows and tokens are this thread block's; false: none.
   __device__ bool FindWork() {
     int index = static_cast<int>(blockIdx.x);
-    split_ = index % launch_.max_splits;
-    index /= launch_.max_splits;
+    split_ = 0;
+    if constexpr (kDecode) {
+      split_ = index % launch_.max_splits;
+      index /= launch_.max_splits;
+    }
     // Late rows see most: they begin first.
     row_tile_ = launch_.row_tiles - 1 - index % launch_.row_tiles;
     sequence_ = index / launch_.row_tiles;
-    first_query_ = launch_.query_begins[sequence_];
-    queries_ = min(launch_.query_begins[sequence_ + 1] - first_query_, launch_.max_queries);
+    queries_ = min(launch_.query_begins[sequence_ + 1] - launch_.query_begins[sequence_],
+                   launch_.max_queries);
     const int rows = queries_ * launch_.group - row_tile_ * kRows;
     if (rows <= 0) return false;
     rows_ = min(rows, kRows);
@@ -131,25 +144,25 @@ class PagedAttentionBlock {
   __device__ void FindRows() {
     const int first = row_tile_ * kRows;
     const int warp_first = row_warp_ * 16;
-    any_rows_ = warp_first < rows_;
     const auto position = [&](int row) { return PositionOf(first + min(row, rows_ - 1)); };
 #pragma unroll
     for (int i = 0; i < 2; ++i) position_[i] = position(warp_first + lane_ / 4 + 8 * i);
     least_position_ = position(warp_first);
-    most_position_ = position(warp_first + 15);
+    most_position_ = warp_first < rows_ ? position(warp_first + 15) : -1;  // -1: sees nothing
   }
   __device__ bool IsRow(int i) const { return row_warp_ * 16 + lane_ / 4 + 8 * i < rows_; }
   __device__ int FirstSeen(int position) const {
     return launch_.window > 0 ? position - launch_.window + 1 : 0;
   }
-  // The head of this lane's row g + 8 i, and where its query begins in q (or out).
+  // The head of this lane's row g + 8 i, and its query's number in the batch: found again at the end,
+  // as there are too few registers to keep it.
   __device__ int HeadOf(int i) const {
     const int row = row_tile_ * kRows + row_warp_ * 16 + lane_ / 4 + 8 * i;
     return kv_head_ * launch_.group + row % launch_.group;
   }
   __device__ int64_t QueryOf(int i) const {
     const int row = row_tile_ * kRows + row_warp_ * 16 + lane_ / 4 + 8 * i;
-    return first_query_ + row / launch_.group;
+    return launch_.query_begins[sequence_] + row / launch_.group;
   }
 
   // Q as mma.sync's A operand in the order in which KeyTile gives K: lane (g, t) has the elements
@@ -193,9 +206,7 @@ class PagedAttentionBlock {
       largest_[i] = has ? launch_.sinks[HeadOf(i)] * kLog2E : -INFINITY;
       weights_[i] = has && lane_ % 4 == 0 ? 1.0f : 0.0f;
     }
-    scale_ = launch_.scale;
-    if constexpr (kFormat == DeviceKvFormat::kE4m3) scale_ *= launch_.k_head_scales[kv_head_];
-    if (launch_.softcap == 0) scale_ *= kLog2E;
+    if constexpr (kFormat == DeviceKvFormat::kE4m3) key_scale_ = launch_.k_head_scales[kv_head_];
   }
 
   __device__ int TokenOf(int i) const { return begin_ + (i * kTokenWarps + token_warp_) * kStep; }
@@ -235,10 +246,9 @@ class PagedAttentionBlock {
 #pragma unroll
     for (int part = 0; part < kStep / 16; ++part) {
       const int first = token + part * 16;
-      const int64_t row =
-          (static_cast<int64_t>(blocks_[part]) * launch_.kv_heads + kv_head_) *
-              launch_.block_tokens +
-          first % launch_.block_tokens;
+      const int64_t row = (static_cast<int64_t>(blocks_[part]) * launch_.kv_heads + kv_head_) *
+                              launch_.block_tokens +
+                          first % launch_.block_tokens;
       const auto seen = [&](int r) { return first + r >= first_token_ && first + r < end_; };
       CopyRows<Keys>(keys, part, launch_.k + row * Keys::kRowBytes, loader, seen);
       CopyRows<Values>(values, part, launch_.v + row * Values::kRowBytes, loader, seen);
@@ -259,7 +269,7 @@ class PagedAttentionBlock {
   __device__ static void CopyRows(uint8_t* tile, int part, const uint8_t* rows, int loader,
                                   Seen seen) {
     constexpr int kCopies = 16 * Tile::kPieces;
-#pragma unroll
+#pragma unroll 2  // each has an address of its own, which takes registers
     for (int first = 0; first < kCopies; first += kLoaders) {
       const int copy = first + loader;
       if (kCopies % kLoaders != 0 && copy >= kCopies) break;
@@ -270,8 +280,7 @@ class PagedAttentionBlock {
   }
 
   __device__ void Attend(int token, int stage) {
-    if (!any_rows_ || token > most_position_ ||
-        token + kStep <= FirstSeen(least_position_)) {
+    if (token > most_position_ || token + kStep <= FirstSeen(least_position_)) {
       return;
     }
     float4 scores[kStep / 8];
@@ -289,7 +298,7 @@ class PagedAttentionBlock {
     uint32_t words[kStep / 8][2];
 #pragma unroll
     for (int n = 0; n < kStep / 8; ++n) scores[n] = make_float4(0, 0, 0, 0);
-#pragma unroll
+#pragma unroll kUnrolledBlocks
     for (int b = 0; b < kBlocks; ++b) {
       const uint4 low = Q(b, 0);
       const uint4 high = Q(b, 1);
@@ -325,11 +334,9 @@ class PagedAttentionBlock {
 
   // A score in units of log2.
   __device__ float Scaled(float score) const {
-    score *= scale_;
-    if (launch_.softcap > 0) {
-      score = launch_.softcap * kLog2E * tanhf(score / launch_.softcap);
-    }
-    return score;
+    if constexpr (kFormat == DeviceKvFormat::kE4m3) score *= key_scale_;
+    if (launch_.softcap == 0) return score * (launch_.scale * kLog2E);
+    return launch_.softcap * kLog2E * tanhf(score * launch_.scale / launch_.softcap);
   }
 
   // From scores to weights relative to the running maximum, which may move: then what has been
@@ -393,9 +400,9 @@ class PagedAttentionBlock {
     for (int part = 0; part < kStep / 16; ++part) {
       const float4& left = weights[2 * part];
       const float4& right = weights[2 * part + 1];
-      const uint32_t a[4] = {
-          Float16<T>::Pack(left.x, left.y), Float16<T>::Pack(left.z, left.w),
-          Float16<T>::Pack(right.x, right.y), Float16<T>::Pack(right.z, right.w)};
+      const uint32_t a[4] = {Float16<T>::Pack(left.x, left.y), Float16<T>::Pack(left.z, left.w),
+                             Float16<T>::Pack(right.x, right.y),
+                             Float16<T>::Pack(right.z, right.w)};
       uint32_t words[4] = {0, 0, 0, 0};  // two groups' scales of the tokens 2 t, + 1, + 8, + 9
 #pragma unroll
       for (int piece = 0; piece < Values::kPieces; piece += 2) {
@@ -408,9 +415,11 @@ class PagedAttentionBlock {
                                                           piece / kPiecesOfWord * 4);
           }
         }
+        // Or the compiler would load more of V ahead than there are registers for.
+        if (Shape::kSharedQ && piece % 4 == 0) __syncwarp();
         uint32_t codes[4];
-        ptx::LoadMatricesTransposed(codes,
-                                    values + Values::Place(part * 16 + lane_ % 16, piece + lane_ / 16));
+        ptx::LoadMatricesTransposed(
+            codes, values + Values::Place(part * 16 + lane_ % 16, piece + lane_ / 16));
 #pragma unroll
         for (int half = 0; half < 2; ++half) {
           const bool odd = kFormat == DeviceKvFormat::kInt4 ? half == 1 : piece / 2 % 2 == 1;
@@ -494,7 +503,9 @@ class PagedAttentionBlock {
   __device__ void Write(const float4 (&sums)[kCount], int first) {
     const int64_t part =
         ((static_cast<int64_t>(sequence_) * launch_.row_tiles + row_tile_) * launch_.kv_heads +
-         kv_head_) * launch_.max_splits + split_;
+         kv_head_) *
+            launch_.max_splits +
+        split_;
 #pragma unroll
     for (int i = 0; i < 2; ++i) {
       if (!IsRow(i)) continue;
@@ -526,7 +537,8 @@ class PagedAttentionBlock {
     const int t = lane_ % 4;
 #pragma unroll
     for (int j = 0; j < kCount; j += 2) {
-      const float2 a = i == 0 ? make_float2(sums[j].x, sums[j].y) : make_float2(sums[j].z, sums[j].w);
+      const float2 a =
+          i == 0 ? make_float2(sums[j].x, sums[j].y) : make_float2(sums[j].z, sums[j].w);
       const float2 b = i == 0 ? make_float2(sums[j + 1].x, sums[j + 1].y)
                               : make_float2(sums[j + 1].z, sums[j + 1].w);
       const int element = (first + j) * 8;
@@ -544,13 +556,12 @@ class PagedAttentionBlock {
   uint8_t* shared_;
   int lane_, row_warp_, token_warp_, kv_head_;
   int split_, splits_, row_tile_, sequence_;
-  int first_query_, queries_, rows_, context_;
+  int queries_, rows_, context_;
   int first_token_, begin_, end_;  // the first one seen; the tokens of the split
-  bool any_rows_;
   int position_[2], least_position_, most_position_;
   int32_t blocks_[kStep / 16];
   uint4 q_[Shape::kSharedQ ? 1 : 2 * kBlocks];
-  float scale_;
+  float key_scale_ = 1;
   float largest_[2], weights_[2];
   float4 sums_[kTiles];
 };

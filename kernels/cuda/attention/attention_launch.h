@@ -42,9 +42,9 @@ struct DeviceAttentionLaunch {
   int32_t max_splits;    // of a row tile; 1 for prefill
 };
 
-inline constexpr int kDecodeRows = 16;       // of a row tile
+inline constexpr int kDecodeRows = 16;  // of a row tile
 inline constexpr int kPrefillRows = 64;
-inline constexpr int kSplitGranule = 16;     // tokens: a split begins at a multiple
+inline constexpr int kSplitGranule = 16;  // tokens: a split begins at a multiple
 inline constexpr int kMinSplitTokens = 256;
 inline constexpr int kMaxSplits = 64;
 

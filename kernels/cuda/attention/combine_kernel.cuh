@@ -62,9 +62,10 @@ __global__ void __launch_bounds__(kCombineWarps * 32)
     if (launch.v_head_scales != nullptr) scale *= launch.v_head_scales[kv_head];
     const int query_row = first_row + row;
     const int head = kv_head * launch.group + query_row % launch.group;
-    uint16_t* out = launch.out +
-                    static_cast<int64_t>(first_query + query_row / launch.group) * launch.out_stride +
-                    head * kHeadDim + lane * kOwn;
+    uint16_t* out =
+        launch.out +
+        static_cast<int64_t>(first_query + query_row / launch.group) * launch.out_stride +
+        head * kHeadDim + lane * kOwn;
     uint32_t pairs[kOwn / 2];
 #pragma unroll
     for (int i = 0; i < kOwn / 2; ++i) {

@@ -32,8 +32,8 @@ __device__ __forceinline__ void WidenInt8(uint32_t codes, uint32_t (&pairs)[2]) 
     const uint32_t bytes = codes >> (8 * i);
     if constexpr (std::is_same_v<T, __half>) {
       // 1024 + 128 + code, less 1152.
-      pairs[i] = SubtractPairs<T>(ptx::AndOr(bytes ^ 0x00800080, 0x00ff00ff, 0x64006400),
-                                  0x64806480);
+      pairs[i] =
+          SubtractPairs<T>(ptx::AndOr(bytes ^ 0x00800080, 0x00ff00ff, 0x64006400), 0x64806480);
     } else {
       // 128 + its low seven bits, less 128, or 256 where the eighth one is set, which is the lowest
       // bit of the exponent.
@@ -66,8 +66,8 @@ __device__ __forceinline__ void WidenE4m3(uint32_t codes, uint32_t (&pairs)[2]) 
 // 2), of (1, 3), and the high ones of both. A level's sign is its index's fourth bit.
 template <typename T>
 __device__ __forceinline__ void WidenInt4(uint32_t codes, uint32_t (&pairs)[4]) {
-  constexpr uint32_t kLow = 0x2c1f1206;   // 6, 18, 31, 44
-  constexpr uint32_t kHigh = 0x7f604b3a;  // 58, 75, 96, 127
+  constexpr uint32_t kLow = 0x2c1f1206;                                           // 6, 18, 31, 44
+  constexpr uint32_t kHigh = 0x7f604b3a;                                          // 58, 75, 96, 127
   constexpr uint32_t kOne = std::is_same_v<T, __half> ? 0x64006400 : 0x43004300;  // 1024, 128
   const uint32_t negative = ~codes;
   // 7 - index below 8, index - 8 from there on.
@@ -90,7 +90,8 @@ __device__ __forceinline__ uint32_t ScalePairs(uint32_t codes, uint32_t scales) 
     return MultiplyPairs<T>(codes, scales);
   } else {
     const float2 values = Float16<T>::Widen(codes);
-    return Float16<T>::Pack(values.x * WidenHalf(scales & 0xffff), values.y * WidenHalf(scales >> 16));
+    return Float16<T>::Pack(values.x * WidenHalf(scales & 0xffff),
+                            values.y * WidenHalf(scales >> 16));
   }
 }
 

@@ -23,8 +23,9 @@ struct Batch {
 simt::Counts CountsOf(const Batch& b, bool decode) {
   constexpr int kBlockTokens = 16;
   const int blocks = (b.context + kBlockTokens - 1) / kBlockTokens;
-  DeviceKv kv{b.format,     ActivationType::kF16, nullptr, nullptr, nullptr, nullptr, nullptr, nullptr,
-              blocks,       kBlockTokens,         b.kv_heads, b.head_dim};
+  DeviceKv kv{
+      b.format, ActivationType::kF16, nullptr,    nullptr,   nullptr, nullptr, nullptr, nullptr,
+      blocks,   kBlockTokens,         b.kv_heads, b.head_dim};
   const auto bytes = [&](DeviceKvFormat format) {
     return std::vector<uint8_t>(
         static_cast<size_t>(kv.rows() * DeviceKvRowBytes(format, b.head_dim)), 1);
@@ -48,11 +49,24 @@ simt::Counts CountsOf(const Batch& b, bool decode) {
   const int width = b.kv_heads * b.group * b.head_dim;
   const DeviceArray<uint16_t> q(std::vector<uint16_t>(static_cast<size_t>(b.queries * width), 0));
   const DeviceArray<uint16_t> out(static_cast<size_t>(b.queries * width));
-  DeviceAttentionArgs args{ActivationType::kF16, q.data(),        width,           out.data(),
-                           width,                b.kv_heads * b.group, kv,         begins.data(),
-                           contexts.data(),      tables.data(),   blocks,          1,
-                           b.queries,            b.context,       0.1f,            0,
-                           0,                    nullptr};
+  DeviceAttentionArgs args{ActivationType::kF16,
+                           q.data(),
+                           width,
+                           out.data(),
+                           width,
+                           b.kv_heads * b.group,
+                           kv,
+                           begins.data(),
+                           contexts.data(),
+                           tables.data(),
+                           blocks,
+                           1,
+                           b.queries,
+                           b.context,
+                           0.1f,
+                           0,
+                           0,
+                           nullptr};
   args.workspace_size = DecodeAttentionWorkspaceBytes(args);
   const DeviceArray<uint8_t> workspace(args.workspace_size + 16);
   args.workspace = workspace.data();
@@ -77,8 +91,8 @@ TEST(AttentionTraffic, DecodeReadsEachByteOfTheCacheOnceWhateverTheGroup) {
         const int64_t warps = head_dim == 256 && format == DeviceKvFormat::k16Bit ? 2 : 4;
         const int64_t q = warps * b.kv_heads * group * head_dim * 2;
         const int64_t read = counts.global_load.units * 32 - q;
-        EXPECT_LE(read * 100, cache * 105)
-            << "format " << static_cast<int>(format) << " head_dim " << head_dim << " group " << group;
+        EXPECT_LE(read * 100, cache * 105) << "format " << static_cast<int>(format) << " head_dim "
+                                           << head_dim << " group " << group;
         EXPECT_GE(read, cache);
       }
     }
@@ -92,11 +106,11 @@ TEST(AttentionTraffic, SharedMemoryHasHardlyAConflict) {
         const Batch b{format, head_dim, 1, 4, decode ? 1 : 40, 250};
         const simt::Counts counts = CountsOf(b, decode);
         EXPECT_LE(counts.shared_load.units * 100, counts.shared_load.minimum * 110)
-            << "loads, format " << static_cast<int>(format) << " head_dim " << head_dim << " decode "
-            << decode;
+            << "loads, format " << static_cast<int>(format) << " head_dim " << head_dim
+            << " decode " << decode;
         EXPECT_LE(counts.shared_store.units * 100, counts.shared_store.minimum * 110)
-            << "stores, format " << static_cast<int>(format) << " head_dim " << head_dim << " decode "
-            << decode;
+            << "stores, format " << static_cast<int>(format) << " head_dim " << head_dim
+            << " decode " << decode;
       }
     }
   }
