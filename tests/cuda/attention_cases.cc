@@ -217,6 +217,13 @@ void TestDecode(std::mt19937_64& random) {
   }
 }
 
+// Longer splits than the shortest, beside a sequence of the shortest ones.
+void TestLongContext(std::mt19937_64& random) {
+  RunCase(random,
+          {ActivationType::kF16, DeviceKvFormat::kInt4, 64, 64, 1, 2, {{1, 16500}, {1, 600}}}, true,
+          false);
+}
+
 void TestPrefill(std::mt19937_64& random) {
   for (ActivationType type : {ActivationType::kF16, ActivationType::kBF16}) {
     for (DeviceKvFormat format : kKvFormats) {
@@ -300,6 +307,7 @@ void BadArguments() {
 void TestAttention(std::mt19937_64& random) {
   BadArguments();
   TestDecode(random);
+  TestLongContext(random);
   TestPrefill(random);
 }
 

@@ -1,6 +1,6 @@
 #pragma once
 
-#include "kernels/cuda/attention/attention_launch.h"
+#include "kernels/cuda/attention/attention_work.cuh"
 #include "kernels/cuda/common/float16_pairs.cuh"
 
 // Adds up what the splits of a context have (Flash-Decoding's reduction), in their order: a warp
@@ -15,38 +15,22 @@ __global__ void __launch_bounds__(kCombineWarps * 32)
   constexpr int kOwn = kHeadDim / 32;
   constexpr int kLoad = kOwn < 4 ? kOwn : 4;
   const int lane = static_cast<int>(threadIdx.x) % 32;
-  const int row_tile = static_cast<int>(blockIdx.x) % launch.row_tiles;
-  const int sequence = static_cast<int>(blockIdx.x) / launch.row_tiles;
   const int kv_head = static_cast<int>(blockIdx.y);
-  const int first_query = launch.query_begins[sequence];
-  const int queries = min(launch.query_begins[sequence + 1] - first_query, launch.max_queries);
-  const int all_rows = queries * launch.group;
-  const int first_row = row_tile * kDecodeRows;
-  if (first_row >= all_rows) return;
-  // The splits, as PagedAttentionBlock::FindWork has them.
-  const int before = min(launch.contexts[sequence], launch.max_context) - queries;
-  const int rows = min(all_rows - first_row, kDecodeRows);
-  const int first = before + first_row / launch.group;
-  const int first_token = launch.window > 0 ? max(0, first - launch.window + 1) : 0;
-  const int end = before + (first_row + rows - 1) / launch.group + 1;
-  const int splits =
-      min(SplitCount(end - first_token / kSplitGranule * kSplitGranule), launch.max_splits);
-  if (splits == 1) return;  // the row tile's only thread block has written it
-
-  const int64_t parts =
-      ((static_cast<int64_t>(sequence) * launch.row_tiles + row_tile) * launch.kv_heads + kv_head) *
-      launch.max_splits;
-  for (int row = static_cast<int>(threadIdx.x) / 32; row < rows; row += kCombineWarps) {
+  AttentionWork work;
+  if (!work.Find(launch, kDecodeRows, static_cast<int>(blockIdx.x))) return;
+  if (work.splits == 1) return;  // the row tile's only thread block has written it
+  const int64_t parts = work.Parts(launch, kv_head);
+  for (int row = static_cast<int>(threadIdx.x) / 32; row < work.rows; row += kCombineWarps) {
     const auto stats = [&](int split) {
       return reinterpret_cast<const float2*>(launch.stats)[(parts + split) * kDecodeRows + row];
     };
     float largest = -INFINITY;
-    for (int split = 0; split < splits; ++split) largest = fmaxf(largest, stats(split).x);
+    for (int split = 0; split < work.splits; ++split) largest = fmaxf(largest, stats(split).x);
     const float base = largest == -INFINITY ? 0 : largest;
     float weights = 0;
     float sums[kOwn] = {};
 #pragma unroll 4
-    for (int split = 0; split < splits; ++split) {
+    for (int split = 0; split < work.splits; ++split) {
       const float2 stat = stats(split);
       const float factor = exp2f(stat.x - base);
       uint32_t words[kOwn];
@@ -60,12 +44,8 @@ __global__ void __launch_bounds__(kCombineWarps * 32)
     }
     float scale = weights > 0 ? 1.0f / weights : weights;
     if (launch.v_head_scales != nullptr) scale *= launch.v_head_scales[kv_head];
-    const int query_row = first_row + row;
-    const int head = kv_head * launch.group + query_row % launch.group;
-    uint16_t* out =
-        launch.out +
-        static_cast<int64_t>(first_query + query_row / launch.group) * launch.out_stride +
-        head * kHeadDim + lane * kOwn;
+    uint16_t* out = launch.out + work.Query(launch, row) * launch.out_stride +
+                    work.Head(launch, kv_head, row) * kHeadDim + lane * kOwn;
     uint32_t pairs[kOwn / 2];
 #pragma unroll
     for (int i = 0; i < kOwn / 2; ++i) {

@@ -1,5 +1,6 @@
 #include <gtest/gtest.h>
 
+#include "kernels/cuda/attention/attention_launch.h"
 #include "quern/kernels/device_attention.h"
 #include "tests/unit/kernels/simt/simt_test_support.h"
 
@@ -73,6 +74,22 @@ simt::Counts CountsOf(const Batch& b, bool decode) {
   const WithOptions options({.seed = 1, .count_traffic = true});
   EXPECT_EQ(decode ? DecodeAttention(args, nullptr) : PrefillAttention(args, nullptr), "");
   return simt::LastReport().counts;
+}
+
+TEST(AttentionSplits, CoverEverySpanInAtMost64Pieces) {
+  int most = 0;
+  for (int span = 1; span < 70000; span += span < 600 ? 1 : 97) {
+    const int tokens = SplitTokens(span);
+    const int count = SplitCount(span);
+    EXPECT_EQ(tokens % kSplitGranule, 0);
+    EXPECT_GE(int64_t{tokens} * count, span);
+    EXPECT_LT(int64_t{tokens} * (count - 1), span);
+    EXPECT_LE(count, kMaxSplits);
+    most = std::max(most, count);
+    EXPECT_GE(MostSplits(span), most) << span;
+  }
+  EXPECT_EQ(SplitCount(0), 1);
+  EXPECT_LE(SplitCount(1 << 30), kMaxSplits);
 }
 
 constexpr DeviceKvFormat kFormats[] = {DeviceKvFormat::k16Bit, DeviceKvFormat::kInt8,
