@@ -72,13 +72,21 @@ struct AttentionBatch {
     FillCache(random);
   }
 
+  // Where token `token` of sequence s has its row of K and V.
+  int64_t Row(size_t s, int token, int kv_head) const {
+    const size_t at =
+        s * static_cast<size_t>(table_stride) + static_cast<size_t>(token / c.block_tokens);
+    return kv.shape.Row(tables[at], kv_head, token % c.block_tokens);
+  }
+
   static int64_t Blocks(const AttentionCase& c) {
     int64_t blocks = 2;  // one that nothing is in
     for (const auto& s : c.sequences) blocks += (s.context + c.block_tokens - 1) / c.block_tokens;
     return blocks;
   }
 
-  // Blocks in random order; entries beyond a context are no block.
+  // Blocks in random order; entries of tokens that no query sees, beyond a context or before all
+  // windows, are no block.
   void FillCache(std::mt19937_64& random) {
     table_stride = (max_context + c.block_tokens - 1) / c.block_tokens + 1;
     tables.assign(c.sequences.size() * static_cast<size_t>(table_stride), -1);
@@ -87,7 +95,8 @@ struct AttentionBatch {
     std::shuffle(order.begin(), order.end(), random);
     size_t next = 0;
     for (size_t s = 0; s < c.sequences.size(); ++s) {
-      for (int token = 0; token < contexts[s]; ++token) {
+      const int oldest = contexts[s] - c.sequences[s].queries - c.window + 1;
+      for (int token = c.window > 0 ? std::max(0, oldest) : 0; token < contexts[s]; ++token) {
         int32_t& block = tables[s * static_cast<size_t>(table_stride) +
                                 static_cast<size_t>(token / c.block_tokens)];
         if (block < 0) block = order[next++];

@@ -236,6 +236,38 @@ void TestPrefill(std::mt19937_64& random) {
   }
 }
 
+// The first element of a row becomes NaN, or the scale of its first group.
+void Spoil(HostKvHalf& half, int64_t row) {
+  if (HasGroupScales(half.format)) {
+    half.Scales(row)[0] = 0x7e00;
+  } else if (half.format == DeviceKvFormat::kE4m3) {
+    half.Codes(row)[0] = 0xff;
+  } else {
+    const uint16_t nan = Round(half.type, NAN);
+    std::memcpy(half.Codes(row), &nan, 2);
+  }
+}
+
+// NaN in the cache says so: where it is in V the elements that it is of, in K all.
+void TestNan(std::mt19937_64& random) {
+  for (ActivationType type : {ActivationType::kF16, ActivationType::kBF16}) {
+    for (DeviceKvFormat format : kKvFormats) {
+      for (bool in_k : {false, true}) {
+        const AttentionCase c{type, format, 64, 16, 1, 2, {{1, 20}}};
+        AttentionBatch batch(random, c);
+        Spoil(in_k ? batch.kv.k : batch.kv.v, batch.Row(0, 7, 0));
+        const auto out = DeviceBatch(batch).Run(DecodeAttention, c.Text());
+        const int nans = in_k ? 64 : HasGroupScales(format) ? kKvGroup : 1;
+        bool good = true;
+        for (int i = 0; i < 128; ++i) {
+          good &= std::isnan(Widen(type, out[static_cast<size_t>(i)])) == (i % 64 < nans);
+        }
+        Expect(good, c.Text() + (in_k ? ": NaN in K" : ": NaN in V"));
+      }
+    }
+  }
+}
+
 void BadArguments() {
   const DeviceMemory memory(1 << 16);
   const DeviceKv kv{DeviceKvFormat::k16Bit,
@@ -307,6 +339,7 @@ void BadArguments() {
 void TestAttention(std::mt19937_64& random) {
   BadArguments();
   TestDecode(random);
+  TestNan(random);
   TestLongContext(random);
   TestPrefill(random);
 }

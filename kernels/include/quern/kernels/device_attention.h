@@ -24,7 +24,8 @@ struct DeviceAttentionArgs {
   // Sequences may have none.
   const int32_t* query_begins;
   const int32_t* contexts;  // [sequences]: tokens of each, its queries included
-  // [sequences, table_stride]: the blocks of each, in order; those beyond its context are not read.
+  // [sequences, table_stride]: the blocks of each, in order; entries that no query sees, beyond the
+  // context or before all windows, are not read.
   const int32_t* tables;
   int64_t table_stride;
   int64_t sequences;    // from 0
