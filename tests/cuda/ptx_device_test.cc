@@ -214,6 +214,52 @@ void TestLoadMatrices(std::mt19937_64& random, int matrices, bool transposed) {
   Expect(same, "ldmatrix x" + std::to_string(matrices) + (transposed ? " transposed" : ""));
 }
 
+void TestCopyAsync(std::mt19937_64& random, int bytes) {
+  std::vector<uint8_t> from(static_cast<size_t>(32 * bytes));
+  for (uint8_t& byte : from) byte = static_cast<uint8_t>(random());
+  const DeviceMemory device_from(from);
+  const DeviceMemory result(from.size());
+  QUERN_CUDA_CHECK(RunCopyAsync(bytes, device_from.As<uint8_t>(), result.As<uint8_t>()));
+  QUERN_CUDA_CHECK(cudaDeviceSynchronize());
+  for (size_t i = 0; i < from.size(); ++i) {
+    if (i / static_cast<size_t>(bytes) % 3 == 0) from[i] = 0;
+  }
+  Expect(result.Read<uint8_t>(0, from.size()) == from, "cp.async of " + std::to_string(bytes));
+}
+
+void TestE4m3ToHalves() {
+  const DeviceMemory result(256 * 4);
+  QUERN_CUDA_CHECK(RunE4m3ToHalves(result.As<uint32_t>()));
+  QUERN_CUDA_CHECK(cudaDeviceSynchronize());
+  const auto same = [](uint32_t half, uint32_t e4m3) {
+    const auto value = static_cast<double>(HalfToFloat(static_cast<uint16_t>(half)));
+    return (e4m3 & 0x7f) == 0x7f ? std::isnan(value) : value == E4m3(e4m3);
+  };
+  bool all = true;
+  const auto got = result.Read<uint32_t>(0, 256);
+  for (uint32_t i = 0; i < 256; ++i) all &= same(got[i] & 0xffff, i) && same(got[i] >> 16, 255 - i);
+  Expect(all, "cvt of e4m3");
+}
+
+void TestBytePerm(std::mt19937_64& random) {
+  std::vector<uint32_t> from(96);
+  for (uint32_t& word : from) word = static_cast<uint32_t>(random());
+  const DeviceMemory device_from(from);
+  const DeviceMemory result(32 * 4);
+  QUERN_CUDA_CHECK(RunBytePerm(device_from.As<uint32_t>(), result.As<uint32_t>()));
+  QUERN_CUDA_CHECK(cudaDeviceSynchronize());
+  const auto got = result.Read<uint32_t>(0, 32);
+  bool same = true;
+  for (size_t i = 0; i < 32; ++i) {
+    for (uint32_t byte = 0; byte < 4; ++byte) {
+      const uint32_t from_byte = from[3 * i + 2] >> (4 * byte) & 7;
+      const uint32_t expected = from[3 * i + from_byte / 4] >> (8 * (from_byte % 4)) & 0xff;
+      same &= (got[i] >> (8 * byte) & 0xff) == expected;
+    }
+  }
+  Expect(same, "__byte_perm");
+}
+
 bool HasE4m3() {
   int major = 0;
   int minor = 0;
@@ -251,6 +297,9 @@ int main() {
       for (bool transposed : {false, true}) TestLoadMatrices(random, matrices, transposed);
     }
   }
+  for (int bytes : {4, 8, 16}) TestCopyAsync(random, bytes);
+  TestBytePerm(random);
+  if (HasE4m3()) TestE4m3ToHalves();
   std::printf("%d checks, %d failed\n", checks, failures);
   return failures == 0 ? 0 : 1;
 }

@@ -161,6 +161,28 @@ __global__ void LoadMatricesKernel(const uint16_t* from, uint32_t* result) {
   }
 }
 
+template <int kBytes>
+__global__ void CopyAsyncKernel(const uint8_t* from, uint8_t* result) {
+  __shared__ __align__(16) uint8_t copies[32 * kBytes];
+  const int at = static_cast<int>(threadIdx.x) * kBytes;
+  for (int i = 0; i < kBytes; ++i) copies[at + i] = 0xff;
+  ptx::CopyAsync<kBytes>(copies + at, from + at, threadIdx.x % 3 != 0);
+  ptx::CommitCopies();
+  ptx::WaitForCopies<0>();
+  for (int i = 0; i < kBytes; ++i) result[at + i] = copies[at + i];
+}
+
+__global__ void E4m3ToHalvesKernel(uint32_t* result) {
+  for (int i = static_cast<int>(threadIdx.x); i < 256; i += 32) {
+    result[i] = ptx::E4m3ToHalves(static_cast<uint16_t>(i | (255 - i) << 8));
+  }
+}
+
+__global__ void BytePermKernel(const uint32_t* from, uint32_t* result) {
+  const uint32_t* own = from + 3 * threadIdx.x;
+  result[threadIdx.x] = __byte_perm(own[0], own[1], own[2]);
+}
+
 template <typename... P, typename... A>
 cudaError_t StartWarp(void (*kernel)(P...), A... arguments) {
   cudaLaunchConfig_t config{};
@@ -206,6 +228,19 @@ cudaError_t RunLoadMatrices(int matrices, bool transposed, const uint16_t* from,
   if (matrices == 1) return start(LoadMatricesKernel<1, false>, LoadMatricesKernel<1, true>);
   if (matrices == 2) return start(LoadMatricesKernel<2, false>, LoadMatricesKernel<2, true>);
   return start(LoadMatricesKernel<4, false>, LoadMatricesKernel<4, true>);
+}
+
+cudaError_t RunCopyAsync(int bytes, const uint8_t* from, uint8_t* result) {
+  const auto kernel = bytes == 4   ? CopyAsyncKernel<4>
+                      : bytes == 8 ? CopyAsyncKernel<8>
+                                   : CopyAsyncKernel<16>;
+  return StartWarp(kernel, from, result);
+}
+
+cudaError_t RunE4m3ToHalves(uint32_t* result) { return StartWarp(E4m3ToHalvesKernel, result); }
+
+cudaError_t RunBytePerm(const uint32_t* from, uint32_t* result) {
+  return StartWarp(BytePermKernel, from, result);
 }
 
 }  // namespace testing

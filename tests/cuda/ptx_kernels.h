@@ -19,4 +19,14 @@ cudaError_t RunMmaRegisters(MmaOp op, const uint32_t* a, const uint32_t* b, uint
 // result[lane][m]: what ldmatrix gives each lane of the matrices [m][8][8] of 16-bit elements.
 cudaError_t RunLoadMatrices(int matrices, bool transposed, const uint16_t* from, uint32_t* result);
 
+// result[i]: from[i], which a cp.async of `bytes` (4, 8 or 16) brings through shared memory, or 0
+// where that of its lane is told not to: each third lane. 32 * bytes bytes.
+cudaError_t RunCopyAsync(int bytes, const uint8_t* from, uint8_t* result);
+
+// result[i]: E4M3's i and 255 - i as a pair of binary16.
+cudaError_t RunE4m3ToHalves(uint32_t* result);
+
+// result[i]: __byte_perm of from[3 i], from[3 i + 1] and the selector from[3 i + 2]; of 32.
+cudaError_t RunBytePerm(const uint32_t* from, uint32_t* result);
+
 }  // namespace quern::kernels::testing

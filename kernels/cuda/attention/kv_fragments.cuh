@@ -43,10 +43,29 @@ __device__ __forceinline__ void WidenInt8(uint32_t codes, uint32_t (&pairs)[2]) 
   }
 }
 
+// Whether the GPU converts E4M3 itself. The emulator takes the way of those that do not.
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 890
+inline constexpr bool kConvertsE4m3 = true;
+#else
+inline constexpr bool kConvertsE4m3 = false;
+#endif
+
 // Four numbers of E4M3: (0, 2) and (1, 3). Its exponent and fraction, moved to where a wider format
 // has its own, are the number times a power of two, subnormals included.
 template <typename T>
 __device__ __forceinline__ void WidenE4m3(uint32_t codes, uint32_t (&pairs)[2]) {
+  if constexpr (kConvertsE4m3) {
+#pragma unroll
+    for (int i = 0; i < 2; ++i) {
+      const uint32_t bytes = __byte_perm(codes, 0, i == 0 ? 0x4420 : 0x4431);
+      pairs[i] = ptx::E4m3ToHalves(static_cast<uint16_t>(bytes));
+      if constexpr (!std::is_same_v<T, __half>) {
+        const float2 values = Float16<__half>::Widen(pairs[i]);
+        pairs[i] = Float16<T>::Pack(values.x, values.y);
+      }
+    }
+    return;
+  }
   constexpr bool kHalf = std::is_same_v<T, __half>;
   constexpr uint32_t kFactor = kHalf ? 0x5c005c00 : 0x7b807b80;  // 2^8, 2^120
   const uint32_t nans = ((codes & 0x7f7f7f7f) + 0x01010101) & 0x80808080;

@@ -192,6 +192,19 @@ __device__ __forceinline__ float4 MmaE4m3(const uint32_t (&a)[4], uint32_t b0, u
   return d;
 }
 
+// 9.7.9.21 cvt: two numbers of E4M3, the low byte first, as a pair of binary16, which holds them
+// exactly. sm_89 and later; a kernel for less that comes here traps.
+__device__ __forceinline__ uint32_t E4m3ToHalves(uint16_t pair) {
+  uint32_t halves;
+#if !defined(__CUDA_ARCH__) || __CUDA_ARCH__ >= 890
+  asm("cvt.rn.f16x2.e4m3x2 %0, %1;" : "=r"(halves) : "h"(pair));
+#else
+  __trap();
+  halves = pair;
+#endif
+  return halves;
+}
+
 // 9.7.13.13 griddepcontrol (sm_90 and later; elsewhere the grids of a stream do not overlap):
 // waits until the grid before this one has ended and its writes can be seen.
 __device__ __forceinline__ void WaitForPreviousGrid() {

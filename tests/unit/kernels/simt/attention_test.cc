@@ -1,3 +1,5 @@
+#include "quern/kernels/attention.h"
+
 #include <gtest/gtest.h>
 
 #include "kernels/cuda/attention/attention_launch.h"
@@ -74,6 +76,30 @@ simt::Counts CountsOf(const Batch& b, bool decode) {
   const WithOptions options({.seed = 1, .count_traffic = true});
   EXPECT_EQ(decode ? DecodeAttention(args, nullptr) : PrefillAttention(args, nullptr), "");
   return simt::LastReport().counts;
+}
+
+// The reference that the device test relies on.
+TEST(AttentionReference, SinkIsATokenWithoutAValue) {
+  constexpr int kDim = 2;
+  constexpr float kSink = 0.7f;
+  std::vector<float> k{0.3f, 5, -1, 6, 2, 7, kSink, 8};
+  std::vector<float> v{1, 2, 3, 4, 5, 6, 0, 0};
+  const PagedKv kv{KvDtype::kF32,
+                   reinterpret_cast<uint8_t*>(k.data()),
+                   reinterpret_cast<uint8_t*>(v.data()),
+                   4,
+                   1,
+                   kDim};
+  const int32_t table[] = {0};
+  const AttentionArgs args{kv, table, 0, 1, 0, 0};
+  const float q[kDim] = {1, 0};
+  float with_token[kDim];
+  float with_sink[kDim];
+  const AttentionQuery of_four{q, with_token, 3};
+  const AttentionQuery of_three{q, with_sink, 2};
+  ref::Attention(args, &of_four, 1);
+  ref::Attention(args, &of_three, 1, &kSink);
+  for (int i = 0; i < kDim; ++i) EXPECT_FLOAT_EQ(with_sink[i], with_token[i]);
 }
 
 TEST(AttentionSplits, CoverEverySpanInAtMost64Pieces) {

@@ -89,6 +89,14 @@ __device__ __forceinline__ float4 MmaE4m3(const uint32_t (&a)[4], uint32_t b0, u
   return MmaFloat(simt::MmaKind::kE4m3K32, {{a[0], a[1], a[2], a[3]}, {b0, b1}, {}}, c, where);
 }
 
+__device__ __forceinline__ uint32_t E4m3ToHalves(uint16_t pair) {
+  const auto half = [](uint32_t bits) -> uint32_t {
+    const float value = simt::Widen(simt::FloatFormat::kE4m3, bits);
+    return __half_as_ushort(__float2half_rn(value));
+  };
+  return half(pair & 0xffu) | half(pair >> 8) << 16;
+}
+
 // The grids of a stream do not overlap here.
 __device__ __forceinline__ void WaitForPreviousGrid() {}
 __device__ __forceinline__ void LetNextGridBegin() {}
