@@ -64,7 +64,7 @@ __host__ __device__ constexpr int MostSplits(int span) {
 }
 
 // Starts the kernel of the activations' type (__half or __nv_bfloat16) and the cache's format;
-// decode or prefill. The first call for a device allows the kernel its shared memory.
+// decode or prefill. Allows the kernel its shared memory.
 template <typename T, DeviceKvFormat kFormat>
 cudaError_t StartDeviceAttention(int head_dim, bool decode, const DeviceAttentionLaunch& launch,
                                  cudaStream_t stream);

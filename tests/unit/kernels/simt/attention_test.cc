@@ -3,6 +3,7 @@
 #include <gtest/gtest.h>
 
 #include "kernels/cuda/attention/attention_launch.h"
+#include "quern/kernels/append_kv.h"
 #include "quern/kernels/device_attention.h"
 #include "tests/unit/kernels/simt/simt_test_support.h"
 
@@ -138,6 +139,73 @@ TEST(AttentionTraffic, DecodeReadsEachByteOfTheCacheOnceWhateverTheGroup) {
                                            << head_dim << " group " << group;
         EXPECT_GE(read, cache);
       }
+    }
+  }
+}
+
+TEST(AttentionTraffic, PrefillReadsTheCacheOnceFor64Rows) {
+  for (DeviceKvFormat format : kFormats) {
+    for (int head_dim : {64, 128, 256}) {
+      const Batch b{format, head_dim, 2, 4, 16, 500};  // 64 rows
+      const simt::Counts counts = CountsOf(b, false);
+      const int64_t cache = b.tokens() * DeviceKvTokenBytes(format, head_dim);
+      const int64_t read = counts.global_load.units * 32 - 2 * 64 * head_dim * 2;
+      EXPECT_GE(read, cache);
+      // The table's entries are read by each warp.
+      EXPECT_LE(read * 100, cache * 105 + 100 * 2 * 4 * 500 / 16 * 32)
+          << "format " << static_cast<int>(format) << " head_dim " << head_dim;
+    }
+  }
+}
+
+TEST(AttentionTraffic, AppendMovesWholeSectors) {
+  constexpr int kTokens = 16;
+  for (DeviceKvFormat format : kFormats) {
+    for (int head_dim : {64, 128, 256}) {
+      const int width = 6 * head_dim;  // four heads of Q, one of K, one of V
+      const DeviceArray<uint8_t> k(static_cast<size_t>(kTokens * 2 * head_dim));
+      const DeviceArray<uint8_t> v(static_cast<size_t>(kTokens * 2 * head_dim));
+      const DeviceArray<uint16_t> scales(static_cast<size_t>(kTokens * head_dim / 16));
+      const DeviceArray<float> head_scales(std::vector<float>{1});
+      const DeviceArray<uint16_t> qkv(
+          std::vector<uint16_t>(static_cast<size_t>(kTokens * width), 9));
+      std::vector<int64_t> order(kTokens);
+      for (int i = 0; i < kTokens; ++i) order[static_cast<size_t>(i)] = kTokens - 1 - i;
+      const DeviceArray<int64_t> places(order);
+      const DeviceKv kv{format,
+                        ActivationType::kF16,
+                        k.data(),
+                        v.data(),
+                        scales.data(),
+                        scales.data() + kTokens * head_dim / 32,
+                        head_scales.data(),
+                        head_scales.data(),
+                        1,
+                        kTokens,
+                        1,
+                        head_dim};
+      const AppendKvArgs args{ActivationType::kF16,
+                              qkv.data(),
+                              width,
+                              qkv.data(),
+                              width,
+                              kTokens,
+                              4,
+                              nullptr,
+                              nullptr,
+                              0,
+                              RopePairs::kHalves,
+                              0,
+                              nullptr,
+                              nullptr,
+                              places.data(),
+                              kv};
+      const WithOptions options({.seed = 1, .count_traffic = true});
+      ASSERT_EQ(AppendKv(args, nullptr), "");
+      const simt::Counts& counts = simt::LastReport().counts;
+      EXPECT_EQ(counts.global_store.units, counts.global_store.minimum);
+      // Besides qkv: the token's place, and the head's scale, for each warp.
+      EXPECT_LE(counts.global_load.units * 32, 2 * kTokens * width + 2 * 32 * kTokens * 6);
     }
   }
 }
