@@ -77,6 +77,17 @@ void GatedActivation(Gate kind, const float* up, int64_t n, float* gate) {
             [](Simd::F u, Simd::F g) { return Simd::Mul(Simd::Mul(g, Sigmoid(g)), u); });
     return;
   }
+  if (kind == Gate::kSiluClamped) {
+    const Simd::F limit = Simd::Set(kGateLimit);
+    const Simd::F negative = Simd::Set(-kGateLimit);
+    const Simd::F one = Simd::Set(1.0f);
+    ForEach(up, n, gate, [=](Simd::F u, Simd::F g) {
+      const Simd::F kept = Simd::Min(g, limit);
+      const Simd::F factor = Simd::Add(Simd::Max(Simd::Min(u, limit), negative), one);
+      return Simd::Mul(Simd::Mul(kept, Sigmoid(Simd::Mul(Simd::Set(kGateAlpha), kept))), factor);
+    });
+    return;
+  }
   // 0.5 (1 + tanh z) = sigmoid(2 z), which loses no digits where z is very negative.
   const Simd::F linear = Simd::Set(2 * 0.79788456080286535588f);
   const Simd::F cubic = Simd::Set(2 * 0.79788456080286535588f * 0.044715f);

@@ -27,11 +27,17 @@ void RmsNorm(const float* x, const float* weight, float epsilon, int64_t n, floa
 void GatedActivation(Gate kind, const float* up, int64_t n, float* gate) {
   constexpr double kSqrt2OverPi = 0.79788456080286535588;
   for (int64_t i = 0; i < n; ++i) {
-    const double g = gate[i];
+    double g = gate[i];
+    double u = up[i];
     // 0.5 (1 + tanh z) = 1 / (1 + exp(-2 z)), which keeps its digits where z is very negative.
-    const double z = kind == Gate::kSilu ? g / 2 : kSqrt2OverPi * (g + 0.044715 * g * g * g);
-    const double activated = g / (1 + std::exp(-2 * z));
-    gate[i] = static_cast<float>(activated * up[i]);
+    double z = g / 2;
+    if (kind == Gate::kGeluTanh) z = kSqrt2OverPi * (g + 0.044715 * g * g * g);
+    if (kind == Gate::kSiluClamped) {
+      g = g > kGateLimit ? kGateLimit : g;  // NaN stays NaN
+      z = kGateAlpha * g / 2;
+      u = (u > kGateLimit ? kGateLimit : u < -kGateLimit ? -kGateLimit : u) + 1;
+    }
+    gate[i] = static_cast<float>(g / (1 + std::exp(-2 * z)) * u);
   }
 }
 

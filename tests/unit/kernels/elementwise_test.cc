@@ -85,7 +85,7 @@ TEST_P(ElementwiseTest, HadamardSpreadsOneLargeElementOverItsBlock) {
 
 TEST_P(ElementwiseTest, GatedActivationsAgreeWithTheReferenceFarOutToo) {
   std::mt19937 random(4);
-  for (Gate kind : {Gate::kSilu, Gate::kGeluTanh}) {
+  for (Gate kind : {Gate::kSilu, Gate::kGeluTanh, Gate::kSiluClamped}) {
     for (int64_t n : kLengths) {
       auto expected = RandomFloats(random, static_cast<size_t>(n), 4);
       if (n > 20) {
@@ -100,12 +100,12 @@ TEST_P(ElementwiseTest, GatedActivationsAgreeWithTheReferenceFarOutToo) {
       for (size_t i = 0; i < got.size(); ++i) {
         // exp(z) is off by 2^-22 and by the rounding of z, |z| 2^-24 (GELU's z has three more
         // roundings); where the gate is all but closed, exp is clamped at e^-87 (|g| 1.7e-38).
-        const double z = kind == Gate::kSilu
-                             ? std::fabs(gate[i])
-                             : std::fabs(1.6 * gate[i] * (1 + 0.045 * gate[i] * gate[i]));
+        const double cubic = kind == Gate::kGeluTanh ? 0.045 * gate[i] * gate[i] : 0;
+        const double z = std::fabs((kind == Gate::kSilu ? 1 : 1.71) * gate[i] * (1 + cubic));
         const double relative = 0x1p-21 + 0x1p-22 * std::min(z, 100.0);
         EXPECT_NEAR(got[i], expected[i],
-                    relative * std::fabs(expected[i]) + 4e-38 * std::fabs(gate[i] * up[i]) + 1e-30)
+                    relative * std::fabs(expected[i]) +
+                        4e-38 * std::fabs(gate[i]) * (1 + std::fabs(up[i])) + 1e-30)
             << "gate " << gate[i];
       }
     }

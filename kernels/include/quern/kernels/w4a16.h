@@ -4,13 +4,12 @@
 #include <cstdint>
 #include <string>
 
+#include "quern/kernels/activation_type.h"
 #include "quern/kernels/w4_weights.h"
 
 struct CUstream_st;  // what cudaStream_t points to: the header needs no CUDA
 
 namespace quern::kernels {
-
-enum class ActivationType { kF16, kBF16 };
 
 // y[r, c] = sum over k of x[r, k] * w[c, k] on an NVIDIA GPU of compute capability 8.0 or later:
 // 4-bit weights, 16-bit activations, float32 sums. All pointers are to the current device's memory.

@@ -1,0 +1,5 @@
+foreach(op embedding_gather add_rms_norm gated_product)
+  list(APPEND _cuda_hosts cuda/elementwise/${op}.cc)
+  list(APPEND _cuda_kernels cuda/elementwise/${op}.cu)
+endforeach()
+list(APPEND _sources ref/embedding_gather.cc)
