@@ -6,9 +6,12 @@
 
 #include "quern/kernels/embedding_gather.h"
 #include "quern/kernels/gated_product.h"
-#include "tests/cuda/elementwise_checks.h"
+#include "tests/cuda/test_values.h"
 
 namespace quern::kernels::testing {
+
+void CheckNorms(std::mt19937_64& random, bool small);  // elementwise_norm_checks.cc
+
 namespace {
 
 constexpr ActivationType kTypes[] = {ActivationType::kF16, ActivationType::kBF16};

@@ -2,9 +2,12 @@
 
 #include "quern/kernels/add_rms_norm.h"
 #include "quern/kernels/rms_norm.h"
-#include "tests/cuda/elementwise_checks.h"
+#include "tests/cuda/test_values.h"
 
 namespace quern::kernels::testing {
+
+void CheckNorms(std::mt19937_64& random, bool small);
+
 namespace {
 
 constexpr float kEpsilon = 1e-5f;

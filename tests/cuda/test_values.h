@@ -3,6 +3,7 @@
 #include "quern/kernels/cpu_kernels.h"
 #include "tests/cuda/device_checks.h"
 
+// Inputs and outputs of the device tests, and the CPU kernels to compare with.
 namespace quern::kernels::testing {
 
 // The CPU's kernels that this processor can run: their results are held to the same truth.
@@ -55,7 +56,5 @@ std::vector<T> Gathered(const std::vector<T>& memory, int64_t rows, int64_t cols
   }
   return values;
 }
-
-void CheckNorms(std::mt19937_64& random, bool small);
 
 }  // namespace quern::kernels::testing

@@ -1,0 +1,5 @@
+foreach(op moe_route moe_permute moe_combine)
+  list(APPEND _cuda_hosts cuda/moe/${op}.cc)
+  list(APPEND _cuda_kernels cuda/moe/${op}.cu)
+endforeach()
+list(APPEND _sources ref/moe.cc)
