@@ -247,6 +247,12 @@ QUERN_SIMT_INLINE unsigned __byte_perm(unsigned x, unsigned y, unsigned selector
   }
   return result;
 }
+QUERN_SIMT_INLINE unsigned __umulhi(unsigned x, unsigned y) {
+  return static_cast<unsigned>(uint64_t{x} * y >> 32);
+}
+QUERN_SIMT_INLINE unsigned long long __umul64hi(unsigned long long x, unsigned long long y) {
+  return static_cast<unsigned long long>(static_cast<unsigned __int128>(x) * y >> 64);
+}
 
 // Approximate on a GPU (CUDA C++ programming guide, "Intrinsic Functions"), correctly rounded or
 // the C library's here. The others (expf, exp2f, tanhf, fmaxf, ...) have the C library's names.

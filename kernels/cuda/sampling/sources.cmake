@@ -1,0 +1,5 @@
+list(APPEND _cuda_hosts cuda/sampling/sample_tokens.cc)
+foreach(step max cut draw)
+  list(APPEND _cuda_kernels cuda/sampling/sample_${step}.cu)
+endforeach()
+list(APPEND _sources ref/sampling.cc)
