@@ -66,7 +66,7 @@ __global__ void __launch_bounds__(kSampleThreads)
   __shared__ FindScratch scratch[1];
   __shared__ Sum parts[32];
   const int row = blockIdx.y;
-  const SampleRow params = launch.params[row];
+  const SampleRow params = ParamsOf(launch, row);
   if (IsGreedy(launch, params) ||
       !(kStep == kTopKSecond || kStep == kTopKThird   ? HasTopK(launch, params)
         : kStep == kTopPSecond || kStep == kTopPThird ? HasTopP(launch, params)

@@ -11,37 +11,6 @@ namespace {
 
 constexpr const char* kOp = "sampling";
 
-int64_t TilesOf(int64_t vocab) { return (vocab + kSampleTile - 1) / kSampleTile; }
-
-// Hands out parts of the workspace, 16-byte aligned; with a null one it counts.
-class Workspace {
- public:
-  explicit Workspace(void* memory) : memory_(static_cast<uint8_t*>(memory)) {}
-  template <typename T>
-  T* Take(int64_t count) {
-    T* part = memory_ == nullptr ? nullptr : reinterpret_cast<T*>(memory_ + used_);
-    used_ += (static_cast<size_t>(count) * sizeof(T) + 15) / 16 * 16;
-    return part;
-  }
-  size_t used() const { return used_; }
-
- private:
-  uint8_t* memory_;
-  size_t used_ = 0;
-};
-
-size_t Divide(void* memory, int64_t rows, int64_t tiles, SampleLaunch* launch) {
-  Workspace workspace(memory);
-  launch->maxima = workspace.Take<unsigned long long>(rows * tiles);
-  launch->bin_weights = workspace.Take<unsigned long long>(rows * kBinsOfAll);
-  launch->bin_counts = workspace.Take<uint32_t>(rows * kBinsOfAll);
-  launch->states = workspace.Take<CutState>(rows * kCutSteps);
-  launch->cuts = workspace.Take<RankCut>(rows);
-  launch->tile_weights = workspace.Take<unsigned long long>(rows * tiles);
-  launch->tile_ties = workspace.Take<uint32_t>(rows * tiles);
-  return workspace.used();
-}
-
 std::string CheckArgs(const SampleTokensArgs& args) {
   if (std::string wrong = FirstOf({CheckRange(kOp, "rows", args.rows, 0, 65535),
                                    CheckRange(kOp, "vocab", args.vocab, 1, kMaxSampledVocab)});
@@ -59,52 +28,76 @@ std::string CheckArgs(const SampleTokensArgs& args) {
        CheckPointer(kOp, "ids", args.ids, 4), CheckPointer(kOp, "workspace", args.workspace, 16)});
 }
 
-cudaError_t StartAll(const SampleLaunch& launch, cudaStream_t stream) {
-  const bool search = launch.any_draw && (launch.any_top_k || launch.any_top_p);
+}  // namespace
+
+int64_t SampleThreadBlocks(int64_t rows, int64_t vocab, int multiprocessors) {
+  // Four thread blocks for each multiprocessor keep enough loads on their way; more of them only
+  // add histograms.
+  return std::min(SampleTiles(vocab), (int64_t{4} * multiprocessors + rows - 1) / rows);
+}
+
+SampleLaunch MakeSampleLaunch(const SampleShape& shape, SampleWorkspace& workspace) {
+  const int64_t tiles = SampleTiles(shape.vocab);
+  SampleLaunch launch{};
+  launch.logits = shape.logits;
+  launch.stride = shape.stride;
+  launch.vocab = static_cast<int32_t>(shape.vocab);
+  launch.rows = static_cast<int32_t>(shape.rows);
+  launch.tiles = static_cast<int32_t>(tiles);
+  launch.blocks = static_cast<int32_t>(std::min(tiles, shape.thread_blocks));
+  launch.any_draw = shape.any_draw;
+  launch.any_top_k = shape.any_draw && shape.any_top_k;
+  launch.any_top_p = shape.any_draw && shape.any_top_p;
+  launch.params = shape.params;
+  launch.rows_per_params = static_cast<int32_t>(shape.rows_per_params);
+  launch.maxima = workspace.Take<unsigned long long>(shape.rows * tiles);
+  launch.bin_weights = workspace.Take<unsigned long long>(shape.rows * kBinsOfAll);
+  launch.bin_counts = workspace.Take<uint32_t>(shape.rows * kBinsOfAll);
+  launch.states = workspace.Take<CutState>(shape.rows * kCutSteps);
+  launch.cuts = workspace.Take<RankCut>(shape.rows);
+  launch.tile_weights = workspace.Take<unsigned long long>(shape.rows * tiles);
+  launch.tile_ties = workspace.Take<uint32_t>(shape.rows * tiles);
+  return launch;
+}
+
+cudaError_t StartSampleSteps(const SampleLaunch& launch, cudaStream_t stream) {
+  const bool search = launch.any_top_k || launch.any_top_p;
   cudaError_t error = StartSampleMax(launch, search, stream);
   const auto cut = [&](bool needed, CutStep step) {
     if (needed && error == cudaSuccess) error = StartSampleCut(launch, step, stream);
   };
   cut(search, kFirst);
-  cut(search && launch.any_top_k, kTopKSecond);
-  cut(search && launch.any_top_k, kTopKThird);
-  cut(search && launch.any_top_p, kTopPSecond);
-  cut(search && launch.any_top_p, kTopPThird);
-  if (launch.any_draw && error == cudaSuccess) error = StartSampleTiles(launch, stream);
-  return error == cudaSuccess ? StartSampleDraw(launch, stream) : error;
+  cut(launch.any_top_k, kTopKSecond);
+  cut(launch.any_top_k, kTopKThird);
+  cut(launch.any_top_p, kTopPSecond);
+  cut(launch.any_top_p, kTopPThird);
+  return launch.any_draw && error == cudaSuccess ? StartSampleTiles(launch, stream) : error;
 }
 
-}  // namespace
-
 size_t SampleWorkspaceBytes(int64_t rows, int64_t vocab) {
-  SampleLaunch launch{};
-  return Divide(nullptr, rows, TilesOf(vocab), &launch);
+  SampleWorkspace workspace(nullptr);
+  SampleShape shape{};
+  shape.vocab = vocab;
+  shape.rows = rows;
+  static_cast<void>(MakeSampleLaunch(shape, workspace));
+  return workspace.used();
 }
 
 std::string SampleTokens(const SampleTokensArgs& args, CUstream_st* stream) {
   if (std::string wrong = CheckArgs(args); !wrong.empty() || args.rows == 0) return wrong;
   CudaDevice device{};
   if (std::string wrong = FindCudaDevice(&device); !wrong.empty()) return "sampling: " + wrong;
-  const int64_t tiles = TilesOf(args.vocab);
-  // Four thread blocks for each multiprocessor keep enough loads on their way; more of them only
-  // add histograms.
-  const int64_t wanted = args.thread_blocks > 0
+  const int64_t blocks = args.thread_blocks > 0
                              ? args.thread_blocks
-                             : (int64_t{4} * device.multiprocessors + args.rows - 1) / args.rows;
-  SampleLaunch launch{};
-  launch.logits = args.logits;
-  launch.stride = args.logits_stride;
-  launch.vocab = static_cast<int32_t>(args.vocab);
-  launch.rows = static_cast<int32_t>(args.rows);
-  launch.tiles = static_cast<int32_t>(tiles);
-  launch.blocks = static_cast<int32_t>(std::min(tiles, wanted));
-  launch.any_draw = args.any_draw;
-  launch.any_top_k = args.any_top_k;
-  launch.any_top_p = args.any_top_p;
-  launch.params = args.params;
+                             : SampleThreadBlocks(args.rows, args.vocab, device.multiprocessors);
+  SampleWorkspace workspace(args.workspace);
+  SampleLaunch launch =
+      MakeSampleLaunch({args.logits, args.logits_stride, args.vocab, args.rows, 1, blocks,
+                        args.params, args.any_draw, args.any_top_k, args.any_top_p},
+                       workspace);
   launch.ids = args.ids;
-  Divide(args.workspace, args.rows, tiles, &launch);
-  const cudaError_t error = StartAll(launch, stream);
+  cudaError_t error = StartSampleSteps(launch, stream);
+  if (error == cudaSuccess) error = StartSampleDraw(launch, stream);
   return error == cudaSuccess ? ""
                               : CudaErrorText("sampling: a kernel could not be started", error);
 }

@@ -45,7 +45,8 @@ struct SampleLaunch {
   bool any_draw;   // SampleTokensArgs'; what is not there is done for no row
   bool any_top_k;
   bool any_top_p;
-  const SampleRow* params;
+  const SampleRow* params;  // of row / rows_per_params; positions go up with the rows
+  int32_t rows_per_params;
   int32_t* ids;
   // The workspace.
   unsigned long long* maxima;        // [rows][blocks]
@@ -56,6 +57,46 @@ struct SampleLaunch {
   unsigned long long* tile_weights;  // [rows][tiles]: of ranks below the cut's
   uint32_t* tile_ties;               // [rows][tiles]: tokens with the cut's rank
 };
+
+// What SampleLaunch needs beyond its workspace and ids.
+struct SampleShape {
+  const float* logits;
+  int64_t stride;
+  int64_t vocab;
+  int64_t rows;
+  int64_t rows_per_params;
+  int64_t thread_blocks;  // per row
+  const SampleRow* params;
+  bool any_draw;
+  bool any_top_k;
+  bool any_top_p;
+};
+
+constexpr int64_t SampleTiles(int64_t vocab) { return (vocab + kSampleTile - 1) / kSampleTile; }
+
+// Hands out parts of the workspace, 16-byte aligned; with a null one it counts.
+class SampleWorkspace {
+ public:
+  explicit SampleWorkspace(void* memory) : memory_(static_cast<uint8_t*>(memory)) {}
+  template <typename T>
+  T* Take(int64_t count) {
+    T* part = memory_ == nullptr ? nullptr : reinterpret_cast<T*>(memory_ + used_);
+    used_ += (static_cast<size_t>(count) * sizeof(T) + 15) / 16 * 16;
+    return part;
+  }
+  size_t used() const { return used_; }
+
+ private:
+  uint8_t* memory_;
+  size_t used_ = 0;
+};
+
+SampleLaunch MakeSampleLaunch(const SampleShape& shape, SampleWorkspace& workspace);
+// Thread blocks per row with which `rows` are done best.
+int64_t SampleThreadBlocks(int64_t rows, int64_t vocab, int multiprocessors);
+
+// All steps but the last.
+cudaError_t StartSampleSteps(const SampleLaunch& launch, cudaStream_t stream);
 
 // Each row's greatest logit in `blocks` parts; clears the histograms where `clear`.
 cudaError_t StartSampleMax(const SampleLaunch& launch, bool clear, cudaStream_t stream);

@@ -22,6 +22,12 @@ __device__ __forceinline__ bool HasTopP(const SampleLaunch& launch, const Sample
   return launch.any_top_p && params.top_p < 1;
 }
 
+__device__ __forceinline__ SampleRow ParamsOf(const SampleLaunch& launch, int row) {
+  SampleRow params = launch.params[row / launch.rows_per_params];
+  params.position += static_cast<uint64_t>(row % launch.rows_per_params);
+  return params;
+}
+
 // The four logits from `first` on; -infinity beyond the row.
 __device__ __forceinline__ float4 LoadLogits(const SampleLaunch& launch, int row, int first) {
   const float* logits = launch.logits + row * launch.stride + first;

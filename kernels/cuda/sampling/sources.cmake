@@ -1,4 +1,5 @@
-list(APPEND _cuda_hosts cuda/sampling/sample_tokens.cc)
+list(APPEND _cuda_hosts cuda/sampling/sample_tokens.cc cuda/sampling/verify_drafts.cc)
+list(APPEND _cuda_kernels cuda/sampling/verify_drafts.cu)
 foreach(step max cut draw)
   list(APPEND _cuda_kernels cuda/sampling/sample_${step}.cu)
 endforeach()
