@@ -43,8 +43,8 @@ struct VerifyDraftsArgs {
   bool any_top_p;
   int32_t* accepted;  // [sequences]: how many drafts
   int32_t* tokens;    // [sequences, drafts + 1]: these drafts, one token more, then -1. That one is
-                    // -1 where p has no token to pick (SampleTokensArgs::ids)
-  void* workspace;  // VerifyWorkspaceBytes, 16-byte aligned; it need not be cleared
+                      // -1 where p has no token to pick (SampleTokensArgs::ids)
+  void* workspace;    // VerifyWorkspaceBytes, 16-byte aligned; it need not be cleared
   size_t workspace_size;
 };
 
