@@ -231,7 +231,7 @@ void Gates(std::mt19937_64& random, bool small) {
         RunGateCase(random, {gate, type, 1, 8, layout});
         RunGateCase(random, {gate, type, 7, 408, layout});
         RunGateCase(random, {gate, type, 3, 2056, layout});
-        if (!small) RunGateCase(random, {gate, type, 1000, 14336, layout});
+        if (!small) RunGateCase(random, {gate, type, 100, 14336, layout});
       }
     }
   }
