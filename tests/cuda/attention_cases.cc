@@ -59,7 +59,7 @@ struct Precision {
   double weights;  // of the softmax
   double values;   // V after its scales; 0 where it is stored as it is multiplied
   double out;
-  double least;  // half the smallest step of these
+  double least;  // half the smallest step of these, or what else a small weight errs by
 };
 
 Precision DevicePrecision(const AttentionCase& c) {
@@ -67,7 +67,8 @@ Precision DevicePrecision(const AttentionCase& c) {
   return {u, HasGroupScales(c.format) ? u : 0, u,
           c.type == ActivationType::kF16 ? 0x1p-25 : 0x1p-134};
 }
-constexpr Precision kCpuPrecision{0x1p-24, 0x1p-24, 0x1p-24, 0x1p-149};
+// The CPU's exp ends at e^-87, which is below 2^-125.
+constexpr Precision kCpuPrecision{0x1p-24, 0x1p-24, 0x1p-24, 0x1p-125};
 
 double ScaleOf(const AttentionCase& c) { return c.sharpness / std::sqrt(c.head_dim); }
 
