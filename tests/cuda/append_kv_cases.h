@@ -4,7 +4,7 @@
 
 namespace quern::kernels::testing {
 
-// AppendKv against float64 and the CPU's QuantizeKvHead; counts in AllChecks().
+// AppendKv against float64 and the CPU's QuantizeKvHead.
 void TestAppendKv(std::mt19937_64& random);
 
 }  // namespace quern::kernels::testing

@@ -4,7 +4,7 @@
 
 namespace quern::kernels::testing {
 
-// DecodeAttention, PrefillAttention and the CPU's attention against float64; counts in AllChecks().
+// DecodeAttention, PrefillAttention and the CPU's attention against float64.
 void TestAttention(std::mt19937_64& random);
 
 }  // namespace quern::kernels::testing

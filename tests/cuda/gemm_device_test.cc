@@ -108,9 +108,9 @@ struct Product {
         nullptr);
   }
 
-  std::vector<uint16_t> Run(Checks& checks, const std::string& text, int64_t batch, int shape,
+  std::vector<uint16_t> Run(const std::string& text, int64_t batch, int shape,
                             int thread_blocks) const {
-    return RunProduct(checks, text, batch, w.rows, [&](void* y, int64_t y_stride) {
+    return RunProduct(text, batch, w.rows, [&](void* y, int64_t y_stride) {
       return Start(y, y_stride, batch, shape, thread_blocks);
     });
   }
@@ -167,14 +167,14 @@ bool Fits(int shape) {
 
 // The product is right, and each of its rows has the same bits in every batch, shape of the kernel
 // and cut of the work.
-void RunShape(Checks& checks, std::mt19937_64& random, Kind kind, ActivationType type, int64_t rows,
-              int64_t cols, const std::vector<int64_t>& batches, bool exact) {
+void RunShape(std::mt19937_64& random, Kind kind, ActivationType type, int64_t rows, int64_t cols,
+              const std::vector<int64_t>& batches, bool exact) {
   const int64_t most = *std::max_element(batches.begin(), batches.end());
   const Product product(random, kind, type, rows, cols, most, exact);
   const std::string text = product.Text(most, -1) + (exact ? " exact" : "");
-  const std::vector<uint16_t> all = product.Run(checks, text, most, -1, 0);
-  CompareProduct(checks, text, type, product.Weights(), product.Activations(),
-                 product.Additions(exact), all);
+  const std::vector<uint16_t> all = product.Run(text, most, -1, 0);
+  CompareProduct(text, type, product.Weights(), product.Activations(), product.Additions(exact),
+                 all);
   for (int64_t batch : batches) {
     const std::vector<uint16_t> part(all.begin(), all.begin() + batch * rows);
     for (int shape = batch == most ? 0 : -1; shape < kMatMulShapeCount; ++shape) {
@@ -184,20 +184,20 @@ void RunShape(Checks& checks, std::mt19937_64& random, Kind kind, ActivationType
         continue;
       }
       const std::string one = product.Text(batch, shape);
-      checks.Expect(product.Run(checks, one, batch, shape, shape < 0 ? 0 : 1 + shape % 3) == part,
-                    one + ": bits depend on the batch or the shape");
+      Expect(product.Run(one, batch, shape, shape < 0 ? 0 : 1 + shape % 3) == part,
+             one + ": bits depend on the batch or the shape");
     }
   }
 }
 
-void BadArguments(Checks& checks) {
+void BadArguments() {
   DeviceMemory memory(64 * 256 * 2);
   memory.Fill(0);
   const DeviceMemory y(64 * 64 * 2);
   const GemmArgs good{ActivationType::kF16, memory.As(), 256,    64, 256,
                       memory.As(),          256,         y.As(), 64, 1};
   const auto refused = [&](const GemmArgs& args, const char* part) {
-    checks.Refused(Gemm(args, nullptr), part);
+    ExpectRefusal(Gemm(args, nullptr), part);
   };
   auto bad = good;
   bad.cols = 250;
@@ -220,7 +220,7 @@ void BadArguments(Checks& checks) {
   bad = good;
   bad.batch = 0;
   refused(bad, "batch of 0");
-  checks.Expect(Gemm(good, nullptr).empty(), "the good arguments are good");
+  Expect(Gemm(good, nullptr).empty(), "the good arguments are good");
   const auto* scales = memory.As<float>();
   const W8A8Args good8{EightBitType::kInt8,
                        ActivationType::kF16,
@@ -236,7 +236,7 @@ void BadArguments(Checks& checks) {
                        64,
                        1};
   const auto refused8 = [&](const W8A8Args& args, const char* part) {
-    checks.Refused(W8A8MatMul(args, nullptr), part);
+    ExpectRefusal(W8A8MatMul(args, nullptr), part);
   };
   auto bad8 = good8;
   bad8.cols = 248;
@@ -251,12 +251,12 @@ void BadArguments(Checks& checks) {
   bad8.operands = EightBitType::kE4m3;
   bad8.x_stride = 264;
   refused8(bad8, "FP8: x_stride is 264; it must be a multiple of 16");
-  checks.Expect(W8A8MatMul(good8, nullptr).empty(), "the good arguments are good");
+  Expect(W8A8MatMul(good8, nullptr).empty(), "the good arguments are good");
   QUERN_CUDA_CHECK(cudaDeviceSynchronize());
 }
 
 // From compute capability 8.9 on; below it is refused.
-bool HasE4m3(Checks& checks) {
+bool HasE4m3() {
   int major = 0;
   int minor = 0;
   QUERN_CUDA_CHECK(cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, 0));
@@ -264,14 +264,13 @@ bool HasE4m3(Checks& checks) {
   if (10 * major + minor >= 89) return true;
   std::mt19937_64 random(1);
   const Product product(random, Kind::kE4m3, ActivationType::kF16, 1, 16, 1, true);
-  checks.Refused(product.Start(product.device_x.As(), 1, 1, -1, 0), "it needs 8.9 or later");
+  ExpectRefusal(product.Start(product.device_x.As(), 1, 1, -1, 0), "it needs 8.9 or later");
   return false;
 }
 
-int RunAll(std::mt19937_64& random, bool small) {
-  Checks checks;
-  BadArguments(checks);
-  const bool has_e4m3 = HasE4m3(checks);
+void RunAll(std::mt19937_64& random, bool small) {
+  BadArguments();
+  const bool has_e4m3 = HasE4m3();
   for (Kind kind : {Kind::kF16, Kind::kBF16, Kind::kInt8, Kind::kE4m3}) {
     if (kind == Kind::kE4m3 && !has_e4m3) continue;
     for (ActivationType type : {ActivationType::kF16, ActivationType::kBF16}) {
@@ -280,7 +279,7 @@ int RunAll(std::mt19937_64& random, bool small) {
       }
       const auto shape = [&](int64_t rows, int64_t cols, const std::vector<int64_t>& batches) {
         for (bool exact : {true, false}) {
-          RunShape(checks, random, kind, type, rows, cols * 2 / ElementBytes(kind), batches, exact);
+          RunShape(random, kind, type, rows, cols * 2 / ElementBytes(kind), batches, exact);
         }
       };
       shape(1, 8, {1});
@@ -292,12 +291,11 @@ int RunAll(std::mt19937_64& random, bool small) {
       shape(640, 2048, {1, 64, 300});
     }
   }
-  return checks.Finish();
 }
 
 }  // namespace
 }  // namespace quern::kernels::testing
 
 int main(int argc, char** argv) {
-  return quern::kernels::testing::MatMulTestMain(argc, argv, quern::kernels::testing::RunAll);
+  return quern::kernels::testing::RunDeviceTest(argc, argv, quern::kernels::testing::RunAll);
 }

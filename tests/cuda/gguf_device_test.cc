@@ -85,13 +85,12 @@ std::string Text(const GgufMatMulArgs& args) {
          std::to_string(args.thread_blocks);
 }
 
-std::vector<uint16_t> Run(Checks& checks, GgufMatMulArgs args) {
-  return RunProduct(checks, Text(args), args.batch, args.weights.rows,
-                    [&](void* y, int64_t y_stride) {
-                      args.y = y;
-                      args.y_stride = y_stride;
-                      return GgufMatMul(args, nullptr);
-                    });
+std::vector<uint16_t> Run(GgufMatMulArgs args) {
+  return RunProduct(Text(args), args.batch, args.weights.rows, [&](void* y, int64_t y_stride) {
+    args.y = y;
+    args.y_stride = y_stride;
+    return GgufMatMul(args, nullptr);
+  });
 }
 
 bool Fits(int shape) {  // for whatever the type
@@ -102,25 +101,25 @@ bool Fits(int shape) {  // for whatever the type
 
 // The product is right, and each of its rows has the same bits in every batch, shape of the kernel
 // and cut of the work.
-void RunLayer(Checks& checks, std::mt19937_64& random, WeightType type, ActivationType activations,
-              int64_t rows, int64_t blocks, const std::vector<int64_t>& batches) {
+void RunLayer(std::mt19937_64& random, WeightType type, ActivationType activations, int64_t rows,
+              int64_t blocks, const std::vector<int64_t>& batches) {
   const Layer layer(random, type, rows, blocks);
   const int64_t most = *std::max_element(batches.begin(), batches.end());
   const Activations x(random, activations, most, layer.matrix.cols);
   const DeviceMemory device_x(x.bits);
   GgufMatMulArgs args{layer.matrix, activations, device_x.As(), x.stride, nullptr, 0, most};
-  const std::vector<uint16_t> all = Run(checks, args);
+  const std::vector<uint16_t> all = Run(args);
   std::vector<int64_t> every(static_cast<size_t>(rows));
   std::iota(every.begin(), every.end(), 0);
-  CompareProduct(checks, Text(args), activations, layer.Rows(every), x.values,
-                 Additions(layer.matrix.cols), all);
+  CompareProduct(Text(args), activations, layer.Rows(every), x.values, Additions(layer.matrix.cols),
+                 all);
   for (int64_t batch : batches) {
     args.batch = batch;
     args.shape = -1;
     args.thread_blocks = 0;
     const std::vector<uint16_t> part(all.begin(), all.begin() + batch * rows);
     if (batch != most) {
-      checks.Expect(Run(checks, args) == part, Text(args) + ": bits depend on the batch");
+      Expect(Run(args) == part, Text(args) + ": bits depend on the batch");
     }
     for (int shape = 0; shape < kMatMulShapeCount; ++shape) {
       // Shapes far larger than the batch have little that is new.
@@ -128,39 +127,39 @@ void RunLayer(Checks& checks, std::mt19937_64& random, WeightType type, Activati
       args.shape = shape;
       args.overlap_previous = shape % 2 == 1;
       args.thread_blocks = 1 + shape % 3;
-      checks.Expect(Run(checks, args) == part, Text(args) + ": bits depend on the shape");
+      Expect(Run(args) == part, Text(args) + ": bits depend on the shape");
     }
   }
 }
 
 // As many rows as Gemma 3's head has, some of them compared.
-void RunHead(Checks& checks, std::mt19937_64& random) {
+void RunHead(std::mt19937_64& random) {
   const Layer layer(random, WeightType::kQ8_0, 262144, 20);
   for (int64_t batch : {1, 5}) {
     const Activations x(random, ActivationType::kBF16, batch, layer.matrix.cols);
     const DeviceMemory device_x(x.bits);
     const GgufMatMulArgs args{
         layer.matrix, ActivationType::kBF16, device_x.As(), x.stride, nullptr, 0, batch};
-    const std::vector<uint16_t> y = Run(checks, args);
+    const std::vector<uint16_t> y = Run(args);
     std::vector<int64_t> some = {0, layer.matrix.rows - 1};
     for (int i = 0; i < 200; ++i) some.push_back(static_cast<int64_t>(random() % 262144));
     std::vector<uint16_t> part;
     for (int64_t r = 0; r < batch; ++r) {
       for (int64_t row : some) part.push_back(y[static_cast<size_t>(r * layer.matrix.rows + row)]);
     }
-    CompareProduct(checks, Text(args), args.type, layer.Rows(some), x.values,
-                   Additions(layer.matrix.cols), part);
+    CompareProduct(Text(args), args.type, layer.Rows(some), x.values, Additions(layer.matrix.cols),
+                   part);
   }
 }
 
-void BadArguments(Checks& checks, std::mt19937_64& random) {
+void BadArguments(std::mt19937_64& random) {
   const Layer layer(random, WeightType::kQ4_K, 64, 1);
   DeviceMemory x(256 * 2);
   x.Fill(0);
   const DeviceMemory y(64 * 2);
   const GgufMatMulArgs good{layer.matrix, ActivationType::kF16, x.As(), 256, y.As(), 64, 1};
   const auto refused = [&](const GgufMatMulArgs& args, const char* part) {
-    checks.Refused(GgufMatMul(args, nullptr), part);
+    ExpectRefusal(GgufMatMul(args, nullptr), part);
   };
   auto bad = good;
   bad.weights.cols = 32;
@@ -195,19 +194,18 @@ void BadArguments(Checks& checks, std::mt19937_64& random) {
   bad = good;
   bad.thread_blocks = -1;
   refused(bad, "thread_blocks");
-  checks.Expect(GgufMatMul(good, nullptr).empty(), "the good arguments are good");
+  Expect(GgufMatMul(good, nullptr).empty(), "the good arguments are good");
   QUERN_CUDA_CHECK(cudaDeviceSynchronize());
 }
 
-int RunAll(std::mt19937_64& random, bool small) {
-  Checks checks;
-  BadArguments(checks, random);
+void RunAll(std::mt19937_64& random, bool small) {
+  BadArguments(random);
   for (WeightType type : kTypes) {
     const bool is_k = FindWeightTypeInfo(type)->block_elements == 256;
     for (ActivationType activations : {ActivationType::kF16, ActivationType::kBF16}) {
       const auto layer = [&](int64_t rows, int64_t cols, const std::vector<int64_t>& batches) {
-        RunLayer(checks, random, type, activations, rows,
-                 (cols + (is_k ? 255 : 31)) / (is_k ? 256 : 32), batches);
+        RunLayer(random, type, activations, rows, (cols + (is_k ? 255 : 31)) / (is_k ? 256 : 32),
+                 batches);
       };
       layer(1, 32, {1});
       layer(70, is_k ? 512 : 288, {2, 9, 35});
@@ -219,13 +217,12 @@ int RunAll(std::mt19937_64& random, bool small) {
       layer(640, 2048, {1, 300});
     }
   }
-  if (!small) RunHead(checks, random);
-  return checks.Finish();
+  if (!small) RunHead(random);
 }
 
 }  // namespace
 }  // namespace quern::kernels::testing
 
 int main(int argc, char** argv) {
-  return quern::kernels::testing::MatMulTestMain(argc, argv, quern::kernels::testing::RunAll);
+  return quern::kernels::testing::RunDeviceTest(argc, argv, quern::kernels::testing::RunAll);
 }

@@ -3,28 +3,10 @@
 #include <cmath>
 
 #include "quern/kernels/device_kv.h"
-#include "tests/cuda/device_support.h"
+#include "tests/cuda/device_checks.h"
 
 // A GPU's KV cache as the host sees it, for the tests of what writes and reads it.
 namespace quern::kernels::testing {
-
-// What a test program has counted; each failure is printed.
-struct Checks {
-  int done = 0;
-  int failed = 0;
-
-  void Expect(bool ok, const std::string& what) {
-    ++done;
-    if (ok) return;
-    ++failed;
-    std::printf("FAILED: %s\n", what.c_str());
-  }
-};
-inline Checks& AllChecks() {
-  static Checks checks;
-  return checks;
-}
-inline void Expect(bool ok, const std::string& what) { AllChecks().Expect(ok, what); }
 
 inline const char* Name(DeviceKvFormat format) {
   constexpr const char* kNames[] = {"16-bit", "int8", "int4", "e4m3"};

@@ -4,33 +4,11 @@
 #include <functional>
 #include <numeric>
 
-#include "tests/cuda/device_support.h"
+#include "tests/cuda/device_checks.h"
 
 // What the tests of products share: operands, a run that finds writes outside y and bits that
 // differ, and the comparison with float64 sums.
 namespace quern::kernels::testing {
-
-class Checks {
- public:
-  void Expect(bool ok, const std::string& what) {
-    ++count_;
-    if (ok) return;
-    ++failed_;
-    std::printf("FAILED: %s\n", what.c_str());
-  }
-  void Refused(const std::string& wrong, const char* part) {
-    Expect(wrong.find(part) != std::string::npos,
-           std::string("expected an error about \"") + part + "\", got \"" + wrong + "\"");
-  }
-  int Finish() const {
-    std::printf("%d checks, %d failed\n", count_, failed_);
-    return failed_ == 0 ? 0 : 1;
-  }
-
- private:
-  int count_ = 0;
-  int failed_ = 0;
-};
 
 // [batch][cols] random numbers of a 16-bit type, in rows of `stride` with NaN where nothing may
 // read.
@@ -56,7 +34,7 @@ struct Activations {
 
 // y's bits [batch][rows] of a product that `start` starts, run twice into poisoned memory.
 inline std::vector<uint16_t> RunProduct(
-    Checks& checks, const std::string& text, int64_t batch, int64_t rows,
+    const std::string& text, int64_t batch, int64_t rows,
     const std::function<std::string(void* y, int64_t y_stride)>& start) {
   const int64_t stride = rows + 2 + batch % 2;  // of words, or not
   DeviceMemory y(static_cast<size_t>((batch + 1) * stride) * 2);
@@ -64,10 +42,10 @@ inline std::vector<uint16_t> RunProduct(
   for (int run = 0; run < 2; ++run) {
     y.Fill(0xff);  // NaN
     const std::string wrong = start(y.As(), stride);
-    checks.Expect(wrong.empty(), text + ": " + wrong);
+    Expect(wrong.empty(), text + ": " + wrong);
     QUERN_CUDA_CHECK(cudaDeviceSynchronize());
     auto now = y.Read<uint16_t>(0, y.bytes() / 2);
-    if (run == 1) checks.Expect(now == first, text + ": two runs differ");
+    if (run == 1) Expect(now == first, text + ": two runs differ");
     first = std::move(now);
   }
   std::vector<uint16_t> result;
@@ -81,7 +59,7 @@ inline std::vector<uint16_t> RunProduct(
       outside = false;
     }
   }
-  checks.Expect(outside, text + ": wrote outside y");
+  Expect(outside, text + ": wrote outside y");
   return result;
 }
 
@@ -95,7 +73,7 @@ struct WeightRow {
 // |y - exact| is at most: half a unit of y's last place (of binary16's subnormals: 2^-25), and
 // `additions` roundings of float32 sums, each of at most 2^-23 (tensor cores may truncate) of the
 // magnitudes of all terms.
-inline void CompareProduct(Checks& checks, const std::string& text, ActivationType type,
+inline void CompareProduct(const std::string& text, ActivationType type,
                            const std::vector<WeightRow>& weights, const std::vector<double>& x,
                            double additions, const std::vector<uint16_t>& y) {
   const double unit = type == ActivationType::kF16 ? 0x1p-11 : 0x1p-8;
@@ -118,31 +96,7 @@ inline void CompareProduct(Checks& checks, const std::string& text, ActivationTy
   }
   char error[60];
   std::snprintf(error, sizeof(error), ": error %.2f of the bound", worst);
-  checks.Expect(worst <= 1, text + error);
-}
-
-// The program around a test: `--seed N` repeats a run; `run(random, small)`.
-inline int MatMulTestMain(int argc, char** argv,
-                          const std::function<int(std::mt19937_64&, bool)>& run) {
-  bool small = false;
-  uint64_t seed = std::random_device{}();
-  for (int i = 1; i < argc; ++i) {
-    if (std::strcmp(argv[i], "--small") == 0) {
-      small = true;
-    } else if (std::strcmp(argv[i], "--seed") == 0 && i + 1 < argc) {
-      seed = std::strtoull(argv[++i], nullptr, 10);
-    } else {
-      Die(std::string("usage: ") + argv[0] + " [--small] [--seed N]");
-    }
-  }
-  int devices = 0;
-  if (cudaGetDeviceCount(&devices) != cudaSuccess || devices == 0) {
-    std::printf("no GPU: nothing was tested\n");
-    return 77;  // skipped
-  }
-  std::printf("seed %llu\n", static_cast<unsigned long long>(seed));
-  std::mt19937_64 random(seed);
-  return run(random, small);
+  Expect(worst <= 1, text + error);
 }
 
 }  // namespace quern::kernels::testing

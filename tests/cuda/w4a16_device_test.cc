@@ -27,8 +27,6 @@ struct Case {
   }
 };
 
-Checks checks;
-
 // The weights of some rows, read back from the device, as float32.
 std::vector<std::vector<float>> ReadRows(const DeviceWeights& weights,
                                          const std::vector<int64_t>& rows) {
@@ -118,11 +116,11 @@ void CompareRows(const Case& c, const Activations& x, const std::vector<uint16_t
   char text[100];
   std::snprintf(text, sizeof(text), ": error %.2f of the bound, relative %.2e", worst,
                 std::sqrt(error2 / exact2));
-  checks.Expect(worst <= 1, c.Text() + text);
+  Expect(worst <= 1, c.Text() + text);
   // Of a few outputs it says nothing: where terms cancel, float32's roundings are more than y's.
   if (static_cast<int64_t>(rows.size()) * c.batch < 32) return;
   const double norm = c.type == ActivationType::kF16 ? 0x1p-11 : 0x1p-8;
-  checks.Expect(error2 <= norm * norm * exact2, c.Text() + text);
+  Expect(error2 <= norm * norm * exact2, c.Text() + text);
 }
 
 void RunCase(std::mt19937_64& random, const Case& c, DeviceMemory& workspace) {
@@ -130,7 +128,7 @@ void RunCase(std::mt19937_64& random, const Case& c, DeviceMemory& workspace) {
   const Activations x(random, c.type, c.batch, c.cols);
   const DeviceMemory device_x(x.bits);
   const std::vector<uint16_t> y =
-      RunProduct(checks, c.Text(), c.batch, c.rows, [&](void* out, int64_t y_stride) {
+      RunProduct(c.Text(), c.batch, c.rows, [&](void* out, int64_t y_stride) {
         return W4A16MatMul(
             {weights.matrix, c.type, device_x.As(), x.stride, out, y_stride, c.batch,
              workspace.As(), workspace.bytes(), c.overlap, c.variant, c.thread_blocks},
@@ -204,7 +202,7 @@ void BadArguments(std::mt19937_64& random, DeviceMemory& workspace) {
   const W4A16Args good{weights.matrix, ActivationType::kF16, x.As(), 256, y.As(), 64, 1,
                        workspace.As(), workspace.bytes()};
   const auto refused = [](const W4A16Args& args, const char* part) {
-    checks.Refused(W4A16MatMul(args, nullptr), part);
+    ExpectRefusal(W4A16MatMul(args, nullptr), part);
   };
   auto bad = good;
   bad.weights.cols = 250;
@@ -230,22 +228,21 @@ void BadArguments(std::mt19937_64& random, DeviceMemory& workspace) {
   bad = good;
   bad.variant = kW4VariantCount;
   refused(bad, "no variant");
-  checks.Expect(W4A16MatMul(good, nullptr).empty(), "the good arguments are good");
+  Expect(W4A16MatMul(good, nullptr).empty(), "the good arguments are good");
   QUERN_CUDA_CHECK(cudaDeviceSynchronize());
 }
 
-int RunAll(std::mt19937_64& random, bool small) {
+void RunAll(std::mt19937_64& random, bool small) {
   DeviceMemory workspace(W4A16WorkspaceBytes());
   workspace.Fill(0);
   BadArguments(random, workspace);
   RaggedShapes(random, small, workspace);
   if (!small) LargeShapes(random, workspace);
-  return checks.Finish();
 }
 
 }  // namespace
 }  // namespace quern::kernels::testing
 
 int main(int argc, char** argv) {
-  return quern::kernels::testing::MatMulTestMain(argc, argv, quern::kernels::testing::RunAll);
+  return quern::kernels::testing::RunDeviceTest(argc, argv, quern::kernels::testing::RunAll);
 }

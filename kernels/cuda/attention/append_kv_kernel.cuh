@@ -24,7 +24,7 @@ struct AppendKvHead {
     LoadBytes<kOwn * 2>(head + lane * kOwn, words);
 #pragma unroll
     for (int i = 0; i < kOwn / 2; ++i) {
-      const float2 pair = Float16<T>::Widen(words[i]);
+      const float2 pair = WidenPair<T>(words[i]);
       x[2 * i] = pair.x;
       x[2 * i + 1] = pair.y;
     }
@@ -87,7 +87,7 @@ struct AppendKvHead {
     uint32_t words[kOwn / 2];
 #pragma unroll
     for (int i = 0; i < kOwn / 2; ++i) {
-      words[i] = Float16<T>::Pack(limited(x[2 * i]), limited(x[2 * i + 1]));
+      words[i] = NarrowPair<T>(limited(x[2 * i]), limited(x[2 * i + 1]));
     }
     StoreBytes<kOwn * 2>(head + lane * kOwn, words);
   }

@@ -216,7 +216,7 @@ class PagedAttentionBlock {
         uint16_t* out = launch_.out + work_.Query(launch_, row) * launch_.out_stride +
                         work_.Head(launch_, kv_head_, row) * kHeadDim;
         WriteRow(sums.values, first, i, [&](int element, float x, float y) {
-          *reinterpret_cast<uint32_t*>(out + element) = Float16<T>::Pack(x * factor, y * factor);
+          *reinterpret_cast<uint32_t*>(out + element) = NarrowPair<T>(x * factor, y * factor);
         });
       } else {
         const int64_t part = (work_.Parts(launch_, kv_head_) + split_) * 16 + row;

@@ -231,9 +231,8 @@ class AttentionRows {
     for (int part = 0; part < kStep / 16; ++part) {
       const float4& left = weights[2 * part];
       const float4& right = weights[2 * part + 1];
-      const uint32_t a[4] = {Float16<T>::Pack(left.x, left.y), Float16<T>::Pack(left.z, left.w),
-                             Float16<T>::Pack(right.x, right.y),
-                             Float16<T>::Pack(right.z, right.w)};
+      const uint32_t a[4] = {NarrowPair<T>(left.x, left.y), NarrowPair<T>(left.z, left.w),
+                             NarrowPair<T>(right.x, right.y), NarrowPair<T>(right.z, right.w)};
       uint32_t words[4] = {0, 0, 0, 0};  // two groups' scales of the tokens 2 t, + 1, + 8, + 9
 #pragma unroll
       for (int piece = 0; piece < Values::kPieces; piece += 2) {

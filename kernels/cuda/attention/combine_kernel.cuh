@@ -1,7 +1,8 @@
 #pragma once
 
 #include "kernels/cuda/attention/attention_work.cuh"
-#include "kernels/cuda/common/float16_pairs.cuh"
+#include "kernels/cuda/common/convert.cuh"
+#include "kernels/cuda/common/words.cuh"
 
 // Adds up what the splits of a context have (Flash-Decoding's reduction), in their order: a warp
 // for each row, whose lanes have neighbouring elements.
@@ -49,7 +50,7 @@ __global__ void __launch_bounds__(kCombineWarps * 32)
     uint32_t pairs[kOwn / 2];
 #pragma unroll
     for (int i = 0; i < kOwn / 2; ++i) {
-      pairs[i] = Float16<T>::Pack(sums[2 * i] * scale, sums[2 * i + 1] * scale);
+      pairs[i] = NarrowPair<T>(sums[2 * i] * scale, sums[2 * i + 1] * scale);
     }
     StoreBytes<kOwn * 2>(out, pairs);
   }

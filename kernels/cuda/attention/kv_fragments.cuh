@@ -2,8 +2,9 @@
 
 #include <type_traits>
 
-#include "kernels/cuda/common/float16_pairs.cuh"
+#include "kernels/cuda/common/convert.cuh"
 #include "kernels/cuda/common/ptx.cuh"
+#include "kernels/cuda/common/words.cuh"
 #include "quern/kernels/device_kv.h"
 
 // From the cache's codes, as words of shared memory, to pairs of 16-bit floats for mma.sync's B
@@ -12,13 +13,13 @@ namespace quern::kernels {
 
 template <typename T>
 __device__ __forceinline__ uint32_t SubtractPairs(uint32_t a, uint32_t b) {
-  using Pair = typename Float16<T>::Pair;
+  using Pair = PairOf16<T>;
   const Pair result = __hsub2(*reinterpret_cast<Pair*>(&a), *reinterpret_cast<Pair*>(&b));
   return *reinterpret_cast<const uint32_t*>(&result);
 }
 template <typename T>
 __device__ __forceinline__ uint32_t MultiplyPairs(uint32_t a, uint32_t b) {
-  using Pair = typename Float16<T>::Pair;
+  using Pair = PairOf16<T>;
   const Pair result = __hmul2(*reinterpret_cast<Pair*>(&a), *reinterpret_cast<Pair*>(&b));
   return *reinterpret_cast<const uint32_t*>(&result);
 }
@@ -60,8 +61,8 @@ __device__ __forceinline__ void WidenE4m3(uint32_t codes, uint32_t (&pairs)[2]) 
       const uint32_t bytes = __byte_perm(codes, 0, i == 0 ? 0x4420 : 0x4431);
       pairs[i] = ptx::E4m3ToHalves(static_cast<uint16_t>(bytes));
       if constexpr (!std::is_same_v<T, __half>) {
-        const float2 values = Float16<__half>::Widen(pairs[i]);
-        pairs[i] = Float16<T>::Pack(values.x, values.y);
+        const float2 values = WidenPair<__half>(pairs[i]);
+        pairs[i] = NarrowPair<T>(values.x, values.y);
       }
     }
     return;
@@ -108,9 +109,8 @@ __device__ __forceinline__ uint32_t ScalePairs(uint32_t codes, uint32_t scales) 
   if constexpr (std::is_same_v<T, __half>) {
     return MultiplyPairs<T>(codes, scales);
   } else {
-    const float2 values = Float16<T>::Widen(codes);
-    return Float16<T>::Pack(values.x * WidenHalf(scales & 0xffff),
-                            values.y * WidenHalf(scales >> 16));
+    const float2 values = WidenPair<T>(codes);
+    return NarrowPair<T>(values.x * WidenHalf(scales & 0xffff), values.y * WidenHalf(scales >> 16));
   }
 }
 

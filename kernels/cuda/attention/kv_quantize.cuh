@@ -1,6 +1,7 @@
 #pragma once
 
-#include "kernels/cuda/common/float16_pairs.cuh"
+#include "kernels/cuda/common/convert.cuh"
+#include "kernels/cuda/common/words.cuh"
 #include "quern/kernels/device_kv.h"
 
 // A head's float32 values, kOwn neighbouring ones in each lane of a warp, as the codes of the

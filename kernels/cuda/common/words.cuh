@@ -1,44 +1,10 @@
 #pragma once
 
-#include <cuda_bf16.h>
-#include <cuda_fp16.h>
+#include <cuda_runtime.h>
 
 #include <cstdint>
 
-// Pairs of 16-bit floats as words, the same for both types.
 namespace quern::kernels {
-
-template <typename T>
-struct Float16;
-
-template <>
-struct Float16<__half> {
-  using Pair = __half2;
-  __device__ __forceinline__ static float2 Widen(uint32_t pair) {
-    return __half22float2(*reinterpret_cast<const __half2*>(&pair));
-  }
-  // To nearest; beyond the type's range: infinity.
-  __device__ __forceinline__ static uint32_t Pack(float low, float high) {
-    const __half2 pair = __floats2half2_rn(low, high);
-    return *reinterpret_cast<const uint32_t*>(&pair);
-  }
-};
-
-template <>
-struct Float16<__nv_bfloat16> {
-  using Pair = __nv_bfloat162;
-  __device__ __forceinline__ static float2 Widen(uint32_t pair) {
-    return __bfloat1622float2(*reinterpret_cast<const __nv_bfloat162*>(&pair));
-  }
-  __device__ __forceinline__ static uint32_t Pack(float low, float high) {
-    const __nv_bfloat162 pair = __floats2bfloat162_rn(low, high);
-    return *reinterpret_cast<const uint32_t*>(&pair);
-  }
-};
-
-__device__ __forceinline__ float WidenHalf(uint32_t bits) {
-  return __half2float(__ushort_as_half(static_cast<uint16_t>(bits)));
-}
 
 // kBytes (2, 4, 8 or 16) as one access, from words.
 template <int kBytes>
