@@ -55,7 +55,8 @@ struct GlooOptions {
 
 // Meets the other ranks; returns when all have come. kInvalidArgument for options that are wrong,
 // kUnavailable when a rank did not come in time or the network failed. The connections are neither
-// encrypted nor authenticated: the ranks' network must be their own.
+// encrypted nor authenticated: the ranks' network must be their own. SIGPIPE is ignored from then
+// on in this process, unless it has a handler: a rank that ends would end the others with it.
 Result<std::unique_ptr<Communicator>> MakeGlooCommunicator(const GlooOptions& options);
 
 }  // namespace quern

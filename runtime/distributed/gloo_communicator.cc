@@ -10,6 +10,7 @@
 
 #include <algorithm>
 #include <cassert>
+#include <csignal>
 #include <optional>
 #include <system_error>
 
@@ -132,6 +133,11 @@ Status Check(const GlooOptions& options) {
 Result<std::unique_ptr<Communicator>> MakeGlooCommunicator(const GlooOptions& options) {
   QUERN_TRY(Check(options));
   if (options.size == 1) return MakeSingleCommunicator();
+  // gloo writes to the socket of a rank that has just ended without asking for no signal.
+  struct sigaction now {};
+  if (sigaction(SIGPIPE, nullptr, &now) == 0 && now.sa_handler == SIG_DFL) {
+    std::signal(SIGPIPE, SIG_IGN);
+  }
   try {
     gloo::transport::tcp::attr attributes(options.host.c_str());
     auto device = gloo::transport::tcp::CreateDevice(attributes);
