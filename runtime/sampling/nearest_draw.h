@@ -44,7 +44,7 @@ class NearestDraw {
   // The kept tokens themselves into `kept`, weighed.
   void Collect(const Distribution& of, double share, Candidates* kept);
 
-  static constexpr uint32_t kMostDraws = 32;
+  static constexpr uint32_t kMostDraws = 256;  // each is a fraction of a microsecond
 
  private:
   // Where a token comes among the others.
