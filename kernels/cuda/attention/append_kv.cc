@@ -7,6 +7,7 @@
 #include <limits>
 
 #include "kernels/cuda/attention/append_kv_launch.h"
+#include "kernels/cuda/common/check.h"
 #include "kernels/cuda/common/device.h"
 
 namespace quern::kernels {
@@ -14,14 +15,10 @@ namespace {
 
 constexpr int kMaxHeads = 1 << 20;
 
-bool Aligned(const void* pointer) {
-  return pointer != nullptr && reinterpret_cast<uintptr_t>(pointer) % 16 == 0;
-}
-
 std::string CheckRows(const AppendKvArgs& args) {
   const int64_t q_width = int64_t{args.q_heads} * args.kv.head_dim;
   const int64_t width = q_width + int64_t{2} * args.kv.kv_heads * args.kv.head_dim;
-  if (!Aligned(args.qkv) || !Aligned(args.q)) {
+  if (!IsAligned(args.qkv, 16) || !IsAligned(args.q, 16)) {
     return "AppendKv: qkv and q must be 16-byte aligned device memory";
   }
   if (args.qkv_stride < width || args.qkv_stride % 8 != 0) {
@@ -61,7 +58,7 @@ std::string CheckArgs(const AppendKvArgs& args) {
   }
   for (const float* norm : {args.q_norm, args.k_norm}) {
     if (norm == nullptr) continue;
-    if (!Aligned(norm)) return "AppendKv: the norms' weights must be 16-byte aligned";
+    if (!IsAligned(norm, 16)) return "AppendKv: the norms' weights must be 16-byte aligned";
     if (!(args.epsilon >= 0)) return "AppendKv: epsilon must not be negative";
   }
   return args.tokens == 0 ? "" : CheckRows(args);
@@ -84,10 +81,10 @@ std::string CheckDeviceKv(const char* what, const DeviceKv& kv) {
   if (kv.blocks < 1 || kv.blocks > std::numeric_limits<int32_t>::max()) {
     return start + std::to_string(kv.blocks) + " blocks; from 1 to 2^31 - 1 are right";
   }
-  if (!Aligned(kv.k) || !Aligned(kv.v)) {
+  if (!IsAligned(kv.k, 16) || !IsAligned(kv.v, 16)) {
     return start + "k and v must be 16-byte aligned device memory";
   }
-  if (HasGroupScales(kv.format) && (!Aligned(kv.k_scales) || !Aligned(kv.v_scales))) {
+  if (HasGroupScales(kv.format) && (!IsAligned(kv.k_scales, 16) || !IsAligned(kv.v_scales, 16))) {
     return start + "k_scales and v_scales must be 16-byte aligned device memory for int8 and int4";
   }
   if (kv.format == DeviceKvFormat::kE4m3 &&

@@ -9,6 +9,7 @@
 #include <limits>
 
 #include "kernels/cuda/attention/attention_launch.h"
+#include "kernels/cuda/common/check.h"
 #include "kernels/cuda/common/device.h"
 
 namespace quern::kernels {
@@ -16,10 +17,6 @@ namespace {
 
 constexpr int64_t kMaxContext = int64_t{1} << 30;
 constexpr int kMaxKvHeads = 65535;  // of a grid's second dimension
-
-bool Aligned(const void* pointer) {
-  return pointer != nullptr && reinterpret_cast<uintptr_t>(pointer) % 16 == 0;
-}
 
 int64_t RowTiles(const DeviceAttentionArgs& args, int rows) {
   return (args.max_queries * (args.q_heads / args.kv.kv_heads) + rows - 1) / rows;
@@ -44,7 +41,7 @@ int64_t Parts(const DeviceAttentionArgs& args) {
 std::string CheckRows(const char* what, const DeviceAttentionArgs& args) {
   const std::string start = std::string(what) + ": ";
   const int64_t width = int64_t{args.q_heads} * args.kv.head_dim;
-  if (!Aligned(args.q) || !Aligned(args.out)) {
+  if (!IsAligned(args.q, 16) || !IsAligned(args.out, 16)) {
     return start + "q and out must be 16-byte aligned device memory";
   }
   for (const auto& [name, stride] :
@@ -186,7 +183,7 @@ std::string DecodeAttention(const DeviceAttentionArgs& args, CUstream_st* stream
   if (std::string wrong = CheckArgs(kWhat, args); !wrong.empty()) return wrong;
   if (args.sequences == 0) return "";
   const size_t needed = DecodeAttentionWorkspaceBytes(args);
-  if (needed > 0 && (!Aligned(args.workspace) || args.workspace_size < needed)) {
+  if (needed > 0 && (!IsAligned(args.workspace, 16) || args.workspace_size < needed)) {
     return std::string(kWhat) + ": the workspace has " + std::to_string(args.workspace_size) +
            " bytes; it must be 16-byte aligned device memory of " + std::to_string(needed);
   }

@@ -13,13 +13,13 @@ namespace quern::kernels {
 
 template <typename T>
 __device__ __forceinline__ uint32_t SubtractPairs(uint32_t a, uint32_t b) {
-  using Pair = PairOf16<T>;
+  using Pair = Pair16<T>;
   const Pair result = __hsub2(*reinterpret_cast<Pair*>(&a), *reinterpret_cast<Pair*>(&b));
   return *reinterpret_cast<const uint32_t*>(&result);
 }
 template <typename T>
 __device__ __forceinline__ uint32_t MultiplyPairs(uint32_t a, uint32_t b) {
-  using Pair = PairOf16<T>;
+  using Pair = Pair16<T>;
   const Pair result = __hmul2(*reinterpret_cast<Pair*>(&a), *reinterpret_cast<Pair*>(&b));
   return *reinterpret_cast<const uint32_t*>(&result);
 }

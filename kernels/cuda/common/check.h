@@ -8,8 +8,9 @@
 // Checks of arguments that the host functions of several kernels make.
 namespace quern::kernels {
 
+// Whether there is memory, so aligned.
 inline bool IsAligned(const void* pointer, uintptr_t bytes) {
-  return reinterpret_cast<uintptr_t>(pointer) % bytes == 0;
+  return pointer != nullptr && reinterpret_cast<uintptr_t>(pointer) % bytes == 0;
 }
 
 // "" or that `value`, which the sentence calls `name`, must be from `least` to `most`.
@@ -35,7 +36,7 @@ inline std::string CheckMultiple(const char* op, const char* name, int64_t value
 // "" or that the pointer must be device memory with that alignment.
 inline std::string CheckPointer(const char* op, const char* name, const void* pointer,
                                 uintptr_t alignment) {
-  if (pointer != nullptr && IsAligned(pointer, alignment)) return "";
+  if (IsAligned(pointer, alignment)) return "";
   return std::string(op) + ": " + name + (pointer == nullptr ? " is null" : " is misaligned") +
          "; it must be device memory with " + std::to_string(alignment) + "-byte alignment";
 }

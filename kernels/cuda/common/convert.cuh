@@ -12,7 +12,7 @@
 namespace quern::kernels {
 
 template <typename T>
-using PairOf16 = std::conditional_t<std::is_same_v<T, __half>, __half2, __nv_bfloat162>;
+using Pair16 = std::conditional_t<std::is_same_v<T, __half>, __half2, __nv_bfloat162>;
 
 __device__ __forceinline__ float WidenHalf(uint32_t bits) {
   return __half2float(__ushort_as_half(static_cast<uint16_t>(bits)));

@@ -15,14 +15,6 @@ __device__ __forceinline__ __nv_bfloat16 RoundTo(float value, __nv_bfloat16 /*ty
   return __float2bfloat16_rn(value);
 }
 
-// Two of them in a word, the first one below.
-__device__ __forceinline__ uint32_t PairOf(__half first, __half second) {
-  return __half_as_ushort(first) | static_cast<uint32_t>(__half_as_ushort(second)) << 16;
-}
-__device__ __forceinline__ uint32_t PairOf(__nv_bfloat16 first, __nv_bfloat16 second) {
-  return __bfloat16_as_ushort(first) | static_cast<uint32_t>(__bfloat16_as_ushort(second)) << 16;
-}
-
 // Two ones of type T in a word: an A operand full of them sums the columns of B.
 template <typename T>
 inline constexpr uint32_t kOnes = 0x3c003c00u;

@@ -5,6 +5,7 @@
 #include <mutex>
 #include <tuple>
 
+#include "kernels/cuda/common/check.h"
 #include "kernels/cuda/common/device.h"
 #include "kernels/cuda/common/matmul_launch.h"
 
@@ -12,10 +13,6 @@ namespace quern::kernels {
 namespace {
 
 constexpr int64_t kMaxExtent = int64_t{1} << 29;
-
-bool Aligned(const void* pointer) {
-  return pointer != nullptr && reinterpret_cast<uintptr_t>(pointer) % 16 == 0;
-}
 
 // Thread blocks of a kernel on one multiprocessor; CUDA is asked once for each device, kind of
 // weights and shape. "" or why there are none.
@@ -49,10 +46,10 @@ std::string CheckMatMul(const MatMulOperands& operands, const MatMulChoice& choi
     return who + "a matrix of " + std::to_string(operands.rows) + " x " +
            std::to_string(operands.cols) + "; rows and columns must be from 1 to 2^29 - 1";
   }
-  if (!Aligned(operands.weights) || !Aligned(operands.x)) {
+  if (!IsAligned(operands.weights, 16) || !IsAligned(operands.x, 16)) {
     return who + "weights and x must be 16-byte aligned device memory";
   }
-  if (operands.y == nullptr || reinterpret_cast<uintptr_t>(operands.y) % 2 != 0) {
+  if (!IsAligned(operands.y, 2)) {
     return who + "y must be device memory with 2-byte alignment";
   }
   if (operands.batch < 1 || operands.batch > std::numeric_limits<int32_t>::max()) {

@@ -1,5 +1,6 @@
 #pragma once
 
+#include "kernels/cuda/common/convert.cuh"
 #include "kernels/cuda/common/float16.cuh"
 #include "kernels/cuda/common/matmul_launch.h"
 #include "kernels/cuda/common/ptx.cuh"
@@ -320,17 +321,17 @@ class MatMulBlock {
   __device__ void WritePair(int r, int c, Sum first, Sum second) const {
     if (r >= launch_.batch || c >= launch_.rows) return;
     Out* y = reinterpret_cast<Out*>(launch_.y) + r * launch_.y_stride + c;
-    const Out one = RoundTo(Weights::Result(launch_, r, c, first), Out{});
+    const float one = Weights::Result(launch_, r, c, first);
     if (c + 1 == launch_.rows) {
-      *y = one;
+      *y = RoundTo(one, Out{});
       return;
     }
-    const Out two = RoundTo(Weights::Result(launch_, r, c + 1, second), Out{});
+    const float two = Weights::Result(launch_, r, c + 1, second);
     if (launch_.y_pairs) {
-      *reinterpret_cast<uint32_t*>(y) = PairOf(one, two);
+      *reinterpret_cast<uint32_t*>(y) = NarrowPair<Out>(one, two);
     } else {
-      y[0] = one;
-      y[1] = two;
+      y[0] = RoundTo(one, Out{});
+      y[1] = RoundTo(two, Out{});
     }
   }
 

@@ -23,7 +23,7 @@ std::string CheckArgs(const VerifyDraftsArgs& args) {
     return "draft verification: the workspace has " + std::to_string(args.workspace_size) +
            " bytes, which is less than VerifyWorkspaceBytes()";
   }
-  if (!IsAligned(args.draft_logits, 16)) {
+  if (args.draft_logits != nullptr && !IsAligned(args.draft_logits, 16)) {
     return CheckPointer(kOp, "draft_logits", args.draft_logits, 16);
   }
   return FirstOf({CheckMultiple(kOp, "logits_stride", args.logits_stride, 4, args.vocab),

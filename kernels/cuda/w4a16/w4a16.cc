@@ -9,6 +9,7 @@
 #include <atomic>
 #include <limits>
 
+#include "kernels/cuda/common/check.h"
 #include "kernels/cuda/common/device.h"
 #include "kernels/cuda/w4a16/w4a16_launch.h"
 
@@ -69,13 +70,11 @@ std::string FindResidency(const CudaDevice& device, int format, int type, int va
 std::string CheckArgs(const W4A16Args& args) {
   const W4Matrix& w = args.weights;
   if (std::string wrong = CheckW4Shape(w); !wrong.empty()) return wrong;
-  const auto aligned = [](const void* pointer) {
-    return pointer != nullptr && reinterpret_cast<uintptr_t>(pointer) % 16 == 0;
-  };
-  if (!aligned(w.codes) || !aligned(w.scales) || !aligned(args.x) || !aligned(args.workspace)) {
+  if (!IsAligned(w.codes, 16) || !IsAligned(w.scales, 16) || !IsAligned(args.x, 16) ||
+      !IsAligned(args.workspace, 16)) {
     return "W4A16: weights, scales, x and workspace must be 16-byte aligned device memory";
   }
-  if (args.y == nullptr || reinterpret_cast<uintptr_t>(args.y) % 2 != 0) {
+  if (!IsAligned(args.y, 2)) {
     return "W4A16: y must be device memory with 2-byte alignment";
   }
   if (args.batch < 1 || args.batch > std::numeric_limits<int32_t>::max()) {

@@ -163,88 +163,6 @@ TEST_F(ApiTest, LogprobsOfAStreamedChatComeWithTheirTextAndNoEventIsHuge) {
   EXPECT_EQ(events, 10u) << "the role, one and seven with entries, the reason";
 }
 
-TEST_F(ApiTest, ClientThatLeavesCancelsItsWorkBeforeAnotherToken) {
-  StartServer();
-  {
-    RawClient client(port);
-    client.Send(Request("POST", "/v1/completions", R"({"model":"m","prompt":"a","stream":true})"));
-    ASSERT_TRUE(engine->WaitForRequest(1));
-    engine->Emit(1, "x");
-    client.ReadUntil("\"x\"");
-  }
-  EXPECT_TRUE(engine->WaitForCancel(1));
-  engine->Emit(1, "", FinishReason::kCancelled);
-  EXPECT_TRUE(
-      MetricIs(R"(quern_http_requests_total{model="m",handler="completions",status="499"})", 1));
-}
-
-TEST_F(ApiTest, ClientThatLeavesBeforeAWholeAnswerCancelsToo) {
-  StartServer();
-  {
-    RawClient client(port);
-    client.Send(Request("POST", "/v1/completions", R"({"model":"m","prompt":["a","b"]})"));
-    ASSERT_TRUE(engine->WaitForRequest(2));
-  }
-  EXPECT_TRUE(engine->WaitForCancel(1));
-  EXPECT_TRUE(engine->WaitForCancel(2));
-  engine->Emit(1, "", FinishReason::kCancelled);
-  engine->Emit(2, "", FinishReason::kCancelled);
-}
-
-TEST_F(ApiTest, EngineFailureMidStreamIsAnErrorEvent) {
-  StartServer();
-  RawClient client(port);
-  client.Send(Request("POST", "/v1/completions", R"({"model":"m","prompt":"a","stream":true})"));
-  ASSERT_TRUE(engine->WaitForRequest(1));
-  engine->Emit(1, "x");
-  engine->Emit(1, "", FinishReason::kError, "the forward pass failed");
-  const std::string all = client.ReadUntil("[DONE]");
-  EXPECT_NE(
-      all.find(R"(data: {"error":{"code":"generation_failed","message":"the forward pass failed")"),
-      std::string::npos)
-      << all;
-}
-
-TEST_F(ApiTest, AFormatThatNothingFitsIsTheClientsError) {
-  StartServer();
-  RawClient client(port);
-  client.Send(Request("POST", "/v1/completions", R"({"model":"m","prompt":"a"})"));
-  ASSERT_TRUE(engine->WaitForRequest(1));
-  engine->Emit(1, "", FinishReason::kFormat, "nothing fits");
-  const Reply reply = Split(client.ReadResponse());
-  EXPECT_EQ(reply.status, 400);
-  EXPECT_EQ(reply.Error("code"), "format_cannot_be_followed");
-  EXPECT_EQ(reply.Error("type"), "invalid_request_error");
-}
-
-TEST_F(ApiTest, EngineFailureIsA500ForAWholeAnswer) {
-  StartServer();
-  RawClient client(port);
-  client.Send(Request("POST", "/v1/completions", R"({"model":"m","prompt":"a"})"));
-  ASSERT_TRUE(engine->WaitForRequest(1));
-  engine->Emit(1, "", FinishReason::kError, "the forward pass failed");
-  const Reply reply = Split(client.ReadResponse());
-  EXPECT_EQ(reply.status, 500);
-  EXPECT_EQ(reply.Error("message"), "the forward pass failed");
-}
-
-TEST_F(ApiTest, RequestsThatTheDrainCutsAreToldToTryElsewhere) {
-  StartServer();
-  RawClient whole(port), streamed(port);
-  whole.Send(Request("POST", "/v1/completions", R"({"model":"m","prompt":"a"})"));
-  ASSERT_TRUE(engine->WaitForRequest(1));
-  streamed.Send(Request("POST", "/v1/completions", R"({"model":"m","prompt":"a","stream":true})"));
-  ASSERT_TRUE(engine->WaitForRequest(2));
-  engine->Emit(1, "", FinishReason::kCancelled);
-  engine->Emit(2, "", FinishReason::kCancelled);
-  const Reply reply = Split(whole.ReadResponse());
-  EXPECT_EQ(reply.status, 503);
-  EXPECT_EQ(reply.Error("code"), "draining");
-  EXPECT_NE(reply.head.find("Retry-After: 1"), std::string::npos);
-  EXPECT_NE(streamed.ReadUntil("[DONE]").find(R"(data: {"error":{"code":"draining")"),
-            std::string::npos);
-}
-
 TEST_F(ApiTest, FullQueueIs429WithRetryAfterAndLeavesNoHalfOfARequestBehind) {
   StartServer();
   engine->SetCapacity(1);
@@ -389,77 +307,6 @@ TEST_F(ApiTest, TokenizeAndDetokenizeHaveVllmsShapes) {
   EXPECT_EQ(Ask("POST", "/detokenize", R"({"tokens":[]})").body, R"({"prompt":""})");
 }
 
-TEST_F(ApiTest, WhileLoadingItIsLiveButNotReadyAndSaysWhy) {
-  StartServer(/*load=*/false);
-  state.SetLoading("weights");
-  EXPECT_EQ(Ask("GET", "/health/live").status, 200);
-  const Reply ready = Ask("GET", "/health/ready", "", true);
-  EXPECT_EQ(ready.status, 503);
-  EXPECT_EQ(ready.body, R"({"reason":"weights","status":"loading"})");
-  const Reply refused = Ask("POST", "/v1/completions", R"({"model":"m","prompt":"a"})");
-  EXPECT_EQ(refused.status, 503);
-  EXPECT_EQ(refused.Error("code"), "model_loading");
-  EXPECT_NE(refused.head.find("Retry-After"), std::string::npos);
-  Load();
-  EXPECT_EQ(Ask("GET", "/health/ready").status, 200);
-}
-
-TEST_F(ApiTest, DrainingRefusesNewWorkAndLetsOldWorkFinish) {
-  StartServer();
-  RawClient client(port);
-  client.Send(Request("POST", "/v1/completions", R"({"model":"m","prompt":"a","stream":true})"));
-  ASSERT_TRUE(engine->WaitForRequest(1));
-  state.SetDraining();
-  server->BeginDrain();
-  EXPECT_EQ(Ask("GET", "/health/ready").status, 503);
-  EXPECT_EQ(Ask("GET", "/health/live").status, 200);
-  const Reply refused = Ask("POST", "/v1/completions", R"({"model":"m","prompt":"a"})");
-  EXPECT_EQ(refused.status, 503);
-  EXPECT_EQ(refused.Error("code"), "draining");
-  engine->Emit(1, "last", FinishReason::kStop);
-  EXPECT_NE(client.ReadUntil("0\r\n\r\n").find("[DONE]"), std::string::npos);
-  EXPECT_TRUE(server->Stop(RawClient::kPatience));
-}
-
-TEST_F(ApiTest, StalledEngineFailsLivenessOnBothPorts) {
-  options.stall_timeout = Seconds(60);
-  StartServer();
-  engine->SetStalled(Seconds(59));
-  EXPECT_EQ(Ask("GET", "/health/live").status, 200);
-  engine->SetStalled(Seconds(61));
-  EXPECT_EQ(Ask("GET", "/health/live").status, 503);
-  EXPECT_EQ(Ask("GET", "/health/live", "", true).status, 503);
-}
-
-TEST_F(ApiTest, StalledEngineIsNotReadyLongBeforeItIsNotLive) {
-  options.stall_timeout = Seconds(60);
-  StartServer();
-  engine->SetStalled(Seconds(14));
-  EXPECT_EQ(Ask("GET", "/health/ready").status, 200);
-  engine->SetStalled(Seconds(16));
-  EXPECT_EQ(Ask("GET", "/health/ready").status, 503);
-  EXPECT_EQ(Ask("GET", "/health/ready", "", true).status, 503);
-  EXPECT_EQ(Ask("GET", "/health/live").status, 200);
-  engine->SetStalled(Seconds(0));
-  EXPECT_EQ(Ask("GET", "/health/ready").status, 200);
-}
-
-TEST_F(ApiTest, WithoutAStallTimeoutNoStallCounts) {
-  options.stall_timeout = Seconds(0);
-  StartServer();
-  engine->SetStalled(Seconds(1e6));
-  EXPECT_EQ(Ask("GET", "/health/ready").status, 200);
-  EXPECT_EQ(Ask("GET", "/health/live").status, 200);
-}
-
-TEST_F(ApiTest, MetricsAreOnTheAdministrativePortOnly) {
-  StartServer();
-  EXPECT_EQ(Ask("GET", "/metrics").status, 404);
-  EXPECT_EQ(Ask("GET", "/v1/models", "", true).status, 404);
-  EXPECT_NE(Metrics().find("quern_kv_cache_tokens_capacity{model=\"m\"} 1024\n"),
-            std::string::npos);
-}
-
 TEST_F(ApiTest, EchoComesOnceBeforeEachChoiceOfAStream) {
   StartServer();
   RawClient client(port);
@@ -476,19 +323,6 @@ TEST_F(ApiTest, EchoComesOnceBeforeEachChoiceOfAStream) {
     texts[choice["index"].get<size_t>()] += choice["text"].get<std::string>();
   }
   EXPECT_EQ(texts, (std::vector<std::string>{"ab1!", "ab2!", "cd3!", "cd4!"}));
-}
-
-TEST_F(ApiTest, StreamThatFallsTooFarBehindEndsWithAnErrorAndItsWorkIsCancelled) {
-  StartServer();
-  RawClient client(port, /*receive_buffer=*/4096);
-  client.Send(Request("POST", "/v1/completions", R"({"model":"m","prompt":"a","stream":true})"));
-  ASSERT_TRUE(engine->WaitForRequest(1));
-  for (int i = 0; i < kPieces; ++i) engine->Emit(1, kPiece);
-  EXPECT_TRUE(engine->WaitForCancel(1));
-  const std::string all = client.ReadUntil("[DONE]");
-  EXPECT_NE(all.find(R"("code":"client_too_slow")"), std::string::npos);
-  EXPECT_LT(std::count(all.begin(), all.end(), '~'), int64_t{8000} * kPieces);
-  EXPECT_TRUE(MetricIs(R"(quern_requests_rejected_total{model="m",reason="stream_buffer"})", 1));
 }
 
 TEST_F(ApiTest, SlowReaderGetsFewerLargerEventsAndLosesNothing) {
