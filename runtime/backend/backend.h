@@ -28,14 +28,24 @@ class Matrix {
   virtual int64_t bytes() const = 0;  // resident
 };
 
-// Activations of one step, [rows, width] float32 row-major, in the backend's memory. Made by
-// NewTensor; ops that write one set its rows.
+// A small weight that ops take whole: of a norm, [size] float32 in a backend's memory.
+class Vector {
+ public:
+  virtual ~Vector() = default;
+  virtual int64_t size() const = 0;
+};
+
+enum class TensorKind {
+  kResidual,     // float32: what sums go on in
+  kActivations,  // what products take and give: float32 on a CPU, 16 bits on a GPU
+};
+
+// Values of one step, [rows, width] row-major, in the backend's memory. Made by NewTensor; ops that
+// write one set its rows.
 struct Tensor {
-  float* data = nullptr;
   int64_t rows = 0;
   int64_t width = 0;
-  float* row(int64_t r) { return data + r * width; }
-  const float* row(int64_t r) const { return data + r * width; }
+  void* data = nullptr;
 };
 
 struct KvShape {
@@ -70,11 +80,17 @@ struct AttentionSpec {
   float scale = 1;    // of q.k
   float softcap = 0;  // 0: none
   int window = 0;     // tokens seen, a token's own included; 0: all. As KvShape::windows
+  int rope = 0;       // AddRope's
+  // RMS norm of each head of Q and of K before they are turned, [head_dim]; both or none.
+  const Vector* q_norm = nullptr;
+  const Vector* k_norm = nullptr;
+  float epsilon = 0;
 };
 
 struct Projection {
   const Matrix* weight;
   Tensor* out;
+  int64_t column = 0;  // of `out`, where the product's first goes; `out` may be wider
 };
 
 // Where a model's tensors live and its ops run: the forward pass is written against this alone.
@@ -93,58 +109,63 @@ class Backend {
   virtual Result<std::unique_ptr<Matrix>> LoadMatrix(kernels::WeightType type,
                                                      std::span<const std::byte> data, int64_t rows,
                                                      int64_t cols, const PartTaken& taken) = 0;
-  // `data`, `size` numbers in GGUF's layout, as float32: the small weights that ops take by value.
-  virtual std::vector<float> LoadVector(kernels::WeightType type, std::span<const std::byte> data,
-                                        int64_t size) = 0;
+  // Errors: kResourceExhausted.
+  virtual Result<std::unique_ptr<Vector>> LoadVector(std::span<const float> values) = 0;
   // kResourceExhausted says how much was wanted and how much there is. `shape` has a layer that
   // sees all tokens where `layout` has window blocks.
   virtual Status AllocateKv(const KvShape& shape, const KvLayout& layout) = 0;
-  // Activations [rows of the step, width], owned by the backend.
-  virtual Tensor* NewTensor(int64_t width) = 0;
-  // Returns the number that Rope takes.
+  // [rows of the step, width], owned by the backend.
+  virtual Tensor* NewTensor(TensorKind kind, int64_t width) = 0;
+  // Returns the number that AttentionSpec takes.
   virtual int AddRope(RopeSpec spec) = 0;
 
-  // Starts a step; `batch` stays valid until the next. kResourceExhausted when activations do not
-  // fit.
-  virtual Status BeginStep(const ForwardBatch& batch) = 0;
+  // Runs a step: `layers` calls ops on the step's rows. They must be the same calls for every batch
+  // that no sequence joins or leaves midway: a backend may record and repeat them. `batch` stays
+  // valid until the next step. kResourceExhausted when activations do not fit.
+  virtual Status RunStep(const ForwardBatch& batch, const std::function<void()>& layers) = 0;
 
-  // The batch's last sequence leaves the step: its rows of x are held, and what is called after
-  // this sees the others alone. Where the batch says that it goes on (first_layer), it is not there
-  // from BeginStep on, until ResumeLast.
+  // The batch's last sequence leaves the step: its rows of x, a residual, are held, and what is
+  // called after this sees the others alone. Where the batch says that it goes on (first_layer), it
+  // is not there at first, until ResumeLast.
   virtual void HoldLast(Tensor* x) = 0;
   // It joins the step: what was held of it become the last rows of x again.
   virtual void ResumeLast(Tensor* x) = 0;
 
-  // out = scale * rows of `table` [vocabulary, width] named by the batch's tokens.
-  virtual void Embed(const Matrix& table, float scale, Tensor* out) = 0;
-  // out = RMS-normalised x times weight [width]. `out` may be `x`.
-  virtual void RmsNorm(const Tensor& x, std::span<const float> weight, float epsilon,
-                       Tensor* out) = 0;
-  // The same for every head: x is [rows, heads * head_dim], weight [head_dim].
-  virtual void RmsNormHeads(std::span<const float> weight, float epsilon, Tensor* x) = 0;
-  // out = x times the transpose of weight, for several weights of the same input.
+  // residual = scale * rows of `table` [vocabulary, width] named by the batch's tokens.
+  virtual void Embed(const Matrix& table, float scale, Tensor* residual) = 0;
+  // residual += x, or, with `x_weight` [width], its RMS norm times that (x null: nothing); then out
+  // = the residual's RMS norm times `weight` [width] (out null: nothing). `out` may be `x`,
+  // whose content is undefined afterwards.
+  virtual void AddRmsNorm(const Tensor* x, const Vector* x_weight, const Vector* weight,
+                          float epsilon, Tensor* residual, Tensor* out) = 0;
+  // out = x times the transpose of weight, for several weights of the same input. Their columns of
+  // `out` are apart.
   virtual void MatMul(const Tensor& x, std::initializer_list<Projection> projections) = 0;
-  // Turns every head of x by the angles of its rows' positions.
-  virtual void Rope(int rope, int head_dim, Tensor* x) = 0;
-  // Writes k and v [rows, kv_heads * head_dim] to the cache, then out = attention of q [rows, heads
-  // * head_dim] over it. What is in q, k and v afterwards is undefined.
-  virtual void Attention(const AttentionSpec& spec, Tensor* q, Tensor* k, Tensor* v,
-                         Tensor* out) = 0;
+  // qkv [rows, (heads + 2 kv_heads) * head_dim]: heads of Q, then K, then V. Turns Q and K by their
+  // rows' positions, writes K and V to the cache, then out [rows, heads * head_dim] = attention of
+  // Q over it. What is in qkv afterwards is undefined.
+  virtual void Attention(const AttentionSpec& spec, Tensor* qkv, Tensor* out) = 0;
   // gate = act(gate) * up
   virtual void GatedActivation(kernels::Gate kind, const Tensor& up, Tensor* gate) = 0;
-  // y += x
-  virtual void Add(const Tensor& x, Tensor* y) = 0;
-  // out = these rows of x.
-  virtual void SelectRows(const Tensor& x, std::span<const int32_t> rows, Tensor* out) = 0;
+
+  // After RunStep, and until the next:
+  // out = the RMS norm of these rows of the residual, times weight.
+  virtual void RmsNormRows(const Tensor& residual, std::span<const int32_t> rows,
+                           const Vector& weight, float epsilon, Tensor* out) = 0;
   // logits [x.rows, head.rows()] = x times the transpose of head, then softcap where it is not 0.
-  virtual void Logits(const Tensor& x, const Matrix& head, float softcap,
-                      std::span<float> logits) = 0;
+  // Both return what failed in this step or one before it: kInternal.
+  virtual Status Logits(const Tensor& x, const Matrix& head, float softcap,
+                        std::span<float> logits) = 0;
   // to [x.rows, x.width] = x, in the host's memory.
-  virtual void Read(const Tensor& x, std::span<float> to) = 0;
+  virtual Status Read(const Tensor& x, std::span<float> to) = 0;
 };
 
 // The CPU's. `threads` 0: DefaultThreads(). Errors: kInvalidArgument (QUERN_CPU_ISA names an
 // instruction set that is not there).
 Result<std::unique_ptr<Backend>> MakeCpuBackend(int threads);
+
+// `data`, `size` numbers in GGUF's layout, as float32 in the host's memory.
+std::vector<float> Dequantize(kernels::WeightType type, std::span<const std::byte> data,
+                              int64_t size);
 
 }  // namespace quern

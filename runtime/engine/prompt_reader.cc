@@ -49,7 +49,7 @@ Result<bool> PromptReader::Read(Model& model, const ScheduledSequence& scheduled
     QUERN_TRY(ReadLogprobs(model, predicting, request, delta.prompt_logprobs));
   }
   if (request.pooling) {
-    Pool(model, rows, request);
+    QUERN_TRY(Pool(model, rows, request));
     if (end == sequence.prompt_tokens) delta.embedding = std::exchange(request.pooled, {});
   }
   request.prompt_read = end;
@@ -63,7 +63,7 @@ Status PromptReader::ReadLogprobs(Model& model, const Rows& rows, const ActiveRe
   InParts(rows, [&](std::span<const int32_t> numbers, int32_t begin) {
     if (!status.ok()) return;
     values_.resize(std::max(values_.size(), numbers.size() * vocabulary));
-    model.ReadLogits(numbers, std::span(values_).first(numbers.size() * vocabulary));
+    status = model.ReadLogits(numbers, std::span(values_).first(numbers.size() * vocabulary));
     for (size_t i = 0; i < numbers.size() && status.ok(); ++i) {
       const auto logits = std::span<const float>(values_).subspan(i * vocabulary, vocabulary);
       status = logprobs_.Measure(logits);
@@ -76,24 +76,27 @@ Status PromptReader::ReadLogprobs(Model& model, const Rows& rows, const ActiveRe
   return status;
 }
 
-void PromptReader::Pool(Model& model, const Rows& rows, ActiveRequest& request) {
+Status PromptReader::Pool(Model& model, const Rows& rows, ActiveRequest& request) {
   const auto width = static_cast<size_t>(model.info().width);
   const int32_t tokens = request.prompt_tokens();
   const bool mean = request.pooling == Pooling::kMean;
   Rows wanted = rows;
   if (!mean) {
-    if (rows.end < tokens) return;
+    if (rows.end < tokens) return {};
     wanted = {rows.first_row + tokens - 1 - rows.begin, tokens - 1, tokens};
   }
   request.pooled.resize(width);
   const float share = mean ? 1.0f / static_cast<float>(tokens) : 1.0f;
+  Status status;
   InParts(wanted, [&](std::span<const int32_t> numbers, int32_t) {
+    if (!status.ok()) return;
     values_.resize(std::max(values_.size(), numbers.size() * width));
-    model.ReadHidden(numbers, std::span(values_).first(numbers.size() * width));
+    status = model.ReadHidden(numbers, std::span(values_).first(numbers.size() * width));
     for (size_t i = 0; i < numbers.size() * width; ++i) {
       request.pooled[i % width] += share * values_[i];
     }
   });
+  return status;
 }
 
 }  // namespace quern

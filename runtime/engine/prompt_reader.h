@@ -33,7 +33,7 @@ class PromptReader {
   };
   Status ReadLogprobs(Model& model, const Rows& rows, const ActiveRequest& request,
                       std::vector<GeneratedLogprobs>& out);
-  void Pool(Model& model, const Rows& rows, ActiveRequest& request);
+  Status Pool(Model& model, const Rows& rows, ActiveRequest& request);
   // Calls `read` with the rows' numbers, some at a time, and the position of the first of them.
   template <typename Reader>
   void InParts(const Rows& rows, const Reader& read);

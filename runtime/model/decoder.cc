@@ -12,14 +12,13 @@ Status Decoder::LoadWeights(WeightLoader& loader) {
     QUERN_ASSIGN(output_, loader.LoadMatrix("output.weight", h_.vocab_size, h_.width));
   }
   QUERN_TRY(LoadLayers(loader));
-  x_ = backend_->NewTensor(h_.width);
-  normed_ = backend_->NewTensor(h_.width);
-  q_ = backend_->NewTensor(query_width());
-  k_ = backend_->NewTensor(kv_width());
-  v_ = backend_->NewTensor(kv_width());
-  attended_ = backend_->NewTensor(query_width());
-  gate_ = backend_->NewTensor(h_.ffn_width);
-  up_ = backend_->NewTensor(h_.ffn_width);
+  constexpr TensorKind kActivations = TensorKind::kActivations;
+  x_ = backend_->NewTensor(TensorKind::kResidual, h_.width);
+  normed_ = backend_->NewTensor(kActivations, h_.width);
+  qkv_ = backend_->NewTensor(kActivations, query_width() + 2 * kv_width());
+  attended_ = backend_->NewTensor(kActivations, query_width());
+  gate_ = backend_->NewTensor(kActivations, h_.ffn_width);
+  up_ = backend_->NewTensor(kActivations, h_.ffn_width);
   return {};
 }
 
@@ -46,38 +45,45 @@ void Decoder::SetKvDtype(KvDtype dtype) {
 
 Status Decoder::Forward(const ForwardBatch& batch, std::span<float> logits) {
   Backend& b = *backend_;
-  QUERN_TRY(b.BeginStep(batch));
   first_layer_ = batch.first_layer;
   end_layer_ = batch.end_layer;
-  b.Embed(*embedding_, embedding_scale(), x_);
-  RunLayers(b);
+  QUERN_TRY(b.RunStep(batch, [&] {
+    b.Embed(*embedding_, embedding_scale(), x_);
+    RunLayers(b);
+  }));
   // Also in release builds: rows that are not there would be another step's, of other requests.
   const bool holds = batch.end_layer < h_.layers;
   const auto rows = std::ssize(batch.tokens) - (holds ? batch.sequences.back().num_rows : 0);
   if (x_->rows != rows) std::abort();
-  ReadLogits(batch.logit_rows, logits);
-  return {};
+  return ReadLogits(batch.logit_rows, logits);
 }
 
-void Decoder::EnterLayer(int layer) {
-  if (layer == 0) return;
-  if (layer == first_layer_) backend_->ResumeLast(x_);
-  if (layer == end_layer_) backend_->HoldLast(x_);
+void Decoder::EnterLayer(int layer, const Vector* after, const Vector& before) {
+  const Tensor* given = layer > 0 ? normed_ : nullptr;
+  const bool resumes = layer > 0 && layer == first_layer_;
+  const bool holds = layer > 0 && layer == end_layer_;
+  if (resumes || holds) {
+    backend_->AddRmsNorm(given, after, nullptr, h_.epsilon, x_, nullptr);
+    given = nullptr;
+    if (resumes) backend_->ResumeLast(x_);
+    if (holds) backend_->HoldLast(x_);
+  }
+  backend_->AddRmsNorm(given, after, &before, h_.epsilon, x_, normed_);
 }
 
-void Decoder::ReadLogits(std::span<const int32_t> rows, std::span<float> logits) {
-  Finish(rows);
-  backend_->Logits(*normed_, output_ ? *output_ : *embedding_, h_.logit_softcap, logits);
+void Decoder::LeaveLayers(const Vector* after) {
+  backend_->AddRmsNorm(normed_, after, nullptr, h_.epsilon, x_, nullptr);
 }
 
-void Decoder::ReadHidden(std::span<const int32_t> rows, std::span<float> hidden) {
-  Finish(rows);
-  backend_->Read(*normed_, hidden);
+Status Decoder::ReadLogits(std::span<const int32_t> rows, std::span<float> logits) {
+  if (rows.empty()) return {};
+  backend_->RmsNormRows(*x_, rows, *output_norm_, h_.epsilon, normed_);
+  return backend_->Logits(*normed_, output_ ? *output_ : *embedding_, h_.logit_softcap, logits);
 }
 
-void Decoder::Finish(std::span<const int32_t> rows) {
-  backend_->SelectRows(*x_, rows, normed_);
-  backend_->RmsNorm(*normed_, output_norm_, h_.epsilon, normed_);
+Status Decoder::ReadHidden(std::span<const int32_t> rows, std::span<float> hidden) {
+  backend_->RmsNormRows(*x_, rows, *output_norm_, h_.epsilon, normed_);
+  return backend_->Read(*normed_, hidden);
 }
 
 }  // namespace quern

@@ -25,8 +25,8 @@ class Decoder : public Model {
   }
   // x = embedding_scale() times the rows of the batch's tokens; RunLayers; logits of x.
   Status Forward(const ForwardBatch& batch, std::span<float> logits) override;
-  void ReadLogits(std::span<const int32_t> rows, std::span<float> logits) override;
-  void ReadHidden(std::span<const int32_t> rows, std::span<float> hidden) override;
+  Status ReadLogits(std::span<const int32_t> rows, std::span<float> logits) override;
+  Status ReadHidden(std::span<const int32_t> rows, std::span<float> hidden) override;
 
   // Takes the weights; once, before anything else.
   Status LoadWeights(WeightLoader& loader);
@@ -36,11 +36,14 @@ class Decoder : public Model {
  protected:
   // Makes the RoPE tables and, for each layer, reads its weights, called "blk.<i>.<name>".
   virtual Status LoadLayers(WeightLoader& loader) = 0;
-  // The residual stream x_ through all layers, EnterLayer before each. It keeps what comes out
-  // until the next step.
+  // The residual stream x_ through all layers, EnterLayer before each and LeaveLayers at the end.
+  // It keeps what comes out until the next step.
   virtual void RunLayers(Backend& b) = 0;
-  // The batch's last sequence joins or leaves x_ here, if the batch says so.
-  void EnterLayer(int layer);
+  // What the layer before gave, in normed_, is added to x_ (its norm by `after`, where there is
+  // one); the batch's last sequence joins or leaves x_ here, if the batch says so; then normed_ =
+  // the norm of x_ by `before`.
+  void EnterLayer(int layer, const Vector* after, const Vector& before);
+  void LeaveLayers(const Vector* after);
   virtual float embedding_scale() const { return 1; }
   // Tokens that a layer's attention sees, its own included; 0: all.
   virtual int window(int /*layer*/) const { return 0; }
@@ -53,20 +56,15 @@ class Decoder : public Model {
   // Activations of a step, [rows, ...]
   Tensor* x_ = nullptr;         // [width]: the residual stream
   Tensor* normed_ = nullptr;    // [width]
-  Tensor* q_ = nullptr;         // [heads * head_dim]
-  Tensor* k_ = nullptr;         // [kv_heads * head_dim]
-  Tensor* v_ = nullptr;         // [kv_heads * head_dim]
+  Tensor* qkv_ = nullptr;       // [(heads + 2 * kv_heads) * head_dim]
   Tensor* attended_ = nullptr;  // [heads * head_dim]
   Tensor* gate_ = nullptr;      // [ffn_width]
   Tensor* up_ = nullptr;        // [ffn_width]
 
  private:
-  // normed_ = these rows of what came out of the layers, normalised.
-  void Finish(std::span<const int32_t> rows);
-
-  std::unique_ptr<Matrix> embedding_;  // [vocab, width]
-  std::vector<float> output_norm_;     // [width]
-  std::unique_ptr<Matrix> output_;     // [vocab, width]; null: tied to the embedding
+  std::unique_ptr<Matrix> embedding_;    // [vocab, width]
+  std::unique_ptr<Vector> output_norm_;  // [width]
+  std::unique_ptr<Matrix> output_;       // [vocab, width]; null: tied to the embedding
   ModelInfo info_;
   KvShape kv_shape_;
   int32_t first_layer_ = 0, end_layer_ = 0;  // of the batch at hand

@@ -12,19 +12,19 @@ constexpr int kLayersPerGlobal = 6;  // layers 5, 11, ... see the whole context
 constexpr double kLocalRopeBase = 10000;
 
 struct Gemma3Layer {
-  std::vector<float> attn_norm;       // [width]
-  std::unique_ptr<Matrix> q;          // [heads * head_dim, width]
-  std::unique_ptr<Matrix> k;          // [kv_heads * head_dim, width]
-  std::unique_ptr<Matrix> v;          // [kv_heads * head_dim, width]
-  std::vector<float> q_norm;          // [head_dim]
-  std::vector<float> k_norm;          // [head_dim]
-  std::unique_ptr<Matrix> attn_out;   // [width, heads * head_dim]
-  std::vector<float> post_attn_norm;  // [width]
-  std::vector<float> ffn_norm;        // [width]
-  std::unique_ptr<Matrix> gate;       // [ffn_width, width]
-  std::unique_ptr<Matrix> up;         // [ffn_width, width]
-  std::unique_ptr<Matrix> down;       // [width, ffn_width]
-  std::vector<float> post_ffn_norm;   // [width]
+  std::unique_ptr<Vector> attn_norm;       // [width]
+  std::unique_ptr<Matrix> q;               // [heads * head_dim, width]
+  std::unique_ptr<Matrix> k;               // [kv_heads * head_dim, width]
+  std::unique_ptr<Matrix> v;               // [kv_heads * head_dim, width]
+  std::unique_ptr<Vector> q_norm;          // [head_dim]
+  std::unique_ptr<Vector> k_norm;          // [head_dim]
+  std::unique_ptr<Matrix> attn_out;        // [width, heads * head_dim]
+  std::unique_ptr<Vector> post_attn_norm;  // [width]
+  std::unique_ptr<Vector> ffn_norm;        // [width]
+  std::unique_ptr<Matrix> gate;            // [ffn_width, width]
+  std::unique_ptr<Matrix> up;              // [ffn_width, width]
+  std::unique_ptr<Matrix> down;            // [width, ffn_width]
+  std::unique_ptr<Vector> post_ffn_norm;   // [width]
 };
 
 class Gemma3 : public Decoder {
@@ -56,30 +56,34 @@ class Gemma3 : public Decoder {
   }
 
   void RunLayers(Backend& b) override {
-    const float scale = 1.0f / std::sqrt(static_cast<float>(QueryScaleDim()));
+    AttentionSpec attention{.heads = h_.heads,
+                            .scale = 1.0f / std::sqrt(static_cast<float>(QueryScaleDim())),
+                            .softcap = h_.attention_softcap,
+                            .epsilon = h_.epsilon};
+    const Vector* after = nullptr;
     for (int i = 0; i < h_.layers; ++i) {
       const Gemma3Layer& layer = layers_[static_cast<size_t>(i)];
-      const int rope = window(i) == 0 ? global_rope_ : local_rope_;
-      EnterLayer(i);
+      attention.layer = i;
+      attention.window = window(i);
+      attention.rope = window(i) == 0 ? global_rope_ : local_rope_;
+      attention.q_norm = layer.q_norm.get();
+      attention.k_norm = layer.k_norm.get();
+      EnterLayer(i, after, *layer.attn_norm);
       // Attention: x += norm(attn_out * attend(rope(norm(q)), rope(norm(k)), v))
-      b.RmsNorm(*x_, layer.attn_norm, h_.epsilon, normed_);
-      b.MatMul(*normed_, {{layer.q.get(), q_}, {layer.k.get(), k_}, {layer.v.get(), v_}});
-      b.RmsNormHeads(layer.q_norm, h_.epsilon, q_);
-      b.RmsNormHeads(layer.k_norm, h_.epsilon, k_);
-      b.Rope(rope, h_.head_dim, q_);
-      b.Rope(rope, h_.head_dim, k_);
-      b.Attention({i, h_.heads, scale, h_.attention_softcap, window(i)}, q_, k_, v_, attended_);
+      b.MatMul(*normed_, {{layer.q.get(), qkv_},
+                          {layer.k.get(), qkv_, query_width()},
+                          {layer.v.get(), qkv_, query_width() + kv_width()}});
+      b.Attention(attention, qkv_, attended_);
       b.MatMul(*attended_, {{layer.attn_out.get(), normed_}});
-      b.RmsNorm(*normed_, layer.post_attn_norm, h_.epsilon, normed_);
-      b.Add(*normed_, x_);
       // Feed-forward: x += norm(down * (gelu(gate) * up))
-      b.RmsNorm(*x_, layer.ffn_norm, h_.epsilon, normed_);
+      b.AddRmsNorm(normed_, layer.post_attn_norm.get(), layer.ffn_norm.get(), h_.epsilon, x_,
+                   normed_);
       b.MatMul(*normed_, {{layer.gate.get(), gate_}, {layer.up.get(), up_}});
       b.GatedActivation(kernels::Gate::kGeluTanh, *up_, gate_);
       b.MatMul(*gate_, {{layer.down.get(), normed_}});
-      b.RmsNorm(*normed_, layer.post_ffn_norm, h_.epsilon, normed_);
-      b.Add(*normed_, x_);
+      after = layer.post_ffn_norm.get();
     }
+    LeaveLayers(after);
   }
 
  private:

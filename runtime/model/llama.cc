@@ -8,15 +8,15 @@ namespace quern {
 namespace {
 
 struct LlamaLayer {
-  std::vector<float> attn_norm;      // [width]
-  std::unique_ptr<Matrix> q;         // [heads * head_dim, width]
-  std::unique_ptr<Matrix> k;         // [kv_heads * head_dim, width]
-  std::unique_ptr<Matrix> v;         // [kv_heads * head_dim, width]
-  std::unique_ptr<Matrix> attn_out;  // [width, heads * head_dim]
-  std::vector<float> ffn_norm;       // [width]
-  std::unique_ptr<Matrix> gate;      // [ffn_width, width]
-  std::unique_ptr<Matrix> up;        // [ffn_width, width]
-  std::unique_ptr<Matrix> down;      // [width, ffn_width]
+  std::unique_ptr<Vector> attn_norm;  // [width]
+  std::unique_ptr<Matrix> q;          // [heads * head_dim, width]
+  std::unique_ptr<Matrix> k;          // [kv_heads * head_dim, width]
+  std::unique_ptr<Matrix> v;          // [kv_heads * head_dim, width]
+  std::unique_ptr<Matrix> attn_out;   // [width, heads * head_dim]
+  std::unique_ptr<Vector> ffn_norm;   // [width]
+  std::unique_ptr<Matrix> gate;       // [ffn_width, width]
+  std::unique_ptr<Matrix> up;         // [ffn_width, width]
+  std::unique_ptr<Matrix> down;       // [width, ffn_width]
 };
 
 class Llama : public Decoder {
@@ -27,7 +27,7 @@ class Llama : public Decoder {
   Status LoadLayers(WeightLoader& loader) override {
     std::vector<float> factors;  // Llama 3.1's stretched frequencies
     if (loader.Has("rope_freqs.weight")) {
-      QUERN_ASSIGN(factors, loader.LoadVector("rope_freqs.weight", h_.rope_dims / 2));
+      QUERN_ASSIGN(factors, loader.ReadVector("rope_freqs.weight", h_.rope_dims / 2));
     }
     for (const float factor : factors) {
       if (factor > 0 && std::isfinite(factor)) continue;
@@ -47,25 +47,25 @@ class Llama : public Decoder {
   }
 
   void RunLayers(Backend& b) override {
-    AttentionSpec attention{0, h_.heads, 1.0f / std::sqrt(static_cast<float>(h_.head_dim)), 0, 0};
+    AttentionSpec attention{.heads = h_.heads,
+                            .scale = 1.0f / std::sqrt(static_cast<float>(h_.head_dim)),
+                            .rope = rope_};
     for (const LlamaLayer& layer : layers_) {
-      EnterLayer(attention.layer);
+      EnterLayer(attention.layer, nullptr, *layer.attn_norm);
       // Attention: x += attn_out * attend(rope(q), rope(k), v)
-      b.RmsNorm(*x_, layer.attn_norm, h_.epsilon, normed_);
-      b.MatMul(*normed_, {{layer.q.get(), q_}, {layer.k.get(), k_}, {layer.v.get(), v_}});
-      b.Rope(rope_, h_.head_dim, q_);
-      b.Rope(rope_, h_.head_dim, k_);
-      b.Attention(attention, q_, k_, v_, attended_);
+      b.MatMul(*normed_, {{layer.q.get(), qkv_},
+                          {layer.k.get(), qkv_, query_width()},
+                          {layer.v.get(), qkv_, query_width() + kv_width()}});
+      b.Attention(attention, qkv_, attended_);
       b.MatMul(*attended_, {{layer.attn_out.get(), normed_}});
-      b.Add(*normed_, x_);
       // Feed-forward: x += down * (silu(gate) * up)
-      b.RmsNorm(*x_, layer.ffn_norm, h_.epsilon, normed_);
+      b.AddRmsNorm(normed_, nullptr, layer.ffn_norm.get(), h_.epsilon, x_, normed_);
       b.MatMul(*normed_, {{layer.gate.get(), gate_}, {layer.up.get(), up_}});
       b.GatedActivation(kernels::Gate::kSilu, *up_, gate_);
       b.MatMul(*gate_, {{layer.down.get(), normed_}});
-      b.Add(*normed_, x_);
       ++attention.layer;
     }
+    LeaveLayers(nullptr);
   }
 
  private:

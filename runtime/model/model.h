@@ -103,10 +103,10 @@ class Model {
   virtual Status Forward(const ForwardBatch& batch, std::span<float> logits) = 0;
 
   // After a Forward, and until the next, of any rows of its batch, ascending. To `logits` [rows,
-  // vocab_size], as Forward.
-  virtual void ReadLogits(std::span<const int32_t> rows, std::span<float> logits) = 0;
+  // vocab_size], as Forward. Errors: as Forward's.
+  virtual Status ReadLogits(std::span<const int32_t> rows, std::span<float> logits) = 0;
   // To `hidden` [rows, width]: the last layer's output, normalised, which the head makes logits of.
-  virtual void ReadHidden(std::span<const int32_t> rows, std::span<float> hidden) = 0;
+  virtual Status ReadHidden(std::span<const int32_t> rows, std::span<float> hidden) = 0;
 };
 
 }  // namespace quern

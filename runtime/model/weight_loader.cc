@@ -81,7 +81,7 @@ Result<std::unique_ptr<Matrix>> WeightLoader::Take(const GgufTensor& tensor, int
   const kernels::WeightType type = KernelType(tensor.type);
   if (float32_ && !kernels::IsFloatType(type)) {
     QUERN_TRY(CheckRoomToExpand(rows * cols));
-    const std::vector<float> expanded = backend_->LoadVector(type, tensor.data, rows * cols);
+    const std::vector<float> expanded = Dequantize(type, tensor.data, rows * cols);
     return backend_->LoadMatrix(kernels::WeightType::kF32, std::as_bytes(std::span(expanded)), rows,
                                 cols, [](std::span<const std::byte>) {});
   }
@@ -101,11 +101,17 @@ Result<std::unique_ptr<Matrix>> WeightLoader::LoadMatrix(const std::string& name
   return matrix;
 }
 
-Result<std::vector<float>> WeightLoader::LoadVector(const std::string& name, int64_t size) {
+Result<std::vector<float>> WeightLoader::ReadVector(const std::string& name, int64_t size) {
   QUERN_ASSIGN(const GgufTensor* tensor, Find(name, {static_cast<uint64_t>(size)}));
-  std::vector<float> values = backend_->LoadVector(KernelType(tensor->type), tensor->data, size);
+  return Dequantize(KernelType(tensor->type), tensor->data, size);
+}
+
+Result<std::unique_ptr<Vector>> WeightLoader::LoadVector(const std::string& name, int64_t size) {
+  QUERN_ASSIGN(const std::vector<float> values, ReadVector(name, size));
+  auto vector = backend_->LoadVector(values);
+  if (!vector) return std::move(vector).error().Within("tensor " + name);
   resident_bytes_ += size * static_cast<int64_t>(sizeof(float));
-  return values;
+  return vector;
 }
 
 Status WeightLoader::CheckAllUsed() const {

@@ -23,8 +23,9 @@ class WeightLoader {
 
   bool Has(const std::string& name) const { return file_.FindTensor(name) != nullptr; }
   Result<std::unique_ptr<Matrix>> LoadMatrix(const std::string& name, int64_t rows, int64_t cols);
-  // As float32.
-  Result<std::vector<float>> LoadVector(const std::string& name, int64_t size);
+  Result<std::unique_ptr<Vector>> LoadVector(const std::string& name, int64_t size);
+  // As float32, for the host.
+  Result<std::vector<float>> ReadVector(const std::string& name, int64_t size);
 
   // kUnsupported when the file has tensors that were not asked for: they would change what the
   // model computes.

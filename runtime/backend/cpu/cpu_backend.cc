@@ -81,11 +81,9 @@ Result<std::unique_ptr<Matrix>> CpuBackend::LoadMatrix(kernels::WeightType type,
   return std::unique_ptr<Matrix>(std::make_unique<CpuMatrix>(shape, std::move(memory)));
 }
 
-std::vector<float> CpuBackend::LoadVector(kernels::WeightType type, std::span<const std::byte> data,
-                                          int64_t size) {
-  std::vector<float> values(static_cast<size_t>(size));
-  kernels::ref::DequantizeRow(type, data.data(), size, values.data());
-  return values;
+Result<std::unique_ptr<Vector>> CpuBackend::LoadVector(std::span<const float> values) {
+  return std::unique_ptr<Vector>(
+      std::make_unique<CpuVector>(std::vector<float>(values.begin(), values.end())));
 }
 
 Status CpuBackend::AllocateKv(const KvShape& shape, const KvLayout& layout) {
@@ -130,7 +128,7 @@ Status CpuBackend::AllocateKv(const KvShape& shape, const KvLayout& layout) {
   return {};
 }
 
-Tensor* CpuBackend::NewTensor(int64_t width) {
+Tensor* CpuBackend::NewTensor(TensorKind /*float32, both*/, int64_t width) {
   tensors_.push_back({});
   tensors_.back().tensor.width = width;
   widest_ = std::max(widest_, width);
@@ -142,15 +140,27 @@ int CpuBackend::AddRope(RopeSpec spec) {
   return static_cast<int>(ropes_.size()) - 1;
 }
 
+Status CpuBackend::RunStep(const ForwardBatch& batch, const std::function<void()>& layers) {
+  QUERN_TRY(BeginStep(batch));
+  layers();
+  return {};
+}
+
 Status CpuBackend::BeginStep(const ForwardBatch& batch) {
   batch_ = batch;
+  row_sequences_.resize(batch.tokens.size());
+  for (size_t i = 0; i < batch.sequences.size(); ++i) {
+    const ForwardBatch::Sequence& sequence = batch.sequences[i];
+    std::fill_n(row_sequences_.begin() + sequence.first_row, sequence.num_rows,
+                static_cast<int32_t>(i));
+  }
   const int64_t rows = static_cast<int64_t>(batch.tokens.size());
   bool fits = quantized_.Reserve(rows, widest_);
   for (OwnedTensor& owned : tensors_) {
     const size_t bytes = static_cast<size_t>(rows * owned.tensor.width) * sizeof(float);
     if (owned.memory.size() < bytes) owned.memory = AlignedMemory(bytes);
     fits = fits && owned.memory.size() >= bytes;
-    owned.tensor.data = owned.memory.as<float>();
+    owned.tensor.data = owned.memory.data();
     owned.tensor.rows = rows;
   }
   if (batch.last_waits()) {
@@ -180,7 +190,7 @@ Status CpuBackend::BeginStep(const ForwardBatch& batch) {
 void CpuBackend::HoldLast(Tensor* x) {
   const int64_t rows = batch_.sequences.back().num_rows;
   x->rows -= rows;
-  held_.assign(x->row(x->rows), x->row(x->rows) + rows * x->width);
+  held_.assign(Row(*x, x->rows), Row(*x, x->rows + rows));
   batch_.sequences = batch_.sequences.first(batch_.sequences.size() - 1);
 }
 
@@ -188,39 +198,37 @@ void CpuBackend::ResumeLast(Tensor* x) {
   const std::span all(batch_.sequences.data(), batch_.sequences.size() + 1);
   // Also in release builds: another sequence's rows would give its text away.
   if (std::ssize(held_) != all.back().num_rows * x->width) std::abort();
-  std::copy(held_.begin(), held_.end(), x->row(x->rows));
+  std::copy(held_.begin(), held_.end(), Row(*x, x->rows));
   x->rows += all.back().num_rows;
   batch_.sequences = all;
 }
 
-void CpuBackend::Embed(const Matrix& table, float scale, Tensor* out) {
-  assert(out->width == table.cols());
-  ForRows(out->rows, [&](int64_t row) {
+void CpuBackend::Embed(const Matrix& table, float scale, Tensor* residual) {
+  assert(residual->width == table.cols());
+  ForRows(residual->rows, [&](int64_t row) {
     const int32_t token = batch_.tokens[static_cast<size_t>(row)];
     assert(token >= 0 && token < table.rows());
-    float* y = out->row(row);
+    float* y = Row(*residual, row);
     kernels::UnpackRow(Packed(table), token, y);
-    for (int64_t i = 0; i < out->width; ++i) y[i] *= scale;
+    for (int64_t i = 0; i < residual->width; ++i) y[i] *= scale;
   });
 }
 
-void CpuBackend::RmsNorm(const Tensor& x, std::span<const float> weight, float epsilon,
-                         Tensor* out) {
-  assert(static_cast<int64_t>(weight.size()) == x.width && out->width == x.width);
-  out->rows = x.rows;
-  ForRows(x.rows, [&](int64_t row) {
-    kernels_.rms_norm(x.row(row), weight.data(), epsilon, x.width, out->row(row));
-  });
-}
-
-void CpuBackend::RmsNormHeads(std::span<const float> weight, float epsilon, Tensor* x) {
-  const auto head_dim = static_cast<int64_t>(weight.size());
-  assert(x->width % head_dim == 0);
-  ForRows(x->rows, [&](int64_t row) {
-    for (int64_t i = 0; i < x->width; i += head_dim) {
-      float* head = x->row(row) + i;
-      kernels_.rms_norm(head, weight.data(), epsilon, head_dim, head);
+void CpuBackend::AddRmsNorm(const Tensor* x, const Vector* x_weight, const Vector* weight,
+                            float epsilon, Tensor* residual, Tensor* out) {
+  const int64_t width = residual->width;
+  assert(x == nullptr || (x->rows == residual->rows && x->width == width));
+  if (out != nullptr) out->rows = residual->rows;
+  ForRows(residual->rows, [&](int64_t row) {
+    float* sum = Row(*residual, row);
+    if (x != nullptr) {
+      float* added = Row(*x, row);
+      if (x_weight != nullptr) {
+        kernels_.rms_norm(added, Values(*x_weight), epsilon, width, added);
+      }
+      kernels_.add(added, width, sum);
     }
+    if (out != nullptr) kernels_.rms_norm(sum, Values(*weight), epsilon, width, Row(*out, row));
   });
 }
 
@@ -228,9 +236,11 @@ void CpuBackend::MatMul(const Tensor& x, std::initializer_list<Projection> proje
   Product products[8];
   size_t count = 0;
   for (const Projection& projection : projections) {
-    assert(count < std::size(products) && projection.out->width == projection.weight->rows());
+    assert(count < std::size(products) &&
+           projection.out->width >= projection.column + projection.weight->rows());
     projection.out->rows = x.rows;
-    products[count++] = {&Packed(*projection.weight), projection.out->data, projection.out->width};
+    products[count++] = {&Packed(*projection.weight), Row(*projection.out, 0) + projection.column,
+                         projection.out->width};
   }
   Multiply(x, std::span(products, count));
 }
@@ -247,7 +257,7 @@ void CpuBackend::Quantize(const Tensor& x, const kernels::QuantizedActivations& 
   pool_.ParallelFor(bundles * parts, grain, [&](int64_t begin, int64_t end, int) {
     for (int64_t i = begin; i < end; ++i) {
       const int64_t part = i % parts;
-      kernels_.quantize_activations(x.data, x.width, kernels::BundleStart(i / parts, x.rows),
+      kernels_.quantize_activations(Row(x, 0), x.width, kernels::BundleStart(i / parts, x.rows),
                                     part * groups / parts, (part + 1) * groups / parts, out);
     }
   });
@@ -271,7 +281,7 @@ void CpuBackend::Multiply(const Tensor& x, std::span<const Product> products) {
     for (const Product& product : products) {
       const int64_t last = first + product.weight->tiles();
       if (begin < last && end > first) {
-        const kernels::MatMulArgs args{product.weight, &view,     x.data,          x.width,
+        const kernels::MatMulArgs args{product.weight, &view,     Row(x, 0),       x.width,
                                        x.rows,         product.y, product.y_stride};
         kernels_.matmul(args, std::max(begin, first) - first, std::min(end, last) - first);
       }
@@ -280,51 +290,39 @@ void CpuBackend::Multiply(const Tensor& x, std::span<const Product> products) {
   });
 }
 
-void CpuBackend::Rope(int rope, int head_dim, Tensor* x) {
-  const RopeTable& table = ropes_[static_cast<size_t>(rope)];
-  const int pairs = static_cast<int>(table.spec.frequencies.size());
-  const int heads = static_cast<int>(x->width / head_dim);
-  ForRows(x->rows, [&](int64_t row) {
-    kernels_.rope(table.spec.pairs, table.cosines.data() + row * pairs,
-                  table.sines.data() + row * pairs, 2 * pairs, heads, head_dim, x->row(row));
-  });
-}
-
 void CpuBackend::GatedActivation(kernels::Gate kind, const Tensor& up, Tensor* gate) {
   ForRows(gate->rows, [&](int64_t row) {
-    kernels_.gated_activation(kind, up.row(row), gate->width, gate->row(row));
+    kernels_.gated_activation(kind, Row(up, row), gate->width, Row(*gate, row));
   });
 }
 
-void CpuBackend::Add(const Tensor& x, Tensor* y) {
-  assert(x.rows == y->rows && x.width == y->width);
-  ForRows(y->rows, [&](int64_t row) { kernels_.add(x.row(row), x.width, y->row(row)); });
-}
-
-void CpuBackend::SelectRows(const Tensor& x, std::span<const int32_t> rows, Tensor* out) {
-  assert(static_cast<int64_t>(rows.size()) <= x.rows);
+void CpuBackend::RmsNormRows(const Tensor& residual, std::span<const int32_t> rows,
+                             const Vector& weight, float epsilon, Tensor* out) {
+  assert(std::ssize(rows) <= residual.rows && out->width == residual.width);
   out->rows = std::ssize(rows);
-  for (int64_t i = 0; i < out->rows; ++i) {
-    const float* row = x.row(rows[static_cast<size_t>(i)]);
-    std::copy(row, row + x.width, out->row(i));
-  }
+  ForRows(out->rows, [&](int64_t row) {
+    kernels_.rms_norm(Row(residual, rows[static_cast<size_t>(row)]), Values(weight), epsilon,
+                      residual.width, Row(*out, row));
+  });
 }
 
-void CpuBackend::Logits(const Tensor& x, const Matrix& head, float softcap,
-                        std::span<float> logits) {
-  assert(static_cast<int64_t>(logits.size()) >= x.rows * head.rows());
+Status CpuBackend::Logits(const Tensor& x, const Matrix& head, float softcap,
+                          std::span<float> logits) {
+  assert(std::ssize(logits) >= x.rows * head.rows());
   const Product product{&Packed(head), logits.data(), head.rows()};
   Multiply(x, std::span(&product, 1));
-  if (softcap == 0) return;
+  if (softcap == 0) return {};
   constexpr int64_t kChunk = 8192;
   pool_.ParallelFor(x.rows * head.rows(), kChunk, [&](int64_t begin, int64_t end, int) {
     kernels_.softcap(softcap, end - begin, logits.data() + begin);
   });
+  return {};
 }
 
-void CpuBackend::Read(const Tensor& x, std::span<float> to) {
-  assert(static_cast<int64_t>(to.size()) >= x.rows * x.width);
-  std::copy(x.data, x.data + x.rows * x.width, to.begin());
+Status CpuBackend::Read(const Tensor& x, std::span<float> to) {
+  assert(std::ssize(to) >= x.rows * x.width);
+  std::copy(Row(x, 0), Row(x, x.rows), to.begin());
+  return {};
 }
 
 }  // namespace quern

@@ -24,27 +24,26 @@ class CpuBackend : public Backend {
   Result<std::unique_ptr<Matrix>> LoadMatrix(kernels::WeightType type,
                                              std::span<const std::byte> data, int64_t rows,
                                              int64_t cols, const PartTaken& taken) override;
-  std::vector<float> LoadVector(kernels::WeightType type, std::span<const std::byte> data,
-                                int64_t size) override;
+  Result<std::unique_ptr<Vector>> LoadVector(std::span<const float> values) override;
   Status AllocateKv(const KvShape& shape, const KvLayout& layout) override;
-  Tensor* NewTensor(int64_t width) override;
+  Tensor* NewTensor(TensorKind kind, int64_t width) override;
   int AddRope(RopeSpec spec) override;
 
-  Status BeginStep(const ForwardBatch& batch) override;
+  Status RunStep(const ForwardBatch& batch, const std::function<void()>& layers) override;
   void HoldLast(Tensor* x) override;
   void ResumeLast(Tensor* x) override;
 
-  void Embed(const Matrix& table, float scale, Tensor* out) override;
-  void RmsNorm(const Tensor& x, std::span<const float> weight, float epsilon, Tensor* out) override;
-  void RmsNormHeads(std::span<const float> weight, float epsilon, Tensor* x) override;
+  void Embed(const Matrix& table, float scale, Tensor* residual) override;
+  void AddRmsNorm(const Tensor* x, const Vector* x_weight, const Vector* weight, float epsilon,
+                  Tensor* residual, Tensor* out) override;
   void MatMul(const Tensor& x, std::initializer_list<Projection> projections) override;
-  void Rope(int rope, int head_dim, Tensor* x) override;
-  void Attention(const AttentionSpec& spec, Tensor* q, Tensor* k, Tensor* v, Tensor* out) override;
+  void Attention(const AttentionSpec& spec, Tensor* qkv, Tensor* out) override;
   void GatedActivation(kernels::Gate kind, const Tensor& up, Tensor* gate) override;
-  void Add(const Tensor& x, Tensor* y) override;
-  void SelectRows(const Tensor& x, std::span<const int32_t> rows, Tensor* out) override;
-  void Logits(const Tensor& x, const Matrix& head, float softcap, std::span<float> logits) override;
-  void Read(const Tensor& x, std::span<float> to) override;
+  void RmsNormRows(const Tensor& residual, std::span<const int32_t> rows, const Vector& weight,
+                   float epsilon, Tensor* out) override;
+  Status Logits(const Tensor& x, const Matrix& head, float softcap,
+                std::span<float> logits) override;
+  Status Read(const Tensor& x, std::span<float> to) override;
 
  private:
   // Rows of elementwise work below which handing it to other threads costs more than it saves.
@@ -74,6 +73,12 @@ class CpuBackend : public Backend {
       for (int64_t row = begin; row < end; ++row) body(row);
     });
   }
+  // Of a tensor of this backend.
+  static float* Row(const Tensor& x, int64_t row) {
+    return static_cast<float*>(x.data) + row * x.width;
+  }
+  // Makes everything ready for the batch's rows.
+  Status BeginStep(const ForwardBatch& batch);
   void Quantize(const Tensor& x, const kernels::QuantizedActivations& out);
   void Multiply(const Tensor& x, std::span<const Product> products);
   // Layers whose K and V lie in the same blocks: those that see all tokens, and, with blocks of
@@ -94,10 +99,11 @@ class CpuBackend : public Backend {
   kernels::PagedKv LayerKv(int layer) const;
   // Stops the process where the batch lacks a block that this layer will read or write.
   void CheckBlocks(const AttentionSpec& spec) const;
-  // Every head of x by the Hadamard matrix.
-  void RotateHeads(Tensor* x);
-  void AppendKv(int layer, const Tensor& k, const Tensor& v);
-  void RunAttentionTask(const AttentionSpec& spec, const AttentionTask& task, const Tensor& q,
+  // One row's heads of Q and K normalised, turned and, for a quantised cache, rotated, and its K
+  // and V appended to the cache.
+  void PrepareRow(const AttentionSpec& spec, const kernels::PagedKv& kv, int64_t row,
+                  const Tensor& qkv);
+  void RunAttentionTask(const AttentionSpec& spec, const AttentionTask& task, const Tensor& qkv,
                         float* scratch, Tensor* out);
   void CombineAttention(const AttentionSplit& split, Tensor* out) const;
 
@@ -117,8 +123,9 @@ class CpuBackend : public Backend {
   std::vector<float> attention_parts_;    // of contexts that threads share
   AttentionPlan attention_plan_;
 
-  ForwardBatch batch_;       // its sequences: those that are there now
-  std::vector<float> held_;  // of the sequence that left
+  ForwardBatch batch_;                  // its sequences: those that are there now
+  std::vector<int32_t> row_sequences_;  // [rows]: the sequence of each
+  std::vector<float> held_;             // of the sequence that left
 };
 
 }  // namespace quern

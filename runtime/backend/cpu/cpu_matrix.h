@@ -1,5 +1,8 @@
 #pragma once
 
+#include <utility>
+#include <vector>
+
 #include "quern/kernels/packed_matrix.h"
 #include "runtime/backend/backend.h"
 #include "runtime/backend/cpu/aligned_memory.h"
@@ -22,5 +25,20 @@ class CpuMatrix : public Matrix {
   kernels::PackedMatrix packed_;
   AlignedMemory memory_;
 };
+
+class CpuVector : public Vector {
+ public:
+  explicit CpuVector(std::vector<float> values) : values_(std::move(values)) {}
+  int64_t size() const override { return std::ssize(values_); }
+  const float* values() const { return values_.data(); }
+
+ private:
+  std::vector<float> values_;
+};
+
+// Of a vector of this backend.
+inline const float* Values(const Vector& vector) {
+  return static_cast<const CpuVector&>(vector).values();
+}
 
 }  // namespace quern

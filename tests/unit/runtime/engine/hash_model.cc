@@ -151,8 +151,7 @@ Status HashModel::Forward(const ForwardBatch& batch, std::span<float> logits) {
     }
     if (windows) CheckWindow(sequence);
   }
-  ReadLogits(batch.logit_rows, logits);
-  return {};
+  return ReadLogits(batch.logit_rows, logits);
 }
 
 bool HashModel::Complete(const ForwardBatch& batch) {
@@ -179,21 +178,23 @@ bool HashModel::Complete(const ForwardBatch& batch) {
   return complete;
 }
 
-void HashModel::ReadLogits(std::span<const int32_t> rows, std::span<float> logits) {
-  ASSERT_EQ(logits.size(), rows.size() * kVocabSize);
+Status HashModel::ReadLogits(std::span<const int32_t> rows, std::span<float> logits) {
+  EXPECT_EQ(logits.size(), rows.size() * kVocabSize);
   for (size_t i = 0; i < rows.size(); ++i) {
     WriteLogits(ContextOf(rows[i]), logits.subspan(i * kVocabSize, kVocabSize));
   }
+  return {};
 }
 
-void HashModel::ReadHidden(std::span<const int32_t> rows, std::span<float> hidden) {
-  ASSERT_EQ(hidden.size(), rows.size() * kWidth);
+Status HashModel::ReadHidden(std::span<const int32_t> rows, std::span<float> hidden) {
+  EXPECT_EQ(hidden.size(), rows.size() * kWidth);
   for (size_t i = 0; i < rows.size(); ++i) {
     const std::vector<TokenId> context = ContextOf(rows[i]);
     hidden[i * kWidth] = static_cast<float>(context.size() - 1);
     hidden[i * kWidth + 1] = static_cast<float>(context.back());
     hidden[i * kWidth + 2] = static_cast<float>(Hash(context) % 1000);
   }
+  return {};
 }
 
 std::vector<TokenId> HashModel::ContextOf(int32_t row) const {

@@ -37,9 +37,9 @@ class HashModel : public Model {
   }
   Status AllocateKv(const KvLayout& layout) override;
   Status Forward(const ForwardBatch& batch, std::span<float> logits) override;
-  void ReadLogits(std::span<const int32_t> rows, std::span<float> logits) override;
+  Status ReadLogits(std::span<const int32_t> rows, std::span<float> logits) override;
   // [the token's position, its id, hash of its context as a float]
-  void ReadHidden(std::span<const int32_t> rows, std::span<float> hidden) override;
+  Status ReadHidden(std::span<const int32_t> rows, std::span<float> hidden) override;
   static constexpr int32_t kWidth = 3;
 
   // Set before the engine starts. Called first in Forward; an error is returned from there.

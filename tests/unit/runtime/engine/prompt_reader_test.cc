@@ -47,7 +47,7 @@ class PromptReaderTest : public StepLoopTest {
     EXPECT_EQ(got[0].token.token, prompt[0]);
     for (size_t i = 1; i < prompt.size(); ++i) {
       const auto row = static_cast<int32_t>(i - 1);
-      model.ReadLogits({&row, 1}, logits);
+      EXPECT_TRUE(model.ReadLogits({&row, 1}, logits).ok());
       ASSERT_TRUE(reader.Measure(logits).ok());
       EXPECT_TRUE(got[i].predicted);
       EXPECT_EQ(got[i].token.token, prompt[i]);
@@ -71,7 +71,7 @@ class PromptReaderTest : public StepLoopTest {
     std::vector<std::vector<float>> hidden;
     for (int32_t i = 0; i < tokens; ++i) {
       hidden.emplace_back(HashModel::kWidth);
-      model.ReadHidden({&i, 1}, hidden.back());
+      EXPECT_TRUE(model.ReadHidden({&i, 1}, hidden.back()).ok());
     }
     return hidden;
   }

@@ -113,7 +113,7 @@ TEST_P(ForwardTest, EveryRowOfTheLastStepCanBeReadAfterwards) {
   const auto vocabulary = static_cast<size_t>(model->info().vocab_size);
   const std::vector<int32_t> rows = {3, 4, 24};
   std::vector<float> read(rows.size() * vocabulary);
-  model->ReadLogits(rows, read);
+  ASSERT_TRUE(model->ReadLogits(rows, read).ok());
   for (size_t i = 0; i < rows.size(); ++i) {
     const auto* expected = logits.data() + static_cast<size_t>(rows[i]) * vocabulary;
     EXPECT_TRUE(std::equal(expected, expected + vocabulary, read.begin() + i * vocabulary)) << i;
@@ -121,11 +121,11 @@ TEST_P(ForwardTest, EveryRowOfTheLastStepCanBeReadAfterwards) {
   // Hidden states do not depend on what else is read with them, and reading leaves them.
   const auto width = static_cast<size_t>(model->info().width);
   std::vector<float> together(rows.size() * width), alone(width), again(vocabulary);
-  model->ReadHidden(rows, together);
-  model->ReadHidden(std::span(rows).subspan(1, 1), alone);
+  ASSERT_TRUE(model->ReadHidden(rows, together).ok());
+  ASSERT_TRUE(model->ReadHidden(std::span(rows).subspan(1, 1), alone).ok());
   EXPECT_TRUE(std::equal(alone.begin(), alone.end(), together.begin() + width));
   EXPECT_FALSE(std::equal(alone.begin(), alone.end(), together.begin()));
-  model->ReadLogits(std::span(rows).subspan(1, 1), again);
+  ASSERT_TRUE(model->ReadLogits(std::span(rows).subspan(1, 1), again).ok());
   EXPECT_TRUE(std::equal(again.begin(), again.end(), read.begin() + vocabulary));
   // RMS-normalised by a weight of about one.
   double power = 0;
