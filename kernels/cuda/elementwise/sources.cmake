@@ -1,4 +1,4 @@
-foreach(op embedding_gather add_rms_norm gated_product)
+foreach(op embedding_gather add_rms_norm gated_product select_rows softcap_logits)
   list(APPEND _cuda_hosts cuda/elementwise/${op}.cc)
   list(APPEND _cuda_kernels cuda/elementwise/${op}.cu)
 endforeach()
