@@ -95,23 +95,23 @@ struct Product {
         w_scales(w.scales),
         x_scales(x.scales) {}
 
-  std::string Start(void* y, int64_t y_stride, int64_t batch, int shape, int thread_blocks) const {
+  std::string Start(void* y, int64_t y_stride, bool float32_y, int64_t batch, int shape,
+                    int thread_blocks) const {
     if (ElementBytes(kind) == 2) {
       return Gemm({type, device_w.As(), w.stride, w.rows, w.cols, device_x.As(), x.stride, y,
-                   y_stride, batch, shape % 2 == 1, shape, thread_blocks},
+                   y_stride, batch, shape % 2 == 1, float32_y, shape, thread_blocks},
                   nullptr);
     }
     return W8A8MatMul(
         {kind == Kind::kInt8 ? EightBitType::kInt8 : EightBitType::kE4m3, type, device_w.As(),
          w.stride, w_scales.As<float>(), w.rows, w.cols, device_x.As(), x.stride,
-         x_scales.As<float>(), y, y_stride, batch, shape % 2 == 1, shape, thread_blocks},
+         x_scales.As<float>(), y, y_stride, batch, shape % 2 == 1, float32_y, shape, thread_blocks},
         nullptr);
   }
 
-  std::vector<uint16_t> Run(const std::string& text, int64_t batch, int shape,
-                            int thread_blocks) const {
-    return RunProduct(text, batch, w.rows, [&](void* y, int64_t y_stride) {
-      return Start(y, y_stride, batch, shape, thread_blocks);
+  ProductResult Run(const std::string& text, int64_t batch, int shape, int thread_blocks) const {
+    return RunProduct(text, type, batch, w.rows, [&](void* y, int64_t y_stride, bool float32_y) {
+      return Start(y, y_stride, float32_y, batch, shape, thread_blocks);
     });
   }
 
@@ -172,11 +172,11 @@ void RunShape(std::mt19937_64& random, Kind kind, ActivationType type, int64_t r
   const int64_t most = *std::max_element(batches.begin(), batches.end());
   const Product product(random, kind, type, rows, cols, most, exact);
   const std::string text = product.Text(most, -1) + (exact ? " exact" : "");
-  const std::vector<uint16_t> all = product.Run(text, most, -1, 0);
+  const ProductResult all = product.Run(text, most, -1, 0);
   CompareProduct(text, type, product.Weights(), product.Activations(), product.Additions(exact),
                  all);
   for (int64_t batch : batches) {
-    const std::vector<uint16_t> part(all.begin(), all.begin() + batch * rows);
+    const ProductResult part = all.First(batch, rows);
     for (int shape = batch == most ? 0 : -1; shape < kMatMulShapeCount; ++shape) {
       // Shapes far larger than the batch have little that is new.
       if (shape >= 0 &&
@@ -264,7 +264,7 @@ bool HasE4m3() {
   if (10 * major + minor >= 89) return true;
   std::mt19937_64 random(1);
   const Product product(random, Kind::kE4m3, ActivationType::kF16, 1, 16, 1, true);
-  ExpectRefusal(product.Start(product.device_x.As(), 1, 1, -1, 0), "it needs 8.9 or later");
+  ExpectRefusal(product.Start(product.device_x.As(), 1, false, 1, -1, 0), "it needs 8.9 or later");
   return false;
 }
 

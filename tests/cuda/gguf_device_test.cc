@@ -85,12 +85,14 @@ std::string Text(const GgufMatMulArgs& args) {
          std::to_string(args.thread_blocks);
 }
 
-std::vector<uint16_t> Run(GgufMatMulArgs args) {
-  return RunProduct(Text(args), args.batch, args.weights.rows, [&](void* y, int64_t y_stride) {
-    args.y = y;
-    args.y_stride = y_stride;
-    return GgufMatMul(args, nullptr);
-  });
+ProductResult Run(GgufMatMulArgs args) {
+  return RunProduct(Text(args), args.type, args.batch, args.weights.rows,
+                    [&](void* y, int64_t y_stride, bool float32_y) {
+                      args.y = y;
+                      args.y_stride = y_stride;
+                      args.float32_y = float32_y;
+                      return GgufMatMul(args, nullptr);
+                    });
 }
 
 bool Fits(int shape) {  // for whatever the type
@@ -108,7 +110,7 @@ void RunLayer(std::mt19937_64& random, WeightType type, ActivationType activatio
   const Activations x(random, activations, most, layer.matrix.cols);
   const DeviceMemory device_x(x.bits);
   GgufMatMulArgs args{layer.matrix, activations, device_x.As(), x.stride, nullptr, 0, most};
-  const std::vector<uint16_t> all = Run(args);
+  const ProductResult all = Run(args);
   std::vector<int64_t> every(static_cast<size_t>(rows));
   std::iota(every.begin(), every.end(), 0);
   CompareProduct(Text(args), activations, layer.Rows(every), x.values, Additions(layer.matrix.cols),
@@ -117,7 +119,7 @@ void RunLayer(std::mt19937_64& random, WeightType type, ActivationType activatio
     args.batch = batch;
     args.shape = -1;
     args.thread_blocks = 0;
-    const std::vector<uint16_t> part(all.begin(), all.begin() + batch * rows);
+    const ProductResult part = all.First(batch, rows);
     if (batch != most) {
       Expect(Run(args) == part, Text(args) + ": bits depend on the batch");
     }
@@ -140,12 +142,16 @@ void RunHead(std::mt19937_64& random) {
     const DeviceMemory device_x(x.bits);
     const GgufMatMulArgs args{
         layer.matrix, ActivationType::kBF16, device_x.As(), x.stride, nullptr, 0, batch};
-    const std::vector<uint16_t> y = Run(args);
+    const ProductResult y = Run(args);
     std::vector<int64_t> some = {0, layer.matrix.rows - 1};
     for (int i = 0; i < 200; ++i) some.push_back(static_cast<int64_t>(random() % 262144));
-    std::vector<uint16_t> part;
+    ProductResult part;
     for (int64_t r = 0; r < batch; ++r) {
-      for (int64_t row : some) part.push_back(y[static_cast<size_t>(r * layer.matrix.rows + row)]);
+      for (int64_t row : some) {
+        const auto at = static_cast<size_t>(r * layer.matrix.rows + row);
+        part.narrow.push_back(y.narrow[at]);
+        part.wide.push_back(y.wide[at]);
+      }
     }
     CompareProduct(Text(args), args.type, layer.Rows(some), x.values, Additions(layer.matrix.cols),
                    part);
@@ -179,6 +185,10 @@ void BadArguments(std::mt19937_64& random) {
   bad = good;
   bad.y = nullptr;
   refused(bad, "y must be");
+  bad = good;
+  bad.y = y.As<uint16_t>() + 1;
+  bad.float32_y = true;
+  refused(bad, "y must be device memory with 4-byte alignment");
   bad = good;
   bad.x_stride = 257;
   refused(bad, "x_stride is 257; it must be a multiple of 8 and at least 256");

@@ -32,34 +32,59 @@ struct Activations {
   }
 };
 
-// y's bits [batch][rows] of a product that `start` starts, run twice into poisoned memory.
-inline std::vector<uint16_t> RunProduct(
-    const std::string& text, int64_t batch, int64_t rows,
-    const std::function<std::string(void* y, int64_t y_stride)>& start) {
-  const int64_t stride = rows + 2 + batch % 2;  // of words, or not
-  DeviceMemory y(static_cast<size_t>((batch + 1) * stride) * 2);
-  std::vector<uint16_t> first;
+// y [batch][rows] of a product that `start` starts, run twice into poisoned memory: a 16-bit type's
+// bits, or floats.
+template <typename T>
+std::vector<T> RunProductTo(const std::string& text, int64_t batch, int64_t rows,
+                            const std::function<std::string(void* y, int64_t y_stride)>& start) {
+  const int64_t stride = rows + 2 + batch % 2;            // of pairs, or not
+  const auto shift = static_cast<size_t>(batch / 2 % 2);  // and so the memory
+  DeviceMemory y((static_cast<size_t>((batch + 1) * stride) + shift) * sizeof(T));
+  std::vector<T> first;
   for (int run = 0; run < 2; ++run) {
     y.Fill(0xff);  // NaN
-    const std::string wrong = start(y.As(), stride);
+    const std::string wrong = start(y.As<T>() + shift, stride);
     Expect(wrong.empty(), text + ": " + wrong);
     QUERN_CUDA_CHECK(cudaDeviceSynchronize());
-    auto now = y.Read<uint16_t>(0, y.bytes() / 2);
-    if (run == 1) Expect(now == first, text + ": two runs differ");
+    auto now = y.Read<T>(shift, y.bytes() / sizeof(T) - shift);
+    if (run == 1) Expect(SameBits(now, first), text + ": two runs differ");
     first = std::move(now);
   }
-  std::vector<uint16_t> result;
-  bool outside = true;
-  for (size_t i = 0; i < first.size(); ++i) {
-    const auto row = static_cast<int64_t>(i) / stride;
-    const auto col = static_cast<int64_t>(i) % stride;
-    if (row < batch && col < rows) {
-      result.push_back(first[i]);
-    } else if (first[i] != 0xffff) {
-      outside = false;
-    }
+  ExpectNothingOutside(first, batch, rows, stride, text);
+  std::vector<T> result;
+  for (auto row = first.begin(); row < first.begin() + batch * stride; row += stride) {
+    result.insert(result.end(), row, row + rows);
   }
-  Expect(outside, text + ": wrote outside y");
+  return result;
+}
+
+// The same to y of 16 bits and to float32, which must round to the same bits. `start` is told
+// whether y is float32.
+struct ProductResult {
+  std::vector<uint16_t> narrow;
+  std::vector<float> wide;
+
+  // The first rows of the batch.
+  ProductResult First(int64_t batch, int64_t rows) const {
+    return {{narrow.begin(), narrow.begin() + batch * rows},
+            {wide.begin(), wide.begin() + batch * rows}};
+  }
+  friend bool operator==(const ProductResult& a, const ProductResult& b) {
+    return a.narrow == b.narrow && SameBits(a.wide, b.wide);
+  }
+};
+inline ProductResult RunProduct(
+    const std::string& text, ActivationType type, int64_t batch, int64_t rows,
+    const std::function<std::string(void* y, int64_t y_stride, bool float32_y)>& start) {
+  ProductResult result;
+  result.narrow = RunProductTo<uint16_t>(
+      text, batch, rows, [&](void* y, int64_t stride) { return start(y, stride, false); });
+  result.wide = RunProductTo<float>(text + " float32", batch, rows, [&](void* y, int64_t stride) {
+    return start(y, stride, true);
+  });
+  std::vector<uint16_t> rounded;
+  for (float value : result.wide) rounded.push_back(Round(type, value));
+  Expect(rounded == result.narrow, text + ": float32 rounds to other bits");
   return result;
 }
 
@@ -70,13 +95,12 @@ struct WeightRow {
   std::vector<double> magnitudes;
 };
 
-// |y - exact| is at most: half a unit of y's last place (of binary16's subnormals: 2^-25), and
-// `additions` roundings of float32 sums, each of at most 2^-23 (tensor cores may truncate) of the
-// magnitudes of all terms.
-inline void CompareProduct(const std::string& text, ActivationType type,
-                           const std::vector<WeightRow>& weights, const std::vector<double>& x,
-                           double additions, const std::vector<uint16_t>& y) {
-  const double unit = type == ActivationType::kF16 ? 0x1p-11 : 0x1p-8;
+// |y - exact| is at most `unit` of |exact| and `least`, for what y was rounded to, and `additions`
+// roundings of float32 sums, each of at most 2^-23 (tensor cores may truncate) of the magnitudes of
+// all terms.
+inline void CompareValues(const std::string& text, double unit, double least,
+                          const std::vector<WeightRow>& weights, const std::vector<double>& x,
+                          double additions, const std::vector<float>& y) {
   const size_t cols = weights[0].values.size();
   const size_t batch = x.size() / cols;
   double worst = 0;
@@ -88,15 +112,32 @@ inline void CompareProduct(const std::string& text, ActivationType type,
         exact += weights[c].values[k] * x[r * cols + k];
         total += std::fabs(weights[c].magnitudes[k] * x[r * cols + k]);
       }
-      const double got = static_cast<double>(Widen(type, y[r * weights.size() + c]));
-      const double bound = unit * std::fabs(exact) + additions * 0x1p-23 * total + 0x1p-25;
-      const double ratio = std::fabs(got - exact) / bound;
+      const double got = static_cast<double>(y[r * weights.size() + c]);
+      const double bound = unit * std::fabs(exact) + additions * 0x1p-23 * total + least;
+      const double ratio = got == exact ? 0 : std::fabs(got - exact) / bound;
       worst = std::isnan(ratio) ? INFINITY : std::max(worst, ratio);
     }
   }
   char error[60];
   std::snprintf(error, sizeof(error), ": error %.2f of the bound", worst);
   Expect(worst <= 1, text + error);
+}
+
+// y of 16 bits: half a unit of its last place (of binary16's subnormals: 2^-25).
+inline void CompareProduct(const std::string& text, ActivationType type,
+                           const std::vector<WeightRow>& weights, const std::vector<double>& x,
+                           double additions, const std::vector<uint16_t>& y) {
+  std::vector<float> values;
+  for (uint16_t bits : y) values.push_back(Widen(type, bits));
+  CompareValues(text, type == ActivationType::kF16 ? 0x1p-11 : 0x1p-8, 0x1p-25, weights, x,
+                additions, values);
+}
+// And float32's sums, which are rounded no further.
+inline void CompareProduct(const std::string& text, ActivationType type,
+                           const std::vector<WeightRow>& weights, const std::vector<double>& x,
+                           double additions, const ProductResult& y) {
+  CompareProduct(text, type, weights, x, additions, y.narrow);
+  CompareValues(text + " float32", 0, 0, weights, x, additions, y.wide);
 }
 
 }  // namespace quern::kernels::testing

@@ -128,7 +128,7 @@ void RunCase(std::mt19937_64& random, const Case& c, DeviceMemory& workspace) {
   const Activations x(random, c.type, c.batch, c.cols);
   const DeviceMemory device_x(x.bits);
   const std::vector<uint16_t> y =
-      RunProduct(c.Text(), c.batch, c.rows, [&](void* out, int64_t y_stride) {
+      RunProductTo<uint16_t>(c.Text(), c.batch, c.rows, [&](void* out, int64_t y_stride) {
         return W4A16MatMul(
             {weights.matrix, c.type, device_x.As(), x.stride, out, y_stride, c.batch,
              workspace.As(), workspace.bytes(), c.overlap, c.variant, c.thread_blocks},

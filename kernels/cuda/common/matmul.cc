@@ -49,8 +49,9 @@ std::string CheckMatMul(const MatMulOperands& operands, const MatMulChoice& choi
   if (!IsAligned(operands.weights, 16) || !IsAligned(operands.x, 16)) {
     return who + "weights and x must be 16-byte aligned device memory";
   }
-  if (!IsAligned(operands.y, 2)) {
-    return who + "y must be device memory with 2-byte alignment";
+  const uintptr_t y_bytes = operands.y_float32 ? 4 : 2;
+  if (!IsAligned(operands.y, y_bytes)) {
+    return who + "y must be device memory with " + std::to_string(y_bytes) + "-byte alignment";
   }
   if (operands.batch < 1 || operands.batch > std::numeric_limits<int32_t>::max()) {
     return who + "a batch of " + std::to_string(operands.batch) + "; from 1 to 2^31 - 1 is right";
@@ -114,10 +115,11 @@ std::string StartMatMul(const MatMulOperands& operands, const MatMulChoice& choi
     return wrong;
   }
   launch.x = static_cast<const uint8_t*>(operands.x);
-  launch.y = static_cast<uint16_t*>(const_cast<void*>(operands.y));
+  launch.y = operands.y;
   launch.x_stride = operands.x_stride * operands.x_element_bytes;
   launch.y_stride = operands.y_stride;
-  launch.y_pairs = reinterpret_cast<uintptr_t>(operands.y) % 4 == 0 && operands.y_stride % 2 == 0;
+  launch.y_float32 = operands.y_float32;
+  launch.y_pairs = IsAligned(operands.y, operands.y_float32 ? 8 : 4) && operands.y_stride % 2 == 0;
   launch.rows = static_cast<int32_t>(operands.rows);
   launch.batch = static_cast<int32_t>(operands.batch);
   launch.row_bytes = static_cast<int32_t>(operands.cols * operands.x_element_bytes);

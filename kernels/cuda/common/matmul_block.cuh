@@ -17,7 +17,7 @@
 // shape of the kernel, the device or timing. So a row of x gives the same bits in every batch.
 //
 // Weights has
-// - Out, y's type, and Acc, float4 or int4;
+// - Out, y's type where that is not float32, and Acc, float4 or int4;
 // - kGroupBytes, in shared memory, of 32 rows and one group of columns;
 // - kBlockGroups, how many groups share a record: a slice holds whole blocks;
 // - kRecordBytes, where records come apart from the groups (kBlockGroups is 8), else 0;
@@ -320,18 +320,26 @@ class MatMulBlock {
   template <typename Sum>
   __device__ void WritePair(int r, int c, Sum first, Sum second) const {
     if (r >= launch_.batch || c >= launch_.rows) return;
-    Out* y = reinterpret_cast<Out*>(launch_.y) + r * launch_.y_stride + c;
+    const int64_t at = r * launch_.y_stride + c;
+    const bool alone = c + 1 == launch_.rows;
     const float one = Weights::Result(launch_, r, c, first);
-    if (c + 1 == launch_.rows) {
-      *y = RoundTo(one, Out{});
-      return;
-    }
-    const float two = Weights::Result(launch_, r, c + 1, second);
-    if (launch_.y_pairs) {
-      *reinterpret_cast<uint32_t*>(y) = NarrowPair<Out>(one, two);
+    const float two = alone ? 0 : Weights::Result(launch_, r, c + 1, second);
+    if (launch_.y_float32) {
+      float* y = static_cast<float*>(launch_.y) + at;
+      if (launch_.y_pairs && !alone) {
+        *reinterpret_cast<float2*>(y) = make_float2(one, two);
+      } else {
+        y[0] = one;
+        if (!alone) y[1] = two;
+      }
     } else {
-      y[0] = RoundTo(one, Out{});
-      y[1] = RoundTo(two, Out{});
+      Out* y = static_cast<Out*>(launch_.y) + at;
+      if (launch_.y_pairs && !alone) {
+        *reinterpret_cast<uint32_t*>(y) = NarrowPair<Out>(one, two);
+      } else {
+        y[0] = RoundTo(one, Out{});
+        if (!alone) y[1] = RoundTo(two, Out{});
+      }
     }
   }
 

@@ -13,13 +13,14 @@ namespace quern::kernels {
 struct MatMulLaunch {
   const uint8_t* weights;
   const uint8_t* x;
-  uint16_t* y;
+  void* y;
   const float* weight_scales;  // [rows]; W8A8 and FP8
   const float* x_scales;       // [batch]
   int64_t weight_stride;       // bytes from row to row, of weights that lie in rows
   int64_t x_stride;            // bytes
   int64_t y_stride;            // elements
-  bool y_pairs;                // two neighbours of y may be written as one word
+  bool y_float32;              // else y has the kernel's 16-bit type
+  bool y_pairs;                // two neighbours of y may be written at once
   int32_t rows;                // of the weights
   int32_t batch;               // rows of x
   int32_t row_bytes;           // of a row of x, a multiple of 16
@@ -53,9 +54,10 @@ struct MatMulOperands {
   const void* x;
   int64_t x_stride;  // elements
   int x_element_bytes;
-  const void* y;
+  void* y;
   int64_t y_stride;  // elements
   int64_t batch;
+  bool y_float32 = false;
 };
 
 // "" or what is wrong with the operands or the choice.

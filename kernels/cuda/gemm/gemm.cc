@@ -6,7 +6,8 @@ namespace quern::kernels {
 
 std::string Gemm(const GemmArgs& args, CUstream_st* stream) {
   const MatMulOperands operands{"GEMM",        args.w, args.rows, args.cols,     args.x,
-                                args.x_stride, 2,      args.y,    args.y_stride, args.batch};
+                                args.x_stride, 2,      args.y,    args.y_stride, args.batch,
+                                args.float32_y};
   const MatMulChoice choice{args.shape, args.thread_blocks, args.overlap_previous};
   if (std::string wrong = CheckMatMul(operands, choice); !wrong.empty()) return wrong;
   if (std::string wrong = CheckMatMulRows(operands, args.w_stride); !wrong.empty()) return wrong;

@@ -24,7 +24,8 @@ std::string W8A8MatMul(const W8A8Args& args, CUstream_st* stream) {
                                 1,
                                 args.y,
                                 args.y_stride,
-                                args.batch};
+                                args.batch,
+                                args.float32_y};
   const std::string who = std::string(operands.who) + ": ";
   const MatMulChoice choice{args.shape, args.thread_blocks, args.overlap_previous};
   if (std::string wrong = CheckMatMul(operands, choice); !wrong.empty()) return wrong;

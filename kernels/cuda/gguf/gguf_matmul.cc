@@ -28,7 +28,8 @@ std::string GgufMatMul(const GgufMatMulArgs& args, CUstream_st* stream) {
   const GgufMatrix& w = args.weights;
   if (std::string wrong = CheckGgufShape(w); !wrong.empty()) return "GGUF: " + wrong;
   const MatMulOperands operands{"GGUF",        w.data, w.rows, w.cols,        args.x,
-                                args.x_stride, 2,      args.y, args.y_stride, args.batch};
+                                args.x_stride, 2,      args.y, args.y_stride, args.batch,
+                                args.float32_y};
   const MatMulChoice choice{args.shape, args.thread_blocks, args.overlap_previous};
   if (std::string wrong = CheckMatMul(operands, choice); !wrong.empty()) return wrong;
   MatMulLaunch launch{};

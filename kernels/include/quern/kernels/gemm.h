@@ -10,7 +10,8 @@ struct CUstream_st;  // what cudaStream_t points to: the header needs no CUDA
 namespace quern::kernels {
 
 // y[r, c] = sum over k of x[r, k] * w[c, k] on an NVIDIA GPU of compute capability 8.0 or later,
-// all of one 16-bit type, with float32 sums. All pointers are to the current device's memory.
+// all of one 16-bit type (y may be float32), with float32 sums. All pointers are to the current
+// device's memory.
 struct GemmArgs {
   ActivationType type;
   const void* w;     // [rows, cols], 16-byte aligned
@@ -26,6 +27,9 @@ struct GemmArgs {
   // capability 9.0; without effect before). Then no kernel may write the weights since the last one
   // that was launched without overlap, nor that one.
   bool overlap_previous = false;
+  // y is float32 (4-byte aligned, y_stride in elements of it): the sums as they are, not rounded to
+  // `type`. For logits.
+  bool float32_y = false;
   // For tests and tuning: one of kMatMulShapes (-1: the best for the batch), and how many thread
   // blocks share the work (0: as many as the device holds at once).
   int shape = -1;

@@ -14,7 +14,7 @@ namespace quern::kernels {
 // with weights of GGUF's types. All pointers are to the current device's memory.
 struct GgufMatMulArgs {
   GgufMatrix weights;
-  ActivationType type;  // of x and y
+  ActivationType type;  // of x, and of y without float32_y
   const void* x;        // [batch, weights.cols], 16-byte aligned
   int64_t x_stride;     // elements from row to row: a multiple of 8, at least weights.cols
   void* y;              // [batch, weights.rows]; rounded to nearest, beyond the type's range: inf
@@ -24,6 +24,9 @@ struct GgufMatMulArgs {
   // capability 9.0; without effect before). Then no kernel may write the weights since the last one
   // that was launched without overlap, nor that one.
   bool overlap_previous = false;
+  // y is float32 (4-byte aligned, y_stride in elements of it): the sums as they are, not rounded to
+  // `type`. For logits.
+  bool float32_y = false;
   // For tests and tuning: one of kMatMulShapes (-1: the best for the batch), and how many thread
   // blocks share the work (0: as many as the device holds at once).
   int shape = -1;

@@ -19,7 +19,7 @@ enum class EightBitType {
 // device's memory.
 struct W8A8Args {
   EightBitType operands;  // of w and x
-  ActivationType type;    // of y
+  ActivationType type;    // of y without float32_y
   const void* w;          // [rows, cols], 16-byte aligned
   int64_t w_stride;       // bytes from row to row: a multiple of 16, at least cols
   const float* w_scales;  // [rows]
@@ -35,6 +35,9 @@ struct W8A8Args {
   // capability 9.0; without effect before). Then no kernel may write the weights since the last one
   // that was launched without overlap, nor that one.
   bool overlap_previous = false;
+  // y is float32 (4-byte aligned, y_stride in elements of it): the products as they are, not
+  // rounded to `type`. For logits.
+  bool float32_y = false;
   // For tests and tuning: one of kMatMulShapes (-1: the best for the batch), and how many thread
   // blocks share the work (0: as many as the device holds at once).
   int shape = -1;
