@@ -3,6 +3,7 @@
 set(QUERN_DEVICE_TESTS attention elementwise gemm gguf moe ptx rows sampling w4a16)
 set(QUERN_DEVICE_TEST_SOURCES_attention append_kv_cases.cc attention_cases.cc)
 set(QUERN_DEVICE_TEST_SOURCES_elementwise elementwise_norm_checks.cc)
+set(QUERN_DEVICE_TEST_SOURCES_gguf gguf_gather_checks.cc)
 set(QUERN_DEVICE_TEST_SOURCES_sampling sampling_verify_checks.cc)
 set(QUERN_DEVICE_TEST_KERNELS_ptx ptx_kernels.cu)
 set(QUERN_DEVICE_TEST_KERNELS_sampling sampling_kernels.cu)

@@ -1,35 +1,19 @@
-// GgufMatMul on a GPU, from GGUF's bytes on, against float64 sums over the weights as
-// ref::DequantizeRow gives them: fresh random inputs, ragged shapes, poisoned outputs, every shape
-// of the kernel. `--small` leaves out what is too large for the emulator; `--seed N` repeats a run.
+// GgufMatMul (and GgufGather: gguf_gather_checks.cc) on a GPU, from GGUF's bytes on, against
+// float64 sums over the weights as ref::DequantizeRow gives them: fresh random inputs, ragged
+// shapes, poisoned outputs, every shape of the kernel. `--small` leaves out what is too large for
+// the emulator; `--seed N` repeats a run.
 
 #include "kernels/cuda/common/matmul_plan.h"
 #include "quern/kernels/dequantize.h"
 #include "quern/kernels/gguf_matmul.h"
+#include "tests/cuda/gguf_test_support.h"
 #include "tests/cuda/matmul_test_support.h"
 
 namespace quern::kernels::testing {
+
+void CheckGgufGather(std::mt19937_64& random, bool small);  // gguf_gather_checks.cc
+
 namespace {
-
-constexpr WeightType kTypes[] = {WeightType::kQ4_0, WeightType::kQ4_1, WeightType::kQ5_0,
-                                 WeightType::kQ8_0, WeightType::kQ4_K, WeightType::kQ6_K};
-
-void PutHalf(uint8_t* at, float value) {
-  const uint16_t half = FloatToHalf(value);
-  std::memcpy(at, &half, 2);
-}
-
-// Any bits, with scales that a model could have.
-std::vector<uint8_t> RandomGguf(std::mt19937_64& random, WeightType type, int64_t blocks) {
-  const auto size = static_cast<size_t>(FindWeightTypeInfo(type)->block_bytes);
-  std::vector<uint8_t> bytes(static_cast<size_t>(blocks) * size);
-  std::normal_distribution<float> normal(0, 0.05f);
-  for (uint8_t& byte : bytes) byte = static_cast<uint8_t>(random());
-  for (uint8_t* block = bytes.data(); block < bytes.data() + bytes.size(); block += size) {
-    PutHalf(block + (type == WeightType::kQ6_K ? 208 : 0), normal(random));
-    if (type == WeightType::kQ4_1 || type == WeightType::kQ4_K) PutHalf(block + 2, normal(random));
-  }
-  return bytes;
-}
 
 WeightRow ReadRow(WeightType type, const uint8_t* row, int64_t cols) {
   std::vector<float> values(static_cast<size_t>(cols));
@@ -47,32 +31,17 @@ WeightRow ReadRow(WeightType type, const uint8_t* row, int64_t cols) {
   return read;
 }
 
-// A matrix from GGUF's bytes, on the device.
-struct Layer {
-  GgufMatrix matrix;
-  std::vector<uint8_t> source;
-  DeviceMemory data;
-
-  Layer(std::mt19937_64& random, WeightType type, int64_t rows, int64_t blocks)
-      : matrix{type, rows, blocks * FindWeightTypeInfo(type)->block_elements, nullptr},
-        source(RandomGguf(random, type, rows * blocks)),
-        data(static_cast<size_t>(GgufBytes(matrix))) {
-    std::vector<uint8_t> packed(data.bytes());
-    PackGgufTiles(matrix, source.data(), 0, matrix.row_tiles(), packed.data());
-    QUERN_CUDA_CHECK(cudaMemcpy(data.As(), packed.data(), packed.size(), cudaMemcpyHostToDevice));
-    matrix.data = data.As<uint8_t>();
+// A matrix's rows as the reference has them.
+std::vector<WeightRow> Rows(const GgufLayer& layer, const std::vector<int64_t>& which) {
+  std::vector<WeightRow> rows;
+  const size_t bytes = layer.source.size() / static_cast<size_t>(layer.matrix.rows);
+  for (int64_t row : which) {
+    rows.push_back(ReadRow(layer.matrix.type,
+                           layer.source.data() + static_cast<size_t>(row) * bytes,
+                           layer.matrix.cols));
   }
-
-  std::vector<WeightRow> Rows(const std::vector<int64_t>& which) const {
-    std::vector<WeightRow> rows;
-    const size_t bytes = source.size() / static_cast<size_t>(matrix.rows);
-    for (int64_t row : which) {
-      rows.push_back(
-          ReadRow(matrix.type, source.data() + static_cast<size_t>(row) * bytes, matrix.cols));
-    }
-    return rows;
-  }
-};
+  return rows;
+}
 
 // A term is rounded at most 4 times in its group, then with each group of its slice (Q6_K: twice;
 // with a minimum: twice), with each of four slices, and in the reference's weight and its scale.
@@ -105,7 +74,7 @@ bool Fits(int shape) {  // for whatever the type
 // and cut of the work.
 void RunLayer(std::mt19937_64& random, WeightType type, ActivationType activations, int64_t rows,
               int64_t blocks, const std::vector<int64_t>& batches) {
-  const Layer layer(random, type, rows, blocks);
+  const GgufLayer layer(random, type, rows, blocks);
   const int64_t most = *std::max_element(batches.begin(), batches.end());
   const Activations x(random, activations, most, layer.matrix.cols);
   const DeviceMemory device_x(x.bits);
@@ -113,8 +82,8 @@ void RunLayer(std::mt19937_64& random, WeightType type, ActivationType activatio
   const ProductResult all = Run(args);
   std::vector<int64_t> every(static_cast<size_t>(rows));
   std::iota(every.begin(), every.end(), 0);
-  CompareProduct(Text(args), activations, layer.Rows(every), x.values, Additions(layer.matrix.cols),
-                 all);
+  CompareProduct(Text(args), activations, Rows(layer, every), x.values,
+                 Additions(layer.matrix.cols), all);
   for (int64_t batch : batches) {
     args.batch = batch;
     args.shape = -1;
@@ -136,7 +105,7 @@ void RunLayer(std::mt19937_64& random, WeightType type, ActivationType activatio
 
 // As many rows as Gemma 3's head has, some of them compared.
 void RunHead(std::mt19937_64& random) {
-  const Layer layer(random, WeightType::kQ8_0, 262144, 20);
+  const GgufLayer layer(random, WeightType::kQ8_0, 262144, 20);
   for (int64_t batch : {1, 5}) {
     const Activations x(random, ActivationType::kBF16, batch, layer.matrix.cols);
     const DeviceMemory device_x(x.bits);
@@ -153,13 +122,13 @@ void RunHead(std::mt19937_64& random) {
         part.wide.push_back(y.wide[at]);
       }
     }
-    CompareProduct(Text(args), args.type, layer.Rows(some), x.values, Additions(layer.matrix.cols),
+    CompareProduct(Text(args), args.type, Rows(layer, some), x.values, Additions(layer.matrix.cols),
                    part);
   }
 }
 
 void BadArguments(std::mt19937_64& random) {
-  const Layer layer(random, WeightType::kQ4_K, 64, 1);
+  const GgufLayer layer(random, WeightType::kQ4_K, 64, 1);
   DeviceMemory x(256 * 2);
   x.Fill(0);
   const DeviceMemory y(64 * 2);
@@ -210,7 +179,8 @@ void BadArguments(std::mt19937_64& random) {
 
 void RunAll(std::mt19937_64& random, bool small) {
   BadArguments(random);
-  for (WeightType type : kTypes) {
+  CheckGgufGather(random, small);
+  for (WeightType type : kGgufTypes) {
     const bool is_k = FindWeightTypeInfo(type)->block_elements == 256;
     for (ActivationType activations : {ActivationType::kF16, ActivationType::kBF16}) {
       const auto layer = [&](int64_t rows, int64_t cols, const std::vector<int64_t>& batches) {

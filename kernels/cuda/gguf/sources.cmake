@@ -1,5 +1,6 @@
 list(APPEND _sources cuda/gguf/gguf_pack.cc)
-list(APPEND _cuda_hosts cuda/gguf/gguf_matmul.cc)
+list(APPEND _cuda_hosts cuda/gguf/gguf_gather.cc cuda/gguf/gguf_matmul.cc)
+list(APPEND _cuda_kernels cuda/gguf/gguf_gather.cu)
 foreach(format q4_0 q4_1 q5_0 q8_0 q4_k q6_k)
   list(APPEND _cuda_kernels cuda/gguf/gguf_${format}.cu)
 endforeach()
