@@ -45,6 +45,7 @@ std::string Text(const Report& report) {
     text += line;
   };
   count("different global sectors", counts.global_sectors);
+  count("watched global sectors read", counts.watched_sectors);
   count("mma.sync", counts.mma);
   count("ldmatrix", counts.ldmatrix);
   count("shuffles", counts.shuffles);

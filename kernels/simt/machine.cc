@@ -101,6 +101,7 @@ Report Machine::Run(const Kernel& kernel, Dim3 grid, Dim3 block, size_t dynamic_
   if (!failed_ && operation_ != nullptr) {
     if (const auto conflict = global_.End(operation_)) ReportConflict(*conflict);
   }
+  if (options_.on_kernel) options_.on_kernel(report_);
   return report_;
 }
 
@@ -299,7 +300,8 @@ void Machine::ExitThread() {
          0, meeting.where);
   }
   FinishMeetings(warp);
-  if (warp.exited == warp.exists && counts_traffic()) warp.traffic.Flush(report_.counts);
+  if (warp.exited == warp.exists && counts_traffic())
+    warp.traffic.Flush(report_.counts, options_.watched);
   if (thread.block->exited == static_cast<int>(thread.block->threads.size())) {
     Resume(nullptr);
   } else {

@@ -2,6 +2,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <functional>
 #include <string>
 #include <vector>
 
@@ -59,12 +60,13 @@ struct AccessCounts {
 
 // What a kernel did. The accesses are only counted with Options::count_traffic.
 struct Counts {
-  AccessCounts global_load;    // cp.async's reads are among them
-  AccessCounts global_store;   // with atomics
-  AccessCounts shared_load;    // with ldmatrix
-  AccessCounts shared_store;   // with cp.async's writes and atomics
-  int64_t global_sectors = 0;  // different sectors read or written: what must move once
-  int64_t mma = 0;             // instructions of warps
+  AccessCounts global_load;     // cp.async's reads are among them
+  AccessCounts global_store;    // with atomics
+  AccessCounts shared_load;     // with ldmatrix
+  AccessCounts shared_store;    // with cp.async's writes and atomics
+  int64_t watched_sectors = 0;  // loads of Options::watched, of global_load's units
+  int64_t global_sectors = 0;   // different sectors read or written: what must move once
+  int64_t mma = 0;              // instructions of warps
   int64_t ldmatrix = 0;
   int64_t shuffles = 0;
   int64_t votes = 0;  // with match and reduce
@@ -92,6 +94,12 @@ struct Report {
 // The counts as a table for a person.
 std::string Text(const Report& report);
 
+// Memory of the device, 32-byte aligned.
+struct Range {
+  const void* begin;
+  size_t bytes;
+};
+
 struct Options {
   // The order in which threads run. 0: lanes and warps one after the other; else random.
   uint64_t seed = 0;
@@ -101,6 +109,10 @@ struct Options {
   size_t device_memory = size_t{64} << 30;
   // Thread switches without any thread getting further, after which the kernel counts as hanging.
   int64_t spin_limit = 2'000'000;
+  // Whose loads are counted apart, too, with count_traffic.
+  std::vector<Range> watched = {};
+  // Called with each kernel's report when it has ended; it may call nothing of CUDA's or of this.
+  std::function<void(const Report&)> on_kernel = {};
 };
 
 // Of all launches from now on. At first the seed is that of the environment's QUERN_SIMT_SEED, or

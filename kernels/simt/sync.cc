@@ -60,7 +60,7 @@ void Machine::ArriveAtBarrier(int id, int expected, int value, bool wait, const 
   if (wait) barrier.waiting.push_back(&thread);
   for (Thread* one : barrier.waiting) {
     // Their warps' lanes have come together; those of warps that are elsewhere may not have.
-    if (counts_traffic()) one->warp->traffic.Flush(counts());
+    if (counts_traffic()) one->warp->traffic.Flush(counts(), options_.watched);
     one->clock.known = joined;
     one->result = barrier.sum;
     if (one != &thread) Wake(*one);
@@ -136,7 +136,7 @@ void Machine::FinishMeetings(Warp& warp) {
       Wake(*warp.lanes[static_cast<size_t>(std::countr_zero(left))]);
     }
     if (counts_traffic() && meeting.arrived == (warp.exists & ~warp.exited)) {
-      warp.traffic.Flush(counts());
+      warp.traffic.Flush(counts(), options_.watched);
     }
   }
 }

@@ -19,6 +19,12 @@ int64_t Different(std::vector<uint64_t>& values) {
   return std::unique(values.begin(), values.end()) - values.begin();
 }
 
+bool IsWatched(std::span<const Range> watched, uint64_t address) {
+  return std::any_of(watched.begin(), watched.end(), [address](const Range& range) {
+    return address - reinterpret_cast<uint64_t>(range.begin) < range.bytes;
+  });
+}
+
 }  // namespace
 
 // Whether each lane that loads and the one whose number differs in `bit` have the same address.
@@ -64,7 +70,7 @@ void TrafficLog::Add(int lane, Site site, Space space, bool write, uint64_t addr
   items_.push_back({address, site, bytes, 0, static_cast<uint8_t>(lane), space, write});
 }
 
-void TrafficLog::Flush(Counts& counts) {
+void TrafficLog::Flush(Counts& counts, std::span<const Range> watched) {
   if (items_.empty()) return;
   // Turns: items of one lane and site are in the order in which they happened.
   std::stable_sort(items_.begin(), items_.end(), [](const Item& a, const Item& b) {
@@ -109,7 +115,13 @@ void TrafficLog::Flush(Counts& counts) {
           (different + static_cast<int64_t>(kSector) - 1) / static_cast<int64_t>(kSector);
       for (uint64_t& unit : units) unit /= kSector;
       units.resize(static_cast<size_t>(different));
-      total.units += Different(units);
+      const int64_t sectors = Different(units);
+      total.units += sectors;
+      if (!first.write && !watched.empty()) {
+        counts.watched_sectors += std::count_if(
+            units.begin(), units.begin() + sectors,
+            [watched](uint64_t sector) { return IsWatched(watched, sector * kSector); });
+      }
       continue;
     }
     total.minimum += (different + kBanks - 1) / kBanks;

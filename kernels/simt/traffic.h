@@ -9,6 +9,7 @@
 namespace quern::simt {
 
 struct Counts;
+struct Range;
 
 enum class Space : uint8_t { kGlobal, kShared };
 
@@ -18,7 +19,7 @@ class TrafficLog {
  public:
   void Add(int lane, Site site, Space space, bool write, uint64_t address, uint32_t bytes);
   // Adds what has been logged to the counts, and forgets it.
-  void Flush(Counts& counts);
+  void Flush(Counts& counts, std::span<const Range> watched);
 
  private:
   struct Item {

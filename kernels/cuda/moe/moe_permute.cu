@@ -9,7 +9,7 @@ constexpr int kExpertsPerThread = kMaxExperts / kPermuteThreads;
 
 // A thread block's counting sort of the pairs of one chunk. Each warp has its own pairs, in order,
 // and its own counts, so that nothing depends on which warp comes first.
-struct PermuteCounts {
+struct alignas(8) PermuteCounts {
   int warp[kPermuteWarps][kMaxExperts];
 };
 
@@ -121,14 +121,13 @@ __global__ void __launch_bounds__(kPermuteThreads)
   __shared__ PermuteCounts counts[1];
   const int experts = static_cast<int>(args.experts);
   CountPairs(args, 0, counts[0]);
-  int totals[kExpertsPerThread];
+  static_assert(kExpertsPerThread == 2);
+  int totals[kExpertsPerThread] = {0, 0};
 #pragma unroll
-  for (int i = 0; i < kExpertsPerThread; ++i) {
-    totals[i] = 0;
-#pragma unroll
-    for (int w = 0; w < kPermuteWarps; ++w) {
-      totals[i] += counts[0].warp[w][threadIdx.x * kExpertsPerThread + i];
-    }
+  for (int w = 0; w < kPermuteWarps; ++w) {
+    const int2 two = reinterpret_cast<const int2*>(counts[0].warp[w])[threadIdx.x];
+    totals[0] += two.x;
+    totals[1] += two.y;
   }
   PlaceExperts(args, totals);
   __syncthreads();  // the offsets are there

@@ -86,8 +86,8 @@ def compiled(**changes):
     return one
 
 
-LAUNCH = {"op": "op", "shape": "8x8", "batch": 4, "kernel": "Kernel<1>", "weight_bytes": 100, "other_bytes": 100, "load_bytes": 220,
-          "shared_wavefronts": 12, "least_wavefronts": 10}
+LAUNCH = {"op": "op", "shape": "8x8", "batch": 4, "kernel": "Kernel<1>", "bulk_bytes": 100, "bulk_load_bytes": 110,
+          "written_bytes": 50, "store_bytes": 60, "shared_wavefronts": 12, "least_wavefronts": 10}
 
 
 class Budgets(unittest.TestCase):
@@ -95,8 +95,9 @@ class Budgets(unittest.TestCase):
         return budgets.over([kernel or compiled()], [launch], {"Kernel": budget} if budget is not None else {})
 
     def test_what_keeps_to_its_budget_is_not_named(self):
-        self.assertEqual(self.over({"registers": 100, "needs": ["MMA"], "load_ratio": 1.1, "wavefront_ratio": 1.2}), [])
-        self.assertEqual(self.over({"load_ratio": 1.0, "up_to_batch": 3}), [])
+        self.assertEqual(self.over({"registers": 100, "needs": ["MMA"], "load_ratio": 1.1, "store_ratio": 1.2, "wavefront_ratio": 1.2}), [])
+        untold = dict(LAUNCH, bulk_bytes=0, written_bytes=0, least_wavefronts=0, shared_wavefronts=0)
+        self.assertEqual(self.over({"load_ratio": 1, "store_ratio": 1, "wavefront_ratio": 1}, launch=untold), [])
 
     def test_each_budget_can_be_gone_over_and_says_what_by(self):
         for budget, kernel, part in (
@@ -104,7 +105,8 @@ class Budgets(unittest.TestCase):
                 ({"registers": 99}, None, "100 registers; 99 may be"),
                 ({}, compiled(instructions=Counter({"spill": 4})), "4 instructions spill; 0 may"),
                 ({"needs": ["LDSM"]}, None, "no LDSM"),
-                ({"load_ratio": 1.05}, None, "reads 1.100 times"),
+                ({"load_ratio": 1.05}, None, "op 8x8 batch 4: Kernel reads what weighs most 1.100 times; 1.05 may be"),
+                ({"store_ratio": 1.1}, None, "writes 1.200 times its results"),
                 ({"wavefront_ratio": 1.1}, None, "takes 1.200 times"),
         ):
             wrong = self.over(budget, kernel)

@@ -3,8 +3,8 @@
     {"W4A16Kernel": {"registers": 216, "needs": ["MMA", "LDGSTS"], "wavefront_ratio": 1.0}}
 
 registers: of a thread, at most. needs: instruction classes that each form must have. spills: instructions, at most; 0 where it is not
-named. load_ratio: bytes read from global memory over those of all operands, read once, at most, for the shapes of up to `up_to_batch`
-rows. wavefront_ratio: of shared memory, over the fewest, at most.
+named. load_ratio: bytes read of what weighs most (weights, the KV cache, logits) over its own, at most. store_ratio: bytes written over
+those of the results, at most. Both in whole sectors of 32 bytes. wavefront_ratio: of shared memory, over the fewest, at most.
 """
 
 import json
@@ -13,7 +13,13 @@ from pathlib import Path
 from .. import console
 from .cubin import CLASSES, Compiled
 
-_KEYS = {"registers", "spills", "needs", "load_ratio", "up_to_batch", "wavefront_ratio"}
+# A budget, what a launch did, what it was to do (0: not told), and the sentence.
+_RATIOS = (
+    ("load_ratio", "bulk_load_bytes", "bulk_bytes", "reads what weighs most {:.3f} times; {} may be"),
+    ("store_ratio", "store_bytes", "written_bytes", "writes {:.3f} times its results; {} may be"),
+    ("wavefront_ratio", "shared_wavefronts", "least_wavefronts", "shared memory takes {:.3f} times the fewest wavefronts; {} may be"),
+)
+_KEYS = {"registers", "spills", "needs", *(name for name, *_ in _RATIOS)}
 
 
 def load(folder: Path) -> dict[str, dict]:
@@ -56,13 +62,8 @@ def over(compiled: list[Compiled], traffic: list[dict], budgets: dict[str, dict]
                 wrong.append(f"{where}: no {need} among its instructions")
     for launch in traffic:
         budget = of(launch["kernel"], budgets) or {}
-        where = f"{launch['op']} {launch['shape']} batch {launch['batch']}"
-        operands = launch["weight_bytes"] + launch["other_bytes"]
-        if launch["batch"] <= budget.get("up_to_batch", launch["batch"]) and "load_ratio" in budget:
-            ratio = launch["load_bytes"] / operands
-            if ratio > budget["load_ratio"]:
-                wrong.append(f"{where}: reads {ratio:.3f} times its operands; {budget['load_ratio']} may be")
-        if launch["shared_wavefronts"] > budget.get("wavefront_ratio", float("inf")) * max(launch["least_wavefronts"], 1):
-            ratio = launch["shared_wavefronts"] / launch["least_wavefronts"]
-            wrong.append(f"{where}: shared memory takes {ratio:.3f} times the fewest wavefronts; {budget['wavefront_ratio']} may be")
+        where = f"{launch['op']} {launch['shape']} batch {launch['batch']}: {launch['kernel'].split('<')[0]}"
+        for name, did, least, sentence in _RATIOS:
+            if name in budget and launch[least] and launch[did] > budget[name] * launch[least]:
+                wrong.append(f"{where} " + sentence.format(launch[did] / launch[least], budget[name]))
     return wrong

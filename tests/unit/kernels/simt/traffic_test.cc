@@ -30,6 +30,26 @@ TEST(Traffic, CountsSectorsOfStridedLoads) {
   }
 }
 
+TEST(Traffic, CountsLoadsOfWatchedMemoryApart) {
+  const DeviceArray<int> in(std::vector<int>(8192, 1));
+  const DeviceArray<int> out(256);
+  std::vector<simt::Report> reports;
+  simt::Options options = Counting(1);
+  options.on_kernel = [&reports](const simt::Report& report) { reports.push_back(report); };
+  // All of it; its first half, which half of the threads read; what is only written.
+  for (const auto& [range, sectors] : {std::pair{simt::Range{in.data(), 8192 * 4}, 256},
+                                       {simt::Range{in.data(), 4096}, 128},
+                                       {simt::Range{out.data(), 1024}, 0}}) {
+    options.watched = {range};
+    const WithOptions with(options);
+    ASSERT_EQ(StridedCopy(in.data(), out.data(), 8, 256), cudaSuccess);
+    EXPECT_EQ(simt::LastReport().counts.watched_sectors, sectors);
+    EXPECT_EQ(simt::LastReport().counts.global_load.units, 256);
+  }
+  ASSERT_EQ(reports.size(), 3u);
+  EXPECT_EQ(reports[1].counts.watched_sectors, 128);
+}
+
 TEST(Traffic, CountsBankConflicts) {
   const DeviceArray<int> out(32);
   for (const auto& [stride, wavefronts] :

@@ -1,0 +1,26 @@
+#pragma once
+
+#include <memory>
+
+#include "quern/kernels/activation_type.h"
+#include "runtime/backend/backend.h"
+#include "runtime/base/result.h"
+
+namespace quern {
+
+struct CudaOptions {
+  int device = 0;  // CUDA's number
+  // What activations and a 16-bit KV cache are kept in. binary16 rounds eight times finer, and ends
+  // at 65,504: models that were trained in bfloat16 may go beyond (Gemma 3 does).
+  kernels::ActivationType activations = kernels::ActivationType::kBF16;
+  int threads = 0;     // that lay weights out while loading; 0: DefaultThreads()
+  bool graphs = true;  // steps of decoding alone are recorded once for each size and repeated
+};
+
+// A backend on an NVIDIA GPU of compute capability 8.0 or later. What it gives depends on a
+// sequence's own tokens alone, not on the others of its batch. It must be used on one thread, which
+// need not be the one that made it. Errors: kUnavailable, when there is no driver, none that is new
+// enough (580), or no such device, with what to do; kUnsupported for a GPU that is too old.
+Result<std::unique_ptr<Backend>> MakeCudaBackend(const CudaOptions& options);
+
+}  // namespace quern

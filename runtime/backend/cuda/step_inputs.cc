@@ -1,0 +1,121 @@
+#include "runtime/backend/cuda/step_inputs.h"
+
+#include <algorithm>
+#include <bit>
+#include <cstdlib>
+#include <cstring>
+#include <limits>
+
+namespace quern {
+namespace {
+
+constexpr int32_t kDecodeQueries = 4;
+constexpr int32_t kLeastContext = 256;
+
+// 1, 2, 4, 8, then eight sizes between powers of two: at most an eighth is filled up for nothing.
+int32_t FilledUp(int32_t rows) {
+  if (rows <= 8) return static_cast<int32_t>(std::bit_ceil(static_cast<uint32_t>(rows)));
+  const int32_t step =
+      std::max<int32_t>(8, static_cast<int32_t>(std::bit_floor(static_cast<uint32_t>(rows - 1))) / 8);
+  return (rows + step - 1) / step * step;
+}
+
+size_t Aligned(size_t bytes) { return (bytes + 15) / 16 * 16; }
+
+template <typename T>
+T* At(std::byte* to, size_t offset) {
+  return reinterpret_cast<T*>(to + offset);
+}
+
+}  // namespace
+
+StepSize SizeOf(const ForwardBatch& batch, int32_t most_rows) {
+  StepSize size{static_cast<int32_t>(batch.tokens.size()),
+                static_cast<int32_t>(batch.sequences.size())};
+  bool decodes = !batch.last_waits() && batch.end_layer == std::numeric_limits<int32_t>::max() &&
+                 !batch.sequences.empty();
+  for (const ForwardBatch::Sequence& sequence : batch.sequences) {
+    size.context_tokens = std::max(size.context_tokens, sequence.context_tokens);
+    decodes = decodes && sequence.num_rows == 1;
+  }
+  if (!decodes || FilledUp(size.rows) > most_rows) return size;
+  size.padded = true;
+  size.rows = size.sequences = FilledUp(size.rows);
+  size.context_tokens = static_cast<int32_t>(std::min<uint32_t>(
+      uint32_t{1} << 30,
+      std::bit_ceil(static_cast<uint32_t>(std::max(kLeastContext, size.context_tokens)))));
+  return size;
+}
+
+StepLayout::StepLayout(const StepSize& size, int32_t block_tokens, int groups) {
+  const auto rows = static_cast<size_t>(size.rows);
+  const auto sequences = static_cast<size_t>(size.sequences);
+  table_stride = (size.context_tokens + block_tokens - 1) / block_tokens;
+  bytes = 0;
+  const auto place = [this](size_t size_of, size_t count) {
+    const size_t at = bytes;
+    bytes += Aligned(size_of * count);
+    return at;
+  };
+  tokens = place(4, rows);
+  positions = place(4, rows);
+  query_begins = place(4, sequences + 1);
+  contexts = place(4, sequences);
+  for (int group = 0; group < groups; ++group) {
+    places[group] = place(8, rows);
+    tables[group] = place(4, sequences * static_cast<size_t>(table_stride));
+  }
+}
+
+void WriteStepInputs(const ForwardBatch& batch, const StepSize& size, const StepLayout& layout,
+                     int32_t block_tokens, int groups, std::byte* to) {
+  std::memset(to, 0, layout.bytes);  // a row that does nothing has token 0 at position 0
+  std::ranges::copy(batch.tokens, At<int32_t>(to, layout.tokens));
+  std::ranges::copy(batch.positions, At<int32_t>(to, layout.positions));
+  auto* begins = At<int32_t>(to, layout.query_begins);
+  auto* contexts = At<int32_t>(to, layout.contexts);
+  std::fill_n(begins, size.sequences + 1, static_cast<int32_t>(batch.tokens.size()));
+  std::fill_n(contexts, size.sequences, 1);
+  for (int group = 0; group < groups; ++group) {
+    std::fill_n(At<int64_t>(to, layout.places[group]), size.rows, int64_t{-1});
+  }
+  for (size_t s = 0; s < batch.sequences.size(); ++s) {
+    const ForwardBatch::Sequence& sequence = batch.sequences[s];
+    begins[s] = sequence.first_row;
+    contexts[s] = sequence.context_tokens;
+    const int32_t first = sequence.context_tokens - sequence.num_rows;
+    for (int group = 0; group < groups; ++group) {
+      const std::span<const int32_t> blocks = group == 0 ? sequence.blocks : sequence.window_blocks;
+      const auto count = std::min(blocks.size(), static_cast<size_t>(layout.table_stride));
+      std::copy_n(blocks.begin(), count,
+                  At<int32_t>(to, layout.tables[group]) +
+                      s * static_cast<size_t>(layout.table_stride));
+      auto* places = At<int64_t>(to, layout.places[group]);
+      for (int32_t i = 0; i < sequence.num_rows; ++i) {
+        const auto block = static_cast<size_t>((first + i) / block_tokens);
+        // Another sequence's keys and values would be overwritten, or none be there to read.
+        if (block >= blocks.size() || blocks[block] < 0) std::abort();
+        places[sequence.first_row + i] =
+            int64_t{blocks[block]} * block_tokens + (first + i) % block_tokens;
+      }
+    }
+  }
+}
+
+std::vector<AttentionRun> AttentionRuns(std::span<const ForwardBatch::Sequence> sequences) {
+  std::vector<AttentionRun> runs;
+  for (size_t s = 0; s < sequences.size(); ++s) {
+    const ForwardBatch::Sequence& sequence = sequences[s];
+    const bool decode = sequence.num_rows <= kDecodeQueries;
+    if (runs.empty() || runs.back().decode != decode) {
+      runs.push_back({.first = static_cast<int32_t>(s), .decode = decode});
+    }
+    AttentionRun& run = runs.back();
+    ++run.count;
+    run.most_queries = std::max(run.most_queries, sequence.num_rows);
+    run.longest_context = std::max(run.longest_context, sequence.context_tokens);
+  }
+  return runs;
+}
+
+}  // namespace quern

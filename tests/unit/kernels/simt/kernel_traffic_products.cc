@@ -1,0 +1,103 @@
+#include "quern/kernels/gemm.h"
+#include "quern/kernels/gguf_matmul.h"
+#include "quern/kernels/w4a16.h"
+#include "quern/kernels/w8a8.h"
+#include "tests/unit/kernels/simt/kernel_traffic.h"
+
+// Products: the bulk is the weights.
+namespace quern::kernels::testing {
+namespace {
+
+constexpr int64_t kRows = 1024;
+constexpr int64_t kCols = 512;
+
+Operation Product(const std::string& name, int64_t batch, const std::vector<simt::Range>& weights,
+                  int64_t x_bytes) {
+  int64_t weight_bytes = 0;
+  for (const simt::Range& range : weights) weight_bytes += static_cast<int64_t>(range.bytes);
+  return {name,
+          Extents(kRows, kCols),
+          batch,
+          weights,
+          {{weight_bytes, weight_bytes + x_bytes, batch * kRows * 2}}};
+}
+
+void W4A16(W4Format format, ActivationType type, int64_t batch) {
+  W4Matrix w{format, kRows, kCols, nullptr, nullptr};
+  const DeviceMemory codes = Bytes(W4CodeBytes(w), 0x21);
+  const DeviceMemory scales = Bytes(W4ScaleBytes(w), 1);
+  w.codes = codes.As<uint8_t>();
+  w.scales = scales.As<uint16_t>();
+  const DeviceMemory x = Bytes(batch * kCols * 2);
+  const DeviceMemory y(static_cast<size_t>(batch * kRows * 2));
+  const DeviceMemory workspace = Bytes(static_cast<int64_t>(W4A16WorkspaceBytes()));
+  Show(Product(std::string("w4a16 ") + Name(format) + " " + Name(type), batch,
+               {All(codes), All(scales)}, static_cast<int64_t>(x.bytes())),
+       [&] {
+         return W4A16MatMul(
+             {w, type, x.As(), kCols, y.As(), kRows, batch, workspace.As(), workspace.bytes()},
+             nullptr);
+       });
+}
+
+void Gguf(WeightType type, int64_t batch) {
+  GgufMatrix w{type, kRows, kCols, nullptr};
+  const DeviceMemory data = Bytes(GgufBytes(w), 1);
+  w.data = data.As<uint8_t>();
+  const DeviceMemory x = Bytes(batch * kCols * 2);
+  const DeviceMemory y(static_cast<size_t>(batch * kRows * 2));
+  Show(Product(std::string("gguf ") + FindWeightTypeInfo(type)->name, batch, {All(data)},
+               static_cast<int64_t>(x.bytes())),
+       [&] {
+         return GgufMatMul({w, ActivationType::kF16, x.As(), kCols, y.As(), kRows, batch}, nullptr);
+       });
+}
+
+void Dense(ActivationType type, int64_t batch) {
+  const DeviceMemory w = Bytes(kRows * kCols * 2);
+  const DeviceMemory x = Bytes(batch * kCols * 2);
+  const DeviceMemory y(static_cast<size_t>(batch * kRows * 2));
+  Show(Product(std::string("gemm ") + Name(type), batch, {All(w)}, static_cast<int64_t>(x.bytes())),
+       [&] {
+         return Gemm({type, w.As(), kCols, kRows, kCols, x.As(), kCols, y.As(), kRows, batch},
+                     nullptr);
+       });
+}
+
+void W8A8(EightBitType operands, int64_t batch) {
+  const DeviceMemory w = Bytes(kRows * kCols);
+  const DeviceMemory x = Bytes(batch * kCols);
+  const DeviceMemory w_scales = Bytes(kRows * 4);
+  const DeviceMemory x_scales = Bytes(batch * 4);
+  const DeviceMemory y(static_cast<size_t>(batch * kRows * 2));
+  Show(Product(operands == EightBitType::kInt8 ? "w8a8 int8" : "w8a8 e4m3", batch, {All(w)},
+               batch * (kCols + 4) + kRows * 4),
+       [&] {
+         return W8A8MatMul(
+             {operands, ActivationType::kF16, w.As(), kCols, w_scales.As<float>(), kRows, kCols,
+              x.As(), kCols, x_scales.As<float>(), y.As(), kRows, batch},
+             nullptr);
+       });
+}
+
+}  // namespace
+
+void ShowProducts() {
+  for (W4Format format : {W4Format::kAwq, W4Format::kQ4_0, W4Format::kQ4_1}) {
+    for (ActivationType type : {ActivationType::kF16, ActivationType::kBF16}) {
+      for (int64_t batch : {1, 8, 16, 32, 64}) W4A16(format, type, batch);
+    }
+  }
+  for (int64_t batch : {1, 8, 32}) {
+    for (WeightType type : {WeightType::kQ4_0, WeightType::kQ4_1, WeightType::kQ5_0,
+                            WeightType::kQ8_0, WeightType::kQ4_K, WeightType::kQ6_K}) {
+      Gguf(type, batch);
+    }
+    Dense(ActivationType::kF16, batch);
+    Dense(ActivationType::kBF16, batch);
+    W8A8(EightBitType::kInt8, batch);
+    W8A8(EightBitType::kE4m3, batch);
+  }
+}
+
+}  // namespace quern::kernels::testing
