@@ -6,6 +6,7 @@
 #include <functional>
 #include <initializer_list>
 #include <memory>
+#include <optional>
 #include <span>
 #include <string>
 #include <vector>
@@ -93,6 +94,12 @@ struct Projection {
   int64_t column = 0;  // of `out`, where the product's first goes; `out` may be wider
 };
 
+// Of the device that a backend keeps weights and the KV cache on.
+struct BackendMemory {
+  int64_t total_bytes = 0;
+  int64_t free_bytes = 0;
+};
+
 // Where a model's tensors live and its ops run: the forward pass is written against this alone.
 // Owns the KV cache's bytes. Ops run in the order of the calls; not thread-safe. Shapes are the
 // caller's to get right (asserted in debug builds).
@@ -101,6 +108,8 @@ class Backend {
   virtual ~Backend() = default;
   // What computes, for the log: "avx2, 2 threads".
   virtual std::string Describe() const = 0;
+  // Absent: the host's memory.
+  virtual std::optional<BackendMemory> memory() const { return std::nullopt; }
 
   // Takes `data`, [rows, cols] in GGUF's layout, into the backend's own memory. `taken` is called
   // with each part of `data` that is no longer needed, so that a large matrix is never wholly in

@@ -19,6 +19,7 @@ class Decoder : public Model {
       : h_(std::move(hyperparameters)), backend_(std::move(backend)) {}
 
   const ModelInfo& info() const override { return info_; }
+  std::optional<BackendMemory> device_memory() const override { return backend_->memory(); }
   void SetKvDtype(KvDtype dtype) override;
   Status AllocateKv(const KvLayout& layout) override {
     return backend_->AllocateKv(kv_shape_, layout);

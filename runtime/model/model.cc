@@ -66,11 +66,11 @@ ModelInfo Describe(const GgufFile& file, const Hyperparameters& h, int64_t weigh
   return info;
 }
 
-Result<std::unique_ptr<Model>> LoadDecoder(const GgufFile& file, const ModelOptions& options) {
+Result<std::unique_ptr<Model>> LoadDecoder(const GgufFile& file, const ModelOptions& options,
+                                           std::unique_ptr<Backend> backend) {
   QUERN_TRY(RequireWholeModel(file));
   QUERN_ASSIGN(const Family* family, FindFamily(file));
   QUERN_ASSIGN(Hyperparameters h, ReadHyperparameters(file));
-  QUERN_ASSIGN(std::unique_ptr<Backend> backend, MakeCpuBackend(options.threads));
   WeightLoader loader(file, backend.get(), options.float32_weights);
   std::string compute = backend->Describe();
   std::unique_ptr<Decoder> decoder = family->make(h, std::move(backend));
@@ -103,7 +103,14 @@ Status RequireWholeModel(const GgufFile& file) {
 
 Result<std::unique_ptr<Model>> Model::Load(std::unique_ptr<GgufFile> file,
                                            const ModelOptions& options) {
-  auto model = LoadDecoder(*file, options);
+  QUERN_ASSIGN(std::unique_ptr<Backend> backend, MakeCpuBackend(options.threads));
+  return Load(std::move(file), options, std::move(backend));
+}
+
+Result<std::unique_ptr<Model>> Model::Load(std::unique_ptr<GgufFile> file,
+                                           const ModelOptions& options,
+                                           std::unique_ptr<Backend> backend) {
+  auto model = LoadDecoder(*file, options, std::move(backend));
   if (!model) return std::move(model).error().Within(file->path());
   return model;
 }

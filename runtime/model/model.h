@@ -8,7 +8,7 @@
 #include <string_view>
 #include <vector>
 
-#include "runtime/backend/forward_batch.h"
+#include "runtime/backend/backend.h"
 #include "runtime/base/result.h"
 #include "runtime/formats/gguf.h"
 
@@ -86,9 +86,15 @@ class Model {
   // tensor, by name).
   static Result<std::unique_ptr<Model>> Load(std::unique_ptr<GgufFile> file,
                                              const ModelOptions& options);
+  // The same on a backend of its own; options.threads is not looked at.
+  static Result<std::unique_ptr<Model>> Load(std::unique_ptr<GgufFile> file,
+                                             const ModelOptions& options,
+                                             std::unique_ptr<Backend> backend);
   virtual ~Model() = default;
 
   virtual const ModelInfo& info() const = 0;
+  // Of the device that weights and the KV cache are on; absent: they are in the host's.
+  virtual std::optional<BackendMemory> device_memory() const { return std::nullopt; }
 
   // What the KV cache will store, instead of what the model was loaded with; before AllocateKv.
   virtual void SetKvDtype(KvDtype dtype) = 0;

@@ -1,5 +1,6 @@
 #include "runtime/backend/cuda/cuda_kv.h"
 
+#include <algorithm>
 #include <utility>
 
 namespace quern {
@@ -59,24 +60,25 @@ Status CudaKv::Allocate(const KvShape& shape, const KvLayout& layout,
                         kernels::ActivationType activations, cudaStream_t stream) {
   QUERN_ASSIGN(const DeviceKvFormat format, FormatOf(shape.dtype));
   QUERN_TRY(CheckShape(shape, layout));
-  shape_ = shape;
-  layout_ = layout;
+  const int groups = layout.window_blocks > 0 ? 2 : 1;
+  limits_ = {layout.block_tokens, groups, {layout.num_blocks, layout.window_blocks}, 0};
   layers_.clear();
   int64_t bytes[2] = {};
   for (int i = 0; i < shape.layers; ++i) {
     const int window = shape.windows.empty() ? 0 : shape.windows[static_cast<size_t>(i)];
-    const int group = groups() == 2 && window > 0 ? 1 : 0;
+    const int group = groups == 2 && window > 0 ? 1 : 0;
     kernels::DeviceKv kv{};
     kv.format = format;
     kv.type = activations;
-    kv.blocks = group == 1 ? layout.window_blocks : layout.num_blocks;
+    kv.blocks = limits_.blocks[group];
+    if (group == 1) limits_.window = std::max(limits_.window, window);
     kv.block_tokens = layout.block_tokens;
     kv.kv_heads = shape.kv_heads;
     kv.head_dim = shape.head_dim;
     bytes[group] += BytesOf(kv).all();
     layers_.push_back({kv, group, window});
   }
-  for (int group = 0; group < groups(); ++group) {
+  for (int group = 0; group < groups; ++group) {
     QUERN_TRY(memory_[group].Allocate(static_cast<size_t>(bytes[group]), stream, "the KV cache"));
   }
   uint8_t* next[2] = {memory_[0].as<uint8_t>(), memory_[1].as<uint8_t>()};

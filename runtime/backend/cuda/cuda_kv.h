@@ -5,6 +5,7 @@
 #include "quern/kernels/device_kv.h"
 #include "runtime/backend/backend.h"
 #include "runtime/backend/cuda/device_memory.h"
+#include "runtime/backend/cuda/step_inputs.h"
 
 namespace quern {
 
@@ -14,24 +15,20 @@ class CudaKv {
  public:
   // As Backend::AllocateKv; kUnsupported for what no kernel takes: a dtype, a block's or a head's
   // size.
-  Status Allocate(const KvShape& shape, const KvLayout& layout,
-                  kernels::ActivationType activations, cudaStream_t stream);
+  Status Allocate(const KvShape& shape, const KvLayout& layout, kernels::ActivationType activations,
+                  cudaStream_t stream);
 
-  // 1, or 2 with blocks of their own for layers with windows.
-  int groups() const { return layout_.window_blocks > 0 ? 2 : 1; }
-  int32_t block_tokens() const { return layout_.block_tokens; }
-  const KvShape& shape() const { return shape_; }
+  const StepKv& limits() const { return limits_; }
   struct Layer {
     kernels::DeviceKv kv;
-    int group;  // whose places and tables are right for it
+    int group;  // 1: of the layers with windows that have blocks of their own
     int window;
   };
   const Layer& layer(int layer) const { return layers_[static_cast<size_t>(layer)]; }
   int layers() const { return static_cast<int>(layers_.size()); }
 
  private:
-  KvShape shape_;
-  KvLayout layout_;
+  StepKv limits_;
   DeviceBuffer memory_[2];
   std::vector<Layer> layers_;
 };

@@ -7,8 +7,8 @@ namespace quern {
 Status CudaStatus(cudaError_t error, const char* what) {
   if (error == cudaSuccess) return {};
   static_cast<void>(cudaGetLastError());  // CUDA would give it to the next call, too
-  const auto code = error == cudaErrorMemoryAllocation ? ErrorCode::kResourceExhausted
-                                                       : ErrorCode::kInternal;
+  const auto code =
+      error == cudaErrorMemoryAllocation ? ErrorCode::kResourceExhausted : ErrorCode::kInternal;
   return MakeError(code, "{}: {} ({})", what, cudaGetErrorString(error), cudaGetErrorName(error));
 }
 

@@ -95,7 +95,8 @@ Result<std::unique_ptr<Matrix>> WeightUploader::LoadMatrix(WeightType type,
     return dense ? 2 * count * cols : kernels::GgufBytes({type, count, cols, nullptr});
   };
   DeviceBuffer memory;
-  QUERN_TRY(memory.Allocate(static_cast<size_t>(device_bytes(rows)), stream_, "a weight matrix"));
+  QUERN_TRY(
+      memory.Allocate(static_cast<size_t>(device_bytes(rows)), stream_.get(), "a weight matrix"));
   const int64_t row_bytes = static_cast<int64_t>(data.size()) / rows;
   // Whole tiles of 32 rows.
   const int64_t part_rows = std::max<int64_t>(1, kPartBytes / (row_bytes * 32)) * 32;
@@ -115,9 +116,9 @@ Result<std::unique_ptr<Matrix>> WeightUploader::LoadMatrix(WeightType type,
                        "bfloat16 (--activations bf16)");
     }
     QUERN_TRY(CudaStatus(cudaMemcpyAsync(memory.as<uint8_t>() + to, stage.memory.as<uint8_t>(),
-                                         bytes, cudaMemcpyHostToDevice, stream_),
+                                         bytes, cudaMemcpyHostToDevice, stream_.get()),
                          "copying weights"));
-    QUERN_TRY(stage.copied.Record(stream_));
+    QUERN_TRY(stage.copied.Record(stream_.get()));
     taken(data.subspan(static_cast<size_t>(first * row_bytes),
                        static_cast<size_t>(count * row_bytes)));
     to += static_cast<int64_t>(bytes);
@@ -128,15 +129,15 @@ Result<std::unique_ptr<Matrix>> WeightUploader::LoadMatrix(WeightType type,
 
 Result<std::unique_ptr<Vector>> WeightUploader::LoadVector(std::span<const float> values) {
   DeviceBuffer memory;
-  QUERN_TRY(memory.Allocate(values.size_bytes(), stream_, "a norm's weights"));
+  QUERN_TRY(memory.Allocate(values.size_bytes(), stream_.get(), "a norm's weights"));
   Stage& stage = stages_[0];
   QUERN_TRY(stage.copied.Synchronize("copying weights"));
   QUERN_TRY(stage.memory.Reserve(values.size_bytes(), "pinned memory for weights"));
   std::memcpy(stage.memory.as<float>(), values.data(), values.size_bytes());
   QUERN_TRY(CudaStatus(cudaMemcpyAsync(memory.as<float>(), stage.memory.as<float>(),
-                                       values.size_bytes(), cudaMemcpyHostToDevice, stream_),
+                                       values.size_bytes(), cudaMemcpyHostToDevice, stream_.get()),
                        "copying weights"));
-  QUERN_TRY(stage.copied.Record(stream_));
+  QUERN_TRY(stage.copied.Record(stream_.get()));
   return std::unique_ptr<Vector>(
       std::make_unique<CudaVector>(std::ssize(values), std::move(memory)));
 }

@@ -59,7 +59,7 @@ inline const float* OnDevice(const Vector* vector) {
 class WeightUploader {
  public:
   // Copies go to `stream`, which outlives what is made.
-  WeightUploader(cudaStream_t stream, kernels::ActivationType activations, int threads)
+  WeightUploader(const CudaStream& stream, kernels::ActivationType activations, int threads)
       : stream_(stream), activations_(activations), pool_(threads) {}
 
   // As Backend::LoadMatrix; kUnsupported for a type or a width that no kernel takes, or a dense
@@ -80,7 +80,7 @@ class WeightUploader {
     CudaEvent copied;
   };
 
-  cudaStream_t stream_;
+  const CudaStream& stream_;
   kernels::ActivationType activations_;
   ThreadPool pool_;
   Stage stages_[2];

@@ -29,8 +29,8 @@ CudaEvent::~CudaEvent() {
 
 Status CudaEvent::Record(cudaStream_t stream) {
   if (event_ == nullptr) {
-    QUERN_TRY(CudaStatus(cudaEventCreateWithFlags(&event_, cudaEventDisableTiming),
-                         "making an event"));
+    QUERN_TRY(
+        CudaStatus(cudaEventCreateWithFlags(&event_, cudaEventDisableTiming), "making an event"));
   }
   return CudaStatus(cudaEventRecord(event_, stream), "recording an event");
 }

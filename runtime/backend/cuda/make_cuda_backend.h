@@ -23,4 +23,12 @@ struct CudaOptions {
 // enough (580), or no such device, with what to do; kUnsupported for a GPU that is too old.
 Result<std::unique_ptr<Backend>> MakeCudaBackend(const CudaOptions& options);
 
+// The oldest driver that runs programs of CUDA 13 (NVIDIA's CUDA compatibility guide, minor version
+// compatibility).
+inline constexpr int kLeastCudaDriver = 580;
+
+// Whether a driver that knows `driver`, CUDA's number (12080: 12.8; 0: none there), runs programs
+// of `runtime`. kUnavailable says what to install.
+Status CheckDriverVersion(int driver, int runtime);
+
 }  // namespace quern

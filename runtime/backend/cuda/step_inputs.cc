@@ -15,8 +15,8 @@ constexpr int32_t kLeastContext = 256;
 // 1, 2, 4, 8, then eight sizes between powers of two: at most an eighth is filled up for nothing.
 int32_t FilledUp(int32_t rows) {
   if (rows <= 8) return static_cast<int32_t>(std::bit_ceil(static_cast<uint32_t>(rows)));
-  const int32_t step =
-      std::max<int32_t>(8, static_cast<int32_t>(std::bit_floor(static_cast<uint32_t>(rows - 1))) / 8);
+  const int32_t step = std::max<int32_t>(
+      8, static_cast<int32_t>(std::bit_floor(static_cast<uint32_t>(rows - 1))) / 8);
   return (rows + step - 1) / step * step;
 }
 
@@ -25,6 +25,34 @@ size_t Aligned(size_t bytes) { return (bytes + 15) / 16 * 16; }
 template <typename T>
 T* At(std::byte* to, size_t offset) {
   return reinterpret_cast<T*>(to + offset);
+}
+
+std::span<const int32_t> BlocksOf(const ForwardBatch::Sequence& sequence, int group) {
+  return group == 0 ? sequence.blocks : sequence.window_blocks;
+}
+
+// Also in release builds: one that is missing would have another sequence's K and V, or foreign
+// memory, read and written.
+void CheckBlocks(const ForwardBatch::Sequence& sequence, const StepKv& kv, int group) {
+  const std::span<const int32_t> blocks = BlocksOf(sequence, group);
+  const int32_t first_row = sequence.context_tokens - sequence.num_rows;
+  const int32_t first = group == 0 ? 0 : std::max(0, first_row - kv.window + 1);
+  const auto begin = static_cast<size_t>(first / kv.block_tokens);
+  const auto end = static_cast<size_t>((sequence.context_tokens - 1) / kv.block_tokens);
+  if (end >= blocks.size()) std::abort();
+  for (size_t i = begin; i <= end; ++i) {
+    if (blocks[i] < 0 || blocks[i] >= kv.blocks[group]) std::abort();
+  }
+}
+
+void WritePlaces(const ForwardBatch::Sequence& sequence, const StepKv& kv, int group,
+                 int64_t* places) {
+  const std::span<const int32_t> blocks = BlocksOf(sequence, group);
+  const int32_t first = sequence.context_tokens - sequence.num_rows;
+  for (int32_t i = 0; i < sequence.num_rows; ++i) {
+    const int64_t block = blocks[static_cast<size_t>((first + i) / kv.block_tokens)];
+    places[sequence.first_row + i] = block * kv.block_tokens + (first + i) % kv.block_tokens;
+  }
 }
 
 }  // namespace
@@ -47,10 +75,10 @@ StepSize SizeOf(const ForwardBatch& batch, int32_t most_rows) {
   return size;
 }
 
-StepLayout::StepLayout(const StepSize& size, int32_t block_tokens, int groups) {
+StepLayout::StepLayout(const StepSize& size, const StepKv& kv) {
   const auto rows = static_cast<size_t>(size.rows);
   const auto sequences = static_cast<size_t>(size.sequences);
-  table_stride = (size.context_tokens + block_tokens - 1) / block_tokens;
+  table_stride = (size.context_tokens + kv.block_tokens - 1) / kv.block_tokens;
   bytes = 0;
   const auto place = [this](size_t size_of, size_t count) {
     const size_t at = bytes;
@@ -61,14 +89,14 @@ StepLayout::StepLayout(const StepSize& size, int32_t block_tokens, int groups) {
   positions = place(4, rows);
   query_begins = place(4, sequences + 1);
   contexts = place(4, sequences);
-  for (int group = 0; group < groups; ++group) {
+  for (int group = 0; group < kv.groups; ++group) {
     places[group] = place(8, rows);
     tables[group] = place(4, sequences * static_cast<size_t>(table_stride));
   }
 }
 
 void WriteStepInputs(const ForwardBatch& batch, const StepSize& size, const StepLayout& layout,
-                     int32_t block_tokens, int groups, std::byte* to) {
+                     const StepKv& kv, std::byte* to) {
   std::memset(to, 0, layout.bytes);  // a row that does nothing has token 0 at position 0
   std::ranges::copy(batch.tokens, At<int32_t>(to, layout.tokens));
   std::ranges::copy(batch.positions, At<int32_t>(to, layout.positions));
@@ -76,28 +104,20 @@ void WriteStepInputs(const ForwardBatch& batch, const StepSize& size, const Step
   auto* contexts = At<int32_t>(to, layout.contexts);
   std::fill_n(begins, size.sequences + 1, static_cast<int32_t>(batch.tokens.size()));
   std::fill_n(contexts, size.sequences, 1);
-  for (int group = 0; group < groups; ++group) {
+  for (int group = 0; group < kv.groups; ++group) {
     std::fill_n(At<int64_t>(to, layout.places[group]), size.rows, int64_t{-1});
   }
   for (size_t s = 0; s < batch.sequences.size(); ++s) {
     const ForwardBatch::Sequence& sequence = batch.sequences[s];
     begins[s] = sequence.first_row;
     contexts[s] = sequence.context_tokens;
-    const int32_t first = sequence.context_tokens - sequence.num_rows;
-    for (int group = 0; group < groups; ++group) {
-      const std::span<const int32_t> blocks = group == 0 ? sequence.blocks : sequence.window_blocks;
-      const auto count = std::min(blocks.size(), static_cast<size_t>(layout.table_stride));
-      std::copy_n(blocks.begin(), count,
-                  At<int32_t>(to, layout.tables[group]) +
-                      s * static_cast<size_t>(layout.table_stride));
-      auto* places = At<int64_t>(to, layout.places[group]);
-      for (int32_t i = 0; i < sequence.num_rows; ++i) {
-        const auto block = static_cast<size_t>((first + i) / block_tokens);
-        // Another sequence's keys and values would be overwritten, or none be there to read.
-        if (block >= blocks.size() || blocks[block] < 0) std::abort();
-        places[sequence.first_row + i] =
-            int64_t{blocks[block]} * block_tokens + (first + i) % block_tokens;
-      }
+    for (int group = 0; group < kv.groups; ++group) {
+      CheckBlocks(sequence, kv, group);
+      WritePlaces(sequence, kv, group, At<int64_t>(to, layout.places[group]));
+      const std::span<const int32_t> blocks = BlocksOf(sequence, group);
+      const auto stride = static_cast<size_t>(layout.table_stride);
+      std::copy_n(blocks.begin(), std::min(blocks.size(), stride),
+                  At<int32_t>(to, layout.tables[group]) + s * stride);
     }
   }
 }

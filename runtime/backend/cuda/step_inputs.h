@@ -25,25 +25,32 @@ struct StepSize {
 // `most_rows`: steps of more are not filled up.
 StepSize SizeOf(const ForwardBatch& batch, int32_t most_rows);
 
+// What the batch's blocks are held to.
+struct StepKv {
+  int32_t block_tokens = 16;
+  int groups = 1;          // 2 where layers with windows have blocks of their own
+  int32_t blocks[2] = {};  // of each group
+  int32_t window = 0;      // the longest of the second group's
+};
+
 // Where each array is in the block, in bytes; all 16-byte aligned.
 struct StepLayout {
-  // `groups`: 1, or 2 where layers with windows have blocks of their own.
-  StepLayout(const StepSize& size, int32_t block_tokens, int groups);
+  StepLayout(const StepSize& size, const StepKv& kv);
 
-  int32_t table_stride;    // blocks of a sequence
-  size_t tokens;           // int32 [rows]
-  size_t positions;        // int32 [rows]
-  size_t query_begins;     // int32 [sequences + 1]
-  size_t contexts;         // int32 [sequences]
-  size_t places[2] = {};   // int64 [rows]: block * block_tokens + slot, -1: none; of each group
-  size_t tables[2] = {};   // int32 [sequences, table_stride]
+  int32_t table_stride;   // blocks of a sequence
+  size_t tokens;          // int32 [rows]
+  size_t positions;       // int32 [rows]
+  size_t query_begins;    // int32 [sequences + 1]
+  size_t contexts;        // int32 [sequences]
+  size_t places[2] = {};  // int64 [rows]: block * block_tokens + slot, -1: none; of each group
+  size_t tables[2] = {};  // int32 [sequences, table_stride]
   size_t bytes;
 };
 
 // The block of `batch`, at `to`, layout.bytes long. Stops the process where the batch lacks a block
-// that it will write to.
+// that will be read or written, or names one that is not there.
 void WriteStepInputs(const ForwardBatch& batch, const StepSize& size, const StepLayout& layout,
-                     int32_t block_tokens, int groups, std::byte* to);
+                     const StepKv& kv, std::byte* to);
 
 // Sequences one after the other whose attention is one call.
 struct AttentionRun {

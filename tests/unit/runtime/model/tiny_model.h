@@ -134,6 +134,12 @@ struct TinyModel {
     QUERN_ASSIGN(auto file, GgufFile::Parse(AsBytes(bytes), "tiny.gguf"));
     return Model::Load(std::move(file), {threads, kv_dtype});
   }
+  Result<std::unique_ptr<Model>> Load(std::unique_ptr<Backend> backend,
+                                      const ModelOptions& options) const {
+    const std::vector<uint8_t> bytes = Bytes();
+    QUERN_ASSIGN(auto file, GgufFile::Parse(AsBytes(bytes), "tiny.gguf"));
+    return Model::Load(std::move(file), options, std::move(backend));
+  }
 };
 
 }  // namespace quern::testing

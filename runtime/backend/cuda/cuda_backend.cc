@@ -1,0 +1,360 @@
+#include "runtime/backend/cuda/cuda_backend.h"
+
+#include <algorithm>
+#include <cassert>
+#include <cstdlib>
+#include <cstring>
+#include <utility>
+
+#include "quern/kernels/add_rms_norm.h"
+#include "quern/kernels/embedding_gather.h"
+#include "quern/kernels/gated_product.h"
+#include "quern/kernels/gemm.h"
+#include "quern/kernels/gguf_gather.h"
+#include "quern/kernels/gguf_matmul.h"
+#include "quern/kernels/numeric_types.h"
+#include "quern/kernels/select_rows.h"
+#include "quern/kernels/softcap_logits.h"
+#include "runtime/backend/cuda/cuda_status.h"
+#include "runtime/base/cgroup.h"
+
+namespace quern {
+namespace {
+
+// Decoding steps of more rows are launched as they are: launching no longer weighs then.
+constexpr int32_t kMostGraphRows = 512;
+constexpr size_t kMostGraphs = 256;
+// Of what is copied to the host.
+constexpr size_t kCopyBytes = 4 << 20;
+
+int64_t LogitsStride(int64_t vocabulary) { return (vocabulary + 3) / 4 * 4; }
+
+}  // namespace
+
+CudaBackend::CudaBackend(const CudaOptions& options, std::string name)
+    : options_(options),
+      name_(std::move(name)),
+      weights_(stream_, options.activations,
+               options.threads > 0 ? options.threads : DefaultThreads()),
+      graphs_(kMostGraphs) {}
+
+Result<std::unique_ptr<CudaBackend>> CudaBackend::Make(const CudaOptions& options,
+                                                       std::string name) {
+  std::unique_ptr<CudaBackend> backend(new CudaBackend(options, std::move(name)));
+  QUERN_TRY(backend->stream_.Create());
+  return backend;
+}
+
+CudaBackend::~CudaBackend() { static_cast<void>(stream_.Synchronize("the last step")); }
+
+std::string CudaBackend::Describe() const {
+  return name_ + (options_.activations == kernels::ActivationType::kF16 ? ", f16" : ", bf16");
+}
+
+std::optional<BackendMemory> CudaBackend::memory() const {
+  size_t left = 0, total = 0;
+  if (!stream_.Synchronize("weights").ok() || cudaMemGetInfo(&left, &total) != cudaSuccess) {
+    return BackendMemory{};
+  }
+  return BackendMemory{static_cast<int64_t>(total), static_cast<int64_t>(left)};
+}
+
+Result<std::unique_ptr<Matrix>> CudaBackend::LoadMatrix(kernels::WeightType type,
+                                                        std::span<const std::byte> data,
+                                                        int64_t rows, int64_t cols,
+                                                        const PartTaken& taken) {
+  QUERN_TRY(UseDevice());
+  return weights_.LoadMatrix(type, data, rows, cols, taken);
+}
+
+Result<std::unique_ptr<Vector>> CudaBackend::LoadVector(std::span<const float> values) {
+  QUERN_TRY(UseDevice());
+  return weights_.LoadVector(values);
+}
+
+Status CudaBackend::UseDevice() const {
+  return CudaStatus(cudaSetDevice(options_.device), "choosing the GPU");
+}
+
+Tensor* CudaBackend::NewTensor(TensorKind kind, int64_t width) {
+  tensors_.push_back({{.width = width}, kind, {}});
+  return &tensors_.back().tensor;
+}
+
+int CudaBackend::AddRope(RopeSpec spec) {
+  Rope& rope = ropes_.emplace_back();
+  const size_t bytes = spec.frequencies.size() * sizeof(double);
+  Note(rope.frequencies.Allocate(bytes, stream_.get(), "a table of frequencies"));
+  if (status_.ok()) {
+    Note(CudaStatus(cudaMemcpyAsync(rope.frequencies.as<double>(), spec.frequencies.data(), bytes,
+                                    cudaMemcpyHostToDevice, stream_.get()),
+                    "copying frequencies"));
+    Note(stream_.Synchronize("copying frequencies"));
+  }
+  rope.spec = std::move(spec);
+  return static_cast<int>(ropes_.size()) - 1;
+}
+
+Status CudaBackend::Grow(DeviceBuffer& buffer, size_t bytes, const char* what) {
+  if (bytes <= buffer.size()) return {};
+  graphs_.Clear();
+  return buffer.Allocate(std::max(bytes, buffer.size() + buffer.size() / 2), stream_.get(), what);
+}
+
+Status CudaBackend::ReserveTensors(int64_t rows) {
+  if (rows <= capacity_) return {};
+  graphs_.Clear();
+  capacity_ = std::max(rows, capacity_ + capacity_ / 2);
+  for (OwnedTensor& owned : tensors_) {
+    const int64_t bytes = capacity_ * owned.tensor.width * ElementBytes(owned.kind);
+    const Status status = owned.memory.Allocate(static_cast<size_t>(bytes), stream_.get(),
+                                                "the activations of a step");
+    owned.tensor.data = owned.memory.as<void>();
+    if (status.ok()) continue;
+    capacity_ = 0;
+    return status;
+  }
+  return {};
+}
+
+void CudaBackend::SetRows(int64_t rows) {
+  for (OwnedTensor& owned : tensors_) owned.tensor.rows = rows;
+}
+
+void CudaBackend::SetPresent(size_t sequences) {
+  present_ = sequences;
+  runs_ = AttentionRuns(batch_.sequences.first(sequences));
+}
+
+Status CudaBackend::BeginStep(const ForwardBatch& batch) {
+  batch_ = batch;
+  size_ = SizeOf(batch, options_.graphs ? kMostGraphRows : 0);
+  layout_.emplace(size_, kv_.limits());
+  QUERN_TRY(ReserveTensors(size_.rows));
+  QUERN_TRY(Grow(inputs_, layout_->bytes, "the inputs of a step"));
+  Stage& stage = stages_[std::exchange(stage_, 1 - stage_)];
+  QUERN_TRY(stage.copied.Synchronize("copying a step's inputs"));
+  QUERN_TRY(stage.memory.Reserve(layout_->bytes, "pinned memory for a step's inputs"));
+  WriteStepInputs(batch, size_, *layout_, kv_.limits(), stage.memory.as<std::byte>());
+  QUERN_TRY(CudaStatus(cudaMemcpyAsync(inputs_.as<std::byte>(), stage.memory.as<std::byte>(),
+                                       layout_->bytes, cudaMemcpyHostToDevice, stream_.get()),
+                       "copying a step's inputs"));
+  QUERN_TRY(stage.copied.Record(stream_.get()));
+  SetRows(size_.rows);
+  if (size_.padded) {
+    present_ = batch.sequences.size();
+    runs_ = {{0, size_.sequences, 1, size_.context_tokens, true}};
+    return {};
+  }
+  const size_t away = batch.last_waits() ? 1 : 0;
+  SetPresent(batch.sequences.size() - away);
+  if (away > 0) SetRows(size_.rows - batch.sequences.back().num_rows);
+  return {};
+}
+
+Status CudaBackend::RunStep(const ForwardBatch& batch, const std::function<void()>& layers) {
+  QUERN_TRY(Status(status_));
+  QUERN_TRY(UseDevice());
+  QUERN_TRY(BeginStep(batch));
+  if (size_.padded) {
+    Note(graphs_.Run(size_, stream_.get(), layers));
+    SetRows(std::ssize(batch.tokens));
+  } else {
+    layers();
+  }
+  return status_;
+}
+
+void CudaBackend::HoldLast(Tensor* x) {
+  const int64_t rows = batch_.sequences[present_ - 1].num_rows;
+  x->rows -= rows;
+  held_rows_ = rows;
+  const auto bytes = static_cast<size_t>(rows * x->width) * sizeof(float);
+  Note(Grow(held_, bytes, "the rows of a prompt's chunk that waits"));
+  if (!status_.ok()) return;
+  Note(CudaStatus(
+      cudaMemcpyAsync(held_.as<float>(), static_cast<float*>(x->data) + x->rows * x->width, bytes,
+                      cudaMemcpyDeviceToDevice, stream_.get()),
+      "holding a prompt's chunk"));
+  SetPresent(present_ - 1);
+}
+
+void CudaBackend::ResumeLast(Tensor* x) {
+  // Also in release builds: another sequence's rows would give its text away.
+  if (held_rows_ != batch_.sequences[present_].num_rows) std::abort();
+  const auto bytes = static_cast<size_t>(held_rows_ * x->width) * sizeof(float);
+  Note(
+      CudaStatus(cudaMemcpyAsync(static_cast<float*>(x->data) + x->rows * x->width,
+                                 held_.as<float>(), bytes, cudaMemcpyDeviceToDevice, stream_.get()),
+                 "going on with a prompt's chunk"));
+  x->rows += held_rows_;
+  SetPresent(present_ + 1);
+}
+
+void CudaBackend::Embed(const Matrix& table, float scale, Tensor* residual) {
+  if (!status_.ok()) return;
+  assert(residual->width == table.cols());
+  const CudaMatrix& matrix = OnDevice(table);
+  const auto* ids = Input<int32_t>(layout_->tokens);
+  auto* out = static_cast<float*>(residual->data);
+  if (matrix.dense()) {
+    Run(kernels::EmbeddingGather(
+        {options_.activations, matrix.shape().data, matrix.cols(), matrix.rows(), matrix.cols(),
+         ids, residual->rows, scale, out, residual->width},
+        stream_.get()));
+  } else {
+    Run(kernels::GgufGather({matrix.shape(), ids, residual->rows, scale, out, residual->width},
+                            stream_.get()));
+  }
+}
+
+void CudaBackend::AddRmsNorm(const Tensor* x, const Vector* x_weight, const Vector* weight,
+                             float epsilon, Tensor* residual, Tensor* out) {
+  if (out != nullptr) out->rows = residual->rows;
+  if (!status_.ok() || (x == nullptr && out == nullptr)) return;
+  kernels::AddRmsNormArgs args{};
+  args.type = options_.activations;
+  args.tokens = residual->rows;
+  args.hidden = args.residual_stride = args.x_stride = args.y_stride = residual->width;
+  args.epsilon = epsilon;
+  args.residual = static_cast<float*>(residual->data);
+  if (x != nullptr) {
+    args.x = x->data;
+    args.x_weight = OnDevice(x_weight);
+  }
+  if (out != nullptr) {
+    args.weight = OnDevice(weight);
+    args.y = out->data;
+  }
+  Run(kernels::AddRmsNorm(args, stream_.get()));
+}
+
+void CudaBackend::Multiply(const Tensor& x, const CudaMatrix& weight, void* y, int64_t y_stride,
+                           bool float32_y) {
+  assert(weight.cols() == x.width);
+  if (!status_.ok() || x.rows == 0) return;
+  if (weight.dense()) {
+    kernels::GemmArgs args{};
+    args.type = options_.activations;
+    args.w = weight.shape().data;
+    args.rows = weight.rows();
+    args.w_stride = args.cols = args.x_stride = weight.cols();
+    args.x = x.data;
+    args.y = y;
+    args.y_stride = y_stride;
+    args.batch = x.rows;
+    args.float32_y = float32_y;
+    Run(kernels::Gemm(args, stream_.get()));
+    return;
+  }
+  kernels::GgufMatMulArgs args{};
+  args.weights = weight.shape();
+  args.type = options_.activations;
+  args.x = x.data;
+  args.x_stride = x.width;
+  args.y = y;
+  args.y_stride = y_stride;
+  args.batch = x.rows;
+  args.float32_y = float32_y;
+  Run(kernels::GgufMatMul(args, stream_.get()));
+}
+
+void CudaBackend::MatMul(const Tensor& x, std::initializer_list<Projection> projections) {
+  for (const Projection& projection : projections) {
+    Tensor& out = *projection.out;
+    assert(out.width >= projection.column + projection.weight->rows());
+    out.rows = x.rows;
+    Multiply(x, OnDevice(*projection.weight), static_cast<uint16_t*>(out.data) + projection.column,
+             out.width, false);
+  }
+}
+
+void CudaBackend::GatedActivation(kernels::Gate kind, const Tensor& up, Tensor* gate) {
+  if (!status_.ok()) return;
+  kernels::GatedProductArgs args{};
+  args.gate_kind = kind;
+  args.type = options_.activations;
+  args.tokens = gate->rows;
+  args.inner = args.gate_stride = args.up_stride = args.y_stride = gate->width;
+  args.gate = gate->data;
+  args.up = up.data;
+  args.y = gate->data;
+  Run(kernels::GatedProduct(args, stream_.get()));
+}
+
+void CudaBackend::RmsNormRows(const Tensor& residual, std::span<const int32_t> rows,
+                              const Vector& weight, float epsilon, Tensor* out) {
+  out->rows = std::ssize(rows);
+  if (!status_.ok() || rows.empty()) return;
+  const auto row_bytes = static_cast<size_t>(residual.width) * sizeof(float);
+  Note(Grow(row_numbers_, rows.size_bytes(), "the rows whose logits are wanted"));
+  Note(Grow(rows_, rows.size() * row_bytes, "the rows whose logits are wanted"));
+  if (!status_.ok()) return;
+  // From pageable memory: CUDA copies it aside before it returns.
+  Note(CudaStatus(cudaMemcpyAsync(row_numbers_.as<int32_t>(), rows.data(), rows.size_bytes(),
+                                  cudaMemcpyHostToDevice, stream_.get()),
+                  "copying row numbers"));
+  Run(kernels::SelectRows({static_cast<const float*>(residual.data), residual.rows, residual.width,
+                           row_numbers_.as<int32_t>(), std::ssize(rows), residual.width,
+                           rows_.as<float>(), residual.width},
+                          stream_.get()));
+  Tensor picked{std::ssize(rows), residual.width, rows_.as<float>()};
+  AddRmsNorm(nullptr, nullptr, &weight, epsilon, &picked, out);
+}
+
+Status CudaBackend::Logits(const Tensor& x, const Matrix& head, float softcap,
+                           std::span<float> logits) {
+  const int64_t vocabulary = head.rows();
+  const int64_t stride = LogitsStride(vocabulary);
+  assert(std::ssize(logits) >= x.rows * vocabulary);
+  QUERN_TRY(Status(status_));
+  const auto bytes = static_cast<size_t>(x.rows * stride) * sizeof(float);
+  QUERN_TRY(Grow(logits_, bytes, "the logits of a step"));
+  Multiply(x, OnDevice(head), logits_.as<float>(), stride, true);
+  if (softcap > 0) {
+    Run(kernels::SoftcapLogits({softcap, x.rows * stride, logits_.as<float>()}, stream_.get()));
+  }
+  QUERN_TRY(Status(status_));
+  if (stride == vocabulary) return CopyToHost(logits_.as<float>(), bytes, logits.data());
+  for (int64_t row = 0; row < x.rows; ++row) {
+    QUERN_TRY(CopyToHost(logits_.as<float>() + row * stride,
+                         static_cast<size_t>(vocabulary) * sizeof(float),
+                         logits.data() + row * vocabulary));
+  }
+  return {};
+}
+
+Status CudaBackend::Read(const Tensor& x, std::span<float> to) {
+  assert(std::ssize(to) >= x.rows * x.width);
+  QUERN_TRY(Status(status_));
+  std::vector<uint16_t> bits(static_cast<size_t>(x.rows * x.width));
+  QUERN_TRY(CopyToHost(x.data, bits.size() * sizeof(uint16_t), bits.data()));
+  const bool half = options_.activations == kernels::ActivationType::kF16;
+  std::ranges::transform(bits, to.begin(), half ? kernels::HalfToFloat : kernels::Bf16ToFloat);
+  return {};
+}
+
+Status CudaBackend::CopyToHost(const void* from, size_t bytes, void* to) {
+  const size_t parts = (bytes + kCopyBytes - 1) / kCopyBytes;
+  Note(to_host_.Reserve(bytes, "pinned memory for logits"));
+  while (arrived_.size() < parts) arrived_.emplace_back();
+  const auto part_bytes = [&](size_t part) {
+    return std::min(kCopyBytes, bytes - part * kCopyBytes);
+  };
+  auto* pinned = to_host_.as<std::byte>();
+  for (size_t part = 0; part < parts && status_.ok(); ++part) {
+    Note(CudaStatus(cudaMemcpyAsync(pinned + part * kCopyBytes,
+                                    static_cast<const std::byte*>(from) + part * kCopyBytes,
+                                    part_bytes(part), cudaMemcpyDeviceToHost, stream_.get()),
+                    "copying what a step gave"));
+    Note(arrived_[part].Record(stream_.get()));
+  }
+  for (size_t part = 0; part < parts && status_.ok(); ++part) {
+    Note(arrived_[part].Synchronize("a step on the GPU"));
+    std::memcpy(static_cast<std::byte*>(to) + part * kCopyBytes, pinned + part * kCopyBytes,
+                part_bytes(part));
+  }
+  return status_;
+}
+
+}  // namespace quern

@@ -1,0 +1,69 @@
+#include "runtime/backend/cuda/make_cuda_backend.h"
+
+#include <cuda_runtime.h>
+
+#include "runtime/backend/cuda/cuda_backend.h"
+#include "runtime/backend/cuda/cuda_status.h"
+
+namespace quern {
+namespace {
+
+Status CheckDriver() {
+  int driver = 0, runtime = 0;
+  QUERN_TRY(CudaStatus(cudaDriverGetVersion(&driver), "asking for the NVIDIA driver's version"));
+  QUERN_TRY(CudaStatus(cudaRuntimeGetVersion(&runtime), "asking for CUDA's version"));
+  return CheckDriverVersion(driver, runtime);
+}
+
+Status CheckNumber(int device) {
+  int count = 0;
+  const cudaError_t error = cudaGetDeviceCount(&count);
+  if (error != cudaSuccess && error != cudaErrorNoDevice) {
+    return CudaStatus(error, "counting GPUs");
+  }
+  static_cast<void>(cudaGetLastError());
+  if (count == 0) {
+    return MakeError(ErrorCode::kUnavailable,
+                     "the NVIDIA driver shows no GPU: look at nvidia-smi; in a pod, ask for "
+                     "nvidia.com/gpu");
+  }
+  if (device >= 0 && device < count) return {};
+  return MakeError(ErrorCode::kUnavailable, "there is no GPU {}: there are {}, numbered from 0",
+                   device, count);
+}
+
+}  // namespace
+
+Status CheckDriverVersion(int driver, int runtime) {
+  if (driver == 0) {
+    return MakeError(ErrorCode::kUnavailable,
+                     "there is no NVIDIA driver (libcuda.so.1): install {} or later; in a pod it "
+                     "comes with the runtime class 'nvidia' and a limit of nvidia.com/gpu",
+                     kLeastCudaDriver);
+  }
+  if (driver / 1000 < runtime / 1000) {
+    return MakeError(ErrorCode::kUnavailable,
+                     "the NVIDIA driver knows CUDA {}.{}, and this program needs {}.0: install "
+                     "driver {} or later",
+                     driver / 1000, driver % 1000 / 10, runtime / 1000, kLeastCudaDriver);
+  }
+  return {};
+}
+
+Result<std::unique_ptr<Backend>> MakeCudaBackend(const CudaOptions& options) {
+  QUERN_TRY(CheckDriver());
+  QUERN_TRY(CheckNumber(options.device));
+  cudaDeviceProp properties;
+  QUERN_TRY(CudaStatus(cudaGetDeviceProperties(&properties, options.device),
+                       "asking for the GPU's properties"));
+  if (properties.major < 8) {
+    return MakeError(ErrorCode::kUnsupported,
+                     "the {} has compute capability {}.{}: the kernels need 8.0 or later (Ampere)",
+                     properties.name, properties.major, properties.minor);
+  }
+  QUERN_TRY(CudaStatus(cudaSetDevice(options.device), "choosing the GPU"));
+  QUERN_ASSIGN(std::unique_ptr<CudaBackend> backend, CudaBackend::Make(options, properties.name));
+  return std::unique_ptr<Backend>(std::move(backend));
+}
+
+}  // namespace quern
