@@ -50,6 +50,7 @@ std::string ReadDuration(const char* option, const std::string& text, std::chron
 // Reads the other texts that CLI11 has no type for; "" or what is wrong.
 std::string Finish(const std::string& ns, const std::string& volume, OperatorOptions& options) {
   options.ns = ns == "all" ? "" : ns;
+  if (options.resources.gpu_runtime_class == "none") options.resources.gpu_runtime_class.clear();
   if (!volume.empty()) {
     auto parsed = ParseModelVolume(volume);
     if (!parsed) return "--allowed-model-volume: " + parsed.error().message;
@@ -102,6 +103,13 @@ CommandLine ParseCommandLine(int argc, const char* const* argv) {
       "QUERN_HEALTH_ADDRESS");
   add("--serve-image", options.resources.serve_image,
       "image of quern-serve for endpoints that name none", "QUERN_SERVE_IMAGE");
+  add("--serve-image-cuda", options.resources.serve_image_cuda,
+      "image of quern-serve with CUDA, for endpoints with GPUs that name none; without it they are "
+      "refused",
+      "QUERN_SERVE_IMAGE_CUDA");
+  add("--gpu-runtime-class", options.resources.gpu_runtime_class,
+      "RuntimeClass of pods with GPUs, or none: where the nodes' default runtime gives GPUs",
+      "QUERN_GPU_RUNTIME_CLASS");
   add("--allowed-image", options.resources.allowed_images,
       "images that endpoints may name in spec.runtime.image, or what such begin with; can be given "
       "several times; any image unless given",

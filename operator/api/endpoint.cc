@@ -1,6 +1,7 @@
 #include "operator/api/endpoint.h"
 
 #include <algorithm>
+#include <cmath>
 
 #include "operator/api/json.h"
 #include "operator/api/quantity.h"
@@ -95,6 +96,10 @@ Status ReadRuntime(const json& spec, RuntimeSpec& out) {
   if (runtime == nullptr) return {};
   if (!runtime->is_object()) return WrongType("spec.runtime", *runtime, "an object");
   QUERN_TRY(ReadString(*runtime, "image", "spec.runtime.image", out.image));
+  if (Member(*runtime, "runtimeClassName") != nullptr) {
+    QUERN_TRY(ReadString(*runtime, "runtimeClassName", "spec.runtime.runtimeClassName",
+                         out.runtime_class.emplace()));
+  }
   QUERN_TRY(
       ReadInt(*runtime, "maxSequences", "spec.runtime.maxSequences", 1, 4096, out.max_sequences));
   QUERN_TRY(ReadInt(*runtime, "maxContextTokens", "spec.runtime.maxContextTokens", 16, 1 << 24,
@@ -114,6 +119,53 @@ Status ReadRuntime(const json& spec, RuntimeSpec& out) {
       return Bad("spec.runtime.kvCache.memory",
                  fmt::format("'{}' is neither auto nor a quantity such as 512Mi", memory));
     }
+  }
+  return {};
+}
+
+// What a variant says of GPUs, once its resources are read.
+Status ReadGpus(const json& object, const std::string& field, HardwareVariant& v) {
+  const auto limit = v.limits.find(kGpuResource);
+  if (limit != v.limits.end()) {
+    const double asked = ParseQuantity(limit->second).value_or(-1);
+    if (asked < 1 || asked > kMaxGpus || asked != std::floor(asked)) {
+      return Bad(fmt::format("{}.resources.limits[{}]", field, kGpuResource),
+                 fmt::format("'{}' must be a whole number from 1 to {}; leave it out for a variant "
+                             "without GPUs",
+                             limit->second, kMaxGpus));
+    }
+    v.gpus = static_cast<int64_t>(asked);
+  }
+  const auto request = v.requests.find(kGpuResource);
+  if (request != v.requests.end() && ParseQuantity(request->second).value_or(-1) != v.gpus) {
+    return Bad(fmt::format("{}.resources.requests[{}]", field, kGpuResource),
+               fmt::format("is '{}', must equal resources.limits; leave it out, limits are enough",
+                           request->second));
+  }
+  std::optional<int64_t> parallel;
+  QUERN_TRY(ReadInt(object, "tensorParallel", field + ".tensorParallel", 1, kMaxGpus, parallel));
+  v.tensor_parallel = parallel.value_or(1);
+  if (v.tensor_parallel != std::max<int64_t>(v.gpus, 1)) {
+    return Bad(field + ".tensorParallel",
+               fmt::format("is {}, must equal the GPUs in resources.limits[{}]", v.tensor_parallel,
+                           kGpuResource));
+  }
+  QUERN_TRY(ReadString(object, "sharedMemory", field + ".sharedMemory", v.shared_memory));
+  if (v.gpus == 0) {
+    if (v.shared_memory.empty()) return {};
+    return Bad(field + ".sharedMemory",
+               fmt::format("is only for variants with GPUs; leave it out, or set "
+                           "resources.limits[{}]",
+                           kGpuResource));
+  }
+  if (v.shared_memory.empty()) v.shared_memory = kDefaultSharedMemory;
+  const double shared = ParseQuantity(v.shared_memory).value_or(0);
+  const std::string& memory = v.limits.at("memory");
+  if (shared <= 0 || shared >= ParseQuantity(memory).value_or(0)) {
+    return Bad(field + ".sharedMemory",
+               fmt::format("is '{}', must be a quantity below resources.limits.memory, which is {} "
+                           "and counts it",
+                           v.shared_memory, memory));
   }
   return {};
 }
@@ -138,16 +190,7 @@ Result<HardwareVariant> ReadVariant(const json& object, const std::string& field
   }
   QUERN_TRY(ReadStringMap(object, "nodeSelector", field + ".nodeSelector", v.node_selector));
   v.tolerations = ArrayAt(object, {"tolerations"});
-  std::optional<int64_t> parallel;
-  QUERN_TRY(ReadInt(object, "tensorParallel", field + ".tensorParallel", 1, 64, parallel));
-  v.tensor_parallel = parallel.value_or(1);
-  const auto gpus = v.limits.find(kGpuResource);
-  const double asked = gpus == v.limits.end() ? 0 : ParseQuantity(gpus->second).value_or(-1);
-  if (static_cast<double>(v.tensor_parallel) != std::max(asked, 1.0)) {
-    return Bad(field + ".tensorParallel",
-               fmt::format("is {}, must equal the GPUs in resources.limits[{}]", v.tensor_parallel,
-                           kGpuResource));
-  }
+  QUERN_TRY(ReadGpus(object, field, v));
   return v;
 }
 
@@ -332,6 +375,7 @@ nlohmann::json SpecToJson(const InferenceEndpoint& e) {
        {{"memory", e.runtime.kv_memory_bytes ? std::to_string(*e.runtime.kv_memory_bytes)
                                              : std::string("auto")}}}};
   if (!e.runtime.image.empty()) runtime["image"] = e.runtime.image;
+  if (e.runtime.runtime_class) runtime["runtimeClassName"] = *e.runtime.runtime_class;
   if (e.runtime.max_sequences) runtime["maxSequences"] = *e.runtime.max_sequences;
   if (e.runtime.max_context_tokens) runtime["maxContextTokens"] = *e.runtime.max_context_tokens;
   for (const std::string& name : e.runtime.image_pull_secrets) {
@@ -345,6 +389,7 @@ nlohmann::json SpecToJson(const InferenceEndpoint& e) {
          {"nodeSelector", MapToJson(v.node_selector)},
          {"tolerations", v.tolerations},
          {"tensorParallel", v.tensor_parallel}});
+    if (!v.shared_memory.empty()) hardware.back()["sharedMemory"] = v.shared_memory;
   }
   json scaling = {{"mode", e.scaling.mode == ScalingSpec::Mode::kExternal ? "external" : "builtin"},
                   {"minReplicas", e.scaling.min_replicas},

@@ -26,6 +26,9 @@ inline constexpr char kFieldOwner[] = "quern-operator";
 inline constexpr char kEndpointLabel[] = "serving.quern.dev/endpoint";
 inline constexpr char kVariantLabel[] = "serving.quern.dev/variant";
 inline constexpr char kGpuResource[] = "nvidia.com/gpu";
+inline constexpr int64_t kMaxGpus = 64;  // of one replica
+// Of a variant with GPUs that does not say how much it needs.
+inline constexpr char kDefaultSharedMemory[] = "1Gi";
 inline constexpr std::chrono::seconds kMaxDrainTimeout{3600};
 
 // Where a model lies.
@@ -46,7 +49,10 @@ struct ModelSpec {
 };
 
 struct RuntimeSpec {
-  std::string image;  // "" = the operator's --serve-image
+  std::string image;  // "" = the operator's --serve-image, or --serve-image-cuda
+  // Of the pods. Empty = the operator's --gpu-runtime-class for a variant with GPUs, and none for
+  // others; "" = none, whatever the variant.
+  std::optional<std::string> runtime_class;
   std::vector<std::string> image_pull_secrets;
   std::optional<int64_t> max_sequences;
   std::optional<int64_t> max_context_tokens;
@@ -61,6 +67,8 @@ struct HardwareVariant {
   std::map<std::string, std::string> node_selector;
   nlohmann::json tolerations =
       nlohmann::json::array();  // core/v1 Tolerations, checked by the schema
+  int64_t gpus = 0;             // limits[kGpuResource]; 0 where it is not named
+  std::string shared_memory;  // size of /dev/shm in memory, below limits["memory"]; "" without GPUs
   int64_t tensor_parallel = 1;
 
   bool operator==(const HardwareVariant&) const = default;

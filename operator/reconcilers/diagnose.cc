@@ -40,6 +40,17 @@ const json* ServeContainer(const json& pod) {
   return nullptr;
 }
 
+// The container runtime could not start it. NVIDIA's refuses a driver that is older than the image
+// says.
+Problem NotStarted(const std::string& pod, const std::string& reason, const std::string& words) {
+  std::string message = fmt::format("pod {}: {}: {}", pod, reason, words);
+  if (words.find("unsatisfied condition: cuda") != std::string::npos ||
+      words.find("unsatisfied condition: driver") != std::string::npos) {
+    message += "; the node's NVIDIA driver is too old: quern-serve with CUDA needs 580 or later";
+  }
+  return {"ContainerNotStarted", std::move(message)};
+}
+
 std::optional<Problem> DiagnoseWaiting(const std::string& pod, const json& container) {
   const std::string reason = StringAt(container, {"state", "waiting", "reason"});
   const std::string message = StringAt(container, {"state", "waiting", "message"});
@@ -51,7 +62,7 @@ std::optional<Problem> DiagnoseWaiting(const std::string& pod, const json& conta
   }
   if (reason == "CreateContainerConfigError" || reason == "CreateContainerError" ||
       reason == "RunContainerError") {
-    return Problem{"ContainerNotStarted", fmt::format("pod {}: {}: {}", pod, reason, message)};
+    return NotStarted(pod, reason, message);
   }
   return std::nullopt;
 }
@@ -63,8 +74,10 @@ std::optional<Problem> DiagnoseEnded(const std::string& pod, const json& contain
   const int64_t code = IntAt(*ended, {"exitCode"}).value_or(0);
   const std::string reason = StringAt(*ended, {"reason"});
   if (code == 0) return std::nullopt;
-  const int64_t restarts = IntAt(container, {"restartCount"}).value_or(0);
   const std::string words = LastWords(StringAt(*ended, {"message"}));
+  if (reason == "StartError" || reason == "ContainerCannotRun")
+    return NotStarted(pod, reason, words);
+  const int64_t restarts = IntAt(container, {"restartCount"}).value_or(0);
   const std::string said = words.empty() ? std::string("it said nothing") : words;
   if (reason == "OOMKilled") {
     return Problem{

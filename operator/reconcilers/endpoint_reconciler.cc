@@ -99,7 +99,12 @@ Result<Action> EndpointReconciler::Reconcile(const ObjectKey& key,
   if (observed.endpoint.deleting()) return ReconcileDeletion(writes, observed);
   if (!observed.spec_error) {
     const Status allowed = CheckImage(observed.endpoint, options_);
-    if (!allowed) observed.spec_error = Problem{"ImageNotAllowed", allowed.error().message};
+    const Status computes = CheckCudaImage(observed.endpoint, options_);
+    if (!allowed) {
+      observed.spec_error = Problem{"ImageNotAllowed", allowed.error().message};
+    } else if (!computes) {
+      observed.spec_error = Problem{"ImageWithoutCuda", computes.error().message};
+    }
   }
   if (observed.spec_error) {
     spdlog::warn("endpoint={} {}: {}", key.ToString(), observed.spec_error->reason,

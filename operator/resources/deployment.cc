@@ -3,6 +3,7 @@
 #include <optional>
 
 #include "operator/resources/children.h"
+#include "operator/resources/image_policy.h"
 #include "operator/resources/labels.h"
 #include "operator/resources/spec_hash.h"
 
@@ -104,12 +105,12 @@ json MakeContainer(const InferenceEndpoint& e, const HardwareVariant& variant,
   json resources = {{"limits", ToObject(variant.limits)}};
   if (!variant.requests.empty()) resources["requests"] = ToObject(variant.requests);
   json mounts = model.mounts;
-  if (variant.tensor_parallel > 1) mounts.push_back({{"name", "shm"}, {"mountPath", "/dev/shm"}});
+  if (variant.gpus > 0) mounts.push_back({{"name", "shm"}, {"mountPath", "/dev/shm"}});
   const auto port = [](const char* name, int number) {
     return json{{"name", name}, {"containerPort", number}, {"protocol", "TCP"}};
   };
   return {{"name", kContainerName},
-          {"image", e.runtime.image.empty() ? options.serve_image : e.runtime.image},
+          {"image", ImageFor(e, variant, options)},
           {"imagePullPolicy", "IfNotPresent"},
           {"args", ServeArguments(e, model.model_path, options)},
           {"ports", {port("http", kPublicPort), port("admin", kAdminPort)}},
@@ -130,13 +131,21 @@ json MakeContainer(const InferenceEndpoint& e, const HardwareVariant& variant,
             {"capabilities", {{"drop", json::array({"ALL"})}}}}}};
 }
 
+// "" = none: the node's default handler.
+std::string RuntimeClassOf(const InferenceEndpoint& e, const HardwareVariant& variant,
+                           const ResourceOptions& options) {
+  return e.runtime.runtime_class.value_or(variant.gpus > 0 ? options.gpu_runtime_class : "");
+}
+
 json MakePodSpec(const InferenceEndpoint& e, const HardwareVariant& variant,
                  const ResourceOptions& options) {
   const ModelMount model = MountModel(e.model.location, options.model_volume);
   json volumes = model.volumes;
-  if (variant.tensor_parallel > 1) {
-    volumes.push_back(
-        {{"name", "shm"}, {"emptyDir", {{"medium", "Memory"}, {"sizeLimit", "1Gi"}}}});
+  if (variant.gpus > 0) {
+    // NCCL's ranks share memory; a container's own /dev/shm has 64 MiB. What is written there
+    // counts against the container's memory limit.
+    volumes.push_back({{"name", "shm"},
+                       {"emptyDir", {{"medium", "Memory"}, {"sizeLimit", variant.shared_memory}}}});
   }
   json spec = {{"serviceAccountName", e.name},
                {"automountServiceAccountToken", false},
@@ -150,6 +159,10 @@ json MakePodSpec(const InferenceEndpoint& e, const HardwareVariant& variant,
                  {"seccompProfile", {{"type", "RuntimeDefault"}}}}},
                {"containers", json::array({MakeContainer(e, variant, model, options)})},
                {"volumes", std::move(volumes)}};
+  if (const std::string runtime_class = RuntimeClassOf(e, variant, options);
+      !runtime_class.empty()) {
+    spec["runtimeClassName"] = runtime_class;
+  }
   if (!variant.node_selector.empty()) spec["nodeSelector"] = ToObject(variant.node_selector);
   if (!variant.tolerations.empty()) spec["tolerations"] = variant.tolerations;
   for (const std::string& secret : e.runtime.image_pull_secrets) {

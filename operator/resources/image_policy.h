@@ -17,8 +17,17 @@ bool IsImageUnder(const std::string& image, const std::string& prefix);
 // What may stand in --allowed-image. Error: kInvalidArgument.
 Status CheckImagePrefix(const std::string& prefix);
 
+// The image that the variant's pods run: the endpoint's, else the operator's for such a variant. ""
+// where CheckCudaImage refuses.
+const std::string& ImageFor(const InferenceEndpoint& endpoint, const HardwareVariant& variant,
+                            const ResourceOptions& options);
+
 // Whether the endpoint may name the image that it names. Error: kPermissionDenied, with the field
-// and what is allowed. The operator's own image for endpoints that name none always is.
+// and what is allowed. The operator's own images for endpoints that name none always are.
 Status CheckImage(const InferenceEndpoint& endpoint, const ResourceOptions& options);
+
+// Whether variants with GPUs run an image that may compute on them: not the operator's one for
+// CPUs, and not none. Error: kInvalidArgument, with the fields.
+Status CheckCudaImage(const InferenceEndpoint& endpoint, const ResourceOptions& options);
 
 }  // namespace quern::control

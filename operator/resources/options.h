@@ -24,8 +24,10 @@ Result<AllowedModelVolume> ParseModelVolume(const std::string& text);
 // What the operator's configuration adds to every endpoint's objects.
 struct ResourceOptions {
   std::string serve_image;                  // for endpoints that name none
+  std::string serve_image_cuda;             // the same for variants with GPUs; "" = there is none
   std::vector<std::string> allowed_images;  // what they may name (image_policy.h); empty: any image
   std::optional<AllowedModelVolume> model_volume;
+  std::string gpu_runtime_class = "nvidia";  // of pods with GPUs; "" = none
   std::string operator_namespace = "quern";  // may scrape the pods' administrative port
   std::string cluster_domain = "cluster.local";
   std::string log_format = "text";  // of the runtime: text or json

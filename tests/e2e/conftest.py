@@ -27,6 +27,7 @@ from quern_dev import paths, stack  # noqa: E402
 from quern_dev.cluster.lifecycle import Cluster  # noqa: E402
 
 NAMESPACE = "default"
+CUDA_IMAGE = "localhost/quern/serve-cuda:of-the-tests"  # there is none: on simulated nodes no image is pulled
 OWNED = ("deployments", "replicasets", "pods", "services", "serviceaccounts", "poddisruptionbudgets", "networkpolicies")
 
 
@@ -173,6 +174,7 @@ def world():
         cluster.up()
         world = World(cluster)
         images = stack.make_images(cluster, Path(os.environ.get("QUERN_BIN", REPO / "build" / "release" / "bin")))
+        images["image"]["serveCuda"] = stack.image_values(CUDA_IMAGE)
         stack.install_chart(world.kubectl, {**stack.local_values(), **images})
         yield world
     finally:

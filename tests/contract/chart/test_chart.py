@@ -106,12 +106,21 @@ def test_with_a_watched_namespace_nothing_is_cluster_wide(helm):
     ("models.volume.hostPath=/var/lib/m", "--allowed-model-volume=hostPath:/var/lib/m@/models"),
     ("models.volume.persistentVolumeClaim=weights", "--allowed-model-volume=pvc:weights@/models"),
     ("image.serve.tag=abc", "--serve-image=localhost/quern/serve:abc"),
+    ("image.serveCuda.repository=r.example/serve-cuda,image.serveCuda.tag=abc", "--serve-image-cuda=r.example/serve-cuda:abc"),
+    ("gpu.runtimeClassName=nvidia-cdi", "--gpu-runtime-class=nvidia-cdi"),
+    ("gpu.runtimeClassName=", "--gpu-runtime-class=none"),
+    ("image.serve.tag=abc", "--gpu-runtime-class=nvidia"),
     ("operator.logLevel=debug", "--log-level=debug"),
     ("operator.allowedImages={r.example/a/,r.example/b}", "--allowed-image=r.example/a/"),
     ("operator.allowedImages={r.example/a/,r.example/b}", "--allowed-image=r.example/b"),
 ])
 def test_a_value_becomes_the_operator_s_argument(helm, setting, argument):
     assert argument in helm.render(setting)[OPERATOR]["spec"]["template"]["spec"]["containers"][0]["args"]
+
+
+def test_without_an_image_with_cuda_none_is_named(helm):
+    args = helm.render()[OPERATOR]["spec"]["template"]["spec"]["containers"][0]["args"]
+    assert not [a for a in args if a.startswith("--serve-image-cuda")]
 
 
 def test_prometheus_finds_the_operator_by_its_annotations(helm):
@@ -131,6 +140,7 @@ def test_prometheus_finds_the_operator_by_its_annotations(helm):
     ("operator.securityContext.runAsUser=0", "runAsUser"),
     ("operator.allowedImages=a", "allowedImages"),
     ("operator.allowedImages={a b}", "allowedImages"),
+    ("gpu.runtimeClassName=Not_One", "runtimeClassName"),
     ("misspelt=1", "misspelt"),
     ("operator.replicas=2,operator.leaderElection=false", "leaderElection"),
 ])

@@ -67,9 +67,10 @@ def test_models_of_the_machine_are_on_the_node_and_cannot_be_written(world):
 
 
 def test_simulated_gpu_nodes_take_only_pods_that_ask_for_them(world):
-    commands.gpu_nodes(world.cluster, 2, 8, "NVIDIA-H100")
+    commands.gpu_nodes(world.cluster, 2, 8, "NVIDIA-H100", 81559)
     world.apply(world.deployment(
-        "gpu", ["none"], replicas=3, nodeSelector={"nvidia.com/gpu.product": "NVIDIA-H100"},
+        "gpu", ["none"], replicas=3, nodeSelector={"nvidia.com/gpu.product": "NVIDIA-H100", "nvidia.com/gpu.count": "8",
+                                             "nvidia.com/gpu.memory": "81559"}, runtimeClassName="nvidia",
         tolerations=[{"key": "kwok.x-k8s.io/node", "operator": "Exists"}],
         container={"resources": {"limits": {"nvidia.com/gpu": "8"}}}))
     placed = world.wait_running("gpu", 2)  # two nodes with 8 GPUs each: the third pod finds none
@@ -77,7 +78,8 @@ def test_simulated_gpu_nodes_take_only_pods_that_ask_for_them(world):
     world.apply(world.deployment("plain", ["sleep", "100000"], replicas=4))
     assert {pod["spec"]["nodeName"] for pod in world.wait_running("plain", 4)} == {NODE_NAME}
     world.kubectl("delete", "deployment", "gpu", "plain")
-    commands.gpu_nodes(world.cluster, 0, 8, "NVIDIA-H100")
+    commands.gpu_nodes(world.cluster, 0)
+    assert world.kubectl("get", "runtimeclass", "-o", "name") == ""
     assert [n["metadata"]["name"] for n in world.cluster.layout.client().get("/api/v1/nodes")["items"]] == [NODE_NAME]
 
 

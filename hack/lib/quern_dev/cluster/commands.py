@@ -88,12 +88,23 @@ def load(cluster: Cluster, archives) -> int:
     return 0
 
 
-def gpu_nodes(cluster: Cluster, count: int, gpus: int, product: str) -> int:
-    """Brings the number of simulated nodes to `count`: makes, changes, or removes them."""
+def gpu_nodes(cluster: Cluster, count: int, gpus: int = 8, product: str = "NVIDIA-H100-80GB-HBM3", memory: int = 81559) -> int:
+    """Brings the number of simulated nodes to `count`: makes, changes, or removes them; with any, there is the RuntimeClass nvidia.
+
+    `memory` is each GPU's, in MiB.
+    """
     cluster.require_up()
     client = cluster.layout.client()
+    if count:
+        client.apply(objects.RUNTIME_CLASS, objects.runtime_class())
+    else:
+        try:
+            client.request("DELETE", objects.RUNTIME_CLASS)
+        except kube_api.ApiError as error:
+            if error.status != 404:
+                raise
     for index in range(count):
-        node, status = objects.gpu_node(f"gpu-{index}", gpus, product)
+        node, status = objects.gpu_node(f"gpu-{index}", gpus, product, memory)
         path = f"/api/v1/nodes/{node['metadata']['name']}"
         client.apply(path, node)
         client.request("PATCH", path + "/status", status, "application/merge-patch+json")
@@ -118,5 +129,3 @@ def gpu_nodes(cluster: Cluster, count: int, gpus: int, product: str) -> int:
     console.say(f"cluster: {count} simulated node{'s' if count != 1 else ''}"
                 + (f" with {gpus} × {product} each" if count else ""))
     return 0
-
-

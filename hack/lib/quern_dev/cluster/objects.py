@@ -57,8 +57,19 @@ def apply(client: kube_api.Client) -> None:
         {"name": "http", "port": 9090, "protocol": "TCP"}])
 
 
-def gpu_node(name: str, gpus: int, product: str) -> tuple[dict, dict]:
-    """(node, status patch) of a simulated node. Its taint keeps away every pod that does not tolerate it."""
+# What NVIDIA's GPU Operator makes, and pods with GPUs name. No handler of that name is on the real node.
+RUNTIME_CLASS = "/apis/node.k8s.io/v1/runtimeclasses/nvidia"
+
+
+def runtime_class() -> dict:
+    return {"apiVersion": "node.k8s.io/v1", "kind": "RuntimeClass", "metadata": {"name": "nvidia"}, "handler": "nvidia"}
+
+
+def gpu_node(name: str, gpus: int, product: str, memory: int) -> tuple[dict, dict]:
+    """(node, status patch) of a simulated node with `gpus` GPUs of `memory` MiB each, labelled as the GPU Operator's feature discovery does.
+
+    Its taint keeps away every pod that does not tolerate it.
+    """
     resources = {"cpu": "96", "memory": "1Ti", "pods": "110", "ephemeral-storage": "1Ti", "nvidia.com/gpu": str(gpus)}
     node = {
         "apiVersion": "v1", "kind": "Node",
@@ -66,6 +77,6 @@ def gpu_node(name: str, gpus: int, product: str) -> tuple[dict, dict]:
             "name": name, "annotations": {"kwok.x-k8s.io/node": "fake"},
             "labels": {"kubernetes.io/hostname": name, "kubernetes.io/os": "linux", "kubernetes.io/arch": "amd64",
                        "type": "kwok", "nvidia.com/gpu.product": product, "nvidia.com/gpu.count": str(gpus),
-                       "nvidia.com/gpu.present": "true"}},
+                       "nvidia.com/gpu.memory": str(memory), "nvidia.com/gpu.present": "true"}},
         "spec": {"taints": [{"key": "kwok.x-k8s.io/node", "value": "fake", "effect": "NoSchedule"}]}}
     return node, {"status": {"capacity": resources, "allocatable": resources}}

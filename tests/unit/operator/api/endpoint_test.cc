@@ -50,10 +50,10 @@ TEST(Endpoint, SpecRoundTripsThroughJson) {
   object["spec"] = json::parse(R"({
     "model": {"uri": "pvc://claim/dir/a.gguf", "servedName": "a"},
     "runtime": {"image": "i:1", "imagePullSecrets": [{"name": "s"}], "maxSequences": 8, "maxContextTokens": 2048,
-                "kvCache": {"memory": "64Mi"}},
+                "kvCache": {"memory": "64Mi"}, "runtimeClassName": ""},
     "hardware": [{"name": "h100", "resources": {"requests": {"cpu": 4}, "limits": {"cpu": "8", "memory": "64Gi",
                   "nvidia.com/gpu": "2"}}, "nodeSelector": {"a": "b"}, "tolerations": [{"operator": "Exists"}],
-                  "tensorParallel": 2}],
+                  "tensorParallel": 2, "sharedMemory": "2Gi"}],
     "scaling": {"minReplicas": 2, "maxReplicas": 5, "targetTokensPerSecond": "12.5", "targetUtilization": "0.7",
                 "stableWindow": "2m", "panicWindow": "12s", "scaleDownDelay": "1h"},
     "rollout": {"drainTimeout": "45s"}})");
@@ -70,6 +70,9 @@ TEST(Endpoint, SpecRoundTripsThroughJson) {
   EXPECT_EQ(SpecToJson(*second), object["spec"]);
   EXPECT_EQ(second->hardware, first->hardware);
   EXPECT_EQ(second->scaling.target_tokens_per_second, 12.5);
+  EXPECT_EQ(second->runtime.runtime_class, "");
+  EXPECT_EQ(second->hardware[0].gpus, 2);
+  EXPECT_EQ(second->hardware[0].shared_memory, "2Gi");
 }
 
 TEST(Endpoint, RefusalsNameTheFieldAndTheMend) {
@@ -99,6 +102,53 @@ TEST(Endpoint, RefusalsNameTheFieldAndTheMend) {
       RefusalOf("/spec/hardware", json::parse(R"([{"name": "a", "resources": {"limits": {"cpu": "1",
               "memory": "1Gi", "nvidia.com/gpu": 4}}}])")),
       HasSubstr("spec.hardware[0].tensorParallel: is 1, must equal"));
+}
+
+// A variant with these limits besides cpu and memory 4Gi, and these fields.
+json Variant(json limits, json fields = json::object(), json requests = json::object()) {
+  limits.update({{"cpu", "1"}, {"memory", "4Gi"}});
+  fields.update(
+      {{"name", "a"}, {"resources", {{"limits", limits}, {"requests", std::move(requests)}}}});
+  return json::array({std::move(fields)});
+}
+
+TEST(Endpoint, GpusAreCountedAndGetSharedMemory) {
+  json object = Minimal();
+  object["spec"]["hardware"] = Variant({{"nvidia.com/gpu", 8}}, {{"tensorParallel", 8}});
+  const auto e = ParseEndpoint(object);
+  ASSERT_TRUE(e) << e.error().message;
+  EXPECT_EQ(e->hardware[0].gpus, 8);
+  EXPECT_EQ(e->hardware[0].shared_memory, "1Gi");
+  EXPECT_FALSE(e->runtime.runtime_class);
+  object["spec"]["hardware"] =
+      Variant({{"nvidia.com/gpu", "1"}}, json::object(), {{"nvidia.com/gpu", 1}});
+  ASSERT_TRUE(ParseEndpoint(object)) << ParseEndpoint(object).error().message;
+  object["spec"]["hardware"] = Variant(json::object());
+  EXPECT_EQ(ParseEndpoint(object)->hardware[0].gpus, 0);
+  EXPECT_EQ(ParseEndpoint(object)->hardware[0].shared_memory, "");
+}
+
+TEST(Endpoint, WrongGpusAreRefusedByField) {
+  for (const char* count : {"0", "1500m", "65", "1k", "-1", "many", ""}) {
+    EXPECT_THAT(RefusalOf("/spec/hardware", Variant({{"nvidia.com/gpu", count}})),
+                HasSubstr("spec.hardware[0].resources.limits[nvidia.com/gpu]: '" +
+                          std::string(count) + "' must be a whole number from 1 to 64"));
+  }
+  EXPECT_THAT(RefusalOf("/spec/hardware", Variant({{"nvidia.com/gpu", 2}}, {{"tensorParallel", 2}},
+                                                  {{"nvidia.com/gpu", "1"}})),
+              HasSubstr("resources.requests[nvidia.com/gpu]: is '1', must equal resources.limits"));
+  EXPECT_THAT(RefusalOf("/spec/hardware",
+                        Variant(json::object(), json::object(), {{"nvidia.com/gpu", "1"}})),
+              HasSubstr("resources.requests[nvidia.com/gpu]"));
+  EXPECT_THAT(RefusalOf("/spec/hardware", Variant(json::object(), {{"sharedMemory", "1Gi"}})),
+              HasSubstr("spec.hardware[0].sharedMemory: is only for variants with GPUs"));
+  for (const char* size : {"4Gi", "5Gi", "0", "lots"}) {
+    EXPECT_THAT(
+        RefusalOf("/spec/hardware", Variant({{"nvidia.com/gpu", 1}}, {{"sharedMemory", size}})),
+        HasSubstr("must be a quantity below resources.limits.memory, which is 4Gi"));
+  }
+  EXPECT_THAT(RefusalOf("/spec/runtime", {{"runtimeClassName", 3}}),
+              HasSubstr("spec.runtime.runtimeClassName: is a JSON number"));
 }
 
 TEST(Endpoint, ExternalModeNeedsNoTokenTarget) {

@@ -48,6 +48,28 @@ TEST(DiagnosePod, NamesTheMendForMemory) {
   EXPECT_THAT(problem->message, HasSubstr("resources.limits.memory"));
 }
 
+// What containerd says when NVIDIA's container runtime refuses the node's driver.
+TEST(DiagnosePod, NamesTheDriverThatIsTooOldForTheImage) {
+  const auto problem = DiagnosePod(Pod(R"({"name": "quern-serve", "ready": false, "restartCount": 2,
+      "state": {"waiting": {"reason": "CrashLoopBackOff", "message": "back-off 20s"}},
+      "lastState": {"terminated": {"exitCode": 128, "reason": "StartError", "message":
+        "failed to create containerd task: failed to create shim task: OCI runtime create failed: runc create failed: unable to start container process: error during container init: error running prestart hook #0: exit status 1, stdout: , stderr: Auto-detected mode as 'legacy'\nnvidia-container-cli: requirement error: unsatisfied condition: cuda>=13.0, please update your driver to a newer version, or use an earlier cuda container: unknown"}}})"));
+  ASSERT_TRUE(problem);
+  EXPECT_EQ(problem->reason, "ContainerNotStarted");
+  EXPECT_EQ(problem->message,
+            "pod a-1: StartError: nvidia-container-cli: requirement error: unsatisfied condition: "
+            "cuda>=13.0, please update your driver to a newer version, or use an earlier cuda "
+            "container: unknown; the node's NVIDIA driver is too old: quern-serve with CUDA needs "
+            "580 or later");
+}
+
+TEST(DiagnosePod, SaysWhyTheContainerRuntimeCouldNotStartIt) {
+  const auto problem = DiagnosePod(Pod(R"({"name": "quern-serve", "ready": false,
+      "state": {"terminated": {"exitCode": 128, "reason": "StartError", "message": "exec: no such file"}}})"));
+  EXPECT_EQ(problem->reason, "ContainerNotStarted");
+  EXPECT_EQ(problem->message, "pod a-1: StartError: exec: no such file");
+}
+
 TEST(DiagnosePod, HasNothingAgainstPodsThatAreReadyLoadingDrainedOrGoing) {
   EXPECT_FALSE(DiagnosePod(Pod(R"({"name": "quern-serve", "ready": true, "restartCount": 3,
       "lastState": {"terminated": {"exitCode": 1}}})")));

@@ -135,6 +135,59 @@ TEST(Deployment, HashFollowsReplicasAndImage) {
   EXPECT_NE(hash(1, "a"), hash(1, "b"));
 }
 
+InferenceEndpoint WithGpus(int gpus, const json& runtime = json::object(),
+                           const char* shared_memory = nullptr) {
+  json spec = {
+      {"model", {{"uri", "file:///a"}}},
+      {"runtime", runtime},
+      {"hardware",
+       {{{"name", "g"},
+         {"resources", {{"limits", {{"cpu", "4"}, {"memory", "8Gi"}, {"nvidia.com/gpu", gpus}}}}},
+         {"tensorParallel", gpus}}}}};
+  if (shared_memory != nullptr) spec["hardware"][0]["sharedMemory"] = shared_memory;
+  return Endpoint(spec.dump().c_str());
+}
+
+json PodOf(const InferenceEndpoint& e, const ResourceOptions& options) {
+  return MakeDeployment(e, e.hardware[0], 1, options)["spec"]["template"]["spec"];
+}
+
+TEST(GpuDeployment, HasGpusRuntimeClassSharedMemoryAndTheImageWithCuda) {
+  ResourceOptions options = Options();
+  options.serve_image_cuda = "localhost/quern/serve-cuda:test";
+  for (const int gpus : {1, 8}) {
+    const json pod = PodOf(WithGpus(gpus), options);
+    const json& container = pod["containers"][0];
+    EXPECT_EQ(container["resources"]["limits"]["nvidia.com/gpu"], std::to_string(gpus));
+    EXPECT_EQ(container["image"], "localhost/quern/serve-cuda:test");
+    EXPECT_EQ(pod["runtimeClassName"], "nvidia");
+    EXPECT_EQ(
+        pod["volumes"],
+        json::parse(R"([{"name": "shm", "emptyDir": {"medium": "Memory", "sizeLimit": "1Gi"}}])"));
+    EXPECT_EQ(container["volumeMounts"],
+              json::parse(R"([{"name": "shm", "mountPath": "/dev/shm"}])"));
+    EXPECT_FALSE(container.contains("env"));  // the device plugin and the image say the rest
+  }
+  EXPECT_EQ(PodOf(WithGpus(2, {}, "512Mi"), options)["volumes"][0]["emptyDir"]["sizeLimit"],
+            "512Mi");
+}
+
+TEST(GpuDeployment, TakesTheRuntimeClassOfTheEndpointOrOfTheOperatorOrNone) {
+  ResourceOptions options = Options();
+  options.serve_image_cuda = "i";
+  options.gpu_runtime_class = "nvidia-cdi";
+  EXPECT_EQ(PodOf(WithGpus(1), options)["runtimeClassName"], "nvidia-cdi");
+  EXPECT_EQ(PodOf(WithGpus(1, {{"runtimeClassName", "own"}}), options)["runtimeClassName"], "own");
+  EXPECT_FALSE(
+      PodOf(WithGpus(1, {{"runtimeClassName", ""}}), options).contains("runtimeClassName"));
+  options.gpu_runtime_class = "";
+  EXPECT_FALSE(PodOf(WithGpus(1), options).contains("runtimeClassName"));
+  EXPECT_FALSE(PodOf(Simple(), Options()).contains("runtimeClassName"));
+  InferenceEndpoint sandboxed = Simple();
+  sandboxed.runtime.runtime_class = "kata";
+  EXPECT_EQ(PodOf(sandboxed, Options())["runtimeClassName"], "kata");
+}
+
 TEST(Service, LeavesTheAdministrativePortOut) {
   const json service = MakeService(Simple());
   ASSERT_EQ(service["spec"]["ports"].size(), 1u);

@@ -51,5 +51,61 @@ TEST(CheckImage, AllowsTheOperatorsOwnAndWhatIsListed) {
   }
 }
 
+InferenceEndpoint HavingGpus(int64_t gpus) {
+  InferenceEndpoint e;
+  e.hardware.emplace_back().name = "h100";
+  e.hardware[0].gpus = gpus;
+  return e;
+}
+
+TEST(ImageFor, FollowsTheVariantUnlessTheEndpointNamesOne) {
+  ResourceOptions options;
+  options.serve_image = "serve:1";
+  options.serve_image_cuda = "serve-cuda:1";
+  InferenceEndpoint gpu = HavingGpus(1), cpu = HavingGpus(0);
+  EXPECT_EQ(ImageFor(gpu, gpu.hardware[0], options), "serve-cuda:1");
+  EXPECT_EQ(ImageFor(cpu, cpu.hardware[0], options), "serve:1");
+  gpu.runtime.image = "own:1";
+  EXPECT_EQ(ImageFor(gpu, gpu.hardware[0], options), "own:1");
+}
+
+TEST(CheckImage, AllowsTheOperatorsImageWithCudaAndNamesIt) {
+  ResourceOptions options;
+  options.serve_image = "serve:1";
+  options.serve_image_cuda = "serve-cuda:1";
+  options.allowed_images = {"r.example/"};
+  InferenceEndpoint e = HavingGpus(1);
+  e.runtime.image = "serve-cuda:1";
+  EXPECT_TRUE(CheckImage(e, options));
+  e.runtime.image = "else:1";
+  EXPECT_THAT(CheckImage(e, options).error().message,
+              testing::HasSubstr("serve:1 and serve-cuda:1"));
+}
+
+TEST(CheckCudaImage, RefusesGpusWithoutAnImageForThem) {
+  ResourceOptions options;
+  options.serve_image = "serve:1";
+  InferenceEndpoint e = HavingGpus(2);
+  EXPECT_TRUE(CheckCudaImage(HavingGpus(0), options));
+  Status refused = CheckCudaImage(e, options);
+  ASSERT_FALSE(refused);
+  EXPECT_THAT(refused.error().message, testing::AllOf(testing::HasSubstr("variant 'h100'"),
+                                                      testing::HasSubstr("--serve-image-cuda"),
+                                                      testing::HasSubstr("spec.runtime.image")));
+  e.runtime.image = "serve:1";
+  EXPECT_THAT(CheckCudaImage(e, options).error().message, testing::HasSubstr("name one with CUDA"));
+  options.serve_image_cuda = "serve-cuda:1";
+  EXPECT_THAT(CheckCudaImage(e, options).error().message,
+              testing::HasSubstr("leave it out, which runs serve-cuda:1"));
+  for (const char* image : {"", "own:1", "serve-cuda:1"}) {
+    e.runtime.image = image;
+    EXPECT_TRUE(CheckCudaImage(e, options)) << image;
+  }
+  options.serve_image_cuda = "serve:1";  // one image for both
+  EXPECT_TRUE(CheckCudaImage(e, options));
+  e.runtime.image = "serve:1";
+  EXPECT_TRUE(CheckCudaImage(e, options));
+}
+
 }  // namespace
 }  // namespace quern::control
