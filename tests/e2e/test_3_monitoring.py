@@ -1,4 +1,7 @@
-"""Every query of every dashboard returns data from the cluster's Prometheus while an endpoint is used."""
+"""Every query of every dashboard returns data from the cluster's Prometheus while an endpoint is used.
+
+But for those of GPUs, which are not here: tests/contract/chart evaluates them on series as dcgm-exporter's.
+"""
 
 import json
 import math
@@ -19,6 +22,8 @@ def queries() -> list:
     for path in sorted((REPO / "charts" / "quern" / "dashboards").glob("*.json")):
         for panel in json.loads(path.read_text())["panels"]:
             for target in panel.get("targets", []):
+                if ":quern_gpu" in target["expr"] or "_per_gpu:" in target["expr"]:
+                    continue
                 found.append(pytest.param(target["expr"], id=f"{panel['title']}-{target['refId']}".replace(" ", "_")))
     return found
 
