@@ -6,6 +6,10 @@ Parts of glibc that are loaded at run time and so are in no program's closure:
 - gconv (iconv's tables): UTF-8 conversions are inside libc, and no other is used;
 - the locale C.UTF-8 is inside libc since 2.35.
 OpenSSL's default provider is inside libcrypto; it finds the CA certificates where Debian puts them.
+
+The image with CUDA has NCCL besides, which quern-serve opens at run time; CUDA's own run-time library is linked into quern-serve. The
+driver's libraries (libcuda.so.1 and those beside it) are never in an image: they must be of the driver in the node's kernel, and NVIDIA's
+container toolkit mounts the node's. A stub of libcuda.so, for linking, would hide them.
 """
 
 import re
@@ -15,9 +19,10 @@ import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
-from . import console, oci
+from . import console, nccl, oci, paths
 
 _USER = 65532
+_LIBRARIES = "usr/lib/x86_64-linux-gnu"
 _CERTIFICATES = Path("/etc/ssl/certs/ca-certificates.crt")
 
 
@@ -26,20 +31,51 @@ class Definition:
     name: str
     programs: tuple[str, ...]  # the first is the entry point
     title: str
+    cuda: bool = False  # with NCCL, for pods with GPUs
 
     @property
     def repository(self) -> str:
         return f"localhost/quern/{self.name}"
+
+    @property
+    def binaries(self) -> Path:
+        """Where a build puts its programs."""
+        return paths.REPO / "build" / ("cuda" if self.cuda else "release") / "bin"
+
+    @property
+    def build_command(self) -> str:
+        if self.cuda:
+            return f"hack/setup --cuda && cmake --preset release -B build/cuda -DQUERN_CUDA=ON && ninja -C build/cuda {self.programs[0]}"
+        return f"cmake --preset release && ninja -C build/release {self.programs[0]}"
 
 
 IMAGES = (
     Definition("serve", ("quern-serve",), "Quern's serving runtime"),
     Definition("operator", ("quern-operator",), "Quern's Kubernetes operator"),
 )
+SERVE_CUDA = Definition("serve-cuda", ("quern-serve",), "Quern's serving runtime, for NVIDIA GPUs", cuda=True)  # made only when asked for
+ALL = (*IMAGES, SERVE_CUDA)
+
+# CUDA 13 runs on drivers of the 580 series and later.
+CUDA_VERSION, LEAST_DRIVER = "13.0", "580"
+_CUDA_ENV = (
+    # Where the node's driver may be mounted, besides where the loader looks by itself: by GKE's device plugin, and by CDI on nodes of
+    # Red Hat's kind. The toolkit writes no ld.so.cache into an image that has none.
+    "LD_LIBRARY_PATH=/usr/local/nvidia/lib64:/usr/lib64",
+    # What of the driver is mounted: CUDA's libraries, and NVML's, which NCCL reads the topology from.
+    "NVIDIA_DRIVER_CAPABILITIES=compute,utility",
+    # Checked by the container toolkit as the container starts, but not in its CDI mode. NVIDIA_VISIBLE_DEVICES is the device plugin's to
+    # set: in the image it would give every GPU to a pod that asks for none.
+    f"NVIDIA_REQUIRE_CUDA=cuda>={CUDA_VERSION}",
+)
+_DRIVER_LIBRARY = re.compile(r"lib(cuda|cudadebugger|nvcuvid|nvoptix|nvidia-[\w-]+)\.so(\.|$)")
 
 
-def _libraries(program: Path) -> dict[str, Path]:
-    """Every shared library the program needs, by the name it is looked up under, and its loader by full path."""
+def _libraries(program: Path, with_driver: bool = False) -> dict[str, Path]:
+    """Every shared library the program needs, by the name it is looked up under, and its loader by full path.
+
+    `with_driver`: there will be an NVIDIA driver where it runs, whose libraries are left out.
+    """
     result = subprocess.run(["ldd", str(program)], capture_output=True, text=True, check=False)
     if "statically linked" in result.stdout or "not a dynamic executable" in result.stdout + result.stderr:
         return {}
@@ -47,6 +83,8 @@ def _libraries(program: Path) -> dict[str, Path]:
         raise console.Failure(f"ldd {program} failed: {result.stderr.strip()}")
     found: dict[str, Path] = {}
     for line in result.stdout.splitlines():
+        if with_driver and _DRIVER_LIBRARY.match(line.strip()):
+            continue
         if "not found" in line:
             raise console.Failure(f"{program} needs {line.split()[0]}, which is not on this machine")
         if match := re.match(r"\s*(\S+) => (/\S+)", line):
@@ -81,7 +119,7 @@ def _library_entries(libraries: dict[str, Path]) -> list[oci.Entry]:
         if name.startswith("/"):  # the loader, at the path written into the program
             entries.append(oci.Entry("usr" + re.sub(r"^/usr", "", name), 0o755, source=path.resolve()))
         else:
-            entries.append(oci.Entry(f"usr/lib/x86_64-linux-gnu/{name}", 0o644, source=path.resolve()))
+            entries.append(oci.Entry(f"{_LIBRARIES}/{name}", 0o644, source=path.resolve()))
     return entries
 
 
@@ -94,37 +132,71 @@ def _stripped(program: Path, scratch: Path) -> Path:
     return copy
 
 
-def _layers(definition: Definition, binaries: Path, scratch: Path) -> list[list[oci.Entry]]:
-    """Base, libraries, programs: from what changes least to what changes most."""
+def _require(definition: Definition, program: Path) -> None:
+    if not program.exists():
+        raise console.Failure(f"{program} does not exist; build it first: {definition.build_command}")
+
+
+def require_gpu_code(definition: Definition, binaries: Path) -> None:
+    """Failure unless the program holds kernels that were compiled for GPUs, as nvcc puts them into a section of its own."""
+    program = binaries / definition.programs[0]
+    _require(definition, program)
+    said = subprocess.run(["readelf", "--sections", "--wide", str(program)], capture_output=True, text=True, check=True).stdout
+    if " .nv_fatbin " not in said:
+        raise console.Failure(f"{program} holds no code for GPUs; build it with CUDA: {definition.build_command}")
+
+
+def refuse_driver(layers: list[list[oci.Entry]]) -> None:
+    """Failure if a library of NVIDIA's driver, or a stub of one, is in a layer."""
+    for entry in (entry for layer in layers for entry in layer):
+        names = (Path(entry.path).name, Path(entry.link or "").name, entry.source.name if entry.source else "")
+        if any(_DRIVER_LIBRARY.match(name) for name in names):
+            raise console.Failure(f"/{entry.path} would be in the image, but belongs to the NVIDIA driver; the node's own is mounted there")
+
+
+def _layers(definition: Definition, binaries: Path, scratch: Path, nccl_root: Path | None) -> list[list[oci.Entry]]:
+    """Base, libraries, NCCL, programs: from what changes least to what changes most."""
     programs = [binaries / name for name in definition.programs]
     libraries: dict[str, Path] = {}
     for program in programs:
-        if not program.exists():
-            raise console.Failure(f"{program} does not exist; build it first: "
-                                  f"cmake --preset release && ninja -C build/release {program.name}")
-        libraries.update(_libraries(program))
-    return [_base(), _library_entries(libraries),
-            [oci.Entry(f"usr/bin/{program.name}", 0o755, source=_stripped(program, scratch)) for program in programs]]
+        _require(definition, program)
+        libraries.update(_libraries(program, definition.cuda))
+    layers = [_base(), []]
+    if definition.cuda:
+        libraries.update(_libraries(nccl_root / nccl.LIBRARY, definition.cuda))
+        layers.append([oci.Entry(f"{_LIBRARIES}/{nccl.LIBRARY}", 0o644, source=nccl_root / nccl.LIBRARY),
+                       oci.Entry(f"usr/share/doc/nccl/{nccl.LICENSE}", source=nccl_root / nccl.LICENSE)])
+    layers[1] = _library_entries(libraries)
+    layers.append([oci.Entry(f"usr/bin/{program.name}", 0o755, source=_stripped(program, scratch)) for program in programs])
+    refuse_driver(layers)
+    return layers
 
 
-def build(definition: Definition, binaries: Path, output: Path) -> oci.Image:
-    """Writes <output>/<name>.tar."""
-    config = {
+def config(definition: Definition) -> dict:
+    """The image's run configuration. The Containerfiles say the same."""
+    labels = {"org.opencontainers.image.title": definition.title, "org.opencontainers.image.licenses": "Apache-2.0"}
+    if definition.cuda:
+        labels |= {"org.opencontainers.image.licenses": "Apache-2.0 AND BSD-3-Clause", "dev.quern.cuda": CUDA_VERSION,
+                   "dev.quern.nvidia-driver.least": LEAST_DRIVER}
+    return {
         "User": f"{_USER}:{_USER}", "WorkingDir": "/", "StopSignal": "SIGTERM",
         "Entrypoint": [f"/usr/bin/{definition.programs[0]}"],
-        "Env": ["PATH=/usr/bin", "LANG=C.UTF-8"],
-        "Labels": {"org.opencontainers.image.title": definition.title,
-                   "org.opencontainers.image.licenses": "Apache-2.0"},
+        "Env": ["PATH=/usr/bin", "LANG=C.UTF-8", *(_CUDA_ENV if definition.cuda else ())],
+        "Labels": labels,
     }
+
+
+def build(definition: Definition, binaries: Path, output: Path, nccl_root: Path | None = None) -> oci.Image:
+    """Writes <output>/<name>.tar. `nccl_root`: where NCCL lies (nccl.ensure), for an image with CUDA."""
     with tempfile.TemporaryDirectory(prefix="quern-image-") as scratch:
-        layers = _layers(definition, binaries, Path(scratch))
-        return oci.write(output / f"{definition.name}.tar", definition.repository, layers, config)
+        layers = _layers(definition, binaries, Path(scratch), nccl_root)
+        return oci.write(output / f"{definition.name}.tar", definition.repository, layers, config(definition))
 
 
-def write_rootfs(definition: Definition, binaries: Path, target: Path) -> None:
+def write_rootfs(definition: Definition, binaries: Path, target: Path, nccl_root: Path | None = None) -> None:
     """Lays the same files into the directory `target`, for a Containerfile to copy into an empty image."""
     with tempfile.TemporaryDirectory(prefix="quern-image-") as scratch:
-        entries = [entry for layer in _layers(definition, binaries, Path(scratch)) for entry in layer]
+        entries = [entry for layer in _layers(definition, binaries, Path(scratch), nccl_root) for entry in layer]
         # Links to directories first: later files are below them.
         for entry in sorted(entries, key=lambda entry: (entry.link is None, entry.path)):
             path = target / entry.path

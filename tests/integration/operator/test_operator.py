@@ -27,14 +27,6 @@ def serving(world, name="a", replicas=1):
     wait(lambda: world.condition(name, "Ready").get("status") == "True", lambda: f"Ready: {world.endpoint(name)}")
 
 
-def hardware(limits=None, requests=None, **fields):
-    return {"hardware": [{"name": "x", "resources": {"limits": {"cpu": "1", "memory": "4Gi", **(limits or {})}, "requests": requests or {}},
-                          **fields}]}
-
-
-GPU = "nvidia.com/gpu"
-
-
 @pytest.mark.parametrize("spec, words", [
     ({"model": {"uri": "https://x/a.gguf"}}, "spec.model.uri: scheme not supported; write file:///"),
     ({"model": {"uri": "file:///models/../a"}}, "spec.model.uri: the path must have no '..'"),
@@ -62,15 +54,6 @@ GPU = "nvidia.com/gpu"
      "tensorParallel: must equal the GPUs asked for"),
     ({"hardware": [{"name": "x", "resources": {"requests": {"cpu": "2"}, "limits": {"cpu": "1", "memory": "1Gi"}}}]},
      "requests: must not be above resources.limits"),
-    (hardware({GPU: "0"}), "resources.limits: nvidia.com/gpu must be a whole number from 1 to 64"),
-    (hardware({GPU: "1.5"}), "resources.limits: nvidia.com/gpu must be a whole number from 1 to 64"),
-    (hardware({GPU: 65}, tensorParallel=64), "resources.limits: nvidia.com/gpu must be a whole number from 1 to 64"),
-    (hardware({GPU: 2}, {GPU: 1}, tensorParallel=2), "resources.requests: nvidia.com/gpu must equal resources.limits"),
-    (hardware({}, {GPU: 1}), "resources.requests: nvidia.com/gpu must equal resources.limits"),
-    (hardware(sharedMemory="1Gi"), "sharedMemory: is only for variants with GPUs"),
-    (hardware({GPU: 1}, sharedMemory="4Gi"), "sharedMemory: must be below resources.limits.memory"),
-    (hardware({GPU: 1, "memory": "1Gi"}), "sharedMemory: must be below resources.limits.memory"),
-    ({"runtime": {"runtimeClassName": "Nvidia_1"}}, "spec.runtime.runtimeClassName"),
 ])
 def test_bad_spec(world, spec, words):
     with pytest.raises(kube_api.ApiError) as refused:
@@ -83,8 +66,6 @@ def test_bad_spec(world, spec, words):
     {"scaling": {"stableWindow": "10s", "panicWindow": "5s", "scaleDownDelay": "0s"}, "rollout": {"drainTimeout": "1s"}},
     {"scaling": {"stableWindow": "1h", "panicWindow": "10m", "scaleDownDelay": "1h"}, "rollout": {"drainTimeout": "60m"}},
     {"model": {"uri": "pvc://claim-1.a/dir/a_b-c,d%20\u00e9.gguf"}},
-    {**hardware({GPU: 64, "memory": "1.5Gi"}, {GPU: "64"}, tensorParallel=64), "runtime": {"runtimeClassName": ""}},
-    {**hardware({GPU: "1"}, sharedMemory="4095Mi"), "runtime": {"runtimeClassName": "nvidia-cdi"}},
 ])
 def test_the_ends_of_the_ranges_are_good(world, spec):
     world.create("a", **spec)
@@ -130,37 +111,6 @@ def test_an_endpoint_gets_its_objects_and_a_status(world, operator):
     for kind, status in (("Available", "True"), ("Progressing", "False"), ("Degraded", "False")):
         assert world.condition("a", kind)["status"] == status, endpoint["status"]
     wait(lambda: any(e[:2] == ("Normal", "Ready") for e in world.events("a")), lambda: f"events: {world.events('a')}")
-
-
-def test_gpus_without_an_image_for_them_are_refused_until_there_is_one(world, start):
-    start("--namespace", world.namespace)
-    world.create("a", **hardware({GPU: 2}, tensorParallel=2))
-    refused = wait(lambda: (lambda c: c if c.get("reason") == "ImageWithoutCuda" else None)(world.condition("a", "Degraded")),
-                   lambda: f"ImageWithoutCuda: {world.endpoint('a').get('status')}")
-    assert "--serve-image-cuda" in refused["message"]
-    assert world.condition("a", "Ready")["reason"] == "ImageWithoutCuda"
-    assert not world.children("a")
-    world.patch("inferenceendpoints", "a", {"spec": {"runtime": {"image": IMAGE}}})  # the operator's own, for CPUs
-    wait(lambda: "is the operator's image for CPUs" in world.condition("a", "Degraded")["message"], lambda: world.condition("a", "Degraded"))
-    world.patch("inferenceendpoints", "a", {"spec": {"runtime": {"image": "localhost/mine:1"}}})
-    assert made(world)["deployments/a-x"]["spec"]["template"]["spec"]["containers"][0]["image"] == "localhost/mine:1"
-
-
-@pytest.mark.parametrize("arguments, runtime_class", [((), "nvidia"), (("--gpu-runtime-class", "none"), None)])
-def test_a_deployment_with_gpus_is_kept_as_it_is_made(world, start, arguments, runtime_class):
-    start("--namespace", world.namespace, "--serve-image-cuda", "localhost/quern/serve-cuda:test", *arguments)
-    world.create("a", **hardware({GPU: 2}, tensorParallel=2, sharedMemory="2Gi"))
-    deployment = made(world)["deployments/a-x"]
-    pod = deployment["spec"]["template"]["spec"]
-    assert pod["containers"][0]["image"] == "localhost/quern/serve-cuda:test"
-    assert pod["containers"][0]["resources"]["limits"][GPU] == "2"
-    assert pod.get("runtimeClassName") == runtime_class
-    assert {"name": "shm", "emptyDir": {"medium": "Memory", "sizeLimit": "2Gi"}} in pod["volumes"]
-    # What the API server fills in is no difference to the operator: it does not apply again and again.
-    wait(lambda: world.condition("a", "Ready").get("reason") == "Starting", lambda: world.endpoint("a"))
-    time.sleep(1)
-    again = world.get("deployments", "a-x")
-    assert again["metadata"]["resourceVersion"] == deployment["metadata"]["resourceVersion"]
 
 
 @pytest.mark.parametrize("kind, body", [
