@@ -14,6 +14,7 @@
 #include "quern/kernels/attention.h"
 #include "quern/kernels/gated_activation.h"
 #include "quern/kernels/rope.h"
+#include "quern/kernels/sample_tokens.h"
 #include "quern/kernels/weight_types.h"
 #include "runtime/backend/forward_batch.h"
 #include "runtime/base/result.h"
@@ -100,6 +101,9 @@ struct BackendMemory {
   int64_t free_bytes = 0;
 };
 
+// How a row's next token is drawn where the logits are.
+using TokenDraw = kernels::SampleRow;
+
 // Where a model's tensors live and its ops run: the forward pass is written against this alone.
 // Owns the KV cache's bytes. Ops run in the order of the calls; not thread-safe. Shapes are the
 // caller's to get right (asserted in debug builds).
@@ -165,6 +169,12 @@ class Backend {
   // Both return what failed in this step or one before it: kInternal.
   virtual Status Logits(const Tensor& x, const Matrix& head, float softcap,
                         std::span<float> logits) = 0;
+  // Whether Draw can be called.
+  virtual bool draws() const { return false; }
+  // A token for each row of the same logits, as kernels::SampleTokens draws it: tokens [x.rows], -1
+  // where a logit is not finite. The logits do not leave the device.
+  virtual Status Draw(const Tensor& x, const Matrix& head, float softcap,
+                      std::span<const TokenDraw> draws, std::span<int32_t> tokens);
   // to [x.rows, x.width] = x, in the host's memory.
   virtual Status Read(const Tensor& x, std::span<float> to) = 0;
 };

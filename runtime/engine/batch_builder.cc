@@ -3,7 +3,25 @@
 #include <cassert>
 #include <cstddef>
 
+#include "runtime/sampling/logit_adjuster.h"
+
 namespace quern {
+namespace {
+
+// Nothing is done to its logits, nor read out of them.
+bool NeedsOnlyADraw(const ActiveRequest& request) {
+  const bool may_end = request.ignore_eos || request.completion_tokens() >= request.min_tokens;
+  return may_end && !request.top_logprobs && request.constraint == nullptr && !request.adjuster &&
+         !LogitAdjuster::Needed(request.sampling) && request.sampling.typical_p >= 1;
+}
+
+TokenDraw DrawOf(const ActiveRequest& request) {
+  const SamplingParams& sampling = request.sampling;
+  return {sampling.temperature, sampling.top_p, sampling.min_p,
+          sampling.top_k,       request.seed,   request.tokens.size()};
+}
+
+}  // namespace
 
 BatchBuilder::BatchBuilder(int32_t max_tokens, int32_t max_sequences) {
   tokens_.reserve(static_cast<size_t>(max_tokens));
@@ -13,12 +31,15 @@ BatchBuilder::BatchBuilder(int32_t max_tokens, int32_t max_sequences) {
 }
 
 ForwardBatch BatchBuilder::Build(const SchedulerOutput& step,
-                                 std::span<ActiveRequest* const> requests) {
+                                 std::span<ActiveRequest* const> requests, bool model_draws) {
   assert(requests.size() == step.sequences.size());
   tokens_.clear();
   positions_.clear();
   sequences_.clear();
   logit_rows_.clear();
+  drawn_rows_.clear();
+  draws_.clear();
+  samples_.assign(requests.size(), {});
   for (size_t i = 0; i < requests.size(); ++i) {
     const ScheduledSequence& scheduled = step.sequences[i];
     const Sequence& sequence = *scheduled.sequence;
@@ -33,7 +54,12 @@ ForwardBatch BatchBuilder::Build(const SchedulerOutput& step,
                           .context_tokens = context,
                           .blocks = sequence.blocks.blocks(),
                           .window_blocks = sequence.blocks.window_blocks()});
-    if (scheduled.samples) logit_rows_.push_back(first_row + scheduled.num_tokens - 1);
+    if (!scheduled.samples) continue;
+    const int32_t row = first_row + scheduled.num_tokens - 1;
+    const bool drawn = model_draws && NeedsOnlyADraw(*requests[i]);
+    samples_[i] = {drawn, drawn ? drawn_rows_.size() : logit_rows_.size()};
+    (drawn ? drawn_rows_ : logit_rows_).push_back(row);
+    if (drawn) draws_.push_back(DrawOf(*requests[i]));
   }
   ForwardBatch batch{.tokens = tokens_,
                      .positions = positions_,

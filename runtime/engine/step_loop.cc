@@ -192,10 +192,14 @@ void StepLoop::Step() {
 }
 
 Status StepLoop::RunForward(SchedulerOutput& step) {
-  const ForwardBatch batch = batch_builder_.Build(step, step_requests_);
+  const ForwardBatch batch = batch_builder_.Build(step, step_requests_, model_->draws());
   BeginMasks(step);
-  const Status status =
+  Status status =
       model_->Forward(batch, std::span(logits_).first(batch.logit_rows.size() * vocab_size_));
+  drawn_.resize(batch_builder_.drawn_rows().size());
+  if (status.ok() && !drawn_.empty()) {
+    status = model_->Draw(batch_builder_.drawn_rows(), batch_builder_.draws(), drawn_);
+  }
   const size_t rows = row_masks_.size();
   row_masks_.clear();
   masks_.Wait(kMaskPatience, step.sequences.size() > rows);
@@ -232,19 +236,31 @@ void StepLoop::SampleStep(const SchedulerOutput& step) {
     if (!step.sequences[i].samples) continue;
     const size_t at = row++;
     if (!masks_.Ready(at)) continue;
-    const auto logits = std::span(logits_).subspan(at * vocab_size_, vocab_size_);
-    Result<PickedToken> picked = picker_.Pick(request, logits, masks_, at);
+    Result<PickedToken> picked = Pick(request, i, at);
     if (picked.ok()) {
       Accept(request, std::move(picked).value(), clock_.Now());
     } else {
-      // What the picker writes into them is finite.
-      request.corrupted = !AllFinite(logits);
       // Constraint::ComputeMask's: what the client asked for, and nothing to look into here.
       const bool format =
           request.constraint != nullptr && picked.error().code == ErrorCode::kResourceExhausted;
       Fail(request, picked.error(), format ? FinishReason::kFormat : FinishReason::kError);
     }
   }
+}
+
+Result<PickedToken> StepLoop::Pick(ActiveRequest& request, size_t i, size_t row) {
+  const size_t index = batch_builder_.sample_index(i);
+  if (batch_builder_.drawn(i)) {
+    if (drawn_[index] >= 0) return PickedToken{.token = drawn_[index]};
+    request.corrupted = true;
+    return MakeError(ErrorCode::kInternal,
+                     "the model gave a logit that is not a finite number: no token can be drawn");
+  }
+  const auto logits = std::span(logits_).subspan(index * vocab_size_, vocab_size_);
+  Result<PickedToken> picked = picker_.Pick(request, logits, masks_, row);
+  // What the picker writes into them is finite.
+  if (!picked.ok()) request.corrupted = !AllFinite(logits);
+  return picked;
 }
 
 bool StepLoop::ReadPrompt(ActiveRequest& request, const SchedulerOutput& step, size_t i) {

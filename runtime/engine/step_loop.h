@@ -59,6 +59,8 @@ class StepLoop {
   SchedulerLimits LimitsNow() const;
   // Takes the last token of those whose mask is late out of `step`: it runs again.
   Status RunForward(SchedulerOutput& step);
+  // The next token of the step's sequence `i`, which is number `row` of those that sample.
+  Result<PickedToken> Pick(ActiveRequest& request, size_t i, size_t row);
   void BeginMasks(const SchedulerOutput& step);
   // What the request, number `i` of the step, wants to know of its prompt. False: it ended.
   bool ReadPrompt(ActiveRequest& request, const SchedulerOutput& step, size_t i);
@@ -88,8 +90,9 @@ class StepLoop {
   BatchBuilder batch_builder_;
   TokenPicker picker_;
   PromptReader prompt_reader_;
-  std::vector<float> logits_;  // [max_sequences, vocab_size]
-  MaskWorker masks_;           // by row of logits_
+  std::vector<float> logits_;   // [max_sequences, vocab_size]
+  std::vector<int32_t> drawn_;  // by the model
+  MaskWorker masks_;            // by sequence that samples
   std::vector<std::shared_ptr<MaskJob>> row_masks_;
 
   std::unordered_map<RequestId, std::unique_ptr<ActiveRequest>> requests_;

@@ -81,6 +81,13 @@ Status Decoder::ReadLogits(std::span<const int32_t> rows, std::span<float> logit
   return backend_->Logits(*normed_, output_ ? *output_ : *embedding_, h_.logit_softcap, logits);
 }
 
+Status Decoder::Draw(std::span<const int32_t> rows, std::span<const TokenDraw> draws,
+                     std::span<int32_t> tokens) {
+  backend_->RmsNormRows(*x_, rows, *output_norm_, h_.epsilon, normed_);
+  return backend_->Draw(*normed_, output_ ? *output_ : *embedding_, h_.logit_softcap, draws,
+                        tokens);
+}
+
 Status Decoder::ReadHidden(std::span<const int32_t> rows, std::span<float> hidden) {
   backend_->RmsNormRows(*x_, rows, *output_norm_, h_.epsilon, normed_);
   return backend_->Read(*normed_, hidden);

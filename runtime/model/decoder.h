@@ -27,6 +27,9 @@ class Decoder : public Model {
   // x = embedding_scale() times the rows of the batch's tokens; RunLayers; logits of x.
   Status Forward(const ForwardBatch& batch, std::span<float> logits) override;
   Status ReadLogits(std::span<const int32_t> rows, std::span<float> logits) override;
+  bool draws() const override { return backend_->draws(); }
+  Status Draw(std::span<const int32_t> rows, std::span<const TokenDraw> draws,
+              std::span<int32_t> tokens) override;
   Status ReadHidden(std::span<const int32_t> rows, std::span<float> hidden) override;
 
   // Takes the weights; once, before anything else.

@@ -111,6 +111,11 @@ class Model {
   // After a Forward, and until the next, of any rows of its batch, ascending. To `logits` [rows,
   // vocab_size], as Forward. Errors: as Forward's.
   virtual Status ReadLogits(std::span<const int32_t> rows, std::span<float> logits) = 0;
+  // Whether it draws tokens itself: then logits need not be read.
+  virtual bool draws() const { return false; }
+  // A token for each of these rows, ascending, as Backend::Draw says.
+  virtual Status Draw(std::span<const int32_t> rows, std::span<const TokenDraw> draws,
+                      std::span<int32_t> tokens);
   // To `hidden` [rows, width]: the last layer's output, normalised, which the head makes logits of.
   virtual Status ReadHidden(std::span<const int32_t> rows, std::span<float> hidden) = 0;
 };

@@ -12,9 +12,7 @@
 #include "quern/kernels/gemm.h"
 #include "quern/kernels/gguf_gather.h"
 #include "quern/kernels/gguf_matmul.h"
-#include "quern/kernels/numeric_types.h"
 #include "quern/kernels/select_rows.h"
-#include "quern/kernels/softcap_logits.h"
 #include "runtime/backend/cuda/cuda_status.h"
 #include "runtime/base/cgroup.h"
 
@@ -24,11 +22,6 @@ namespace {
 // Decoding steps of more rows are launched as they are: launching no longer weighs then.
 constexpr int32_t kMostGraphRows = 512;
 constexpr size_t kMostGraphs = 256;
-// Of what is copied to the host.
-constexpr size_t kCopyBytes = 4 << 20;
-
-int64_t LogitsStride(int64_t vocabulary) { return (vocabulary + 3) / 4 * 4; }
-
 }  // namespace
 
 CudaBackend::CudaBackend(const CudaOptions& options, std::string name)
@@ -300,61 +293,6 @@ void CudaBackend::RmsNormRows(const Tensor& residual, std::span<const int32_t> r
                           stream_.get()));
   Tensor picked{std::ssize(rows), residual.width, rows_.as<float>()};
   AddRmsNorm(nullptr, nullptr, &weight, epsilon, &picked, out);
-}
-
-Status CudaBackend::Logits(const Tensor& x, const Matrix& head, float softcap,
-                           std::span<float> logits) {
-  const int64_t vocabulary = head.rows();
-  const int64_t stride = LogitsStride(vocabulary);
-  assert(std::ssize(logits) >= x.rows * vocabulary);
-  QUERN_TRY(Status(status_));
-  const auto bytes = static_cast<size_t>(x.rows * stride) * sizeof(float);
-  QUERN_TRY(Grow(logits_, bytes, "the logits of a step"));
-  Multiply(x, OnDevice(head), logits_.as<float>(), stride, true);
-  if (softcap > 0) {
-    Run(kernels::SoftcapLogits({softcap, x.rows * stride, logits_.as<float>()}, stream_.get()));
-  }
-  QUERN_TRY(Status(status_));
-  if (stride == vocabulary) return CopyToHost(logits_.as<float>(), bytes, logits.data());
-  for (int64_t row = 0; row < x.rows; ++row) {
-    QUERN_TRY(CopyToHost(logits_.as<float>() + row * stride,
-                         static_cast<size_t>(vocabulary) * sizeof(float),
-                         logits.data() + row * vocabulary));
-  }
-  return {};
-}
-
-Status CudaBackend::Read(const Tensor& x, std::span<float> to) {
-  assert(std::ssize(to) >= x.rows * x.width);
-  QUERN_TRY(Status(status_));
-  std::vector<uint16_t> bits(static_cast<size_t>(x.rows * x.width));
-  QUERN_TRY(CopyToHost(x.data, bits.size() * sizeof(uint16_t), bits.data()));
-  const bool half = options_.activations == kernels::ActivationType::kF16;
-  std::ranges::transform(bits, to.begin(), half ? kernels::HalfToFloat : kernels::Bf16ToFloat);
-  return {};
-}
-
-Status CudaBackend::CopyToHost(const void* from, size_t bytes, void* to) {
-  const size_t parts = (bytes + kCopyBytes - 1) / kCopyBytes;
-  Note(to_host_.Reserve(bytes, "pinned memory for logits"));
-  while (arrived_.size() < parts) arrived_.emplace_back();
-  const auto part_bytes = [&](size_t part) {
-    return std::min(kCopyBytes, bytes - part * kCopyBytes);
-  };
-  auto* pinned = to_host_.as<std::byte>();
-  for (size_t part = 0; part < parts && status_.ok(); ++part) {
-    Note(CudaStatus(cudaMemcpyAsync(pinned + part * kCopyBytes,
-                                    static_cast<const std::byte*>(from) + part * kCopyBytes,
-                                    part_bytes(part), cudaMemcpyDeviceToHost, stream_.get()),
-                    "copying what a step gave"));
-    Note(arrived_[part].Record(stream_.get()));
-  }
-  for (size_t part = 0; part < parts && status_.ok(); ++part) {
-    Note(arrived_[part].Synchronize("a step on the GPU"));
-    std::memcpy(static_cast<std::byte*>(to) + part * kCopyBytes, pinned + part * kCopyBytes,
-                part_bytes(part));
-  }
-  return status_;
 }
 
 }  // namespace quern

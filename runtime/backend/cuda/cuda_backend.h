@@ -49,6 +49,9 @@ class CudaBackend : public Backend {
                    float epsilon, Tensor* out) override;
   Status Logits(const Tensor& x, const Matrix& head, float softcap,
                 std::span<float> logits) override;
+  bool draws() const override { return true; }
+  Status Draw(const Tensor& x, const Matrix& head, float softcap, std::span<const TokenDraw> draws,
+              std::span<int32_t> tokens) override;
   Status Read(const Tensor& x, std::span<float> to) override;
 
   // Steps that were repeated from a recording, and that were not; for tests.
@@ -95,6 +98,8 @@ class CudaBackend : public Backend {
   // y[.., column] = x times the transpose of weight; float32 where `y` is.
   void Multiply(const Tensor& x, const CudaMatrix& weight, void* y, int64_t y_stride,
                 bool float32_y);
+  // logits_ [x.rows, their stride], on the device.
+  Status MakeLogits(const Tensor& x, const Matrix& head, float softcap);
   void Append(const AttentionSpec& spec, const CudaKv::Layer& layer, const Tensor& qkv);
   void Attend(const AttentionSpec& spec, const CudaKv::Layer& layer, const AttentionRun& run,
               const Tensor& qkv, const Tensor& out);
@@ -128,6 +133,9 @@ class CudaBackend : public Backend {
   DeviceBuffer row_numbers_;  // int32, of RmsNormRows
   DeviceBuffer rows_;         // float32, what it picked
   DeviceBuffer logits_;       // float32
+  DeviceBuffer draws_;        // TokenDraw
+  DeviceBuffer drawn_;        // int32
+  DeviceBuffer draw_workspace_;
   PinnedBuffer to_host_;
   std::vector<CudaEvent> arrived_;
 };

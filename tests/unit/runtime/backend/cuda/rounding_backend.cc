@@ -1,6 +1,7 @@
 #include "tests/unit/runtime/backend/cuda/rounding_backend.h"
 
 #include <cstring>
+#include <random>
 
 #include "quern/kernels/numeric_types.h"
 #include "runtime/backend/cpu/cpu_backend.h"
@@ -12,8 +13,10 @@ using kernels::ActivationType;
 
 class RoundingBackend : public CpuBackend {
  public:
-  explicit RoundingBackend(ActivationType type)
-      : CpuBackend(*kernels::SelectCpuKernels(&error_), 1, int64_t{1} << 30), type_(type) {}
+  RoundingBackend(ActivationType type, uint64_t seed)
+      : CpuBackend(*kernels::SelectCpuKernels(&error_), 1, int64_t{1} << 30),
+        type_(type),
+        random_(seed) {}
 
   void AddRmsNorm(const Tensor* x, const Vector* x_weight, const Vector* weight, float epsilon,
                   Tensor* residual, Tensor* out) override {
@@ -39,9 +42,12 @@ class RoundingBackend : public CpuBackend {
   }
 
  private:
-  void Round(const Tensor& x) const {
+  void Round(const Tensor& x) {
     auto* values = static_cast<float*>(x.data);
+    const float half_unit = type_ == ActivationType::kF16 ? 0x1p-11f : 0x1p-8f;
+    std::uniform_real_distribution<float> moved(-half_unit, half_unit);
     for (int64_t i = 0; i < x.rows * x.width; ++i) {
+      values[i] += values[i] * moved(random_);
       if (type_ == ActivationType::kF16) {
         values[i] = kernels::HalfToFloat(kernels::FloatToHalf(values[i]));
         continue;
@@ -55,12 +61,13 @@ class RoundingBackend : public CpuBackend {
 
   const char* error_ = nullptr;
   ActivationType type_;
+  std::mt19937_64 random_;
 };
 
 }  // namespace
 
-std::unique_ptr<Backend> MakeRoundingBackend(ActivationType type) {
-  return std::make_unique<RoundingBackend>(type);
+std::unique_ptr<Backend> MakeRoundingBackend(ActivationType type, uint64_t seed) {
+  return std::make_unique<RoundingBackend>(type, seed);
 }
 
 }  // namespace quern::testing
