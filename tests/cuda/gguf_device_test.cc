@@ -4,10 +4,8 @@
 // the emulator; `--seed N` repeats a run.
 
 #include "kernels/cuda/common/matmul_plan.h"
-#include "quern/kernels/dequantize.h"
 #include "quern/kernels/gguf_matmul.h"
 #include "tests/cuda/gguf_test_support.h"
-#include "tests/cuda/matmul_test_support.h"
 
 namespace quern::kernels::testing {
 
@@ -15,37 +13,17 @@ void CheckGgufGather(std::mt19937_64& random, bool small);  // gguf_gather_check
 
 namespace {
 
-WeightRow ReadRow(WeightType type, const uint8_t* row, int64_t cols) {
-  std::vector<float> values(static_cast<size_t>(cols));
-  ref::DequantizeRow(type, row, cols, values.data());
-  WeightRow read{{values.begin(), values.end()}, {values.begin(), values.end()}};
-  if (type != WeightType::kQ4_1 && type != WeightType::kQ4_K) return read;
-  for (int64_t k = 0; k < cols; ++k) {  // the scale's term and the minimum's are summed apart
-    WeightGroup group;
-    ReadWeightGroups(type, row, k / 32, 1, &group);
-    const bool is_k = type == WeightType::kQ4_K;
-    const float minimum = std::fabs(HalfToFloat(group.m)) * (is_k ? group.mn : 1);
-    read.magnitudes[static_cast<size_t>(k)] = static_cast<double>(
-        minimum + std::fabs(HalfToFloat(group.d)) * (is_k ? group.sc[0] : 1) * group.q[k % 32]);
-  }
-  return read;
-}
-
 // A matrix's rows as the reference has them.
 std::vector<WeightRow> Rows(const GgufLayer& layer, const std::vector<int64_t>& which) {
   std::vector<WeightRow> rows;
   const size_t bytes = layer.source.size() / static_cast<size_t>(layer.matrix.rows);
   for (int64_t row : which) {
-    rows.push_back(ReadRow(layer.matrix.type,
-                           layer.source.data() + static_cast<size_t>(row) * bytes,
-                           layer.matrix.cols));
+    rows.push_back(ReadGgufRow(layer.matrix.type,
+                               layer.source.data() + static_cast<size_t>(row) * bytes,
+                               layer.matrix.cols));
   }
   return rows;
 }
-
-// A term is rounded at most 4 times in its group, then with each group of its slice (Q6_K: twice;
-// with a minimum: twice), with each of four slices, and in the reference's weight and its scale.
-double Additions(int64_t cols) { return 4 + 2 * (static_cast<double>(cols) / 128 + 8) + 4 + 3; }
 
 std::string Text(const GgufMatMulArgs& args) {
   return std::string(FindWeightTypeInfo(args.weights.type)->name) + " " + Name(args.type) + " " +
@@ -83,7 +61,7 @@ void RunLayer(std::mt19937_64& random, WeightType type, ActivationType activatio
   std::vector<int64_t> every(static_cast<size_t>(rows));
   std::iota(every.begin(), every.end(), 0);
   CompareProduct(Text(args), activations, Rows(layer, every), x.values,
-                 Additions(layer.matrix.cols), all);
+                 GgufAdditions(layer.matrix.cols), all);
   for (int64_t batch : batches) {
     args.batch = batch;
     args.shape = -1;
@@ -122,8 +100,8 @@ void RunHead(std::mt19937_64& random) {
         part.wide.push_back(y.wide[at]);
       }
     }
-    CompareProduct(Text(args), args.type, Rows(layer, some), x.values, Additions(layer.matrix.cols),
-                   part);
+    CompareProduct(Text(args), args.type, Rows(layer, some), x.values,
+                   GgufAdditions(layer.matrix.cols), part);
   }
 }
 

@@ -1,9 +1,10 @@
 #pragma once
 
+#include "quern/kernels/dequantize.h"
 #include "quern/kernels/gguf_weights.h"
-#include "tests/cuda/device_support.h"
+#include "tests/cuda/matmul_test_support.h"
 
-// Matrices of GGUF's types for the device tests.
+// Matrices of GGUF's types for the device tests, and what bounds the error of their products.
 namespace quern::kernels::testing {
 
 inline constexpr WeightType kGgufTypes[] = {WeightType::kQ4_0, WeightType::kQ4_1,
@@ -45,5 +46,28 @@ struct GgufLayer {
     matrix.data = data.As<uint8_t>();
   }
 };
+
+// One row of a matrix as the reference has it.
+inline WeightRow ReadGgufRow(WeightType type, const uint8_t* row, int64_t cols) {
+  std::vector<float> values(static_cast<size_t>(cols));
+  ref::DequantizeRow(type, row, cols, values.data());
+  WeightRow read{{values.begin(), values.end()}, {values.begin(), values.end()}};
+  if (type != WeightType::kQ4_1 && type != WeightType::kQ4_K) return read;
+  for (int64_t k = 0; k < cols; ++k) {  // the scale's term and the minimum's are summed apart
+    WeightGroup group;
+    ReadWeightGroups(type, row, k / 32, 1, &group);
+    const bool is_k = type == WeightType::kQ4_K;
+    const float minimum = std::fabs(HalfToFloat(group.m)) * (is_k ? group.mn : 1);
+    read.magnitudes[static_cast<size_t>(k)] = static_cast<double>(
+        minimum + std::fabs(HalfToFloat(group.d)) * (is_k ? group.sc[0] : 1) * group.q[k % 32]);
+  }
+  return read;
+}
+
+// A term is rounded at most 4 times in its group, then with each group of its slice (Q6_K: twice;
+// with a minimum: twice), with each of four slices, and in the reference's weight and its scale.
+inline double GgufAdditions(int64_t cols) {
+  return 4 + 2 * (static_cast<double>(cols) / 128 + 8) + 4 + 3;
+}
 
 }  // namespace quern::kernels::testing

@@ -37,6 +37,52 @@ std::string FindResidency(const std::string& who, const MatMulKernels& kernels, 
   return known == 0 ? who + "the kernel does not fit this device" : "";
 }
 
+// The current device, if it has the compute capability; "" or what is wrong.
+std::string FindDevice(const MatMulOperands& operands, int least_capability, CudaDevice* device) {
+  const std::string who = std::string(operands.who) + ": ";
+  if (std::string wrong = FindCudaDevice(device); !wrong.empty()) return who + wrong;
+  if (device->capability >= least_capability) return "";
+  return who + "the device has compute capability " + std::to_string(device->capability / 10) +
+         "." + std::to_string(device->capability % 10) + "; it needs " +
+         std::to_string(least_capability / 10) + "." + std::to_string(least_capability % 10) +
+         " or later";
+}
+
+// Fills in what every launch has, for tiles of the shape, and starts it.
+std::string StartTiles(const MatMulOperands& operands, const MatMulChoice& choice,
+                       const CudaDevice& device, int shape, const MatMulKernels& kernels,
+                       MatMulLaunch launch, cudaStream_t stream) {
+  const std::string who = std::string(operands.who) + ": ";
+  const int64_t tiles = MatMulTiles(kMatMulShapes[shape], operands.rows, operands.batch);
+  if (tiles > std::numeric_limits<int32_t>::max()) {
+    return who + "a product of " + std::to_string(operands.rows) + " x " +
+           std::to_string(operands.batch) + " has too many tiles; split its batch";
+  }
+  int per_sm = 0;
+  if (std::string wrong = FindResidency(who, kernels, device.number, shape, &per_sm);
+      !wrong.empty()) {
+    return wrong;
+  }
+  launch.x = static_cast<const uint8_t*>(operands.x);
+  launch.y = operands.y;
+  launch.x_stride = operands.x_stride * operands.x_element_bytes;
+  launch.y_stride = operands.y_stride;
+  launch.y_float32 = operands.y_float32;
+  launch.y_pairs = IsAligned(operands.y, operands.y_float32 ? 8 : 4) && operands.y_stride % 2 == 0;
+  launch.rows = static_cast<int32_t>(operands.rows);
+  launch.row_bytes = static_cast<int32_t>(operands.cols * operands.x_element_bytes);
+  launch.groups = (launch.row_bytes + kMatMulGroupBytes - 1) / kMatMulGroupBytes;
+  launch.tiles = static_cast<int32_t>(tiles);
+  launch.batch_tiles = static_cast<int32_t>(MatMulTiles(kMatMulShapes[shape], 1, operands.batch));
+  const int64_t resident = choice.thread_blocks > 0 ? int64_t{choice.thread_blocks}
+                                                    : int64_t{device.multiprocessors} * per_sm;
+  const cudaError_t error = kernels.start(shape, static_cast<int>(std::min(tiles, resident)),
+                                          choice.overlap, launch, stream);
+  return error == cudaSuccess
+             ? ""
+             : CudaErrorText((who + "the kernel could not be started").c_str(), error);
+}
+
 }  // namespace
 
 std::string CheckMatMul(const MatMulOperands& operands, const MatMulChoice& choice) {
@@ -91,48 +137,39 @@ std::string CheckMatMulRows(const MatMulOperands& operands, int64_t stride) {
 std::string StartMatMul(const MatMulOperands& operands, const MatMulChoice& choice,
                         int least_capability, const MatMulKernels& kernels, MatMulLaunch launch,
                         cudaStream_t stream) {
-  const std::string who = std::string(operands.who) + ": ";
   CudaDevice device{};
-  if (std::string wrong = FindCudaDevice(&device); !wrong.empty()) return who + wrong;
-  if (device.capability < least_capability) {
-    return who + "the device has compute capability " + std::to_string(device.capability / 10) +
-           "." + std::to_string(device.capability % 10) + "; it needs " +
-           std::to_string(least_capability / 10) + "." + std::to_string(least_capability % 10) +
-           " or later";
+  if (std::string wrong = FindDevice(operands, least_capability, &device); !wrong.empty()) {
+    return wrong;
   }
   const int shape = choice.shape >= 0
                         ? choice.shape
                         : ChooseMatMulShape(operands.rows, operands.batch, device.multiprocessors,
                                             device.shared_bytes, kernels.shared_bytes);
-  const int64_t tiles = MatMulTiles(kMatMulShapes[shape], operands.rows, operands.batch);
-  if (tiles > std::numeric_limits<int32_t>::max()) {
-    return who + "a product of " + std::to_string(operands.rows) + " x " +
-           std::to_string(operands.batch) + " has too many tiles; split its batch";
-  }
-  int per_sm = 0;
-  if (std::string wrong = FindResidency(who, kernels, device.number, shape, &per_sm);
-      !wrong.empty()) {
-    return wrong;
-  }
-  launch.x = static_cast<const uint8_t*>(operands.x);
-  launch.y = operands.y;
-  launch.x_stride = operands.x_stride * operands.x_element_bytes;
-  launch.y_stride = operands.y_stride;
-  launch.y_float32 = operands.y_float32;
-  launch.y_pairs = IsAligned(operands.y, operands.y_float32 ? 8 : 4) && operands.y_stride % 2 == 0;
-  launch.rows = static_cast<int32_t>(operands.rows);
   launch.batch = static_cast<int32_t>(operands.batch);
-  launch.row_bytes = static_cast<int32_t>(operands.cols * operands.x_element_bytes);
-  launch.groups = (launch.row_bytes + kMatMulGroupBytes - 1) / kMatMulGroupBytes;
-  launch.tiles = static_cast<int32_t>(tiles);
-  launch.batch_tiles = static_cast<int32_t>(MatMulTiles(kMatMulShapes[shape], 1, operands.batch));
-  const int64_t resident = choice.thread_blocks > 0 ? int64_t{choice.thread_blocks}
-                                                    : int64_t{device.multiprocessors} * per_sm;
-  const cudaError_t error = kernels.start(shape, static_cast<int>(std::min(tiles, resident)),
-                                          choice.overlap, launch, stream);
-  return error == cudaSuccess
-             ? ""
-             : CudaErrorText((who + "the kernel could not be started").c_str(), error);
+  return StartTiles(operands, choice, device, shape, kernels, launch, stream);
+}
+
+std::string StartGroupedMatMul(const MatMulOperands& operands, const MatMulGroups& groups,
+                               const MatMulChoice& choice, const MatMulKernels& kernels,
+                               MatMulLaunch launch, cudaStream_t stream) {
+  const std::string who = std::string(operands.who) + ": ";
+  if (choice.shape >= 0 && (!IsGroupedMatMulShape(choice.shape) ||
+                            groups.tile % kMatMulShapes[choice.shape].batch() != 0)) {
+    return who + "shape " + std::to_string(choice.shape) + " is none for a tile of " +
+           std::to_string(groups.tile);
+  }
+  if (groups.pairs == 0) return "";
+  CudaDevice device{};
+  if (std::string wrong = FindDevice(operands, 80, &device); !wrong.empty()) return wrong;
+  const int shape = choice.shape >= 0 ? choice.shape
+                                      : ChooseGroupedMatMulShape(groups.tile, device.shared_bytes,
+                                                                 kernels.shared_bytes);
+  launch.offsets = groups.offsets;
+  launch.row_pairs = groups.row_pairs;
+  launch.experts = static_cast<int32_t>(groups.experts);
+  launch.top_k = static_cast<int32_t>(groups.top_k);
+  launch.row_tiles = static_cast<int32_t>(MatMulTiles(kMatMulShapes[shape], operands.rows, 1));
+  return StartTiles(operands, choice, device, shape, kernels, launch, stream);
 }
 
 }  // namespace quern::kernels

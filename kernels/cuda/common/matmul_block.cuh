@@ -2,6 +2,7 @@
 
 #include "kernels/cuda/common/convert.cuh"
 #include "kernels/cuda/common/float16.cuh"
+#include "kernels/cuda/common/matmul_groups.cuh"
 #include "kernels/cuda/common/matmul_launch.h"
 #include "kernels/cuda/common/ptx.cuh"
 #include "kernels/cuda/common/row_source.cuh"
@@ -16,6 +17,10 @@
 // slices' sums in their order. It depends on the number of columns alone: not on the batch, the
 // shape of the kernel, the device or timing. So a row of x gives the same bits in every batch.
 //
+// Grouped (grouped_matmul.h), each expert's rows of x have weights of their own: the rows that the
+// batch tiles are made of, how many tiles there are and where they lie is found on the device. The
+// sums are the same.
+//
 // Weights has
 // - Out, y's type where that is not float32, and Acc, float4 or int4;
 // - kGroupBytes, in shared memory, of 32 rows and one group of columns;
@@ -24,7 +29,8 @@
 // - kScales, how many scales a group's sums have: 0, 1, or 2 of half a group each; kMinimum,
 // whether
 //   it also has a minimum;
-// - Source<threads>, where a tile of rows comes from: Seek; Load, which brings `count` groups, and
+// - Source<threads>, where a tile of rows of a matrix comes from: Seek; Load, which brings `count`
+// groups, and
 // a
 //   record where one begins, and goes on to the groups behind them; Skip, which only goes on;
 // - Tile, a group's fragments a[row tile][step][4], scale[scales][row tile][upper] and
@@ -42,7 +48,7 @@ __device__ __forceinline__ void Add(int4& sum, int4 part) {
   sum.w += part.w;
 }
 
-template <typename Weights, int kShapeIndex>
+template <typename Weights, int kShapeIndex, bool kGrouped>
 class MatMulBlock {
   using Acc = typename Weights::Acc;
   using Out = typename Weights::Out;
@@ -77,20 +83,40 @@ class MatMulBlock {
         k_warp_(threadIdx.x / 32 / kTeam) {}
 
   __device__ void Run() {
-    // Weights do not depend on the grid before this one, x does.
-    Cursor source(*this);
-    Cursor ahead = source;
-    for (int i = 0; i < kStages - 1; ++i) LoadNext<true, false>(ahead, i);
-    ptx::LetNextGridBegin();
-    ptx::WaitForPreviousGrid();
-    for (int i = 0; i < kStages - 1; ++i) {
-      LoadNext<false, true>(source, i);
-      ptx::CommitCopies();
+    if constexpr (kGrouped) {
+      ptx::LetNextGridBegin();
+      ptx::WaitForPreviousGrid();
+      tiles_ = GroupTilesBefore<kBatch>(launch_, launch_.experts);
+      Cursor source(*this);
+      for (int i = 0; i < kStages - 1; ++i) {
+        LoadNext(source, i);
+        ptx::CommitCopies();
+      }
+      Work(source);
+    } else {
+      // Weights do not depend on the grid before this one, x does.
+      Cursor source(*this);
+      Cursor ahead = source;
+      for (int i = 0; i < kStages - 1; ++i) LoadNext<true, false>(ahead, i);
+      ptx::LetNextGridBegin();
+      ptx::WaitForPreviousGrid();
+      for (int i = 0; i < kStages - 1; ++i) {
+        LoadNext<false, true>(source, i);
+        ptx::CommitCopies();
+      }
+      Work(source);
     }
+  }
+
+ private:
+  struct Cursor;
+
+  // All tiles of this thread block; the first stages are on their way.
+  __device__ __forceinline__ void Work(Cursor& source) const {
     int stage = 0;
     int free_stage = kStages - 1;
     int record = kRecords - 1;
-    for (int tile = blockIdx.x; tile < launch_.tiles; tile += gridDim.x) {
+    for (int tile = blockIdx.x; tile < Tiles(); tile += gridDim.x) {
       Acc sums[kParts];
       for (int slice = k_warp_ * kSlices; slice < (k_warp_ + 1) * kSlices; ++slice) {
         Clear(sums);
@@ -112,13 +138,29 @@ class MatMulBlock {
     ptx::WaitForCopies<0>();
   }
 
- private:
-  // Row tile and batch tile of the `tile`s of y.
-  __device__ int RowTile(int tile) const {
-    return launch_.batch_tiles == 1 ? tile : tile / launch_.batch_tiles;
+  __device__ __forceinline__ int Tiles() const {
+    if constexpr (kGrouped) {
+      return tiles_;
+    } else {
+      return launch_.tiles;
+    }
   }
-  __device__ int BatchTile(int tile) const {
-    return launch_.batch_tiles == 1 ? 0 : tile % launch_.batch_tiles;
+  __device__ __forceinline__ MatMulPlace Find(int tile) const {
+    if constexpr (kGrouped) {
+      return FindGroupTile<kBatch>(launch_, tile, lane_);
+    } else {
+      const int tiles = launch_.batch_tiles;
+      return tiles == 1 ? MatMulPlace{0, tile, 0}
+                        : MatMulPlace{0, tile / tiles, tile % tiles * kBatch};
+    }
+  }
+  // Whether row r of y, one of its tiles', is to be written.
+  __device__ __forceinline__ bool HasRow(int r) const {
+    if constexpr (kGrouped) {
+      return launch_.row_pairs[r] >= 0;
+    } else {
+      return r < launch_.batch;
+    }
   }
 
   // The stages of this warp, one after the other, across slices and tiles.
@@ -129,7 +171,9 @@ class MatMulBlock {
     int end;
     int record = kRecords - 1;
     typename Weights::template Source<32 * kWn> weights;
-    RowSource<kNt * kWn, 32 * kTeam, false> x;
+    std::conditional_t<kGrouped, GatheredRows<kNt * kWn, 32 * kTeam>,
+                       RowSource<kNt * kWn, 32 * kTeam, false>>
+        x;
 
     __device__ explicit Cursor(const MatMulBlock& self)
         : tile(blockIdx.x), slice(self.k_warp_ * kSlices - 1), group(0), end(0) {
@@ -137,7 +181,6 @@ class MatMulBlock {
     }
     // The next slice that is not empty; beyond the last one `tile` is no tile of y.
     __device__ void FindSlice(const MatMulBlock& self) {
-      const MatMulLaunch& launch = self.launch_;
       do {
         if (++slice == (self.k_warp_ + 1) * kSlices) {
           slice = self.k_warp_ * kSlices;
@@ -145,11 +188,20 @@ class MatMulBlock {
         }
         group = self.SliceBegin(slice);
         end = self.SliceBegin(slice + 1);
-      } while (group == end && tile < launch.tiles);
-      if (tile >= launch.tiles) return;
-      weights.Seek(launch, self.RowTile(tile) * kWm + self.row_warp_, group, self.WeightThread());
-      x.Seek(launch.x, launch.x_stride, self.BatchTile(tile) * kBatch, launch.batch, group,
-             launch.row_bytes, self.TeamThread());
+      } while (group == end && tile < self.Tiles());
+      if (tile >= self.Tiles()) return;
+      const MatMulLaunch& launch = self.launch_;
+      const MatMulPlace place = self.Find(tile);
+      const uint8_t* matrix = launch.weights;
+      if constexpr (kGrouped) matrix += place.expert * launch.expert_bytes;
+      weights.Seek(launch, matrix, place.row_tile * kWm + self.row_warp_, group,
+                   self.WeightThread());
+      if constexpr (kGrouped) {
+        x.Seek(launch, place.row, group, self.TeamThread());
+      } else {
+        x.Seek(launch.x, launch.x_stride, place.row, launch.batch, group, launch.row_bytes,
+               self.TeamThread());
+      }
     }
   };
 
@@ -184,8 +236,8 @@ class MatMulBlock {
 
   // Brings a stage, or a part of it: the prologue's weights may come before its x.
   template <bool kWeights = true, bool kX = true>
-  __device__ void LoadNext(Cursor& source, int stage) {
-    if (source.tile >= launch_.tiles) return;
+  __device__ void LoadNext(Cursor& source, int stage) const {
+    if (source.tile >= Tiles()) return;
     if (source.group % Weights::kBlockGroups == 0) source.record = NextRecord(source.record);
     const int count = min(kGroups, source.end - source.group);
     uint8_t* slot = Slot(stage);
@@ -279,6 +331,8 @@ class MatMulBlock {
   // Adds a slice's sums to those of the ones before it, which a thread keeps for itself in shared
   // memory: registers are short. The last slice's totals go to y.
   __device__ void AddSlice(int tile, int slice, const Acc (&sums)[kParts]) const {
+    MatMulPlace place{};
+    if (slice + 1 == kMatMulSlices) place = Find(tile);
 #pragma unroll
     for (int i = 0; i < kParts; ++i) {
       Acc total = {};
@@ -287,13 +341,14 @@ class MatMulBlock {
       if (slice + 1 < kMatMulSlices) {
         Sums()[i * kPartSize] = total;
       } else {
-        WritePart(tile, i, total);
+        WritePart(place, i, total);
       }
     }
   }
 
   // Adds the sums of the warps that have a slice each; each of them gets some of the totals.
   __device__ void SumSlices(int tile, const Acc (&sums)[kParts]) const {
+    const MatMulPlace place = Find(tile);
     __syncthreads();  // the memory's last reader is done
 #pragma unroll
     for (int i = 0; i < kParts; ++i) Sums()[(k_warp_ * kParts + i) * kPartSize] = sums[i];
@@ -305,13 +360,13 @@ class MatMulBlock {
       Acc total = {};
 #pragma unroll
       for (int k = 0; k < kWk; ++k) Add(total, Sums()[(k * kParts + part) * kPartSize]);
-      WritePart(tile, part, total);
+      WritePart(place, part, total);
     }
   }
 
-  __device__ void WritePart(int tile, int part, const Acc& sums) const {
-    const int c = RowTile(tile) * kRows + row_warp_ * 32 + part / kNt * 16 + lane_ / 4 * 2;
-    const int r = BatchTile(tile) * kBatch + batch_warp_ * kNt * 8 + part % kNt * 8 + lane_ % 4 * 2;
+  __device__ void WritePart(const MatMulPlace& place, int part, const Acc& sums) const {
+    const int c = place.row_tile * kRows + row_warp_ * 32 + part / kNt * 16 + lane_ / 4 * 2;
+    const int r = place.row + batch_warp_ * kNt * 8 + part % kNt * 8 + lane_ % 4 * 2;
     WritePair(r, c, sums.x, sums.z);
     WritePair(r + 1, c, sums.y, sums.w);
   }
@@ -319,7 +374,7 @@ class MatMulBlock {
   // y[r][c] and the next, in one piece where that is possible.
   template <typename Sum>
   __device__ void WritePair(int r, int c, Sum first, Sum second) const {
-    if (r >= launch_.batch || c >= launch_.rows) return;
+    if (c >= launch_.rows || !HasRow(r)) return;
     const int64_t at = r * launch_.y_stride + c;
     const bool alone = c + 1 == launch_.rows;
     const float one = Weights::Result(launch_, r, c, first);
@@ -349,6 +404,7 @@ class MatMulBlock {
   int row_warp_;
   int batch_warp_;
   int k_warp_;
+  int tiles_ = 0;  // grouped: of y, in use
 };
 
 }  // namespace quern::kernels

@@ -12,12 +12,31 @@ template <typename Weights, int kShape>
 __global__ void __launch_bounds__(kMatMulShapes[kShape].threads(), 1)
     MatMulKernel(const __grid_constant__ MatMulLaunch launch) {
   extern __shared__ __align__(16) uint8_t shared[];
-  MatMulBlock<Weights, kShape>(launch, shared).Run();
+  MatMulBlock<Weights, kShape, false>(launch, shared).Run();
 }
 
-template <typename Weights>
+template <typename Weights, int kShape>
+__global__ void __launch_bounds__(kMatMulShapes[kShape].threads(), 1)
+    GroupedMatMulKernel(const __grid_constant__ MatMulLaunch launch) {
+  extern __shared__ __align__(16) uint8_t shared[];
+  MatMulBlock<Weights, kShape, true>(launch, shared).Run();
+}
+
+template <typename Weights, bool kGrouped = false>
 struct MatMulInstances {
   using KernelFn = void (*)(MatMulLaunch);
+
+  // Of a grouped product's shapes; null of the others.
+  template <int kShape>
+  static constexpr KernelFn Instance() {
+    if constexpr (!kGrouped) {
+      return MatMulKernel<Weights, kShape>;
+    } else if constexpr (IsGroupedMatMulShape(kShape)) {
+      return GroupedMatMulKernel<Weights, kShape>;
+    } else {
+      return nullptr;
+    }
+  }
 
   static constexpr int SharedBytes(int shape) {
     return kMatMulShapes[shape].shared_bytes(Weights::kGroupBytes, Weights::kRecordBytes);
@@ -25,7 +44,7 @@ struct MatMulInstances {
 
   template <int... kShapes>
   static KernelFn KernelOf(int shape, std::integer_sequence<int, kShapes...> /*all*/) {
-    static constexpr KernelFn kKernels[] = {MatMulKernel<Weights, kShapes>...};
+    static constexpr KernelFn kKernels[] = {Instance<kShapes>()...};
     return kKernels[shape];
   }
   static KernelFn KernelOf(int shape) {

@@ -27,6 +27,13 @@ struct MatMulLaunch {
   int32_t groups;              // of 64 bytes of a row of x
   int32_t tiles;               // of y, of the shape's size
   int32_t batch_tiles;         // of them, next to each other in the order of work
+  // A grouped product's (grouped_matmul.h), whose tiles and batch only the device knows.
+  const int32_t* offsets;
+  const int32_t* row_pairs;
+  int64_t expert_bytes;  // from one expert's weights to the next one's
+  int32_t experts;
+  int32_t top_k;
+  int32_t row_tiles;  // of one expert's weights, of the shape's size
 };
 
 // The kernels of one kind of weights; `shape` is an index of kMatMulShapes.
@@ -66,6 +73,18 @@ struct MatMulOperands {
 // The same of weights that lie in rows of `stride` elements of x's size: both must be whole pieces
 // of 16 bytes.
 [[nodiscard]] std::string CheckMatMulRows(const MatMulOperands& operands, int64_t stride);
+
+// The same of the sorted rows of a grouped product; operands.batch is MoePermuteRows. Nothing is
+// started where there are no pairs.
+struct MatMulGroups {
+  const int32_t* offsets;
+  const int32_t* row_pairs;
+  int64_t pairs, experts, tile, top_k;
+};
+[[nodiscard]] std::string StartGroupedMatMul(const MatMulOperands& operands,
+                                             const MatMulGroups& groups, const MatMulChoice& choice,
+                                             const MatMulKernels& kernels, MatMulLaunch launch,
+                                             cudaStream_t stream);
 
 // Plans and starts a product whose operands have been checked; fills the rest of `launch`, in which
 // the weights, their stride and scales are set. `least_capability`: 80, 89.

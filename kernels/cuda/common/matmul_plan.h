@@ -60,6 +60,23 @@ inline constexpr MatMulShape kMatMulShapes[] = {
 };
 inline constexpr int kMatMulShapeCount = sizeof(kMatMulShapes) / sizeof(kMatMulShapes[0]);
 
+// Those that grouped products have: the smallest for each batch, and of 64 that which fits every
+// device.
+constexpr bool IsGroupedMatMulShape(int shape) { return shape <= 2 || shape == 4; }
+
+// The largest of these that fits the device and whose batch divides `tile`, a multiple of 8.
+inline int ChooseGroupedMatMulShape(int64_t tile, int shared_limit,
+                                    const int (&shared_bytes)[kMatMulShapeCount]) {
+  int best = 0;
+  for (int shape = 0; shape < kMatMulShapeCount; ++shape) {
+    if (IsGroupedMatMulShape(shape) && tile % kMatMulShapes[shape].batch() == 0 &&
+        shared_bytes[shape] <= shared_limit) {
+      best = shape;
+    }
+  }
+  return best;
+}
+
 constexpr int64_t MatMulTiles(const MatMulShape& shape, int64_t rows, int64_t batch) {
   return ((rows + shape.rows() - 1) / shape.rows()) * ((batch + shape.batch() - 1) / shape.batch());
 }

@@ -14,7 +14,7 @@ std::string Gemm(const GemmArgs& args, CUstream_st* stream) {
   MatMulLaunch launch{};
   launch.weights = static_cast<const uint8_t*>(args.w);
   launch.weight_stride = args.w_stride * 2;
-  return StartMatMul(operands, choice, 80, DenseKernels(args.type), launch, stream);
+  return StartMatMul(operands, choice, 80, DenseKernels(args.type, false), launch, stream);
 }
 
 }  // namespace quern::kernels

@@ -4,7 +4,12 @@
 
 namespace quern::kernels {
 
-MatMulKernels DenseKernels(ActivationType type) {
+MatMulKernels DenseKernels(ActivationType type, bool grouped) {
+  if (grouped) {
+    return type == ActivationType::kF16
+               ? MatMulInstances<DenseOperand<__half>, true>::Kernels()
+               : MatMulInstances<DenseOperand<__nv_bfloat16>, true>::Kernels();
+  }
   return type == ActivationType::kF16 ? MatMulInstances<DenseOperand<__half>>::Kernels()
                                       : MatMulInstances<DenseOperand<__nv_bfloat16>>::Kernels();
 }

@@ -6,7 +6,7 @@
 namespace quern::kernels {
 
 // The kernels by y's type; each kind of weights has its .cu file.
-MatMulKernels DenseKernels(ActivationType type);
+MatMulKernels DenseKernels(ActivationType type, bool grouped);
 MatMulKernels Int8Kernels(ActivationType type);
 MatMulKernels E4m3Kernels(ActivationType type);
 

@@ -17,10 +17,10 @@ struct RowOperand {
   struct Source {
     RowSource<kMatMulTileRows / 8, kThreads, true> rows;
 
-    __device__ __forceinline__ void Seek(const MatMulLaunch& launch, int row_tile, int group,
-                                         int thread) {
-      rows.Seek(launch.weights, launch.weight_stride, row_tile * kMatMulTileRows, launch.rows,
-                group, launch.row_bytes, thread);
+    __device__ __forceinline__ void Seek(const MatMulLaunch& launch, const uint8_t* matrix,
+                                         int row_tile, int group, int thread) {
+      rows.Seek(matrix, launch.weight_stride, row_tile * kMatMulTileRows, launch.rows, group,
+                launch.row_bytes, thread);
     }
     template <int kGroups>
     __device__ __forceinline__ void Load(uint8_t* to, uint8_t* /*record*/, int group, int count,

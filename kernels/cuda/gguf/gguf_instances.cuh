@@ -7,10 +7,15 @@
 namespace quern::kernels {
 
 template <WeightType kType>
-MatMulKernels GgufKernels(ActivationType type) {
-  return type == ActivationType::kF16
-             ? MatMulInstances<GgufOperand<__half, kType>>::Kernels()
-             : MatMulInstances<GgufOperand<__nv_bfloat16, kType>>::Kernels();
+MatMulKernels GgufKernels(ActivationType type, bool grouped) {
+  using Half = GgufOperand<__half, kType>;
+  using Bfloat = GgufOperand<__nv_bfloat16, kType>;
+  if (grouped) {
+    return type == ActivationType::kF16 ? MatMulInstances<Half, true>::Kernels()
+                                        : MatMulInstances<Bfloat, true>::Kernels();
+  }
+  return type == ActivationType::kF16 ? MatMulInstances<Half>::Kernels()
+                                      : MatMulInstances<Bfloat>::Kernels();
 }
 
 }  // namespace quern::kernels

@@ -6,8 +6,11 @@
 
 namespace quern::kernels {
 
-// The kernels of a type; each has its .cu file.
+// The kernels of a type, of a product or a grouped one; each has its .cu file.
 template <WeightType kType>
-MatMulKernels GgufKernels(ActivationType type);
+MatMulKernels GgufKernels(ActivationType type, bool grouped);
+
+// The same of a type of those that have a layout.
+MatMulKernels FindGgufKernels(WeightType weights, ActivationType type, bool grouped);
 
 }  // namespace quern::kernels

@@ -3,26 +3,23 @@
 #include "kernels/cuda/gguf/gguf_kernels.h"
 
 namespace quern::kernels {
-namespace {
 
-MatMulKernels FindKernels(WeightType weights, ActivationType type) {
+MatMulKernels FindGgufKernels(WeightType weights, ActivationType type, bool grouped) {
   switch (weights) {
     case WeightType::kQ4_0:
-      return GgufKernels<WeightType::kQ4_0>(type);
+      return GgufKernels<WeightType::kQ4_0>(type, grouped);
     case WeightType::kQ4_1:
-      return GgufKernels<WeightType::kQ4_1>(type);
+      return GgufKernels<WeightType::kQ4_1>(type, grouped);
     case WeightType::kQ5_0:
-      return GgufKernels<WeightType::kQ5_0>(type);
+      return GgufKernels<WeightType::kQ5_0>(type, grouped);
     case WeightType::kQ4_K:
-      return GgufKernels<WeightType::kQ4_K>(type);
+      return GgufKernels<WeightType::kQ4_K>(type, grouped);
     case WeightType::kQ6_K:
-      return GgufKernels<WeightType::kQ6_K>(type);
+      return GgufKernels<WeightType::kQ6_K>(type, grouped);
     default:
-      return GgufKernels<WeightType::kQ8_0>(type);
+      return GgufKernels<WeightType::kQ8_0>(type, grouped);
   }
 }
-
-}  // namespace
 
 std::string GgufMatMul(const GgufMatMulArgs& args, CUstream_st* stream) {
   const GgufMatrix& w = args.weights;
@@ -34,7 +31,8 @@ std::string GgufMatMul(const GgufMatMulArgs& args, CUstream_st* stream) {
   if (std::string wrong = CheckMatMul(operands, choice); !wrong.empty()) return wrong;
   MatMulLaunch launch{};
   launch.weights = w.data;
-  return StartMatMul(operands, choice, 80, FindKernels(w.type, args.type), launch, stream);
+  return StartMatMul(operands, choice, 80, FindGgufKernels(w.type, args.type, false), launch,
+                     stream);
 }
 
 }  // namespace quern::kernels

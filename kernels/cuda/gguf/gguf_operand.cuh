@@ -125,11 +125,11 @@ struct GgufOperand {
     const uint8_t* from;  // the next group's first piece of this thread
     bool valid;
 
-    __device__ __forceinline__ void Seek(const MatMulLaunch& launch, int row_tile, int group,
-                                         int thread) {
+    __device__ __forceinline__ void Seek(const MatMulLaunch& launch, const uint8_t* matrix,
+                                         int row_tile, int group, int thread) {
       const int64_t block =
           static_cast<int64_t>(row_tile) * (launch.groups / kBlockGroups) + group / kBlockGroups;
-      from = launch.weights + block * kBlockBytes + group % kBlockGroups * kCodeBytes + thread * 16;
+      from = matrix + block * kBlockBytes + group % kBlockGroups * kCodeBytes + thread * 16;
       valid = row_tile * kMatMulTileRows < launch.rows;
     }
 

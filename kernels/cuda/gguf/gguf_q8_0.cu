@@ -1,5 +1,5 @@
 #include "kernels/cuda/gguf/gguf_instances.cuh"
 
 namespace quern::kernels {
-template MatMulKernels GgufKernels<WeightType::kQ8_0>(ActivationType);
+template MatMulKernels GgufKernels<WeightType::kQ8_0>(ActivationType, bool);
 }  // namespace quern::kernels

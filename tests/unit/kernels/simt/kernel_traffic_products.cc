@@ -1,5 +1,6 @@
 #include "quern/kernels/gemm.h"
 #include "quern/kernels/gguf_matmul.h"
+#include "quern/kernels/grouped_matmul.h"
 #include "quern/kernels/w4a16.h"
 #include "quern/kernels/w8a8.h"
 #include "tests/unit/kernels/simt/kernel_traffic.h"
@@ -80,6 +81,49 @@ void W8A8(EightBitType operands, int64_t batch) {
        });
 }
 
+// Gates of kExperts experts, each of which `load` tokens chose; a tile takes them all.
+void Grouped(WeightType type, int64_t load, int64_t tile) {
+  constexpr int64_t kExperts = 4;
+  constexpr int64_t kExpertRows = 128;
+  const int64_t pairs = kExperts * load;
+  std::vector<int32_t> row_pairs(static_cast<size_t>(MoePermuteRows(pairs, kExperts, tile)));
+  std::vector<int32_t> offsets(kExperts + 1);
+  std::vector<int32_t> ids, pair_rows(static_cast<size_t>(pairs));
+  for (int64_t i = 0; i < pairs; ++i) ids.push_back(static_cast<int32_t>(i % kExperts));
+  ref::MoePermute({ids.data(), pairs, kExperts, tile, row_pairs.data(), pair_rows.data(),
+                   offsets.data(), nullptr, 0});
+  const DeviceMemory device_rows(row_pairs);
+  const DeviceMemory device_offsets(offsets);
+  const bool is_dense = type == WeightType::kF16;
+  GgufMatrix one{type, kExpertRows, kCols, nullptr};
+  const int64_t bytes = kExperts * (is_dense ? kExpertRows * kCols * 2 : GgufBytes(one));
+  const DeviceMemory data = Bytes(bytes, 1);
+  one.data = data.As<uint8_t>();
+  const DeviceMemory x = Bytes(load * kCols * 2);
+  const DeviceMemory y(row_pairs.size() * kExpertRows * 2);
+  const GroupedMatMulArgs args{device_offsets.As<int32_t>(),
+                               device_rows.As<int32_t>(),
+                               pairs,
+                               kExperts,
+                               tile,
+                               ActivationType::kF16,
+                               x.As(),
+                               kCols,
+                               kExperts,
+                               y.As(),
+                               kExpertRows};
+  const auto indices = static_cast<int64_t>(device_rows.bytes() + device_offsets.bytes());
+  Show({std::string("grouped ") + FindWeightTypeInfo(type)->name,
+        std::to_string(kExperts) + "x" + Extents(kExpertRows, kCols),
+        load,
+        {All(data)},
+        {{bytes, bytes + static_cast<int64_t>(x.bytes()) + indices, pairs * kExpertRows * 2}}},
+       [&] {
+         return is_dense ? GroupedGemm(args, {data.As(), kCols, kExpertRows, kCols}, nullptr)
+                         : GroupedGgufMatMul(args, one, nullptr);
+       });
+}
+
 }  // namespace
 
 void ShowProducts() {
@@ -97,6 +141,14 @@ void ShowProducts() {
     Dense(ActivationType::kBF16, batch);
     W8A8(EightBitType::kInt8, batch);
     W8A8(EightBitType::kE4m3, batch);
+  }
+  for (WeightType type :
+       {WeightType::kQ4_0, WeightType::kQ4_1, WeightType::kQ5_0, WeightType::kQ8_0,
+        WeightType::kQ4_K, WeightType::kQ6_K, WeightType::kF16}) {
+    Grouped(type, 1, 8);
+    Grouped(type, 16, 16);
+    Grouped(type, 32, 32);
+    Grouped(type, 48, 64);
   }
 }
 
