@@ -156,7 +156,8 @@ std::string StartGroupedMatMul(const MatMulOperands& operands, const MatMulGroup
   if (choice.shape >= 0 && (!IsGroupedMatMulShape(choice.shape) ||
                             groups.tile % kMatMulShapes[choice.shape].batch() != 0)) {
     return who + "shape " + std::to_string(choice.shape) + " is none for a tile of " +
-           std::to_string(groups.tile);
+           std::to_string(groups.tile) +
+           "; 0, 1, 2 and 4 are right where their batch (8, 16, 32, 64) divides it";
   }
   if (groups.pairs == 0) return "";
   CudaDevice device{};

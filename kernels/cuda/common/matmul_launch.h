@@ -74,7 +74,13 @@ struct MatMulOperands {
 // of 16 bytes.
 [[nodiscard]] std::string CheckMatMulRows(const MatMulOperands& operands, int64_t stride);
 
-// The same of the sorted rows of a grouped product; operands.batch is MoePermuteRows. Nothing is
+// Plans and starts a product whose operands have been checked; fills the rest of `launch`, in which
+// the weights, their stride and scales are set. `least_capability`: 80, 89.
+[[nodiscard]] std::string StartMatMul(const MatMulOperands& operands, const MatMulChoice& choice,
+                                      int least_capability, const MatMulKernels& kernels,
+                                      MatMulLaunch launch, cudaStream_t stream);
+
+// The same of a grouped product (grouped_matmul.h); operands.batch is MoePermuteRows. Nothing is
 // started where there are no pairs.
 struct MatMulGroups {
   const int32_t* offsets;
@@ -85,11 +91,5 @@ struct MatMulGroups {
                                              const MatMulGroups& groups, const MatMulChoice& choice,
                                              const MatMulKernels& kernels, MatMulLaunch launch,
                                              cudaStream_t stream);
-
-// Plans and starts a product whose operands have been checked; fills the rest of `launch`, in which
-// the weights, their stride and scales are set. `least_capability`: 80, 89.
-[[nodiscard]] std::string StartMatMul(const MatMulOperands& operands, const MatMulChoice& choice,
-                                      int least_capability, const MatMulKernels& kernels,
-                                      MatMulLaunch launch, cudaStream_t stream);
 
 }  // namespace quern::kernels
