@@ -2,6 +2,7 @@
 
 #include "quern/kernels/add_rms_norm.h"
 #include "quern/kernels/rms_norm.h"
+#include "tests/cuda/row_codes_checks.h"
 #include "tests/cuda/test_values.h"
 
 namespace quern::kernels::testing {
@@ -99,44 +100,14 @@ struct Judge {
                    (half ? 0x1p-25 : 0));
         }
       } else {
-        Codes(exact, got.scale[static_cast<size_t>(t)], &got.codes[row]);
+        std::vector<double> errors;
+        for (float value : exact) errors.push_back(error * 1.01 * std::fabs(double{value}));
+        Note(RowCodesError(c.output, exact, errors, got.scale[static_cast<size_t>(t)],
+                           &got.codes[row]),
+             1);
       }
     }
     End("y");
-  }
-
-  // The scale and the factor to codes have a rounding each, and so has the product.
-  void Codes(const std::vector<float>& exact, double scale, const uint8_t* codes) {
-    const bool int8 = c.output == NormOutput::kInt8;
-    const double wide = error * 1.01 + 3 * 0x1p-24;
-    double largest = 0;
-    for (float value : exact) largest = std::max(largest, std::fabs(double{value}));
-    const double expected = largest / (int8 ? 127 : 448);
-    Note(std::fabs(scale - expected), wide * expected);
-    for (size_t i = 0; i < exact.size(); ++i) {
-      if (largest == 0) {
-        Note(codes[i], 0);
-        continue;
-      }
-      const double target = exact[i] / scale;
-      if (int8) {
-        Note(std::fabs(static_cast<int8_t>(codes[i]) - target), 0.5 + 127 * wide);
-        continue;
-      }
-      const int exponent = std::max(std::ilogb(target), -6);
-      Note(std::fabs(E4m3(codes[i]) - target),
-           std::ldexp(0.5, exponent - 3) + std::fabs(target) * wide);
-    }
-  }
-
-  // OCP 8-bit floating point E4M3: four bits of exponent with bias 7, three of mantissa.
-  static double E4m3(uint8_t code) {
-    const int exponent = code >> 3 & 15;
-    const int mantissa = code & 7;
-    if ((code & 0x7f) == 0x7f) return NAN;
-    const double magnitude =
-        exponent == 0 ? std::ldexp(mantissa, -9) : std::ldexp(8 + mantissa, exponent - 10);
-    return (code & 0x80) != 0 ? -magnitude : magnitude;
   }
 };
 

@@ -1,5 +1,5 @@
-#include "kernels/cuda/common/convert.cuh"
 #include "kernels/cuda/common/reduce.cuh"
+#include "kernels/cuda/common/row_codes.cuh"
 #include "kernels/cuda/elementwise/add_rms_norm_launch.h"
 
 namespace quern::kernels {
@@ -17,18 +17,6 @@ __device__ __forceinline__ float4 Sum(float4 a, float4 b) {
 
 __device__ __forceinline__ float AddSquares(float sum, float4 v) {
   return __fmaf_rn(v.w, v.w, __fmaf_rn(v.z, v.z, __fmaf_rn(v.y, v.y, __fmaf_rn(v.x, v.x, sum))));
-}
-
-// The bits of the largest magnitude: infinity's and NaN's are larger than any number's.
-__device__ __forceinline__ uint32_t LargestBits(uint32_t largest, float4 v) {
-  return max(max(max(largest, __float_as_uint(v.x) & 0x7fffffffu),
-                 max(__float_as_uint(v.y) & 0x7fffffffu, __float_as_uint(v.z) & 0x7fffffffu)),
-             __float_as_uint(v.w) & 0x7fffffffu);
-}
-
-template <NormOutput kOutput>
-__device__ __forceinline__ uint32_t Code(float value) {
-  return kOutput == NormOutput::kInt8 ? NarrowInt8(value) : NarrowE4m3(value);
 }
 
 // One thread block per token. A thread keeps kVectors times 4 elements, those that are blockDim.x
@@ -102,27 +90,16 @@ __global__ void __launch_bounds__(kNormThreads)
       if (inside(i)) y[place(i)] = NarrowFour<T>(r[i]);
     }
   } else {
-    constexpr float kLargestCode = kOutput == NormOutput::kInt8 ? 127.0f : 448.0f;
     uint32_t bits = 0;
 #pragma unroll
     for (int i = 0; i < kVectors; ++i) bits = LargestBits(bits, r[i]);
-    const float largest = __uint_as_float(BlockMax(bits, largest_parts));
-    const bool finite = largest < __uint_as_float(0x7f800000u);
-    const float to_codes = finite && largest >= 1e-30f ? kLargestCode / largest : 0.0f;
-    if (threadIdx.x == 0) {
-      args.y_scale[token] = !finite             ? __uint_as_float(0x7fffffffu)
-                            : largest >= 1e-30f ? largest / kLargestCode
-                                                : 0.0f;
-    }
+    const RowCodes<kOutput> codes(BlockMax(bits, largest_parts));
+    if (threadIdx.x == 0) args.y_scale[token] = codes.scale;
     uint32_t* y =
         reinterpret_cast<uint32_t*>(static_cast<uint8_t*>(args.y) + token * args.y_stride);
 #pragma unroll
     for (int i = 0; i < kVectors; ++i) {
-      if (!inside(i)) continue;
-      const uint32_t codes =
-          Code<kOutput>(r[i].x * to_codes) | Code<kOutput>(r[i].y * to_codes) << 8 |
-          Code<kOutput>(r[i].z * to_codes) << 16 | Code<kOutput>(r[i].w * to_codes) << 24;
-      y[place(i)] = to_codes != 0 ? codes : 0;  // a value that is no number has no code
+      if (inside(i)) y[place(i)] = codes.Four(r[i]);
     }
   }
 }

@@ -1,5 +1,6 @@
-foreach(op embedding_gather add_rms_norm gated_product select_rows softcap_logits)
+foreach(op embedding_gather add_rms_norm gated_product quantize_rows select_rows softcap_logits)
   list(APPEND _cuda_hosts cuda/elementwise/${op}.cc)
   list(APPEND _cuda_kernels cuda/elementwise/${op}.cu)
 endforeach()
+list(APPEND _cuda_kernels cuda/elementwise/gated_product_quantized.cu)
 list(APPEND _sources ref/embedding_gather.cc)

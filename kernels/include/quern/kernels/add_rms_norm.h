@@ -4,20 +4,13 @@
 #include <string>
 
 #include "quern/kernels/activation_type.h"
+#include "quern/kernels/row_output.h"
 
 struct CUstream_st;  // what cudaStream_t points to: the header needs no CUDA
 
 namespace quern::kernels {
 
-enum class NormOutput {
-  kActivation,  // y in the activations' type
-  // y ~ scale * code, one scale per token: max |y| / 127 or / 448 (the types' largest values),
-  // codes rounded to nearest, ties to even. Where max |y| is below 1e-30 scale and codes are 0;
-  // where y holds an infinity or a NaN the scale is NaN and the codes are 0.
-  kInt8,  // signed bytes, -127 to 127
-  kE4m3,  // OCP 8-bit floating point E4M3 (2023); the rounding is done in software, as sm_80 has
-          // none
-};
+using NormOutput = RowOutput;
 
 // The largest hidden size: a row is held in the registers of one thread block.
 inline constexpr int64_t kMaxNormHidden = 16384;

@@ -5,6 +5,7 @@
 
 #include "quern/kernels/activation_type.h"
 #include "quern/kernels/gated_activation.h"
+#include "quern/kernels/row_output.h"
 
 struct CUstream_st;  // what cudaStream_t points to: the header needs no CUDA
 
@@ -16,7 +17,7 @@ namespace quern::kernels {
 // elements.
 struct GatedProductArgs {
   Gate gate_kind;
-  ActivationType type;  // of all three
+  ActivationType type;  // of gate and up, and of y with RowOutput::kActivation
   int64_t tokens;       // from 0 (nothing is done)
   int64_t inner;        // columns of y, a multiple of 8; tokens * inner / 4 is below 2^31
 
@@ -28,9 +29,14 @@ struct GatedProductArgs {
                    // up, ... (GPT-OSS), and gate_stride at least 2 * inner
   int64_t up_stride;
 
-  void* y;  // [tokens, inner], 16-byte aligned; may be gate or up with the same stride, but
-            // not a matrix in turns
+  void* y;  // [tokens, inner] of `output`. Activations: 16-byte aligned; may be gate or up with the
+            // same stride, but not a matrix in turns. Codes: 8-byte aligned, memory of its own
   int64_t y_stride;  // a multiple of 8, at least inner
+
+  // Codes take an inner of at most kMaxQuantizedWidth; the float32 products are quantised, with no
+  // rounding before.
+  RowOutput output = RowOutput::kActivation;
+  float* y_scale = nullptr;  // [tokens]; null for RowOutput::kActivation
 };
 
 // Starts it on `stream` of the current device and returns "", or what is wrong with the arguments;

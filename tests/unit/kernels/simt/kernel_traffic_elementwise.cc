@@ -2,6 +2,7 @@
 #include "quern/kernels/embedding_gather.h"
 #include "quern/kernels/gated_product.h"
 #include "quern/kernels/gguf_gather.h"
+#include "quern/kernels/quantize_rows.h"
 #include "tests/unit/kernels/simt/kernel_traffic.h"
 
 // Embeddings, norms and gates of a few tokens: the bulk is what there is of each token.
@@ -73,18 +74,38 @@ void Norm(const char* name, int64_t hidden, bool norm_of_x, NormOutput output) {
        });
 }
 
-void Gates(const char* name, Gate gate, int64_t inner, bool turns) {
+void Gates(const char* name, Gate gate, int64_t inner, bool turns, RowOutput output) {
+  const bool quantised = output != RowOutput::kActivation;
   const DeviceMemory x = Bytes(kTokens * inner * 4);
   const DeviceMemory y(static_cast<size_t>(kTokens * inner * 2));
+  const DeviceMemory scale(kTokens * 4);
   const auto bulk = static_cast<int64_t>(x.bytes());
   Show({std::string("gates ") + name,
         std::to_string(inner),
         kTokens,
         {All(x)},
-        {{bulk, bulk, kTokens * inner * 2}}},
+        {{bulk, bulk, kTokens * (quantised ? inner + 4 : inner * 2)}}},
        [&] {
          return GatedProduct({gate, ActivationType::kBF16, kTokens, inner, x.As(), 2 * inner,
-                              turns ? nullptr : x.As<uint16_t>() + inner, 2 * inner, y.As(), inner},
+                              turns ? nullptr : x.As<uint16_t>() + inner, 2 * inner, y.As(), inner,
+                              output, quantised ? scale.As<float>() : nullptr},
+                             nullptr);
+       });
+}
+
+void Quantize(const char* name, int64_t width, RowOutput output) {
+  const DeviceMemory x = Bytes(kTokens * width * 2);
+  const DeviceMemory y(static_cast<size_t>(kTokens * width));
+  const DeviceMemory scale(kTokens * 4);
+  const auto bulk = static_cast<int64_t>(x.bytes());
+  Show({std::string("quantise ") + name,
+        std::to_string(width),
+        kTokens,
+        {All(x)},
+        {{bulk, bulk, kTokens * (width + 4)}}},
+       [&] {
+         return QuantizeRows({ActivationType::kBF16, kTokens, width, x.As(), width, output, y.As(),
+                              width, scale.As<float>()},
                              nullptr);
        });
 }
@@ -102,9 +123,19 @@ void ShowElementwise() {
   Norm("e4m3", 4096, false, NormOutput::kE4m3);
   Norm("of x, bf16", 2560, true, NormOutput::kActivation);
   Norm("bf16", 640, false, NormOutput::kActivation);
-  Gates("silu", Gate::kSilu, 14336, false);
-  Gates("gelu", Gate::kGeluTanh, 10240, false);
-  Gates("clamped, in turns", Gate::kSiluClamped, 2880, true);
+  for (const auto& [name, output] :
+       {std::pair{"", RowOutput::kActivation}, {" int8", RowOutput::kInt8}}) {
+    const auto gates = [&, output = output](const std::string& of, Gate gate, int64_t inner,
+                                            bool turns) {
+      Gates((of + name).c_str(), gate, inner, turns, output);
+    };
+    gates("silu", Gate::kSilu, 14336, false);
+    gates("gelu", Gate::kGeluTanh, 10240, false);
+    gates("clamped, in turns", Gate::kSiluClamped, 2880, true);
+  }
+  Gates("silu e4m3", Gate::kSilu, 14336, false, RowOutput::kE4m3);
+  Quantize("int8", 4096, RowOutput::kInt8);
+  Quantize("e4m3", 4096, RowOutput::kE4m3);
 }
 
 }  // namespace quern::kernels::testing
