@@ -3,6 +3,8 @@
 #include "quern/kernels/gated_product.h"
 #include "quern/kernels/gguf_gather.h"
 #include "quern/kernels/quantize_rows.h"
+#include "quern/kernels/select_rows.h"
+#include "quern/kernels/softcap_logits.h"
 #include "tests/unit/kernels/simt/kernel_traffic.h"
 
 // Embeddings, norms and gates of a few tokens: the bulk is what there is of each token.
@@ -110,6 +112,27 @@ void Quantize(const char* name, int64_t width, RowOutput output) {
        });
 }
 
+void Select(int64_t width) {
+  const DeviceMemory x = Bytes(kVocab * width * 4);
+  const DeviceMemory out(static_cast<size_t>(kTokens * width * 4));
+  const int64_t bulk = kTokens * width * 4;
+  Show(
+      {"select rows", std::to_string(width), kTokens, {All(x)}, {{bulk, bulk + kTokens * 4, bulk}}},
+      [&] {
+        return SelectRows({x.As<float>(), kVocab, width, Ids().As<int32_t>(), kTokens, width,
+                           out.As<float>(), width},
+                          nullptr);
+      });
+}
+
+void Softcap(int64_t vocab) {
+  const DeviceMemory y = Bytes(kTokens * vocab * 4);
+  const auto bulk = static_cast<int64_t>(y.bytes());
+  Show({"softcap", std::to_string(vocab), kTokens, {All(y)}, {{bulk, bulk, bulk}}}, [&] {
+    return SoftcapLogits({30, kTokens * vocab, y.As<float>()}, nullptr);
+  });
+}
+
 }  // namespace
 
 void ShowElementwise() {
@@ -136,6 +159,8 @@ void ShowElementwise() {
   Gates("silu e4m3", Gate::kSilu, 14336, false, RowOutput::kE4m3);
   Quantize("int8", 4096, RowOutput::kInt8);
   Quantize("e4m3", 4096, RowOutput::kE4m3);
+  Select(4096);
+  Softcap(16384);
 }
 
 }  // namespace quern::kernels::testing

@@ -13,14 +13,14 @@ constexpr int64_t kRows = 1024;
 constexpr int64_t kCols = 512;
 
 Operation Product(const std::string& name, int64_t batch, const std::vector<simt::Range>& weights,
-                  int64_t x_bytes) {
+                  int64_t x_bytes, int64_t y_element = 2) {
   int64_t weight_bytes = 0;
   for (const simt::Range& range : weights) weight_bytes += static_cast<int64_t>(range.bytes);
   return {name,
           Extents(kRows, kCols),
           batch,
           weights,
-          {{weight_bytes, weight_bytes + x_bytes, batch * kRows * 2}}};
+          {{weight_bytes, weight_bytes + x_bytes, batch * kRows * y_element}}};
 }
 
 void W4A16(W4Format format, ActivationType type, int64_t batch) {
@@ -41,17 +41,17 @@ void W4A16(W4Format format, ActivationType type, int64_t batch) {
        });
 }
 
-void Gguf(WeightType type, int64_t batch) {
+void Gguf(WeightType type, int64_t batch, bool float32_y) {
   GgufMatrix w{type, kRows, kCols, nullptr};
   const DeviceMemory data = Bytes(GgufBytes(w), 1);
   w.data = data.As<uint8_t>();
   const DeviceMemory x = Bytes(batch * kCols * 2);
-  const DeviceMemory y(static_cast<size_t>(batch * kRows * 2));
-  Show(Product(std::string("gguf ") + FindWeightTypeInfo(type)->name, batch, {All(data)},
-               static_cast<int64_t>(x.bytes())),
-       [&] {
-         return GgufMatMul({w, ActivationType::kF16, x.As(), kCols, y.As(), kRows, batch}, nullptr);
-       });
+  const DeviceMemory y(static_cast<size_t>(batch * kRows * 4));
+  GgufMatMulArgs args{w, ActivationType::kF16, x.As(), kCols, y.As(), kRows, batch};
+  args.float32_y = float32_y;
+  Show(Product(std::string("gguf ") + FindWeightTypeInfo(type)->name + (float32_y ? " f32" : ""),
+               batch, {All(data)}, static_cast<int64_t>(x.bytes()), float32_y ? 4 : 2),
+       [&] { return GgufMatMul(args, nullptr); });
 }
 
 void Dense(ActivationType type, int64_t batch) {
@@ -135,8 +135,9 @@ void ShowProducts() {
   for (int64_t batch : {1, 8, 32}) {
     for (WeightType type : {WeightType::kQ4_0, WeightType::kQ4_1, WeightType::kQ5_0,
                             WeightType::kQ8_0, WeightType::kQ4_K, WeightType::kQ6_K}) {
-      Gguf(type, batch);
+      Gguf(type, batch, false);
     }
+    Gguf(WeightType::kQ8_0, batch, true);
     Dense(ActivationType::kF16, batch);
     Dense(ActivationType::kBF16, batch);
     W8A8(EightBitType::kInt8, batch);
