@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "runtime/base/result.h"
+#include "runtime/devices.h"
 #include "runtime/model/model.h"
 #include "runtime/tokenizer/tokenizer.h"
 
@@ -16,6 +17,7 @@ namespace quern {
 struct CommonOptions {
   std::string model;
   ModelOptions load;
+  Device device;
   bool as_json = false;
 };
 

@@ -15,7 +15,7 @@ Result<LoadedModel> LoadModel(const CommonOptions& options, bool with_tokenizer)
   if (with_tokenizer) {
     QUERN_ASSIGN(loaded.tokenizer, Tokenizer::FromGguf(*file));
   }
-  QUERN_ASSIGN(loaded.model, Model::Load(std::move(file), options.load));
+  QUERN_ASSIGN(loaded.model, LoadModelOn(options.device, std::move(file), options.load));
   return loaded;
 }
 
@@ -29,6 +29,25 @@ void AddCommon(CLI::App* command, CommonOptions* common) {
       ->add_option("--threads", common->load.threads, "threads; 0: as many as the CPU quota allows")
       ->check(CLI::Range(0, 128))
       ->capture_default_str();
+  const auto read_device = [common](const std::string& text) {
+    const auto device = ParseDevice(text);
+    if (!device) throw CLI::ValidationError(device.error().message);
+    common->device = *device;
+  };
+  command
+      ->add_option_function<std::string>("--device", read_device,
+                                         "auto (a GPU where there is one), cpu, cuda, or cuda:1 "
+                                         "for a GPU by its number [auto]")
+      ->type_name("DEVICE");
+  const auto read_activations = [common](const std::string& text) {
+    const auto type = ParseActivations(text);
+    if (!type) throw CLI::ValidationError(type.error().message);
+    common->load.activations = *type;
+  };
+  command
+      ->add_option_function<std::string>("--activations", read_activations,
+                                         "what a GPU keeps activations in: f16 or bf16 [bf16]")
+      ->type_name("TYPE");
   const auto read_dtype = [common](const std::string& text) {
     const auto dtype = ParseKvDtype(text);
     if (!dtype) throw CLI::ValidationError(dtype.error().message);

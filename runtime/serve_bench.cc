@@ -178,7 +178,8 @@ class Bench {
     if (bench->words_.empty()) {
       return MakeError(ErrorCode::kUnsupported, "its vocabulary has nothing but control tokens");
     }
-    QUERN_ASSIGN(auto model, Model::Load(std::move(file), ModelOptionsOf(command.serve)));
+    QUERN_ASSIGN(auto model,
+                 LoadModelOn(command.serve.device, std::move(file), ModelOptionsOf(command.serve)));
     bench->info_ = model->info();
     QUERN_TRY(bench->CheckContext());
     QUERN_ASSIGN(bench->engine_,

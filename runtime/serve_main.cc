@@ -153,7 +153,7 @@ Result<std::unique_ptr<LoadedModel>> Load(const ServeOptions& options, ServingSt
                SecondsSince(start));
 
   state.SetLoading("weights");
-  QUERN_ASSIGN(auto model, Model::Load(std::move(file), ModelOptionsOf(options)));
+  QUERN_ASSIGN(auto model, LoadModelOn(options.device, std::move(file), ModelOptionsOf(options)));
   loaded->info = model->info();
   const ModelInfo& info = loaded->info;
   spdlog::info("weights ready: {} {}, {:.0f} M parameters, {}; {} ({:.1f} s)", info.architecture,
@@ -278,7 +278,8 @@ int Serve(const ServeOptions& options) {
       state,
       [&options](EngineCore& engine) -> Status {
         QUERN_ASSIGN(auto file, GgufFile::Open(options.model));
-        QUERN_ASSIGN(auto model, Model::Load(std::move(file), ModelOptionsOf(options)));
+        QUERN_ASSIGN(auto model,
+                     LoadModelOn(options.device, std::move(file), ModelOptionsOf(options)));
         return engine.Wake(std::move(model));
       },
       options.drain_timeout);

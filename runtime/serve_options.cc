@@ -150,7 +150,18 @@ void AddAccess(CLI::App& app, ServeOptions& options) {
       ->type_name("FILE");
 }
 
+void AddDevice(CLI::App& app, ServeOptions& options) {
+  AddParsed(app, "--device", options.device, ParseDevice,
+            "What computes: auto, a GPU where there is one; cpu; cuda, or cuda:1 for a GPU by its "
+            "number [auto]")
+      ->type_name("DEVICE");
+  AddParsed(app, "--activations", options.activations, ParseActivations,
+            "What a GPU keeps activations and an f16 KV cache in: f16 or bf16 [bf16]")
+      ->type_name("TYPE");
+}
+
 void AddEngine(CLI::App& app, ServeOptions& options) {
+  AddDevice(app, options);
   Add(app, "--threads", options.threads,
       "Threads of the forward pass; 0: the cgroup's CPU quota [0]")
       ->check(WholeNumber(0, ThreadPool::kMaxThreads))
@@ -257,7 +268,8 @@ constexpr char kUseTenants[] = "use --tenants, which names a file of keys";
 constexpr char kOfTheFile[] = "the GGUF file says it";
 constexpr char kNotDownloaded[] =
     "models are not downloaded here: name a file without an option: quern-serve MODEL.gguf";
-constexpr char kOnTheCpu[] = "a model runs on the CPU, with --threads: leave it out";
+constexpr char kUseDevice[] = "use --device cuda: all of a model is on the GPU then";
+constexpr char kOneGpu[] = "a model runs on one GPU: leave it out";
 constexpr char kToolsNeedNone[] = "requests may have tools without an option: leave it out";
 constexpr char kAttentionNeedsNone[] = "there is one way to compute attention: leave it out";
 constexpr ForeignOption kForeignOptions[] = {
@@ -276,9 +288,9 @@ constexpr ForeignOption kForeignOptions[] = {
     {"--uvicorn-log-level", "use --log-level"},
     {"--tokenizer", kOfTheFile},
     {"--quantization", kOfTheFile},
-    {"--dtype", kOfTheFile},
-    {"--tensor-parallel-size", kOnTheCpu},
-    {"-tp", kOnTheCpu},
+    {"--dtype", "use --activations, which a GPU has; weights are as in the file"},
+    {"--tensor-parallel-size", kOneGpu},
+    {"-tp", kOneGpu},
     {"--trust-remote-code", "no code comes with a model: leave it out"},
     {"--enable-auto-tool-choice", kToolsNeedNone},
     {"--tool-call-parser", kToolsNeedNone},
@@ -301,9 +313,9 @@ constexpr ForeignOption kForeignOptions[] = {
     {"-hf", kNotDownloaded},
     {"-hfr", kNotDownloaded},
     {"--hf-repo", kNotDownloaded},
-    {"-ngl", kOnTheCpu},
-    {"--gpu-layers", kOnTheCpu},
-    {"--n-gpu-layers", kOnTheCpu},
+    {"-ngl", kUseDevice},
+    {"--gpu-layers", kUseDevice},
+    {"--n-gpu-layers", kUseDevice},
     {"-fa", kAttentionNeedsNone},
     {"--flash-attn", kAttentionNeedsNone},
     {"--jinja", "chat templates are always Jinja's: leave it out"},
@@ -380,7 +392,9 @@ ParsedCommandLine ParseCommandLine(int argc, char** argv) {
 void AddEngineOptions(CLI::App& app, ServeOptions& options) { AddEngine(app, options); }
 
 ModelOptions ModelOptionsOf(const ServeOptions& options) {
-  return {.threads = options.threads, .kv_dtype = options.kv_dtype.value_or(KvDtype::kF16)};
+  return {.threads = options.threads,
+          .kv_dtype = options.kv_dtype.value_or(KvDtype::kF16),
+          .activations = options.activations};
 }
 
 EngineOptions EngineOptionsOf(const ServeOptions& options) {

@@ -6,6 +6,7 @@
 #include <string>
 
 #include "runtime/base/result.h"
+#include "runtime/devices.h"
 #include "runtime/engine/engine.h"
 #include "runtime/metrics/runtime_metrics.h"
 #include "runtime/model/model.h"
@@ -27,7 +28,9 @@ struct ServeOptions {
   std::string admin_host;  // empty: as host
   uint16_t admin_port = 9090;
   std::string tenants;  // path of the file of API keys; empty: none are asked for
-  int threads = 0;      // 0: the cgroup's CPU quota
+  Device device;
+  kernels::ActivationType activations = kernels::ActivationType::kBF16;  // on a GPU
+  int threads = 0;  // 0: the cgroup's CPU quota
   int32_t max_sequences = 32;
   int32_t max_waiting = 256;
   int32_t max_batch_tokens = 0;    // 0: 512, at least max_sequences; set by parsing

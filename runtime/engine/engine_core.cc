@@ -373,6 +373,15 @@ int64_t BytesOfContext(const ModelInfo& model, const EngineOptions& options) {
   return KvMemoryFor(model, options, BlocksFor(model.context_tokens, options.kv_block_tokens));
 }
 
+// Where the model's weights are, its KV cache will be.
+ProcessMemory MemoryFor(const Model& model) {
+  const std::optional<BackendMemory> device = model.device_memory();
+  if (!device) return ReadProcessMemory();
+  return {.limit_bytes = device->total_bytes,
+          .on_device = true,
+          .resident_bytes = device->total_bytes - device->free_bytes};
+}
+
 void ChooseKvDtype(const EngineOptions& options, const ProcessMemory& memory, Model* model) {
   const char* own = KvDtypeName(model->info().kv_dtype);
   const std::string shortage = WhyContextDoesNotFit(model->info(), options, memory);
@@ -392,7 +401,7 @@ Result<std::unique_ptr<EngineCore>> EngineCore::Start(std::unique_ptr<Model> mod
                                                       EngineObserver* observer,
                                                       const Clock& clock) {
   QUERN_TRY(CheckTokenizer(tokenizer, model->info()));
-  const ProcessMemory memory = ReadProcessMemory();
+  const ProcessMemory memory = MemoryFor(*model);
   if (options.int8_kv_if_short) ChooseKvDtype(options, memory, model.get());
   QUERN_ASSIGN(const MemoryPlan plan, PlanMemory(model->info(), options, memory));
   spdlog::info("memory: {}; the KV cache stores {}", plan.Describe(memory),

@@ -43,6 +43,7 @@ std::string Grouped(int64_t number) {
 }
 
 const char* LimitName(const ProcessMemory& memory) {
+  if (memory.on_device) return "the GPU's memory";
   return memory.limited_by_cgroup ? "cgroup limit" : "machine's memory";
 }
 

@@ -1,7 +1,6 @@
 #include "runtime/model/model.h"
 
 #include <algorithm>
-#include <cstdlib>
 #include <functional>
 #include <map>
 
@@ -100,11 +99,6 @@ Status RequireWholeModel(const GgufFile& file) {
       "this is file {} of a model that is split over {} files, which is not supported: "
       "join them with llama.cpp's 'llama-gguf-split --merge FIRST-FILE JOINED-FILE'",
       file.FindUint("split.no").value_or(0) + 1, count);
-}
-
-Status Model::Draw(std::span<const int32_t> /*rows*/, std::span<const TokenDraw> /*draws*/,
-                   std::span<int32_t> /*tokens*/) {
-  std::abort();  // draws() is false
 }
 
 Result<std::unique_ptr<Model>> Model::Load(std::unique_ptr<GgufFile> file,

@@ -1,6 +1,7 @@
 #pragma once
 
 #include <cstdint>
+#include <cstdlib>
 #include <memory>
 #include <optional>
 #include <span>
@@ -8,6 +9,7 @@
 #include <string_view>
 #include <vector>
 
+#include "quern/kernels/activation_type.h"
 #include "runtime/backend/backend.h"
 #include "runtime/base/result.h"
 #include "runtime/formats/gguf.h"
@@ -68,6 +70,8 @@ Result<KvDtype> ParseKvDtype(std::string_view name);
 struct ModelOptions {
   int threads = 0;  // 0: the cgroup's CPU quota, at most the machine's cores
   KvDtype kv_dtype = KvDtype::kF16;
+  // What a GPU's backend keeps activations in.
+  kernels::ActivationType activations = kernels::ActivationType::kBF16;
   // Expands quantised weights to float32, which leaves the activations in float32, too: four
   // bytes a weight, and slow. For telling the formats' errors from mistakes.
   bool float32_weights = false;
@@ -114,8 +118,10 @@ class Model {
   // Whether it draws tokens itself: then logits need not be read.
   virtual bool draws() const { return false; }
   // A token for each of these rows, ascending, as Backend::Draw says.
-  virtual Status Draw(std::span<const int32_t> rows, std::span<const TokenDraw> draws,
-                      std::span<int32_t> tokens);
+  virtual Status Draw(std::span<const int32_t> /*rows*/, std::span<const TokenDraw> /*draws*/,
+                      std::span<int32_t> /*tokens*/) {
+    std::abort();  // draws() is false
+  }
   // To `hidden` [rows, width]: the last layer's output, normalised, which the head makes logits of.
   virtual Status ReadHidden(std::span<const int32_t> rows, std::span<float> hidden) = 0;
 };
