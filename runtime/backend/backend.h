@@ -13,6 +13,7 @@
 
 #include "quern/kernels/attention.h"
 #include "quern/kernels/gated_activation.h"
+#include "quern/kernels/moe_route.h"
 #include "quern/kernels/rope.h"
 #include "quern/kernels/sample_tokens.h"
 #include "quern/kernels/weight_types.h"
@@ -28,6 +29,17 @@ class Matrix {
   virtual int64_t rows() const = 0;
   virtual int64_t cols() const = 0;
   virtual int64_t bytes() const = 0;  // resident
+};
+
+// One weight of every expert of a layer, [experts, rows = outputs, cols = inputs], in a backend's
+// memory and layout.
+class ExpertMatrices {
+ public:
+  virtual ~ExpertMatrices() = default;
+  virtual int experts() const = 0;
+  virtual int64_t rows() const = 0;  // of each
+  virtual int64_t cols() const = 0;
+  virtual int64_t bytes() const = 0;  // resident, of all
 };
 
 // A small weight that ops take whole: of a norm, [size] float32 in a backend's memory.
@@ -89,6 +101,19 @@ struct AttentionSpec {
   float epsilon = 0;
 };
 
+// A layer's feed-forward half as a mixture of experts (Shazeer et al. 2017): each token goes
+// through the few that its router's logits choose.
+struct ExpertsSpec {
+  const Matrix* router = nullptr;        // [experts, width], kF32
+  const ExpertMatrices* gate = nullptr;  // [experts, ffn_width, width]
+  const ExpertMatrices* up = nullptr;    // [experts, ffn_width, width]
+  const ExpertMatrices* down = nullptr;  // [experts, width, ffn_width]
+  int top_k = 1;                         // experts of a token: kernels/moe_route.h has the limits
+  kernels::RouterNorm norm = kernels::RouterNorm::kChosenExperts;
+  float scale = 1;  // of the chosen ones' weights
+  kernels::Gate kind = kernels::Gate::kSilu;
+};
+
 struct Projection {
   const Matrix* weight;
   Tensor* out;
@@ -122,6 +147,12 @@ class Backend {
   virtual Result<std::unique_ptr<Matrix>> LoadMatrix(kernels::WeightType type,
                                                      std::span<const std::byte> data, int64_t rows,
                                                      int64_t cols, const PartTaken& taken) = 0;
+  // The same of `experts` matrices, one after the other in `data`.
+  virtual Result<std::unique_ptr<ExpertMatrices>> LoadExperts(kernels::WeightType type,
+                                                              std::span<const std::byte> data,
+                                                              int experts, int64_t rows,
+                                                              int64_t cols,
+                                                              const PartTaken& taken) = 0;
   // Errors: kResourceExhausted.
   virtual Result<std::unique_ptr<Vector>> LoadVector(std::span<const float> values) = 0;
   // kResourceExhausted says how much was wanted and how much there is. `shape` has a layer that
@@ -131,6 +162,8 @@ class Backend {
   virtual Tensor* NewTensor(TensorKind kind, int64_t width) = 0;
   // Returns the number that AttentionSpec takes.
   virtual int AddRope(RopeSpec spec) = 0;
+  // Returns the number that Experts takes. Before the first step, which makes room for it.
+  virtual int AddExperts(const ExpertsSpec& spec) = 0;
 
   // Runs a step: `layers` calls ops on the step's rows. They must be the same calls for every batch
   // that no sequence joins or leaves midway: a backend may record and repeat them. `batch` stays
@@ -160,6 +193,11 @@ class Backend {
   virtual void Attention(const AttentionSpec& spec, Tensor* qkv, Tensor* out) = 0;
   // gate = act(gate) * up
   virtual void GatedActivation(kernels::Gate kind, const Tensor& up, Tensor* gate) = 0;
+  // out = for each row of x, the sum over its top_k experts, in the order of their logits, of
+  // weight * down * (act(gate * row) * (up * row)). Experts and weights are kernels::MoeRoute's of
+  // the router's logits, which are taken in float32 at least. A row's bits do not depend on the
+  // others. `out` may be `x`.
+  virtual void Experts(int number, const Tensor& x, Tensor* out) = 0;
 
   // After RunStep, and until the next:
   // out = the RMS norm of these rows of the residual, times weight.

@@ -16,10 +16,6 @@ constexpr size_t kAttentionPartFloats = size_t{1} << 17;
 // A matrix is repacked in parts of about this many bytes.
 constexpr int64_t kPartBytes = 4 << 20;
 
-const kernels::PackedMatrix& Packed(const Matrix& matrix) {
-  return static_cast<const CpuMatrix&>(matrix).packed();
-}
-
 // Why `what`, of so many bytes, could not be had, where `left` are left of the memory limit.
 Error NoMemoryFor(std::string_view what, double bytes, double left, std::string_view remedy) {
   if (bytes <= left) {
@@ -55,7 +51,32 @@ Result<std::unique_ptr<Matrix>> CpuBackend::LoadMatrix(kernels::WeightType type,
                                                        int64_t rows, int64_t cols,
                                                        const PartTaken& taken) {
   const kernels::PackedMatrix shape{type, kernels_.lanes, rows, cols, nullptr};
-  const int64_t bytes = kernels::PackedBytes(shape);
+  QUERN_ASSIGN(AlignedMemory memory, TakeWeightMemory(kernels::PackedBytes(shape)));
+  Pack(shape, data, memory.as<uint8_t>(), taken);
+  return std::unique_ptr<Matrix>(std::make_unique<CpuMatrix>(shape, std::move(memory)));
+}
+
+Result<std::unique_ptr<ExpertMatrices>> CpuBackend::LoadExperts(kernels::WeightType type,
+                                                                std::span<const std::byte> data,
+                                                                int experts, int64_t rows,
+                                                                int64_t cols,
+                                                                const PartTaken& taken) {
+  constexpr int64_t kAlignment = 64;  // of each expert's tiles
+  const kernels::PackedMatrix shape{type, kernels_.lanes, rows, cols, nullptr};
+  const int64_t stride = (kernels::PackedBytes(shape) + kAlignment - 1) / kAlignment * kAlignment;
+  QUERN_ASSIGN(AlignedMemory memory, TakeWeightMemory(experts * stride));
+  const size_t source_bytes = data.size() / static_cast<size_t>(experts);
+  std::vector<kernels::PackedMatrix> packed(static_cast<size_t>(experts), shape);
+  for (size_t i = 0; i < packed.size(); ++i) {
+    uint8_t* tiles = memory.as<uint8_t>() + static_cast<int64_t>(i) * stride;
+    Pack(shape, data.subspan(i * source_bytes, source_bytes), tiles, taken);
+    packed[i].data = tiles;
+  }
+  return std::unique_ptr<ExpertMatrices>(
+      std::make_unique<CpuExperts>(std::move(packed), std::move(memory)));
+}
+
+Result<AlignedMemory> CpuBackend::TakeWeightMemory(int64_t bytes) {
   // The system would give the memory now and kill the process when it is touched. A matrix of few
   // rows is padded to whole tiles, so that a file's size alone does not tell.
   AlignedMemory memory;
@@ -66,19 +87,23 @@ Result<std::unique_ptr<Matrix>> CpuBackend::LoadMatrix(kernels::WeightType type,
                        "raise the limit, or take a model with smaller weights");
   }
   memory_left_ -= bytes;
-  const int64_t row_bytes = static_cast<int64_t>(data.size()) / rows;
+  return memory;
+}
+
+void CpuBackend::Pack(const kernels::PackedMatrix& shape, std::span<const std::byte> data,
+                      uint8_t* memory, const PartTaken& taken) {
+  const int64_t row_bytes = static_cast<int64_t>(data.size()) / shape.rows;
   const int64_t part = std::max<int64_t>(1, kPartBytes / (row_bytes * shape.lanes));
   for (int64_t first = 0; first < shape.tiles(); first += part) {
     const int64_t last = std::min(shape.tiles(), first + part);
     pool_.ParallelFor(last - first, 16, [&](int64_t begin, int64_t end, int) {
-      kernels::PackTiles(shape, data.data(), first + begin, first + end, memory.as<uint8_t>());
+      kernels::PackTiles(shape, data.data(), first + begin, first + end, memory);
     });
     const int64_t begin_byte = first * shape.lanes * row_bytes;
-    const int64_t end_byte = std::min(rows, last * shape.lanes) * row_bytes;
+    const int64_t end_byte = std::min(shape.rows, last * shape.lanes) * row_bytes;
     taken(
         data.subspan(static_cast<size_t>(begin_byte), static_cast<size_t>(end_byte - begin_byte)));
   }
-  return std::unique_ptr<Matrix>(std::make_unique<CpuMatrix>(shape, std::move(memory)));
 }
 
 Result<std::unique_ptr<Vector>> CpuBackend::LoadVector(std::span<const float> values) {
@@ -155,7 +180,7 @@ Status CpuBackend::BeginStep(const ForwardBatch& batch) {
                 static_cast<int32_t>(i));
   }
   const int64_t rows = static_cast<int64_t>(batch.tokens.size());
-  bool fits = quantized_.Reserve(rows, widest_);
+  bool fits = quantized_.Reserve(rows, widest_) && expert_workspace_.Reserve(rows);
   for (OwnedTensor& owned : tensors_) {
     const size_t bytes = static_cast<size_t>(rows * owned.tensor.width) * sizeof(float);
     if (owned.memory.size() < bytes) owned.memory = AlignedMemory(bytes);

@@ -9,9 +9,12 @@
 #include "runtime/backend/cpu/activation_buffer.h"
 #include "runtime/backend/cpu/aligned_memory.h"
 #include "runtime/backend/cpu/attention_plan.h"
+#include "runtime/backend/cpu/expert_workspace.h"
 #include "runtime/base/thread_pool.h"
 
 namespace quern {
+
+class CpuExperts;
 
 class CpuBackend : public Backend {
  public:
@@ -24,10 +27,15 @@ class CpuBackend : public Backend {
   Result<std::unique_ptr<Matrix>> LoadMatrix(kernels::WeightType type,
                                              std::span<const std::byte> data, int64_t rows,
                                              int64_t cols, const PartTaken& taken) override;
+  Result<std::unique_ptr<ExpertMatrices>> LoadExperts(kernels::WeightType type,
+                                                      std::span<const std::byte> data, int experts,
+                                                      int64_t rows, int64_t cols,
+                                                      const PartTaken& taken) override;
   Result<std::unique_ptr<Vector>> LoadVector(std::span<const float> values) override;
   Status AllocateKv(const KvShape& shape, const KvLayout& layout) override;
   Tensor* NewTensor(TensorKind kind, int64_t width) override;
   int AddRope(RopeSpec spec) override;
+  int AddExperts(const ExpertsSpec& spec) override;
 
   Status RunStep(const ForwardBatch& batch, const std::function<void()>& layers) override;
   void HoldLast(Tensor* x) override;
@@ -39,6 +47,7 @@ class CpuBackend : public Backend {
   void MatMul(const Tensor& x, std::initializer_list<Projection> projections) override;
   void Attention(const AttentionSpec& spec, Tensor* qkv, Tensor* out) override;
   void GatedActivation(kernels::Gate kind, const Tensor& up, Tensor* gate) override;
+  void Experts(int number, const Tensor& x, Tensor* out) override;
   void RmsNormRows(const Tensor& residual, std::span<const int32_t> rows, const Vector& weight,
                    float epsilon, Tensor* out) override;
   Status Logits(const Tensor& x, const Matrix& head, float softcap,
@@ -77,10 +86,27 @@ class CpuBackend : public Backend {
   static float* Row(const Tensor& x, int64_t row) {
     return static_cast<float*>(x.data) + row * x.width;
   }
+  // Of all matrices' memory, or why it cannot be had.
+  Result<AlignedMemory> TakeWeightMemory(int64_t bytes);
+  // Repacks `data` into `memory`, in parts.
+  void Pack(const kernels::PackedMatrix& shape, std::span<const std::byte> data, uint8_t* memory,
+            const PartTaken& taken);
   // Makes everything ready for the batch's rows.
   Status BeginStep(const ForwardBatch& batch);
   void Quantize(const Tensor& x, const kernels::QuantizedActivations& out);
   void Multiply(const Tensor& x, std::span<const Product> products);
+
+  // The same of experts: their rows lie one expert's after another's (ExpertWorkspace::plan()).
+  struct ExpertProduct {
+    const CpuExperts* weight;
+    float* y;
+  };
+  // body(rows) for all bundles of an expert's rows, then those rows of x [pairs, width] are
+  // quantised if `quantize`; on several threads where there are enough of them.
+  template <typename Body>
+  void PrepareExpertRows(const float* x, int64_t width, bool quantize, const Body& body);
+  void MultiplyExperts(const float* x, int64_t width, std::span<const ExpertProduct> products);
+
   // Layers whose K and V lie in the same blocks: those that see all tokens, and, with blocks of
   // their own, those that see their last ones.
   struct KvGroup {
@@ -112,6 +138,8 @@ class CpuBackend : public Backend {
   int64_t memory_left_;              // for matrices
   std::deque<OwnedTensor> tensors_;  // a deque: NewTensor's pointers stay
   std::vector<RopeTable> ropes_;
+  std::vector<ExpertsSpec> experts_;
+  ExpertWorkspace expert_workspace_;
   ActivationBuffer quantized_;
   int64_t widest_ = 0;
 

@@ -26,6 +26,24 @@ class CpuMatrix : public Matrix {
   AlignedMemory memory_;
 };
 
+// The same of experts, each repacked for itself, so that no tile holds rows of two.
+class CpuExperts : public ExpertMatrices {
+ public:
+  CpuExperts(std::vector<kernels::PackedMatrix> experts, AlignedMemory memory)
+      : experts_(std::move(experts)), memory_(std::move(memory)) {}
+  int experts() const override { return static_cast<int>(experts_.size()); }
+  int64_t rows() const override { return experts_[0].rows; }
+  int64_t cols() const override { return experts_[0].cols; }
+  int64_t bytes() const override { return static_cast<int64_t>(memory_.size()); }
+  const kernels::PackedMatrix& packed(int expert) const {
+    return experts_[static_cast<size_t>(expert)];
+  }
+
+ private:
+  std::vector<kernels::PackedMatrix> experts_;  // at least one
+  AlignedMemory memory_;
+};
+
 class CpuVector : public Vector {
  public:
   explicit CpuVector(std::vector<float> values) : values_(std::move(values)) {}
@@ -35,6 +53,11 @@ class CpuVector : public Vector {
  private:
   std::vector<float> values_;
 };
+
+// Of a matrix of this backend.
+inline const kernels::PackedMatrix& Packed(const Matrix& matrix) {
+  return static_cast<const CpuMatrix&>(matrix).packed();
+}
 
 // Of a vector of this backend.
 inline const float* Values(const Vector& vector) {

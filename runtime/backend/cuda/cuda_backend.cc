@@ -65,6 +65,13 @@ Result<std::unique_ptr<Vector>> CudaBackend::LoadVector(std::span<const float> v
   return weights_.LoadVector(values);
 }
 
+Result<std::unique_ptr<ExpertMatrices>> CudaBackend::LoadExperts(
+    kernels::WeightType /*type*/, std::span<const std::byte> /*data*/, int /*experts*/,
+    int64_t /*rows*/, int64_t /*cols*/, const PartTaken& /*taken*/) {
+  return MakeError(ErrorCode::kUnsupported,
+                   "models with experts are not supported on a GPU: take --device cpu");
+}
+
 Status CudaBackend::UseDevice() const {
   return CudaStatus(cudaSetDevice(options_.device), "choosing the GPU");
 }

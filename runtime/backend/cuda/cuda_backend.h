@@ -2,6 +2,7 @@
 
 #include <cuda_runtime.h>
 
+#include <cstdlib>
 #include <deque>
 #include <string>
 #include <vector>
@@ -30,6 +31,13 @@ class CudaBackend : public Backend {
   Result<std::unique_ptr<Matrix>> LoadMatrix(kernels::WeightType type,
                                              std::span<const std::byte> data, int64_t rows,
                                              int64_t cols, const PartTaken& taken) override;
+  // kUnsupported: there are no experts on a GPU, and with none loaded the two ops are not called.
+  Result<std::unique_ptr<ExpertMatrices>> LoadExperts(kernels::WeightType type,
+                                                      std::span<const std::byte> data, int experts,
+                                                      int64_t rows, int64_t cols,
+                                                      const PartTaken& taken) override;
+  int AddExperts(const ExpertsSpec& /*spec*/) override { std::abort(); }
+  void Experts(int /*number*/, const Tensor& /*x*/, Tensor* /*out*/) override { std::abort(); }
   Result<std::unique_ptr<Vector>> LoadVector(std::span<const float> values) override;
   Status AllocateKv(const KvShape& shape, const KvLayout& layout) override;
   Tensor* NewTensor(TensorKind kind, int64_t width) override;
