@@ -17,6 +17,7 @@ Status Decoder::LoadWeights(WeightLoader& loader) {
   normed_ = backend_->NewTensor(kActivations, h_.width);
   qkv_ = backend_->NewTensor(kActivations, query_width() + 2 * kv_width());
   attended_ = backend_->NewTensor(kActivations, query_width());
+  if (h_.experts > 0) return {};
   gate_ = backend_->NewTensor(kActivations, h_.ffn_width);
   up_ = backend_->NewTensor(kActivations, h_.ffn_width);
   return {};

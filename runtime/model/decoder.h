@@ -62,7 +62,7 @@ class Decoder : public Model {
   Tensor* normed_ = nullptr;    // [width]
   Tensor* qkv_ = nullptr;       // [(heads + 2 * kv_heads) * head_dim]
   Tensor* attended_ = nullptr;  // [heads * head_dim]
-  Tensor* gate_ = nullptr;      // [ffn_width]
+  Tensor* gate_ = nullptr;      // [ffn_width]; null where there are experts
   Tensor* up_ = nullptr;        // [ffn_width]
 
  private:
@@ -75,6 +75,8 @@ class Decoder : public Model {
 };
 
 std::unique_ptr<Decoder> MakeLlama(Hyperparameters h, std::unique_ptr<Backend> backend);
+// With experts where the hyperparameters have them.
+std::unique_ptr<Decoder> MakeQwen3(Hyperparameters h, std::unique_ptr<Backend> backend);
 std::unique_ptr<Decoder> MakeGemma3(Hyperparameters h, std::unique_ptr<Backend> backend);
 
 }  // namespace quern

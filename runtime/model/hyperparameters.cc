@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 
+#include "runtime/backend/backend.h"
 #include "runtime/formats/file_signature.h"
 
 namespace quern {
@@ -91,6 +92,52 @@ Status ReadRope(const GgufFile& file, const Reader& reader, Hyperparameters* h) 
   return {};
 }
 
+// What would change a mixture of experts, and is not known here.
+Status RefuseOtherExperts(const Reader& reader) {
+  struct {
+    const char* key;
+    uint64_t most;
+    const char* expected;
+  } constexpr kLimits[] = {
+      {"expert_shared_count", 0, "no shared experts"},
+      {"expert_shared_feed_forward_length", 0, "no shared experts"},
+      {"expert_group_count", 1, "experts in one group"},
+      {"expert_gating_func", 1, "softmax (1)"},
+  };
+  for (const auto& limit : kLimits) {
+    QUERN_ASSIGN(const uint64_t value, reader.UintOr(limit.key, 0));
+    if (value <= limit.most) continue;
+    return MakeError(ErrorCode::kUnsupported,
+                     "metadata {} is {}, which is not supported: expected {}",
+                     reader.Key(limit.key), value, limit.expected);
+  }
+  return {};
+}
+
+Status ReadExperts(const GgufFile& file, const Reader& reader, Hyperparameters* h) {
+  QUERN_ASSIGN(const uint64_t experts, reader.UintOr("expert_count", 0));
+  if (experts == 0) return {};
+  if (experts > kernels::kMaxRoutedExperts) {
+    return MakeError(ErrorCode::kUnsupported, "metadata {} is {}: at most {} are supported",
+                     reader.Key("expert_count"), experts, kernels::kMaxRoutedExperts);
+  }
+  h->experts = static_cast<int>(experts);
+  QUERN_ASSIGN(h->experts_used, reader.Size("expert_used_count"));
+  const int most = std::min(h->experts, static_cast<int>(kernels::kMaxChosenExperts));
+  if (h->experts_used > most) {
+    return MakeError(h->experts_used > h->experts ? ErrorCode::kDataLoss : ErrorCode::kUnsupported,
+                     "metadata {} is {}: expected 1 to {}, of {} experts",
+                     reader.Key("expert_used_count"), h->experts_used, most, h->experts);
+  }
+  QUERN_ASSIGN(h->expert_ffn_width, reader.Size("expert_feed_forward_length"));
+  QUERN_TRY(RefuseOtherExperts(reader));
+  h->expert_weights_sum_to_one =
+      file.FindBool(reader.Key("expert_weights_norm")).value_or(h->expert_weights_sum_to_one);
+  QUERN_ASSIGN(const double scale, reader.NumberOr("expert_weights_scale", 0));
+  if (scale != 0) h->expert_weights_scale = static_cast<float>(scale);  // 0, as llama.cpp: none
+  return {};
+}
+
 // llama.cpp's numbers: 0 none, 1 mean, 2 the first token's, 3 the last's, 4 a rank. A model that
 // generates says nothing, and what its last token has seen is all of the text.
 Result<std::optional<Pooling>> ReadPooling(const Reader& reader) {
@@ -147,6 +194,7 @@ Result<Hyperparameters> ReadHyperparameters(const GgufFile& file) {
   QUERN_ASSIGN(const double attention_cap, reader.NumberOr("attn_logit_softcapping", 0));
   h.attention_softcap = static_cast<float>(attention_cap);
   QUERN_ASSIGN(h.window, reader.SizeOr("attention.sliding_window", 0));
+  QUERN_TRY(ReadExperts(file, reader, &h));
   QUERN_ASSIGN(h.pooling, ReadPooling(reader));
   QUERN_TRY(ReadRope(file, reader, &h));
 

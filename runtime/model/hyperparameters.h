@@ -29,13 +29,18 @@ struct Hyperparameters {
   double rope_linear_factor = 1;  // positions are divided by it
   float logit_softcap = 0;
   float attention_softcap = 0;
-  int window = 0;  // of sliding-window layers
+  int window = 0;        // of sliding-window layers
+  int experts = 0;       // of a layer; 0: its feed-forward half is one network
+  int experts_used = 0;  // of a token
+  int expert_ffn_width = 0;
+  bool expert_weights_sum_to_one = true;  // of the experts used; else those of all do
+  float expert_weights_scale = 1;
   std::optional<Pooling> pooling = Pooling::kLast;
 };
 
 // Errors: kInvalidArgument or kDataLoss for a key that is missing, mistyped or makes no sense (by
 // name, with what would be right); kUnsupported for what this build cannot do (kinds of RoPE
-// scaling, different K and V sizes).
+// scaling, different K and V sizes, shared experts).
 Result<Hyperparameters> ReadHyperparameters(const GgufFile& file);
 
 // Rotation speed of each pair, in radians a token: base^(-2i / dims) / linear_factor / factors[i]

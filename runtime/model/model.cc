@@ -12,9 +12,13 @@ namespace {
 
 struct Family {
   const char* architecture;
+  bool experts;  // whether its layers have them
   std::unique_ptr<Decoder> (*make)(Hyperparameters, std::unique_ptr<Backend>);
 };
-constexpr Family kFamilies[] = {{"llama", MakeLlama}, {"gemma3", MakeGemma3}};
+constexpr Family kFamilies[] = {{"llama", false, MakeLlama},
+                                {"gemma3", false, MakeGemma3},
+                                {"qwen3", false, MakeQwen3},
+                                {"qwen3moe", true, MakeQwen3}};
 
 Result<const Family*> FindFamily(const GgufFile& file) {
   QUERN_ASSIGN(const std::string_view architecture, file.RequireString("general.architecture"));
@@ -29,6 +33,21 @@ Result<const Family*> FindFamily(const GgufFile& file) {
       "architecture '{}' (metadata key general.architecture) is not supported; supported: "
       "{}",
       Printable(architecture), names);
+}
+
+// Experts where the family has none, Mixtral's among llama's files, would only be missed as
+// tensors.
+Status CheckExperts(const GgufFile& file, const Family& family) {
+  const std::string key = fmt::format("{}.expert_count", family.architecture);
+  const uint64_t experts = file.FindUint(key).value_or(0);
+  if ((experts > 0) == family.experts) return {};
+  if (family.experts) {
+    return MakeError(ErrorCode::kDataLoss,
+                     "metadata {} is missing or 0: expected the number of experts of a layer", key);
+  }
+  return MakeError(ErrorCode::kUnsupported,
+                   "metadata {} is {}: architecture '{}' is not supported with experts", key,
+                   experts, family.architecture);
 }
 
 std::vector<StoredWeights> WeightsByType(const GgufFile& file) {
@@ -70,6 +89,7 @@ Result<std::unique_ptr<Model>> LoadDecoder(const GgufFile& file, const ModelOpti
                                            std::unique_ptr<Backend> backend) {
   QUERN_TRY(RequireWholeModel(file));
   QUERN_ASSIGN(const Family* family, FindFamily(file));
+  QUERN_TRY(CheckExperts(file, *family));
   QUERN_ASSIGN(Hyperparameters h, ReadHyperparameters(file));
   WeightLoader loader(file, backend.get(), options.float32_weights);
   std::string compute = backend->Describe();

@@ -26,7 +26,7 @@ struct StoredWeights {
 };
 
 struct ModelInfo {
-  std::string architecture;           // "llama", "gemma3"
+  std::string architecture;           // "llama", "qwen3moe"
   std::string name;                   // general.name, or the file's name
   std::string quantization;           // what most weight bytes are stored as: "Q4_1", "Q8_0"
   std::vector<StoredWeights> stored;  // all of the file, most bytes first

@@ -64,7 +64,7 @@ Result<const GgufTensor*> WeightLoader::Find(const std::string& name, std::vecto
   // The file reader has checked sizes against its own table; a kernel must not rely on that table
   // being the same.
   uint64_t elements = 1;
-  for (uint64_t dim : dims) elements *= dim;
+  for (uint64_t dim : dims) elements *= dim;  // at most 2^24 x 2^24 x kMaxRoutedExperts
   const auto block = static_cast<uint64_t>(info->block_elements);
   if (dims[0] % block != 0 ||
       tensor->data.size() != elements / block * static_cast<uint64_t>(info->block_bytes)) {
@@ -76,29 +76,61 @@ Result<const GgufTensor*> WeightLoader::Find(const std::string& name, std::vecto
   return tensor;
 }
 
-Result<std::unique_ptr<Matrix>> WeightLoader::Take(const GgufTensor& tensor, int64_t rows,
-                                                   int64_t cols) {
-  const kernels::WeightType type = KernelType(tensor.type);
-  if (float32_ && !kernels::IsFloatType(type)) {
-    QUERN_TRY(CheckRoomToExpand(rows * cols));
-    const std::vector<float> expanded = Dequantize(type, tensor.data, rows * cols);
-    return backend_->LoadMatrix(kernels::WeightType::kF32, std::as_bytes(std::span(expanded)), rows,
-                                cols, [](std::span<const std::byte>) {});
-  }
-  return backend_->LoadMatrix(
-      type, tensor.data, rows, cols,
-      [this](std::span<const std::byte> part) { file_.ReleasePages(part); });
+bool WeightLoader::Expands(const GgufTensor& tensor) const {
+  return float32_ && !kernels::IsFloatType(KernelType(tensor.type));
+}
+
+template <typename Loaded, typename Load>
+Result<std::unique_ptr<Loaded>> WeightLoader::Take(const GgufTensor& tensor, bool expand,
+                                                   const Load& load) {
+  const auto take = [&]() -> Result<std::unique_ptr<Loaded>> {
+    const kernels::WeightType type = KernelType(tensor.type);
+    if (!expand || type == kernels::WeightType::kF32) {
+      return load(type, tensor.data,
+                  [this](std::span<const std::byte> part) { file_.ReleasePages(part); });
+    }
+    int64_t elements = 1;
+    for (const uint64_t dim : tensor.dims) elements *= static_cast<int64_t>(dim);
+    QUERN_TRY(CheckRoomToExpand(elements));
+    const std::vector<float> expanded = Dequantize(type, tensor.data, elements);
+    return load(kernels::WeightType::kF32, std::as_bytes(std::span(expanded)),
+                [](std::span<const std::byte>) {});
+  };
+  auto taken = take();
+  if (!taken) return std::move(taken).error().Within(fmt::format("tensor {}", tensor.name));
+  file_.ReleasePages(tensor.data);
+  resident_bytes_ += (*taken)->bytes();
+  return taken;
 }
 
 Result<std::unique_ptr<Matrix>> WeightLoader::LoadMatrix(const std::string& name, int64_t rows,
                                                          int64_t cols) {
   QUERN_ASSIGN(const GgufTensor* tensor,
                Find(name, {static_cast<uint64_t>(cols), static_cast<uint64_t>(rows)}));
-  auto matrix = Take(*tensor, rows, cols);
-  if (!matrix) return std::move(matrix).error().Within("tensor " + name);
-  file_.ReleasePages(tensor->data);
-  resident_bytes_ += (*matrix)->bytes();
-  return matrix;
+  return Take<Matrix>(*tensor, Expands(*tensor), [&](auto type, auto data, const auto& taken) {
+    return backend_->LoadMatrix(type, data, rows, cols, taken);
+  });
+}
+
+Result<std::unique_ptr<Matrix>> WeightLoader::LoadFloat32Matrix(const std::string& name,
+                                                                int64_t rows, int64_t cols) {
+  QUERN_ASSIGN(const GgufTensor* tensor,
+               Find(name, {static_cast<uint64_t>(cols), static_cast<uint64_t>(rows)}));
+  return Take<Matrix>(*tensor, true, [&](auto type, auto data, const auto& taken) {
+    return backend_->LoadMatrix(type, data, rows, cols, taken);
+  });
+}
+
+Result<std::unique_ptr<ExpertMatrices>> WeightLoader::LoadExperts(const std::string& name,
+                                                                  int experts, int64_t rows,
+                                                                  int64_t cols) {
+  QUERN_ASSIGN(const GgufTensor* tensor,
+               Find(name, {static_cast<uint64_t>(cols), static_cast<uint64_t>(rows),
+                           static_cast<uint64_t>(experts)}));
+  return Take<ExpertMatrices>(
+      *tensor, Expands(*tensor), [&](auto type, auto data, const auto& taken) {
+        return backend_->LoadExperts(type, data, experts, rows, cols, taken);
+      });
 }
 
 Result<std::vector<float>> WeightLoader::ReadVector(const std::string& name, int64_t size) {

@@ -23,6 +23,12 @@ class WeightLoader {
 
   bool Has(const std::string& name) const { return file_.FindTensor(name) != nullptr; }
   Result<std::unique_ptr<Matrix>> LoadMatrix(const std::string& name, int64_t rows, int64_t cols);
+  // As float32, however it is stored: what must not be rounded.
+  Result<std::unique_ptr<Matrix>> LoadFloat32Matrix(const std::string& name, int64_t rows,
+                                                    int64_t cols);
+  // [experts, rows, cols]: GGUF's dimensions are cols x rows x experts.
+  Result<std::unique_ptr<ExpertMatrices>> LoadExperts(const std::string& name, int experts,
+                                                      int64_t rows, int64_t cols);
   Result<std::unique_ptr<Vector>> LoadVector(const std::string& name, int64_t size);
   // As float32, for the host.
   Result<std::vector<float>> ReadVector(const std::string& name, int64_t size);
@@ -34,7 +40,10 @@ class WeightLoader {
   int64_t resident_bytes() const { return resident_bytes_; }
 
  private:
-  Result<std::unique_ptr<Matrix>> Take(const GgufTensor& tensor, int64_t rows, int64_t cols);
+  // What `load` makes of the tensor's type and data, which are float32's if `expand`.
+  template <typename Loaded, typename Load>
+  Result<std::unique_ptr<Loaded>> Take(const GgufTensor& tensor, bool expand, const Load& load);
+  bool Expands(const GgufTensor& tensor) const;
   Result<const GgufTensor*> Find(const std::string& name, std::vector<uint64_t> dims);
 
   const GgufFile& file_;

@@ -70,6 +70,21 @@ std::vector<std::pair<std::string, TinyModel>> Seeds() {
   seeds.emplace_back("gemma3-f32", Small("gemma3", 6, 4, 1, 1, 4, 4));  // the last one is global
   seeds.back().second.metadata = AddSentencePieceTokenizer;
 
+  seeds.emplace_back("qwen3-f32", Small("qwen3", 1, 8, 2, 1, 6, 10));
+
+  // Sizes that no vector's width divides; weights that are a share of all experts'.
+  seeds.emplace_back("qwen3moe-f32", Small("qwen3moe", 1, 10, 2, 1, 6, 8));
+  seeds.back().second.experts = 3;
+  seeds.back().second.expert_ffn_width = 5;
+  seeds.back().second.metadata = [](GgufWriter& writer) {
+    writer.Bool("qwen3moe.expert_weights_norm", false).Float("qwen3moe.expert_weights_scale", 2.5f);
+  };
+
+  seeds.emplace_back("qwen3moe-q8_0", Small("qwen3moe", 1, 32, 2, 2, 16, 32));
+  seeds.back().second.experts = 2;
+  seeds.back().second.experts_used = 1;
+  seeds.back().second.type = GgmlType::kQ8_0;
+
   // Sizes that no vector's width divides, and both softcaps.
   seeds.emplace_back("gemma3-f16", Small("gemma3", 1, 10, 3, 1, 6, 14));
   seeds.back().second.type = GgmlType::kF16;

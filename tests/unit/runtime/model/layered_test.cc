@@ -64,7 +64,7 @@ class LayeredTest : public ::testing::TestWithParam<std::tuple<const char*, int>
   }
 };
 INSTANTIATE_TEST_SUITE_P(Families, LayeredTest,
-                         ::testing::Combine(::testing::Values("llama", "gemma3"),
+                         ::testing::Combine(::testing::Values("llama", "gemma3", "qwen3moe"),
                                             ::testing::Values(1, 3)),
                          [](const auto& info) {
                            return fmt::format("{}_{}", std::get<0>(info.param),

@@ -79,7 +79,7 @@ TEST(ModelLoad, AnUnknownArchitectureIsRefusedWithThoseThatAreKnown) {
   EXPECT_EQ(model.error().code, ErrorCode::kUnsupported);
   EXPECT_THAT(model.error().message,
               HasSubstr("'mamba' (metadata key general.architecture) is not supported; "
-                        "supported: llama, gemma3"));
+                        "supported: llama, gemma3, qwen3, qwen3moe"));
 }
 
 TEST(ModelLoad, ATensorThatTheArchitectureDoesNotHaveIsNotIgnored) {

@@ -50,7 +50,7 @@ inline std::vector<uint8_t> RandomWeights(std::mt19937& random, GgmlType type, u
 
 // A transformer small enough for unit tests, with random weights, as the bytes of a GGUF file.
 struct TinyModel {
-  std::string architecture = "llama";
+  std::string architecture = "llama";  // or "gemma3", "qwen3", "qwen3moe"
   uint32_t layers = 2;
   uint32_t width = 64;
   uint32_t ffn_width = 96;
@@ -59,7 +59,10 @@ struct TinyModel {
   uint32_t head_dim = 16;
   uint32_t vocab = 50;
   uint32_t context = 128;
-  uint32_t window = 6;             // gemma3
+  uint32_t window = 6;   // gemma3
+  uint32_t experts = 8;  // qwen3moe, and the next two
+  uint32_t experts_used = 2;
+  uint32_t expert_ffn_width = 32;
   uint32_t claimed_layers = 0;     // block_count where it is not to be `layers`
   uint32_t split_count = 0;        // of files, where the model is to look like one of several
   GgmlType type = GgmlType::kF32;  // of the matrices; norms are float32
@@ -73,7 +76,8 @@ struct TinyModel {
   void Add(GgufWriter& writer, std::mt19937& random, const std::string& name,
            std::vector<uint64_t> dims) const {
     const bool is_norm = dims.size() == 1;
-    auto stored = static_cast<uint32_t>(is_norm ? GgmlType::kF32 : type);
+    const bool is_router = name.ends_with("ffn_gate_inp.weight");
+    auto stored = static_cast<uint32_t>(is_norm || is_router ? GgmlType::kF32 : type);
     if (edit && !edit(name, &dims, &stored)) return;
     uint64_t count = 1;
     for (uint64_t dim : dims) count *= dim;
@@ -100,6 +104,12 @@ struct TinyModel {
     if (split_count > 0) writer.Uint("split.count", split_count).Uint("split.no", 0);
     if (metadata) metadata(writer);
     const bool gemma = architecture == "gemma3";
+    const bool moe = architecture == "qwen3moe";
+    if (moe) {
+      writer.Uint(a + "expert_count", experts)
+          .Uint(a + "expert_used_count", experts_used)
+          .Uint(a + "expert_feed_forward_length", expert_ffn_width);
+    }
     if (gemma) writer.Uint(a + "attention.sliding_window", window);
     Add(writer, random, "token_embd.weight", {width, vocab});
     Add(writer, random, "output_norm.weight", {width});
@@ -116,12 +126,20 @@ struct TinyModel {
       Add(writer, random, p + "attn_v.weight", {width, kv_heads * head_dim});
       Add(writer, random, p + "attn_output.weight", {heads * head_dim, width});
       Add(writer, random, p + "ffn_norm.weight", {width});
-      Add(writer, random, p + "ffn_gate.weight", {width, ffn_width});
-      Add(writer, random, p + "ffn_up.weight", {width, ffn_width});
-      Add(writer, random, p + "ffn_down.weight", {ffn_width, width});
-      if (!gemma) continue;
+      if (moe) {
+        Add(writer, random, p + "ffn_gate_inp.weight", {width, experts});
+        Add(writer, random, p + "ffn_gate_exps.weight", {width, expert_ffn_width, experts});
+        Add(writer, random, p + "ffn_up_exps.weight", {width, expert_ffn_width, experts});
+        Add(writer, random, p + "ffn_down_exps.weight", {expert_ffn_width, width, experts});
+      } else {
+        Add(writer, random, p + "ffn_gate.weight", {width, ffn_width});
+        Add(writer, random, p + "ffn_up.weight", {width, ffn_width});
+        Add(writer, random, p + "ffn_down.weight", {ffn_width, width});
+      }
+      if (architecture == "llama") continue;
       Add(writer, random, p + "attn_q_norm.weight", {head_dim});
       Add(writer, random, p + "attn_k_norm.weight", {head_dim});
+      if (!gemma) continue;
       Add(writer, random, p + "post_attention_norm.weight", {width});
       Add(writer, random, p + "post_ffw_norm.weight", {width});
     }
