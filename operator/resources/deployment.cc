@@ -60,8 +60,8 @@ ModelMount MountModel(const ModelUri& uri, const std::optional<AllowedModelVolum
   return out;
 }
 
-json ServeArguments(const InferenceEndpoint& e, const std::string& model_path,
-                    const ResourceOptions& options) {
+json ServeArguments(const InferenceEndpoint& e, const HardwareVariant& variant,
+                    const std::string& model_path, const ResourceOptions& options) {
   json args = {model_path,
                "--host",
                "0.0.0.0",
@@ -80,6 +80,10 @@ json ServeArguments(const InferenceEndpoint& e, const std::string& model_path,
     args.push_back(name);
     args.push_back(std::to_string(*value));
   };
+  if (variant.gpus > 0) {  // and never the CPU where the GPU cannot be used
+    args.push_back("--device");
+    args.push_back("cuda");
+  }
   add("--max-sequences", e.runtime.max_sequences);
   add("--kv-memory", e.runtime.kv_memory_bytes);
   add("--max-context-tokens", e.runtime.max_context_tokens);
@@ -112,7 +116,7 @@ json MakeContainer(const InferenceEndpoint& e, const HardwareVariant& variant,
   return {{"name", kContainerName},
           {"image", ImageFor(e, variant, options)},
           {"imagePullPolicy", "IfNotPresent"},
-          {"args", ServeArguments(e, model.model_path, options)},
+          {"args", ServeArguments(e, variant, model.model_path, options)},
           {"ports", {port("http", kPublicPort), port("admin", kAdminPort)}},
           {"resources", std::move(resources)},
           {"volumeMounts", std::move(mounts)},

@@ -1,5 +1,8 @@
 """hack/gpu-check where there is no GPU, and where nvidia-smi is there and finds none."""
 
+import copy
+import json
+import math
 import os
 import subprocess
 import sys
@@ -8,6 +11,8 @@ import unittest
 from pathlib import Path
 
 SCRIPT = Path(__file__).resolve().parents[3] / "hack" / "gpu-check"
+sys.path.insert(0, str(SCRIPT.parent / "lib"))
+from quern_dev import gpu_engine  # noqa: E402
 
 
 class GpuCheck(unittest.TestCase):
@@ -30,6 +35,36 @@ class GpuCheck(unittest.TestCase):
             self.assertIn("no NVIDIA GPU", done.stderr)
             self.assertIn(why, done.stderr)
             self.assertFalse(wrote)
+
+
+class Engine(unittest.TestCase):
+    def setUp(self):
+        self.reference = {"positions": [{"position": 0, "token": 13, "logsumexp": math.log(10 + 5 + 1),
+                                         "top": [[7, math.log(10)], [8, math.log(5)]]}]}
+
+    def compare(self, change):
+        other = copy.deepcopy(self.reference)
+        change(other["positions"][0])
+        return gpu_engine.compare("a line of the log\n" + json.dumps(self.reference), json.dumps(other))
+
+    def test_small_differences_are_those_of_16_bits(self):
+        def change(position):
+            position["top"][0][1] += 0.02
+        ok, note = self.compare(change)
+        self.assertTrue(ok, note)
+        self.assertIn("1 clear next tokens, all the same", note)
+
+    def test_another_distribution_another_token_and_other_tokens_are_not(self):
+        def flatter(position):
+            position["top"] = [[7, math.log(6.5)], [8, math.log(6)]]
+        def swapped(position):
+            position["top"] = [[8, math.log(10)], [7, math.log(5)]]
+        def elsewhere(position):
+            position["token"] = 14
+        for change, why in ((flatter, "0.02 is the most"), (swapped, "another one at position 0"), (elsewhere, "other tokens")):
+            ok, note = self.compare(change)
+            self.assertFalse(ok, note)
+            self.assertIn(why, note)
 
 
 if __name__ == "__main__":
