@@ -11,6 +11,7 @@
 #include <string>
 #include <vector>
 
+#include "quern/kernels/activation_type.h"
 #include "quern/kernels/attention.h"
 #include "quern/kernels/gated_activation.h"
 #include "quern/kernels/moe_route.h"

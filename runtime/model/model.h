@@ -9,7 +9,6 @@
 #include <string_view>
 #include <vector>
 
-#include "quern/kernels/activation_type.h"
 #include "runtime/backend/backend.h"
 #include "runtime/base/result.h"
 #include "runtime/formats/gguf.h"
