@@ -3,6 +3,7 @@
 #include <numeric>
 
 #include "quern/kernels/append_kv.h"
+#include "quern/kernels/hadamard.h"
 #include "tests/cuda/kv_test_support.h"
 
 namespace quern::kernels::testing {
@@ -17,6 +18,7 @@ struct Case {
   RopePairs pairs;
   int rope_dims;
   bool in_place;
+  bool rotate = false;
 
   std::string Text() const {
     return std::string("append ") + Name(format) + " " + Name(type) + " head_dim " +
@@ -24,11 +26,34 @@ struct Case {
            std::to_string(q_heads) + "/" + std::to_string(kv_heads) + (norm ? " norm" : "") +
            " rope " + std::to_string(rope_dims) +
            (pairs == RopePairs::kAdjacent ? " adjacent" : " halves") +
-           (in_place ? " in place" : "");
+           (in_place ? " in place" : "") + (rotate ? " rotated" : "");
   }
 };
 
-// What the kernel is given, and what its values are to be before they are rounded: float64.
+double Largest(const std::vector<double>& x) {
+  double largest = 0;
+  for (double value : x) largest = std::max(largest, std::fabs(value));
+  return largest;
+}
+
+// A head as it is to be before it is rounded, and how far each element of float32 may be from it.
+struct Exact {
+  std::vector<double> x;
+  double error = 0;
+};
+
+// By the CPU's reference. Errors of the elements may all add up: sqrt(dim) times the largest of
+// them. On top come the roundings of the factor, the product, up to eight sums and the reference's
+// two: each 2^-24 of sqrt(dim) times the largest element, together below 2^-20 of that.
+void Rotate(Exact* head) {
+  std::vector<float> x(head->x.begin(), head->x.end());
+  const double root = std::sqrt(static_cast<double>(x.size()));
+  head->error = root * (head->error + 0x1p-20 * Largest(head->x));
+  ref::Hadamard(static_cast<int>(x.size()), x.data());
+  head->x.assign(x.begin(), x.end());
+}
+
+// What the kernel is given, and what its values are to be: float64.
 struct Inputs {
   int64_t stride;
   std::vector<uint16_t> qkv;
@@ -73,13 +98,26 @@ struct Inputs {
     if (c.head_dim > 64) v[100] = Round(c.type, 6e4f);
   }
 
-  std::vector<double> Head(const Case& c, int64_t token, int head) const {
-    std::vector<double> x(static_cast<size_t>(c.head_dim));
+  // A turned, normalised element's error: the norm's factor is off by at most (13 additions +
+  // division, sum's scale, square root, product with x and the weight) 2^-24 < 2^-20; cosine and
+  // sine by 2 units of theirs and the angle's own rounding (pi 2^-25): 2^-22; products and their
+  // sum: 2^-22 of |a| + |b|. With the head's largest for |a| and |b| that is below 2^-18.
+  Exact Head(const Case& c, int64_t token, int head) const {
+    Exact exact;
+    exact.x.resize(static_cast<size_t>(c.head_dim));
     for (int i = 0; i < c.head_dim; ++i) {
-      x[static_cast<size_t>(i)] = static_cast<double>(
+      exact.x[static_cast<size_t>(i)] = static_cast<double>(
           Widen(c.type, qkv[static_cast<size_t>(token * stride + head * c.head_dim + i)]));
     }
-    if (head >= c.q_heads + c.kv_heads) return x;
+    if (head < c.q_heads + c.kv_heads) {
+      NormalizeAndTurn(c, token, head, exact.x);
+      exact.error = 0x1p-18 * Largest(exact.x);
+    }
+    if (c.rotate) Rotate(&exact);
+    return exact;
+  }
+
+  void NormalizeAndTurn(const Case& c, int64_t token, int head, std::vector<double>& x) const {
     if (c.norm) {
       double sum = 0;
       for (double value : x) sum += value * value;
@@ -97,43 +135,26 @@ struct Inputs {
       x[a] = xa * std::cos(angle) - x[b] * std::sin(angle);
       x[b] = xa * std::sin(angle) + x[b] * std::cos(angle);
     }
-    return x;
   }
 };
 
-double Largest(const std::vector<double>& x, size_t begin, size_t count) {
-  double largest = 0;
-  for (size_t i = begin; i < begin + count; ++i) largest = std::max(largest, std::fabs(x[i]));
-  return largest;
-}
-
-// float32's part of the error of a rotated, normalised element. The norm's factor is off by at most
-// (13 additions + division, sum's scale, square root, product with x and the weight) 2^-24 < 2^-20;
-// cosine and sine by 2 units of theirs and the angle's own rounding (pi 2^-25): 2^-22; products and
-// their sum: 2^-22 of |a| + |b|. With `largest` of the head for |a| and |b| that is below 2^-18.
-double ComputeError(double largest) { return 0x1p-18 * largest; }
-
-double RoundingUnit(ActivationType type) { return type == ActivationType::kF16 ? 0x1p-11 : 0x1p-8; }
-
 // Whether `got` is `exact` rounded to the type, after float32's error.
-bool IsRounded(const Case& c, double got, double exact, double largest, bool saturated) {
+bool IsRounded(const Case& c, double got, double exact, double error, bool saturated) {
   if (saturated && c.type == ActivationType::kF16) exact = std::clamp(exact, -65504.0, 65504.0);
   if (std::isnan(exact)) return std::isnan(got);
   if (std::isinf(exact)) return got == exact;
-  return std::fabs(got - exact) <=
-         RoundingUnit(c.type) * std::fabs(exact) + ComputeError(largest) + 0x1p-25;
+  return std::fabs(got - exact) <= RoundingUnit(c.type) * std::fabs(exact) + error + 0x1p-25;
 }
 
 void CheckQ(const Case& c, const Inputs& in, const std::vector<uint16_t>& q, int64_t q_stride) {
   bool good = true;
   for (int64_t token = 0; token < c.tokens; ++token) {
     for (int head = 0; head < c.q_heads; ++head) {
-      const std::vector<double> exact = in.Head(c, token, head);
-      const double largest = Largest(exact, 0, exact.size());
+      const Exact exact = in.Head(c, token, head);
       for (int i = 0; i < c.head_dim; ++i) {
         const auto at = static_cast<size_t>(token * q_stride + head * c.head_dim + i);
         good &= IsRounded(c, static_cast<double>(Widen(c.type, q[at])),
-                          exact[static_cast<size_t>(i)], largest, false);
+                          exact.x[static_cast<size_t>(i)], exact.error, false);
       }
     }
     for (int64_t i = c.q_heads * c.head_dim; i < q_stride; ++i) {
@@ -175,12 +196,12 @@ int CompareCodes(const Case& c, HostKvHalf& got, int64_t row, const std::vector<
 }
 
 // Nearest of E4M3's numbers: half a unit of its 4 digits, or of its subnormals.
-bool IsNearestE4m3(double got, double exact, double scale, double largest) {
+bool IsNearestE4m3(double got, double exact, double scale, double error) {
   if (!std::isfinite(exact)) return std::isnan(got);
   const double limit = 448 * scale;
   if (std::fabs(exact) > limit) return std::fabs(got - std::copysign(limit, exact)) < limit * 1e-6;
   return std::fabs(got - exact) <=
-         std::max(0x1p-4 * std::fabs(exact), 0x1p-10 * scale) * 1.000001 + ComputeError(largest);
+         std::max(0x1p-4 * std::fabs(exact), 0x1p-10 * scale) * 1.000001 + error;
 }
 
 struct Differences {
@@ -188,25 +209,24 @@ struct Differences {
   int64_t all = 0;
 };
 
-bool CheckRow(const Case& c, HostKvHalf& got, int64_t row, int kv_head, bool is_k,
-              const std::vector<double>& exact, Differences* differences) {
+bool CheckRow(const Case& c, HostKvHalf& got, int64_t row, int kv_head, const Exact& exact,
+              Differences* differences) {
   if (HasGroupScales(got.format)) {
-    const int different = CompareCodes(c, got, row, exact);
+    const int different = CompareCodes(c, got, row, exact.x);
     differences->codes += std::max(different, 0);
     differences->all += got.row_bytes();
     // Where nothing was computed before it, int8 is the CPU's bit by bit.
-    const bool same = got.format == DeviceKvFormat::kInt8 && !is_k;
+    const bool same = got.format == DeviceKvFormat::kInt8 && exact.error == 0;
     return same ? different == 0 : different >= 0;
   }
   const std::vector<float> values = got.Read(row, kv_head);
-  const double largest = Largest(exact, 0, exact.size());
   bool good = true;
   for (size_t i = 0; i < values.size(); ++i) {
     const auto value = static_cast<double>(values[i]);
     const auto scale = static_cast<double>(got.HeadScale(kv_head));
     good &= got.format == DeviceKvFormat::k16Bit
-                ? IsRounded(c, value, exact[i], is_k ? largest : 0, true)
-                : IsNearestE4m3(value, exact[i], scale, is_k ? largest : 0);
+                ? IsRounded(c, value, exact.x[i], exact.error, true)
+                : IsNearestE4m3(value, exact.x[i], scale, exact.error);
   }
   return good;
 }
@@ -223,9 +243,8 @@ void CheckCache(const Case& c, const Inputs& in, HostKv& got) {
       const int64_t row =
           got.shape.Row(place / c.block_tokens, head, static_cast<int>(place % c.block_tokens));
       written[static_cast<size_t>(row)] = true;
-      good &=
-          CheckRow(c, got.k, row, head, true, in.Head(c, token, c.q_heads + head), &differences);
-      good &= CheckRow(c, got.v, row, head, false, in.Head(c, token, c.q_heads + c.kv_heads + head),
+      good &= CheckRow(c, got.k, row, head, in.Head(c, token, c.q_heads + head), &differences);
+      good &= CheckRow(c, got.v, row, head, in.Head(c, token, c.q_heads + c.kv_heads + head),
                        &differences);
     }
   }
@@ -280,6 +299,7 @@ void RunCase(std::mt19937_64& random, const Case& c) {
                             c.rope_dims,
                             frequencies.As<double>(),
                             positions.As<int32_t>(),
+                            c.rotate,
                             places.As<int64_t>(),
                             device.kv};
     const std::string wrong = AppendKv(args, nullptr);
@@ -327,14 +347,13 @@ void BadArguments() {
                           64,
                           memory.As<double>(),
                           memory.As<int32_t>(),
+                          true,
                           memory.As<int64_t>(),
                           kv};
   const auto refused = [&good](const char* part, auto spoil) {
     AppendKvArgs bad = good;
     spoil(bad);
-    const std::string wrong = AppendKv(bad, nullptr);
-    Expect(wrong.find(part) != std::string::npos,
-           std::string("expected an error about \"") + part + "\", got \"" + wrong + "\"");
+    ExpectRefusal(AppendKv(bad, nullptr), part);
   };
   refused("head_dim is 80", [](AppendKvArgs& a) { a.kv.head_dim = 80; });
   refused("block_tokens is 24", [](AppendKvArgs& a) { a.kv.block_tokens = 24; });
@@ -372,6 +391,9 @@ void TestAppendKv(std::mt19937_64& random) {
       RunCase(random, {type, format, 128, 64, 2, 1, 5, false, RopePairs::kHalves, 48, true});
       RunCase(random, {type, format, 256, 32, 4, 1, 6, true, RopePairs::kAdjacent, 256, false});
       RunCase(random, {type, format, 256, 16, 1, 2, 4, false, RopePairs::kAdjacent, 0, false});
+      RunCase(random, {type, format, 64, 16, 3, 2, 5, false, RopePairs::kAdjacent, 64, true, true});
+      RunCase(random, {type, format, 128, 32, 4, 2, 6, true, RopePairs::kHalves, 128, false, true});
+      RunCase(random, {type, format, 256, 16, 2, 1, 5, true, RopePairs::kHalves, 256, true, true});
     }
   }
 }

@@ -15,6 +15,11 @@ inline const char* Name(DeviceKvFormat format) {
 constexpr DeviceKvFormat kKvFormats[] = {DeviceKvFormat::k16Bit, DeviceKvFormat::kInt8,
                                          DeviceKvFormat::kInt4, DeviceKvFormat::kE4m3};
 
+// Half a unit in the last place, of a value of 1.
+inline double RoundingUnit(ActivationType type) {
+  return type == ActivationType::kF16 ? 0x1p-11 : 0x1p-8;
+}
+
 // K or V. Every byte is 0xff at first, which is NaN wherever it is no integer.
 struct HostKvHalf {
   DeviceKvFormat format;

@@ -3,6 +3,7 @@
 #include <type_traits>
 
 #include "kernels/cuda/attention/append_kv_launch.h"
+#include "kernels/cuda/attention/head_registers.cuh"
 #include "kernels/cuda/attention/kv_quantize.cuh"
 
 // A warp for each head of each token: its head_dim values lie in the lanes' registers, side by
@@ -18,17 +19,6 @@ struct AppendKvHead {
   const AppendKvArgs& args;
   int lane;
   float x[kOwn];
-
-  __device__ void Load(const uint16_t* head) {
-    uint32_t words[kOwn / 2];
-    LoadBytes<kOwn * 2>(head + lane * kOwn, words);
-#pragma unroll
-    for (int i = 0; i < kOwn / 2; ++i) {
-      const float2 pair = WidenPair<T>(words[i]);
-      x[2 * i] = pair.x;
-      x[2 * i + 1] = pair.y;
-    }
-  }
 
   __device__ void Normalize(const float* weights) {
     float sum = 0;
@@ -48,7 +38,7 @@ struct AppendKvHead {
     sincospif(static_cast<float>(2.0 * (turns - rint(turns))), sine, cosine);
   }
 
-  __device__ void Rotate(int32_t position) {
+  __device__ void Turn(int32_t position) {
     if (args.pairs == RopePairs::kAdjacent) {
 #pragma unroll
       for (int i = 0; i < kOwn; i += 2) {
@@ -79,17 +69,17 @@ struct AppendKvHead {
   }
 
   __device__ void StoreActivations(uint16_t* head, bool saturate) const {
-    const auto limited = [saturate](float value) {
-      if (!saturate) return value;
-      value = value > 65504.0f ? 65504.0f : value;
-      return value < -65504.0f ? -65504.0f : value;
-    };
-    uint32_t words[kOwn / 2];
-#pragma unroll
-    for (int i = 0; i < kOwn / 2; ++i) {
-      words[i] = NarrowPair<T>(limited(x[2 * i]), limited(x[2 * i + 1]));
+    if (!saturate) {
+      StoreHead<T>(x, lane, head);
+      return;
     }
-    StoreBytes<kOwn * 2>(head + lane * kOwn, words);
+    float limited[kOwn];
+#pragma unroll
+    for (int i = 0; i < kOwn; ++i) {
+      limited[i] = x[i] > 65504.0f ? 65504.0f : x[i];
+      limited[i] = limited[i] < -65504.0f ? -65504.0f : limited[i];
+    }
+    StoreHead<T>(limited, lane, head);
   }
 
   // As the cache's row `row`. All lanes of the warp come here together.
@@ -150,10 +140,12 @@ __global__ void __launch_bounds__(kAppendKvWarps * 32)
   if (!is_q && (place < 0 || place >= kv.blocks * kv.block_tokens)) return;
 
   AppendKvHead<T, kHeadDim> values{args, static_cast<int>(threadIdx.x) % 32, {}};
-  values.Load(static_cast<const uint16_t*>(args.qkv) + token * args.qkv_stride + head * kHeadDim);
+  LoadHead<T>(static_cast<const uint16_t*>(args.qkv) + token * args.qkv_stride + head * kHeadDim,
+              values.lane, values.x);
   const float* norm = is_q ? args.q_norm : args.k_norm;
   if ((is_q || is_k) && norm != nullptr) values.Normalize(norm);
-  if ((is_q || is_k) && args.rope_dims > 0) values.Rotate(args.positions[token]);
+  if ((is_q || is_k) && args.rope_dims > 0) values.Turn(args.positions[token]);
+  if (args.rotate) RotateHead(values.lane, values.x);
   if (is_q) {
     values.StoreActivations(
         static_cast<uint16_t*>(args.q) + token * args.q_stride + head * kHeadDim, false);

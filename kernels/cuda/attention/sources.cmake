@@ -1,4 +1,5 @@
-list(APPEND _cuda_hosts cuda/attention/append_kv.cc cuda/attention/device_attention.cc)
+list(APPEND _cuda_hosts cuda/attention/append_kv.cc cuda/attention/device_attention.cc cuda/attention/rotate_heads.cc)
+list(APPEND _cuda_kernels cuda/attention/rotate_heads.cu)
 foreach(type f16 bf16)
   list(APPEND _cuda_kernels cuda/attention/append_kv_${type}.cu cuda/attention/combine_${type}.cu)
   foreach(format 16bit int8 int4 e4m3)

@@ -10,8 +10,9 @@ namespace quern::kernels {
 
 // What lies between the QKV product and attention, in one pass on an NVIDIA GPU of compute
 // capability 8.0 or later: for each head of Q and K an optional RMSNorm over the head (QK-norm:
-// Henry et al. 2020; Qwen3, Gemma 3), then rotary embedding; Q is written as activations, K and V
-// into the cache. All pointers are to the current device's memory.
+// Henry et al. 2020; Qwen3, Gemma 3), then rotary embedding; and of Q, K and V
+// alike a rotation that spreads large elements, where the cache's codes want it. Q is written as
+// activations, K and V into the cache. All pointers are to the current device's memory.
 struct AppendKvArgs {
   ActivationType type;  // of qkv and q
   // [tokens, (q_heads + 2 kv_heads) * head_dim]: heads of Q, then K, then V. 16-byte aligned.
@@ -32,6 +33,11 @@ struct AppendKvArgs {
   int rope_dims;
   const double* frequencies;
   const int32_t* positions;  // [tokens]
+  // Then each head of Q, K and V times the Hadamard matrix over the square root of its size
+  // (hadamard.h), as the CPU's backend has it where the cache is quantised: scores stay, and
+  // attention's results are to be rotated back (rotate_heads.h). An element of Q may become up to
+  // sqrt(head_dim) times the head's largest: binary16 ends at 65504.
+  bool rotate;
   // [tokens]: where each token goes, block * block_tokens + slot, each place once; below 0: K and V
   // are not written. Not checked against kv.blocks on the host; places beyond are not written.
   const int64_t* places;

@@ -198,6 +198,7 @@ TEST(AttentionTraffic, AppendMovesWholeSectors) {
                               0,
                               nullptr,
                               nullptr,
+                              true,
                               places.data(),
                               kv};
       const WithOptions options({.seed = 1, .count_traffic = true});

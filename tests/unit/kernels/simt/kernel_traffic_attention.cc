@@ -4,6 +4,7 @@
 #include "kernels/cuda/attention/attention_launch.h"
 #include "quern/kernels/append_kv.h"
 #include "quern/kernels/device_attention.h"
+#include "quern/kernels/rotate_heads.h"
 #include "tests/cuda/kv_test_support.h"
 #include "tests/unit/kernels/simt/kernel_traffic.h"
 
@@ -133,6 +134,7 @@ void Append(const Heads& heads, DeviceKvFormat format, int64_t tokens) {
                           heads.head_dim,
                           frequencies.As<double>(),
                           positions.As<int32_t>(),
+                          HasGroupScales(format),
                           places.As<int64_t>(),
                           cache.kv};
   const auto qkv_bytes = static_cast<int64_t>(qkv.bytes());
@@ -147,6 +149,19 @@ void Append(const Heads& heads, DeviceKvFormat format, int64_t tokens) {
        [&] { return AppendKv(args, nullptr); });
 }
 
+void Rotate(const Heads& heads, int64_t tokens) {
+  const int q_heads = kKvHeads * heads.group;
+  const int64_t width = int64_t{q_heads} * heads.head_dim;
+  const DeviceMemory x = Bytes(tokens * width * 2, 1);
+  const DeviceMemory out(x.bytes());
+  const auto bytes = static_cast<int64_t>(x.bytes());
+  Show({"rotate heads", heads.model, tokens, {All(x)}, {{bytes, bytes, bytes}}}, [&] {
+    return RotateHeads(
+        {ActivationType::kF16, tokens, q_heads, heads.head_dim, x.As(), width, out.As(), width},
+        nullptr);
+  });
+}
+
 }  // namespace
 
 void ShowAttention() {
@@ -156,6 +171,7 @@ void ShowAttention() {
       Attention(false, heads, format, 64 / heads.group, 250, 0);  // the rows of one thread block
       Append(heads, format, 4);
     }
+    Rotate(heads, 4);
     Attention(true, heads, DeviceKvFormat::k16Bit, 1, 1000, 0);  // four splits
   }
   Attention(true, kModels[2], DeviceKvFormat::k16Bit, 1, 1000, 128);
