@@ -3,6 +3,7 @@
 
 #include "quern/kernels/append_kv.h"
 #include "quern/kernels/device_attention.h"
+#include "quern/kernels/rotate_heads.h"
 #include "runtime/backend/cuda/cuda_backend.h"
 #include "runtime/backend/cuda/cuda_status.h"
 
@@ -39,6 +40,7 @@ void CudaBackend::Append(const AttentionSpec& spec, const CudaKv::Layer& layer, 
   args.rope_dims = 2 * static_cast<int>(rope.spec.frequencies.size());
   args.frequencies = rope.frequencies.as<double>();
   args.positions = Input<int32_t>(layout_->positions);
+  args.rotate = layer.rotated();
   args.places = Input<int64_t>(layout_->places[layer.group]);
   args.kv = layer.kv;
   Run(kernels::AppendKv(args, stream_.get()));
@@ -77,6 +79,13 @@ void CudaBackend::Attend(const AttentionSpec& spec, const CudaKv::Layer& layer,
   Run(kernels::DecodeAttention(args, stream_.get()));
 }
 
+void CudaBackend::RotateBack(const AttentionSpec& spec, const CudaKv::Layer& layer,
+                             const Tensor& out) {
+  Run(kernels::RotateHeads({options_.activations, out.rows, spec.heads, layer.kv.head_dim, out.data,
+                            out.width, out.data, out.width},
+                           stream_.get()));
+}
+
 void CudaBackend::Attention(const AttentionSpec& spec, Tensor* qkv, Tensor* out) {
   assert(spec.layer < kv_.layers());
   const CudaKv::Layer& layer = kv_.layer(spec.layer);
@@ -92,6 +101,7 @@ void CudaBackend::Attention(const AttentionSpec& spec, Tensor* qkv, Tensor* out)
   for (const AttentionRun& run : runs_) {
     if (status_.ok()) Attend(spec, layer, run, *qkv, *out);
   }
+  if (layer.rotated() && status_.ok()) RotateBack(spec, layer, *out);
 }
 
 }  // namespace quern

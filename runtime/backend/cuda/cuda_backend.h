@@ -111,6 +111,7 @@ class CudaBackend : public Backend {
   void Append(const AttentionSpec& spec, const CudaKv::Layer& layer, const Tensor& qkv);
   void Attend(const AttentionSpec& spec, const CudaKv::Layer& layer, const AttentionRun& run,
               const Tensor& qkv, const Tensor& out);
+  void RotateBack(const AttentionSpec& spec, const CudaKv::Layer& layer, const Tensor& out);
   // Copies `bytes` from the device to pinned memory in parts, and from there to `to` as they come.
   Status CopyToHost(const void* from, size_t bytes, void* to);
 

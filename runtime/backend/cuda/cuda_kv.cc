@@ -15,11 +15,12 @@ Result<DeviceKvFormat> FormatOf(KvDtype dtype) {
     case KvDtype::kInt8:
       return DeviceKvFormat::kInt8;
     case KvDtype::kInt4:
+      return DeviceKvFormat::kInt4;
     case KvDtype::kF32:
       break;
   }
   return MakeError(ErrorCode::kUnsupported,
-                   "a KV cache on a GPU stores f16 (of the activations' type) or int8");
+                   "a KV cache on a GPU stores f16 (of the activations' type), int8 or int4");
 }
 
 Status CheckShape(const KvShape& shape, const KvLayout& layout) {

@@ -23,6 +23,9 @@ class CudaKv {
     kernels::DeviceKv kv;
     int group;  // 1: of the layers with windows that have blocks of their own
     int window;
+    // Whether it holds rotated heads, whose elements are much alike: where groups share a scale, as
+    // on the CPU (QuaRot, Ashkboos et al. 2024).
+    bool rotated() const { return kernels::HasGroupScales(kv.format); }
   };
   const Layer& layer(int layer) const { return layers_[static_cast<size_t>(layer)]; }
   int layers() const { return static_cast<int>(layers_.size()); }
