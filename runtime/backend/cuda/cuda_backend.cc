@@ -155,7 +155,12 @@ Status CudaBackend::BeginStep(const ForwardBatch& batch) {
 Status CudaBackend::RunStep(const ForwardBatch& batch, const std::function<void()>& layers) {
   QUERN_TRY(Status(status_));
   QUERN_TRY(UseDevice());
-  QUERN_TRY(BeginStep(batch));
+  if (const Status begun = BeginStep(batch); !begun.ok()) {
+    // Too little memory for this step leaves room for smaller ones; what else fails may be an
+    // earlier step's, whose tokens are not in the cache then.
+    if (begun.error().code != ErrorCode::kResourceExhausted) Note(begun);
+    return begun;
+  }
   if (size_.padded) {
     Note(graphs_.Run(size_, stream_.get(), layers));
     SetRows(std::ssize(batch.tokens));

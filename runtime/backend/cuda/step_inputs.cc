@@ -12,7 +12,8 @@ namespace {
 constexpr int32_t kDecodeQueries = 4;
 constexpr int32_t kLeastContext = 256;
 
-// 1, 2, 4, 8, then eight sizes between powers of two: at most an eighth is filled up for nothing.
+// 1, 2, 4, 8, then multiples of 8, which products take at a time; beyond 128 eight sizes between
+// powers of two. Less than 8 rows, or at most an eighth, are filled up for nothing.
 int32_t FilledUp(int32_t rows) {
   if (rows <= 8) return static_cast<int32_t>(std::bit_ceil(static_cast<uint32_t>(rows)));
   const int32_t step = std::max<int32_t>(
