@@ -11,6 +11,7 @@ namespace quern {
 
 Status CudaBackend::AllocateKv(const KvShape& shape, const KvLayout& layout) {
   QUERN_TRY(Status(status_));
+  QUERN_TRY(CudaKv::Check(shape, layout));  // the heads' size is what ropes are measured by
   for (const Rope& rope : ropes_) {
     const int dims = 2 * static_cast<int>(rope.spec.frequencies.size());
     if (dims % (shape.head_dim / 16) == 0 && dims <= shape.head_dim) continue;

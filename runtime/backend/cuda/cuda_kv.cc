@@ -23,24 +23,6 @@ Result<DeviceKvFormat> FormatOf(KvDtype dtype) {
                    "a KV cache on a GPU stores f16 (of the activations' type), int8 or int4");
 }
 
-Status CheckShape(const KvShape& shape, const KvLayout& layout) {
-  if (layout.num_blocks < 1) {
-    return MakeError(ErrorCode::kInvalidArgument, "a KV cache needs at least one block");
-  }
-  if (layout.block_tokens != 16 && layout.block_tokens != 32 && layout.block_tokens != 64) {
-    return MakeError(ErrorCode::kUnsupported,
-                     "blocks of {} tokens in the KV cache: on a GPU they have 16, 32 or 64",
-                     layout.block_tokens);
-  }
-  if (shape.head_dim != 64 && shape.head_dim != 128 && shape.head_dim != 256) {
-    return MakeError(ErrorCode::kUnsupported,
-                     "heads of {} elements: attention on a GPU takes 64, 128 or 256 "
-                     "(--device cpu takes any)",
-                     shape.head_dim);
-  }
-  return {};
-}
-
 // K and V of one layer, one after the other: bytes, each a multiple of 16 as a block's are.
 struct LayerBytes {
   int64_t k, v, k_scales, v_scales;
@@ -57,10 +39,29 @@ LayerBytes BytesOf(const kernels::DeviceKv& kv) {
 
 }  // namespace
 
+Status CudaKv::Check(const KvShape& shape, const KvLayout& layout) {
+  if (layout.num_blocks < 1) {
+    return MakeError(ErrorCode::kInvalidArgument, "a KV cache needs at least one block");
+  }
+  if (layout.block_tokens != 16 && layout.block_tokens != 32 && layout.block_tokens != 64) {
+    return MakeError(ErrorCode::kUnsupported,
+                     "blocks of {} tokens in the KV cache: on a GPU they have 16, 32 or 64",
+                     layout.block_tokens);
+  }
+  if (shape.head_dim != 64 && shape.head_dim != 128 && shape.head_dim != 256) {
+    return MakeError(ErrorCode::kUnsupported,
+                     "heads of {} elements: attention on a GPU takes 64, 128 or 256 "
+                     "(--device cpu takes any)",
+                     shape.head_dim);
+  }
+  QUERN_TRY(FormatOf(shape.dtype));
+  return {};
+}
+
 Status CudaKv::Allocate(const KvShape& shape, const KvLayout& layout,
                         kernels::ActivationType activations, cudaStream_t stream) {
+  QUERN_TRY(Check(shape, layout));
   QUERN_ASSIGN(const DeviceKvFormat format, FormatOf(shape.dtype));
-  QUERN_TRY(CheckShape(shape, layout));
   const int groups = layout.window_blocks > 0 ? 2 : 1;
   limits_ = {layout.block_tokens, groups, {layout.num_blocks, layout.window_blocks}, 0};
   layers_.clear();

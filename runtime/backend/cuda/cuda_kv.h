@@ -13,8 +13,9 @@ namespace quern {
 // windows where these have blocks of their own.
 class CudaKv {
  public:
-  // As Backend::AllocateKv; kUnsupported for what no kernel takes: a dtype, a block's or a head's
-  // size.
+  // kUnsupported for what no kernel takes: a dtype, a block's or a head's size.
+  static Status Check(const KvShape& shape, const KvLayout& layout);
+  // As Backend::AllocateKv; Check's errors, too.
   Status Allocate(const KvShape& shape, const KvLayout& layout, kernels::ActivationType activations,
                   cudaStream_t stream);
 
