@@ -189,7 +189,7 @@ TEST_F(LittleMemory, AStepThatDoesNotFitLeavesSmallerOnesAlone) {
     return ForwardAll(*loaded.model, batch);
   };
   const auto expected = run(40);
-  limit_.Set(limit_.used() + 20'000);
+  limit_.Close();
   StepBatch batch;
   batch.Add(tokens, 200, BlocksFrom(0, 16));
   std::vector<float> logits(200 * 70);
