@@ -38,8 +38,9 @@ TEST(ParseDevice, OthersAreRefusedWithWhatThereIs) {
     const auto device = ParseDevice(text);
     ASSERT_FALSE(device.ok()) << text;
     EXPECT_EQ(device.error().code, ErrorCode::kInvalidArgument);
-    EXPECT_EQ(device.error().message,
-              "'" + text + "' is no device: use auto, cpu, cuda, or cuda:1 for a GPU by its number");
+    EXPECT_EQ(
+        device.error().message,
+        "'" + text + "' is no device: use auto, cpu, cuda, or cuda:1 for a GPU by its number");
   }
   const auto control = ParseDevice("cuda:\x1b[2J");
   ASSERT_FALSE(control.ok());

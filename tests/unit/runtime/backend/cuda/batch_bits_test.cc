@@ -180,15 +180,15 @@ INSTANTIATE_TEST_SUITE_P(Families, WindowBlocksTest, ::testing::Values("gemma3")
 TEST_P(WindowBlocksTest, BlocksOfTheirOwnDoNotChangeABit) {
   constexpr int32_t kLength = 70, kMost = 20;
   const int32_t reach = BlocksFor(12 - 1, kBlockTokens);
-  const auto window_blocks =
-      static_cast<int32_t>(WindowBlocksInUse(reach, kBlockTokens, 2, kMost));
+  const auto window_blocks = static_cast<int32_t>(WindowBlocksInUse(reach, kBlockTokens, 2, kMost));
   const auto own = Load(KvDtype::kF16, {kBlockTokens, 12, window_blocks});
   BlockPool pool(12, 0, PrefixIndex::DefaultHash, {.reach = reach, .num_blocks = window_blocks});
   BlockTable tables[2];
   std::vector<int32_t> tokens[2], chunks[2];
   std::vector<float> logits[2];
   int32_t done[2] = {0, 0};
-  for (int i = 0; i < 2; ++i) tokens[i] = RandomTokens(random_, kLength), chunks[i] = Chunks(1, kMost);
+  for (int i = 0; i < 2; ++i)
+    tokens[i] = RandomTokens(random_, kLength), chunks[i] = Chunks(1, kMost);
   for (size_t turn = 0; done[0] < kLength || done[1] < kLength; ++turn) {
     const size_t i = turn % 2;
     const int32_t rows = std::min(chunks[i][turn / 2], kLength - done[i]);

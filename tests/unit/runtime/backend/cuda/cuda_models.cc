@@ -56,12 +56,9 @@ ForwardBatch StepBatch::batch(bool logits, int32_t first_layer, int32_t end_laye
     sequences_[s].blocks = blocks_[2 * s];
     sequences_[s].window_blocks = blocks_[2 * s + 1];
   }
-  return {tokens_,
-          positions_,
-          sequences_,
-          logits ? std::span<const int32_t>(all_rows_) : std::span<const int32_t>(),
-          first_layer,
-          end_layer};
+  return {tokens_,     positions_,
+          sequences_,  logits ? std::span<const int32_t>(all_rows_) : std::span<const int32_t>(),
+          first_layer, end_layer};
 }
 
 std::vector<float> ForwardAll(Model& model, StepBatch batch) {

@@ -58,7 +58,9 @@ class CudaFailures : public ::testing::Test {
     const std::vector<int32_t> row(1);
     const std::vector<TokenDraw> draw(1);
     for (int i = 0; i < 2; ++i) {
-      const Status statuses[] = {Forward(30, 1), Forward(50, 20), Forward(30, 1, false),
+      const Status statuses[] = {Forward(30, 1),
+                                 Forward(50, 20),
+                                 Forward(30, 1, false),
                                  loaded_.model->ReadLogits(row, out),
                                  loaded_.model->Draw(row, draw, token),
                                  loaded_.model->ReadHidden(row, out),

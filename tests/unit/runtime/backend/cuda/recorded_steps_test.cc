@@ -50,8 +50,7 @@ class RecordedStepsTest : public ::testing::TestWithParam<const char*> {
     for (size_t s = 0; s < sequences.size(); ++s) {
       const auto more = RandomTokens(random_, rows);
       sequences[s].insert(sequences[s].end(), more.begin(), more.end());
-      batch.Add(sequences[s], rows,
-                BlocksFrom(static_cast<int32_t>(s) * blocks_each, blocks_each));
+      batch.Add(sequences[s], rows, BlocksFrom(static_cast<int32_t>(s) * blocks_each, blocks_each));
     }
     Same(batch);
   }

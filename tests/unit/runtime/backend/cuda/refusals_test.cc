@@ -7,10 +7,10 @@
 #include <random>
 #include <vector>
 
+#include "runtime/engine/engine.h"
 #include "tests/unit/runtime/backend/cuda/cuda_models.h"
 #include "tests/unit/runtime/backend/cuda/device_limit.h"
 #include "tests/unit/runtime/engine/byte_tokenizer.h"
-#include "runtime/engine/engine.h"
 
 namespace quern::testing {
 namespace {

@@ -141,13 +141,14 @@ struct Written {
       const auto before = static_cast<int32_t>(random() % 300);
       for (int group = 0; group < groups; ++group) {
         // Some more than are needed: they were allocated ahead.
-        std::vector<int32_t> mine(
-            static_cast<size_t>((before + rows - 1) / kv.block_tokens) + 1 + random() % 3);
+        std::vector<int32_t> mine(static_cast<size_t>((before + rows - 1) / kv.block_tokens) + 1 +
+                                  random() % 3);
         for (size_t i = 0; i < mine.size(); ++i) {
-          const bool seen = (static_cast<int32_t>(i) + 1) * kv.block_tokens > before - kv.window + 1;
-          mine[i] = group == 1 && !seen ? -1
-                                        : static_cast<int32_t>(
-                                              random() % static_cast<uint32_t>(kv.blocks[group]));
+          const bool seen =
+              (static_cast<int32_t>(i) + 1) * kv.block_tokens > before - kv.window + 1;
+          mine[i] = group == 1 && !seen
+                        ? -1
+                        : static_cast<int32_t>(random() % static_cast<uint32_t>(kv.blocks[group]));
         }
         blocks[group].push_back(std::move(mine));
       }
