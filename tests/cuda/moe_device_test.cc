@@ -15,12 +15,13 @@ namespace {
 struct RouteCase {
   int64_t tokens, experts, top_k;
   RouterNorm norm;
-  bool ties;  // logits of few values
+  bool ties;   // logits of few values
+  bool parts;  // logits in two parts, and tokens that only fill up
 
   std::string Text() const {
     return "route " + std::to_string(tokens) + " tokens " + std::to_string(top_k) + " of " +
            std::to_string(experts) + (norm == RouterNorm::kAllExperts ? " of all" : " of chosen") +
-           (ties ? " ties" : "");
+           (ties ? " ties" : "") + (parts ? " parts" : "");
   }
 };
 
@@ -67,6 +68,13 @@ void RunRoute(std::mt19937_64& random, const RouteCase& c) {
   const int64_t stride = c.experts + 3;
   const float scale = 2.5f;
   const DeviceMemory device_logits(Spread(logits, c.experts, stride));
+  const auto low = RandomNormal(random, c.tokens * c.experts, 0.01f);
+  const DeviceMemory device_low(Spread(low, c.experts, stride));
+  const int64_t used = c.parts ? static_cast<int64_t>(random() % (c.tokens + 1)) : c.tokens;
+  const DeviceMemory device_used(std::vector<int32_t>{static_cast<int32_t>(used)});
+  if (c.parts) {
+    for (size_t i = 0; i < logits.size(); ++i) logits[i] += low[i];
+  }
   const auto slots = static_cast<size_t>(c.tokens * c.top_k);
   DeviceMemory ids((slots + 8) * 4);
   DeviceMemory weights((slots + 8) * 4);
@@ -75,10 +83,11 @@ void RunRoute(std::mt19937_64& random, const RouteCase& c) {
   for (int run = 0; run < 2; ++run) {
     ids.Fill(0xff);
     weights.Fill(0xff);
-    const std::string wrong =
-        MoeRoute({device_logits.As<float>(), stride, c.tokens, c.experts, c.top_k, c.norm, scale,
-                  ids.As<int32_t>(), weights.As<float>()},
-                 nullptr);
+    const std::string wrong = MoeRoute(
+        {device_logits.As<float>(), stride, c.tokens, c.experts, c.top_k, c.norm, scale,
+         ids.As<int32_t>(), weights.As<float>(), c.parts ? device_low.As<float>() : nullptr,
+         c.parts ? device_used.As<int32_t>() : nullptr},
+        nullptr);
     Expect(wrong.empty(), c.Text() + ": " + wrong);
     QUERN_CUDA_CHECK(cudaDeviceSynchronize());
     const auto ids_now = ids.Read<int32_t>(0, slots + 8);
@@ -91,7 +100,12 @@ void RunRoute(std::mt19937_64& random, const RouteCase& c) {
     got_ids = ids_now;
     got_weights = weights_now;
   }
-  for (int64_t t = 0; t < c.tokens; ++t) {
+  bool none = true;  // for tokens that fill up
+  for (auto i = static_cast<size_t>(used * c.top_k); i < slots; ++i) {
+    none = none && got_ids[i] == -1 && got_weights[i] == 0;
+  }
+  Expect(none, c.Text() + ": a token that is not used has an expert");
+  for (int64_t t = 0; t < used; ++t) {
     ExpectRoute(c, &logits[static_cast<size_t>(t * c.experts)], scale, &got_ids[t * c.top_k],
                 &got_weights[t * c.top_k]);
   }
@@ -105,8 +119,10 @@ void Routes(std::mt19937_64& random, bool small) {
                          Shape{7, 128, 8}, Shape{5, 257, 3}, Shape{4, 512, 32}}) {
     for (RouterNorm norm : {RouterNorm::kAllExperts, RouterNorm::kChosenExperts}) {
       for (bool ties : {false, true}) {
-        RunRoute(random, {s.tokens, s.experts, s.top_k, norm, ties});
-        if (!small) RunRoute(random, {3000, s.experts, s.top_k, norm, ties});
+        for (bool parts : {false, true}) {
+          RunRoute(random, {s.tokens, s.experts, s.top_k, norm, ties, parts});
+          if (!small) RunRoute(random, {3000, s.experts, s.top_k, norm, ties, parts});
+        }
       }
     }
   }
@@ -126,6 +142,11 @@ void Routes(std::mt19937_64& random, bool small) {
   refused([](auto& a) { a.logits_stride = 15; }, "logits_stride is 15");
   refused([](auto& a) { a.tokens = -1; }, "tokens is -1");
   refused([](auto& a) { a.weights = nullptr; }, "weights is null");
+  const auto* odd = memory.As<uint8_t>() + 2;
+  refused([&](auto& a) { a.low_logits = reinterpret_cast<const float*>(odd); },
+          "low_logits is misaligned");
+  refused([&](auto& a) { a.used_tokens = reinterpret_cast<const int32_t*>(odd); },
+          "used_tokens is misaligned");
 }
 
 enum class Spreading { kUniform, kSkewed, kOneExpert, kSomeWithout };

@@ -17,6 +17,8 @@ std::string MoeRoute(const MoeRouteArgs& args, CUstream_st* stream) {
            CheckRange(kOp, "top_k", args.top_k, 1, std::min(kMaxChosenExperts, args.experts)),
            CheckMultiple(kOp, "logits_stride", args.logits_stride, 1, args.experts),
            CheckPointer(kOp, "logits", args.logits, 4),
+           args.low_logits == nullptr ? "" : CheckPointer(kOp, "low_logits", args.low_logits, 4),
+           args.used_tokens == nullptr ? "" : CheckPointer(kOp, "used_tokens", args.used_tokens, 4),
            CheckPointer(kOp, "expert_ids", args.expert_ids, 4),
            CheckPointer(kOp, "weights", args.weights, 4)});
       !wrong.empty() || args.tokens == 0) {

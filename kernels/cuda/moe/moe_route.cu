@@ -18,14 +18,27 @@ __global__ void __launch_bounds__(kRouteWarps * 32)
   const int lane = threadIdx.x % 32;
   const int experts = static_cast<int>(args.experts);
   const int top_k = static_cast<int>(args.top_k);
+  if (args.used_tokens != nullptr && token >= __ldg(args.used_tokens)) {
+    if (lane >= top_k) return;
+    args.expert_ids[token * top_k + lane] = -1;
+    args.weights[token * top_k + lane] = 0;
+    return;
+  }
   const float* logits = args.logits + token * args.logits_stride;
+  const float* low = args.low_logits;
+  if (low != nullptr) low += token * args.logits_stride;
   uint32_t keys[kPerLane];
   uint32_t greatest = 0;
   bool any_nan = false;
 #pragma unroll
   for (int i = 0; i < kPerLane; ++i) {
     const int expert = i * 32 + lane;
-    keys[i] = expert < experts ? SortKey(__ldg(logits + expert)) : kNoSortKey;
+    keys[i] = kNoSortKey;
+    if (expert < experts) {
+      float logit = __ldg(logits + expert);
+      if (low != nullptr) logit += __ldg(low + expert);
+      keys[i] = SortKey(logit);
+    }
     greatest = max(greatest, keys[i]);
     any_nan = any_nan || keys[i] == kNanSortKey;
   }

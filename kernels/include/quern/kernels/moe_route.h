@@ -32,6 +32,12 @@ struct MoeRouteArgs {
   float scale;          // of all weights: 1, or a model's routed_scaling_factor
   int32_t* expert_ids;  // [tokens, top_k]
   float* weights;       // [tokens, top_k]
+  // [tokens, experts] with the stride of `logits`, added to them in float32: a router's weights in
+  // two 16-bit parts give two products. Null: nothing is added.
+  const float* low_logits = nullptr;
+  // One number: tokens from it on fill up a batch and get no expert (ids -1, weights 0, whatever
+  // their logits). Null: there are none.
+  const int32_t* used_tokens = nullptr;
 };
 
 // Starts it on `stream` of the current device and returns "", or what is wrong with the arguments;
