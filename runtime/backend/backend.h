@@ -105,7 +105,7 @@ struct AttentionSpec {
 // A layer's feed-forward half as a mixture of experts (Shazeer et al. 2017): each token goes
 // through the few that its router's logits choose.
 struct ExpertsSpec {
-  const Matrix* router = nullptr;        // [experts, width], kF32
+  const Matrix* router = nullptr;        // [experts, width], LoadRouter's
   const ExpertMatrices* gate = nullptr;  // [experts, ffn_width, width]
   const ExpertMatrices* up = nullptr;    // [experts, ffn_width, width]
   const ExpertMatrices* down = nullptr;  // [experts, width, ffn_width]
@@ -154,6 +154,10 @@ class Backend {
                                                               int experts, int64_t rows,
                                                               int64_t cols,
                                                               const PartTaken& taken) = 0;
+  // The router of a mixture of experts, for ExpertsSpec alone: `data` is float32 [experts, cols],
+  // and 16 bits of each number's mantissa or more are kept. Errors: kResourceExhausted.
+  virtual Result<std::unique_ptr<Matrix>> LoadRouter(std::span<const std::byte> data,
+                                                     int64_t experts, int64_t cols) = 0;
   // Errors: kResourceExhausted.
   virtual Result<std::unique_ptr<Vector>> LoadVector(std::span<const float> values) = 0;
   // kResourceExhausted says how much was wanted and how much there is. `shape` has a layer that
@@ -196,8 +200,8 @@ class Backend {
   virtual void GatedActivation(kernels::Gate kind, const Tensor& up, Tensor* gate) = 0;
   // out = for each row of x, the sum over its top_k experts, in the order of their logits, of
   // weight * down * (act(gate * row) * (up * row)). Experts and weights are kernels::MoeRoute's of
-  // the router's logits, which are taken in float32 at least. A row's bits do not depend on the
-  // others. `out` may be `x`.
+  // the router's logits, which are summed in float32 at least and not rounded below it. A row's
+  // bits do not depend on the others. `out` may be `x`.
   virtual void Experts(int number, const Tensor& x, Tensor* out) = 0;
 
   // After RunStep, and until the next:

@@ -104,7 +104,7 @@ class Qwen3 : public Decoder {
   Status LoadExperts(WeightLoader& loader, const std::string& prefix, Qwen3Layer* layer) const {
     const int ffn_width = h_.expert_ffn_width;
     QUERN_ASSIGN(layer->router,
-                 loader.LoadFloat32Matrix(prefix + "ffn_gate_inp.weight", h_.experts, h_.width));
+                 loader.LoadRouter(prefix + "ffn_gate_inp.weight", h_.experts, h_.width));
     QUERN_ASSIGN(layer->gate_exps, loader.LoadExperts(prefix + "ffn_gate_exps.weight", h_.experts,
                                                       ffn_width, h_.width));
     QUERN_ASSIGN(layer->up_exps, loader.LoadExperts(prefix + "ffn_up_exps.weight", h_.experts,

@@ -112,12 +112,12 @@ Result<std::unique_ptr<Matrix>> WeightLoader::LoadMatrix(const std::string& name
   });
 }
 
-Result<std::unique_ptr<Matrix>> WeightLoader::LoadFloat32Matrix(const std::string& name,
-                                                                int64_t rows, int64_t cols) {
+Result<std::unique_ptr<Matrix>> WeightLoader::LoadRouter(const std::string& name, int64_t experts,
+                                                         int64_t cols) {
   QUERN_ASSIGN(const GgufTensor* tensor,
-               Find(name, {static_cast<uint64_t>(cols), static_cast<uint64_t>(rows)}));
-  return Take<Matrix>(*tensor, true, [&](auto type, auto data, const auto& taken) {
-    return backend_->LoadMatrix(type, data, rows, cols, taken);
+               Find(name, {static_cast<uint64_t>(cols), static_cast<uint64_t>(experts)}));
+  return Take<Matrix>(*tensor, true, [&](auto /*type*/, auto data, const auto& /*taken*/) {
+    return backend_->LoadRouter(data, experts, cols);
   });
 }
 

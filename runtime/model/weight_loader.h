@@ -23,9 +23,9 @@ class WeightLoader {
 
   bool Has(const std::string& name) const { return file_.FindTensor(name) != nullptr; }
   Result<std::unique_ptr<Matrix>> LoadMatrix(const std::string& name, int64_t rows, int64_t cols);
-  // As float32, however it is stored: what must not be rounded.
-  Result<std::unique_ptr<Matrix>> LoadFloat32Matrix(const std::string& name, int64_t rows,
-                                                    int64_t cols);
+  // A mixture's, [experts, cols], from float32 however it is stored.
+  Result<std::unique_ptr<Matrix>> LoadRouter(const std::string& name, int64_t experts,
+                                             int64_t cols);
   // [experts, rows, cols]: GGUF's dimensions are cols x rows x experts.
   Result<std::unique_ptr<ExpertMatrices>> LoadExperts(const std::string& name, int experts,
                                                       int64_t rows, int64_t cols);

@@ -56,6 +56,12 @@ Result<std::unique_ptr<Matrix>> CpuBackend::LoadMatrix(kernels::WeightType type,
   return std::unique_ptr<Matrix>(std::make_unique<CpuMatrix>(shape, std::move(memory)));
 }
 
+Result<std::unique_ptr<Matrix>> CpuBackend::LoadRouter(std::span<const std::byte> data,
+                                                       int64_t experts, int64_t cols) {
+  return LoadMatrix(kernels::WeightType::kF32, data, experts, cols,
+                    [](std::span<const std::byte>) {});
+}
+
 Result<std::unique_ptr<ExpertMatrices>> CpuBackend::LoadExperts(kernels::WeightType type,
                                                                 std::span<const std::byte> data,
                                                                 int experts, int64_t rows,

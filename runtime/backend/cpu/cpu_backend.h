@@ -27,6 +27,8 @@ class CpuBackend : public Backend {
   Result<std::unique_ptr<Matrix>> LoadMatrix(kernels::WeightType type,
                                              std::span<const std::byte> data, int64_t rows,
                                              int64_t cols, const PartTaken& taken) override;
+  Result<std::unique_ptr<Matrix>> LoadRouter(std::span<const std::byte> data, int64_t experts,
+                                             int64_t cols) override;
   Result<std::unique_ptr<ExpertMatrices>> LoadExperts(kernels::WeightType type,
                                                       std::span<const std::byte> data, int experts,
                                                       int64_t rows, int64_t cols,

@@ -29,6 +29,7 @@ CudaBackend::CudaBackend(const CudaOptions& options, std::string name)
       name_(std::move(name)),
       weights_(stream_, options.activations,
                options.threads > 0 ? options.threads : DefaultThreads()),
+      experts_(options.activations),
       graphs_(kMostGraphs) {}
 
 Result<std::unique_ptr<CudaBackend>> CudaBackend::Make(const CudaOptions& options,
@@ -65,11 +66,19 @@ Result<std::unique_ptr<Vector>> CudaBackend::LoadVector(std::span<const float> v
   return weights_.LoadVector(values);
 }
 
-Result<std::unique_ptr<ExpertMatrices>> CudaBackend::LoadExperts(
-    kernels::WeightType /*type*/, std::span<const std::byte> /*data*/, int /*experts*/,
-    int64_t /*rows*/, int64_t /*cols*/, const PartTaken& /*taken*/) {
-  return MakeError(ErrorCode::kUnsupported,
-                   "models with experts are not supported on a GPU: take --device cpu");
+Result<std::unique_ptr<ExpertMatrices>> CudaBackend::LoadExperts(kernels::WeightType type,
+                                                                 std::span<const std::byte> data,
+                                                                 int experts, int64_t rows,
+                                                                 int64_t cols,
+                                                                 const PartTaken& taken) {
+  QUERN_TRY(UseDevice());
+  return weights_.LoadExperts(type, data, experts, rows, cols, taken);
+}
+
+Result<std::unique_ptr<Matrix>> CudaBackend::LoadRouter(std::span<const std::byte> data,
+                                                        int64_t experts, int64_t cols) {
+  QUERN_TRY(UseDevice());
+  return weights_.LoadRouter(data, experts, cols);
 }
 
 Status CudaBackend::UseDevice() const {
@@ -114,7 +123,9 @@ Status CudaBackend::ReserveTensors(int64_t rows) {
     capacity_ = 0;
     return status;
   }
-  return {};
+  const Status status = experts_.Reserve(capacity_, stream_.get());
+  if (!status.ok()) capacity_ = 0;
+  return status;
 }
 
 void CudaBackend::SetRows(int64_t rows) {
@@ -285,6 +296,15 @@ void CudaBackend::GatedActivation(kernels::Gate kind, const Tensor& up, Tensor* 
   args.up = up.data;
   args.y = gate->data;
   Run(kernels::GatedProduct(args, stream_.get()));
+}
+
+void CudaBackend::Experts(int number, const Tensor& x, Tensor* out) {
+  out->rows = x.rows;
+  if (!status_.ok() || x.rows == 0) return;
+  // Where the last query ends is how many rows are not there to fill up.
+  const int32_t* used =
+      size_.padded ? Input<int32_t>(layout_->query_begins) + size_.sequences : nullptr;
+  Note(experts_.Run(number, x, used, *out, stream_.get()));
 }
 
 void CudaBackend::RmsNormRows(const Tensor& residual, std::span<const int32_t> rows,

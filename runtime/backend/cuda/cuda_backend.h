@@ -2,11 +2,11 @@
 
 #include <cuda_runtime.h>
 
-#include <cstdlib>
 #include <deque>
 #include <string>
 #include <vector>
 
+#include "runtime/backend/cuda/cuda_experts.h"
 #include "runtime/backend/cuda/cuda_kv.h"
 #include "runtime/backend/cuda/cuda_status.h"
 #include "runtime/backend/cuda/cuda_weights.h"
@@ -31,17 +31,17 @@ class CudaBackend : public Backend {
   Result<std::unique_ptr<Matrix>> LoadMatrix(kernels::WeightType type,
                                              std::span<const std::byte> data, int64_t rows,
                                              int64_t cols, const PartTaken& taken) override;
-  // kUnsupported: there are no experts on a GPU, and with none loaded the two ops are not called.
   Result<std::unique_ptr<ExpertMatrices>> LoadExperts(kernels::WeightType type,
                                                       std::span<const std::byte> data, int experts,
                                                       int64_t rows, int64_t cols,
                                                       const PartTaken& taken) override;
-  int AddExperts(const ExpertsSpec& /*spec*/) override { std::abort(); }
-  void Experts(int /*number*/, const Tensor& /*x*/, Tensor* /*out*/) override { std::abort(); }
+  Result<std::unique_ptr<Matrix>> LoadRouter(std::span<const std::byte> data, int64_t experts,
+                                             int64_t cols) override;
   Result<std::unique_ptr<Vector>> LoadVector(std::span<const float> values) override;
   Status AllocateKv(const KvShape& shape, const KvLayout& layout) override;
   Tensor* NewTensor(TensorKind kind, int64_t width) override;
   int AddRope(RopeSpec spec) override;
+  int AddExperts(const ExpertsSpec& spec) override { return experts_.Add(spec); }
 
   Status RunStep(const ForwardBatch& batch, const std::function<void()>& layers) override;
   void HoldLast(Tensor* x) override;
@@ -53,6 +53,7 @@ class CudaBackend : public Backend {
   void MatMul(const Tensor& x, std::initializer_list<Projection> projections) override;
   void Attention(const AttentionSpec& spec, Tensor* qkv, Tensor* out) override;
   void GatedActivation(kernels::Gate kind, const Tensor& up, Tensor* gate) override;
+  void Experts(int number, const Tensor& x, Tensor* out) override;
   void RmsNormRows(const Tensor& residual, std::span<const int32_t> rows, const Vector& weight,
                    float epsilon, Tensor* out) override;
   Status Logits(const Tensor& x, const Matrix& head, float softcap,
@@ -124,6 +125,7 @@ class CudaBackend : public Backend {
   std::deque<OwnedTensor> tensors_;  // a deque: NewTensor's pointers stay
   int64_t capacity_ = 0;             // rows of each tensor
   std::deque<Rope> ropes_;
+  CudaExperts experts_;  // with room for capacity_ rows
   CudaKv kv_;
   GraphCache graphs_;
 

@@ -52,6 +52,12 @@ uint16_t RoundTo(ActivationType type, float value) {
   return static_cast<uint16_t>((bits + 0x7fffu + ((bits >> 16) & 1u)) >> 16);
 }
 
+Error OutOfRange() {
+  return {ErrorCode::kUnsupported,
+          "holds numbers beyond 65,504, the largest of binary16: keep activations in bfloat16 "
+          "(--activations bf16)"};
+}
+
 bool IsInfinite(ActivationType type, uint16_t bits) {
   return (bits & 0x7fffu) == (type == ActivationType::kF16 ? 0x7c00u : 0x7f80u);
 }
@@ -85,59 +91,124 @@ void WeightUploader::WriteGguf(const kernels::GgufMatrix& part, const std::byte*
   });
 }
 
+bool WeightUploader::WriteParts(const std::byte* source, int64_t count, uint16_t* high,
+                                uint16_t* low) {
+  const auto widen =
+      activations_ == ActivationType::kF16 ? kernels::HalfToFloat : kernels::Bf16ToFloat;
+  std::atomic<bool> fits = true;
+  pool_.ParallelFor(count, 1 << 14, [&](int64_t begin, int64_t end, int) {
+    for (int64_t i = begin; i < end; ++i) {
+      float value;
+      std::memcpy(&value, source + i * 4, sizeof(value));
+      high[i] = RoundTo(activations_, value);
+      low[i] = RoundTo(activations_, value - widen(high[i]));
+      if (IsInfinite(activations_, high[i]) && std::isfinite(value)) fits = false;
+    }
+  });
+  return fits;
+}
+
+Result<WeightUploader::Stage*> WeightUploader::NextStage(size_t bytes) {
+  Stage& stage = stages_[std::exchange(stage_, 1 - stage_)];
+  QUERN_TRY(stage.copied.Synchronize("copying weights"));
+  QUERN_TRY(stage.memory.Reserve(bytes, "pinned memory for weights"));
+  return &stage;
+}
+
+Status WeightUploader::Copy(const Stage& stage, size_t from, size_t bytes, uint8_t* to) {
+  return CudaStatus(cudaMemcpyAsync(to, stage.memory.as<uint8_t>() + from, bytes,
+                                    cudaMemcpyHostToDevice, stream_.get()),
+                    "copying weights");
+}
+
+Result<DeviceBuffer> WeightUploader::Upload(WeightType type, std::span<const std::byte> data,
+                                            int64_t count, int64_t rows, int64_t cols,
+                                            const Backend::PartTaken& taken) {
+  QUERN_TRY(CheckType(type, rows, cols));
+  const bool dense = kernels::IsFloatType(type);
+  const int64_t row_bytes = std::ssize(data) / (count * rows);
+  if (dense || rows % kernels::kGgufTileRows == 0) {  // they lie as one matrix does
+    rows *= count;
+    count = 1;
+  }
+  const auto device_bytes = [&](int64_t part) {
+    return dense ? 2 * part * cols : kernels::GgufBytes({type, part, cols, nullptr});
+  };
+  DeviceBuffer memory;
+  QUERN_TRY(memory.Allocate(static_cast<size_t>(count * device_bytes(rows)), stream_.get(),
+                            "a weight matrix"));
+  // Whole tiles of 32 rows.
+  const int64_t part_rows = std::max<int64_t>(1, kPartBytes / (row_bytes * 32)) * 32;
+  auto* to = memory.as<uint8_t>();
+  for (int64_t end = 0, row = 0; row < count * rows;) {
+    if (row == end) end += rows;  // of this matrix
+    const int64_t part = std::min(part_rows, end - row);
+    const auto bytes = static_cast<size_t>(device_bytes(part));
+    QUERN_ASSIGN(Stage * stage, NextStage(bytes));
+    const auto source =
+        data.subspan(static_cast<size_t>(row * row_bytes), static_cast<size_t>(part * row_bytes));
+    if (!dense) {
+      WriteGguf({type, part, cols, nullptr}, source.data(), stage->memory.as<uint8_t>());
+    } else if (!WriteDense(type, source.data(), part, cols, stage->memory.as<uint16_t>())) {
+      return OutOfRange();
+    }
+    QUERN_TRY(Copy(*stage, 0, bytes, to));
+    QUERN_TRY(stage->copied.Record(stream_.get()));
+    taken(source);
+    row += part;
+    to += bytes;
+  }
+  return memory;
+}
+
 Result<std::unique_ptr<Matrix>> WeightUploader::LoadMatrix(WeightType type,
                                                            std::span<const std::byte> data,
                                                            int64_t rows, int64_t cols,
                                                            const Backend::PartTaken& taken) {
-  QUERN_TRY(CheckType(type, rows, cols));
-  const bool dense = kernels::IsFloatType(type);
-  const auto device_bytes = [&](int64_t count) {
-    return dense ? 2 * count * cols : kernels::GgufBytes({type, count, cols, nullptr});
-  };
+  QUERN_ASSIGN(DeviceBuffer memory, Upload(type, data, 1, rows, cols, taken));
+  return std::unique_ptr<Matrix>(
+      std::make_unique<CudaMatrix>(kernels::GgufMatrix{type, rows, cols, nullptr},
+                                   kernels::IsFloatType(type), std::move(memory)));
+}
+
+Result<std::unique_ptr<ExpertMatrices>> WeightUploader::LoadExperts(
+    WeightType type, std::span<const std::byte> data, int experts, int64_t rows, int64_t cols,
+    const Backend::PartTaken& taken) {
+  QUERN_ASSIGN(DeviceBuffer memory, Upload(type, data, experts, rows, cols, taken));
+  return std::unique_ptr<ExpertMatrices>(
+      std::make_unique<CudaExpertMatrices>(experts, kernels::GgufMatrix{type, rows, cols, nullptr},
+                                           kernels::IsFloatType(type), std::move(memory)));
+}
+
+Result<std::unique_ptr<Matrix>> WeightUploader::LoadRouter(std::span<const std::byte> data,
+                                                           int64_t experts, int64_t cols) {
+  QUERN_TRY(CheckType(WeightType::kF32, experts, cols));
+  const int64_t count = experts * cols;
+  const auto bytes = static_cast<size_t>(2 * count);  // of either part
   DeviceBuffer memory;
-  QUERN_TRY(
-      memory.Allocate(static_cast<size_t>(device_bytes(rows)), stream_.get(), "a weight matrix"));
-  const int64_t row_bytes = static_cast<int64_t>(data.size()) / rows;
-  // Whole tiles of 32 rows.
-  const int64_t part_rows = std::max<int64_t>(1, kPartBytes / (row_bytes * 32)) * 32;
-  int64_t to = 0;
-  for (int64_t first = 0, part = 0; first < rows; first += part_rows, ++part) {
-    const int64_t count = std::min(part_rows, rows - first);
-    const auto bytes = static_cast<size_t>(device_bytes(count));
-    Stage& stage = stages_[part % 2];
-    QUERN_TRY(stage.copied.Synchronize("copying weights"));
-    QUERN_TRY(stage.memory.Reserve(bytes, "pinned memory for weights"));
-    const std::byte* source = data.data() + first * row_bytes;
-    if (!dense) {
-      WriteGguf({type, count, cols, nullptr}, source, stage.memory.as<uint8_t>());
-    } else if (!WriteDense(type, source, count, cols, stage.memory.as<uint16_t>())) {
-      return MakeError(ErrorCode::kUnsupported,
-                       "holds numbers beyond 65,504, the largest of binary16: keep activations in "
-                       "bfloat16 (--activations bf16)");
-    }
-    QUERN_TRY(CudaStatus(cudaMemcpyAsync(memory.as<uint8_t>() + to, stage.memory.as<uint8_t>(),
-                                         bytes, cudaMemcpyHostToDevice, stream_.get()),
-                         "copying weights"));
-    QUERN_TRY(stage.copied.Record(stream_.get()));
-    taken(data.subspan(static_cast<size_t>(first * row_bytes),
-                       static_cast<size_t>(count * row_bytes)));
-    to += static_cast<int64_t>(bytes);
+  QUERN_TRY(memory.Allocate(2 * bytes, stream_.get(), "a router"));
+  for (int64_t at = 0; at < count; at += kPartBytes / 4) {
+    const int64_t part = std::min(kPartBytes / 4, count - at);
+    const auto part_bytes = static_cast<size_t>(2 * part);
+    QUERN_ASSIGN(Stage * stage, NextStage(2 * part_bytes));
+    auto* high = stage->memory.as<uint16_t>();
+    if (!WriteParts(data.data() + at * 4, part, high, high + part)) return OutOfRange();
+    auto* to = memory.as<uint8_t>() + 2 * at;
+    QUERN_TRY(Copy(*stage, 0, part_bytes, to));
+    QUERN_TRY(Copy(*stage, part_bytes, part_bytes, to + bytes));
+    QUERN_TRY(stage->copied.Record(stream_.get()));
   }
-  return std::unique_ptr<Matrix>(std::make_unique<CudaMatrix>(
-      kernels::GgufMatrix{type, rows, cols, nullptr}, dense, std::move(memory)));
+  return std::unique_ptr<Matrix>(std::make_unique<CudaRouter>(experts, cols, std::move(memory)));
 }
 
 Result<std::unique_ptr<Vector>> WeightUploader::LoadVector(std::span<const float> values) {
+  const size_t bytes = values.size_bytes();
   DeviceBuffer memory;
-  QUERN_TRY(memory.Allocate(values.size_bytes(), stream_.get(), "a norm's weights"));
-  Stage& stage = stages_[0];
-  QUERN_TRY(stage.copied.Synchronize("copying weights"));
-  QUERN_TRY(stage.memory.Reserve(values.size_bytes(), "pinned memory for weights"));
-  std::memcpy(stage.memory.as<float>(), values.data(), values.size_bytes());
-  QUERN_TRY(CudaStatus(cudaMemcpyAsync(memory.as<float>(), stage.memory.as<float>(),
-                                       values.size_bytes(), cudaMemcpyHostToDevice, stream_.get()),
-                       "copying weights"));
-  QUERN_TRY(stage.copied.Record(stream_.get()));
+  QUERN_TRY(memory.Allocate(bytes, stream_.get(), "a norm's weights"));
+  QUERN_ASSIGN(Stage * stage, NextStage(bytes));
+  std::memcpy(stage->memory.as<float>(), values.data(), bytes);
+  QUERN_TRY(Copy(*stage, 0, bytes, memory.as<uint8_t>()));
+  QUERN_TRY(stage->copied.Record(stream_.get()));
   return std::unique_ptr<Vector>(
       std::make_unique<CudaVector>(std::ssize(values), std::move(memory)));
 }

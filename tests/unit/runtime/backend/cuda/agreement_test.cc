@@ -7,6 +7,7 @@
 
 #include "runtime/backend/cuda/make_cuda_backend.h"
 #include "tests/unit/runtime/backend/cuda/rounding_backend.h"
+#include "tests/unit/runtime/backend/cuda/router_gaps.h"
 #include "tests/unit/runtime/backend/cuda/traffic.h"
 #include "tests/unit/runtime/model/tiny_model.h"
 
@@ -16,6 +17,8 @@ namespace {
 using kernels::ActivationType;
 
 constexpr int kSteps = 64;
+// Of the router's logits' deviation. Rounding moves a logit by some 2^-11 of it in binary16.
+constexpr double kClearGap = 0.01;
 
 struct Case {
   const char* name;
@@ -23,7 +26,8 @@ struct Case {
   GgmlType type;  // of the matrices
   uint32_t width;
   ActivationType activations;
-  float softcap = 0;
+  uint32_t experts = 0;
+  uint32_t experts_used = 0;
 };
 
 void PrintTo(const Case& c, std::ostream* out) { *out << c.name; }
@@ -39,6 +43,9 @@ TinyModel TinyOf(const Case& c) {
   tiny.head_dim = 64;
   tiny.vocab = 70;
   tiny.window = 12;
+  tiny.experts = c.experts;
+  tiny.experts_used = c.experts_used;
+  tiny.expert_ffn_width = c.width;
   return tiny;
 }
 
@@ -89,6 +96,25 @@ std::pair<size_t, float> Best(const std::vector<float>& logits) {
   return {best, logits[best] - second};
 }
 
+// The float32 reference's logits, without those after a token whose experts nearly tie: there
+// rounding may choose others, which is a jump, of that token and of what sees it.
+AllLogits ClearLogits(const Case& c, const ModelOptions& options, uint64_t seed) {
+  std::vector<double> gaps;
+  const auto reference = LoadOn(TinyOf(c), MakeGapBackend(&gaps), options);
+  if (reference == nullptr) return {};
+  std::map<int, int> first_tie;  // a sequence's position
+  AllLogits all = RunTraffic(*reference, seed, kSteps, [&](const StepRows& rows) {
+    for (size_t i = 0; i < rows.size(); ++i) {
+      if (gaps[i] < kClearGap) first_tie.insert(rows[i]);
+    }
+  });
+  std::erase_if(all, [&](const auto& row) {
+    const auto tie = first_tie.find(row.first.first);
+    return tie != first_tie.end() && row.first.second >= tie->second;
+  });
+  return all;
+}
+
 class CudaAgreementTest : public ::testing::TestWithParam<Case> {};
 
 // The bound is what 16-bit activations cost: 8 times the root mean square by which a row's logits
@@ -101,15 +127,12 @@ TEST_P(CudaAgreementTest, JoiningAndLeavingSequencesGetTheReferencesLogits) {
   const uint64_t seed = std::random_device()();
   SCOPED_TRACE("seed " + std::to_string(seed));
   const ModelOptions float32{.threads = 1, .kv_dtype = KvDtype::kF32, .float32_weights = true};
-  auto cpu = MakeCpuBackend(1);
-  ASSERT_TRUE(cpu.ok());
-  const auto reference = LoadOn(tiny, std::move(*cpu), float32);
   auto cuda = MakeCudaBackend({.activations = c.activations, .threads = 1});
   ASSERT_TRUE(cuda.ok()) << cuda.error().message;
   const auto model = LoadOn(tiny, std::move(*cuda), {});
-  ASSERT_TRUE(reference && model);
+  ASSERT_TRUE(model);
 
-  const AllLogits right = RunTraffic(*reference, seed, kSteps);
+  const AllLogits right = ClearLogits(c, float32, seed);
   std::vector<AllLogits> rounded;
   for (uint64_t way = 0; way < 4; ++way) {
     const auto rounding = LoadOn(tiny, MakeRoundingBackend(c.activations, way), float32);
@@ -117,7 +140,8 @@ TEST_P(CudaAgreementTest, JoiningAndLeavingSequencesGetTheReferencesLogits) {
     rounded.push_back(RunTraffic(*rounding, seed, kSteps));
   }
   const AllLogits got = RunTraffic(*model, seed, kSteps);
-  ASSERT_EQ(got.size(), right.size());
+  ASSERT_TRUE(c.experts != c.experts_used || got.size() == right.size());
+  RecordProperty("clear", std::to_string(static_cast<double>(right.size()) / got.size()));
   ASSERT_GT(right.size(), 100u);
   const Deviations deviations(right, rounded);
   ASSERT_GT(deviations.all(), 0);
@@ -153,6 +177,12 @@ constexpr Case kCases[] = {
     {"LlamaQ4KF16", "llama", GgmlType::kQ4_K, 256, ActivationType::kF16},
     {"Gemma3Q8Bf16", "gemma3", GgmlType::kQ8_0, 128, ActivationType::kBF16},
     {"Gemma3F16", "gemma3", GgmlType::kF16, 64, ActivationType::kF16},
+    {"Qwen3Q8Bf16", "qwen3", GgmlType::kQ8_0, 128, ActivationType::kBF16},
+    {"Qwen3F16", "qwen3", GgmlType::kF16, 64, ActivationType::kF16},
+    {"Qwen3MoeAllOf4Q8Bf16", "qwen3moe", GgmlType::kQ8_0, 128, ActivationType::kBF16, 4, 4},
+    {"Qwen3MoeAllOf2Q4KF16", "qwen3moe", GgmlType::kQ4_K, 256, ActivationType::kF16, 2, 2},
+    {"Qwen3Moe2Of8F16", "qwen3moe", GgmlType::kF16, 64, ActivationType::kF16, 8, 2},
+    {"Qwen3Moe3Of12Q8F16", "qwen3moe", GgmlType::kQ8_0, 128, ActivationType::kF16, 12, 3},
 };
 INSTANTIATE_TEST_SUITE_P(Families, CudaAgreementTest, ::testing::ValuesIn(kCases),
                          [](const auto& info) { return std::string(info.param.name); });

@@ -35,6 +35,10 @@ class RoundingBackend : public CpuBackend {
     CpuBackend::GatedActivation(kind, up, gate);
     Round(*gate);
   }
+  void Experts(int number, const Tensor& x, Tensor* out) override {
+    CpuBackend::Experts(number, x, out);
+    Round(*out);
+  }
   void RmsNormRows(const Tensor& residual, std::span<const int32_t> rows, const Vector& weight,
                    float epsilon, Tensor* out) override {
     CpuBackend::RmsNormRows(residual, rows, weight, epsilon, out);

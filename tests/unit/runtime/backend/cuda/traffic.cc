@@ -32,7 +32,7 @@ class Traffic {
     EXPECT_TRUE(status.ok()) << status.error().message;
   }
 
-  void Step() {
+  void Step(const std::function<void(const StepRows& rows)>& stepped) {
     tokens_.clear(), positions_.clear(), sequences_.clear(), owners_.clear();
     for (std::optional<Sequence>& slot : slots_) {
       if (!slot && random_() % 4 == 0) Join(slot);
@@ -44,11 +44,13 @@ class Traffic {
     std::vector<float> logits(tokens_.size() * vocabulary_);
     const Status status = model_.Forward({tokens_, positions_, sequences_, rows}, logits);
     ASSERT_TRUE(status.ok()) << status.error().message;
+    StepRows step;
     for (size_t row = 0; row < tokens_.size(); ++row) {
+      step.emplace_back(owners_[row], positions_[row]);
       const auto begin = logits.begin() + static_cast<std::ptrdiff_t>(row * vocabulary_);
-      all_[{owners_[row], positions_[row]}] = {begin,
-                                               begin + static_cast<std::ptrdiff_t>(vocabulary_)};
+      all_[step.back()] = {begin, begin + static_cast<std::ptrdiff_t>(vocabulary_)};
     }
+    if (stepped) stepped(step);
     for (std::optional<Sequence>& slot : slots_) {
       if (slot && slot->done == static_cast<int>(slot->tokens.size())) Leave(slot);
     }
@@ -96,9 +98,10 @@ class Traffic {
 
 }  // namespace
 
-AllLogits RunTraffic(Model& model, uint64_t seed, int steps) {
+AllLogits RunTraffic(Model& model, uint64_t seed, int steps,
+                     const std::function<void(const StepRows& rows)>& stepped) {
   Traffic traffic(model, seed);
-  for (int step = 0; step < steps; ++step) traffic.Step();
+  for (int step = 0; step < steps; ++step) traffic.Step(stepped);
   return traffic.Take();
 }
 
