@@ -23,6 +23,8 @@
 
 namespace quern {
 
+class Communicator;
+
 // A weight matrix [rows = outputs, cols = inputs] in a backend's memory and layout.
 class Matrix {
  public:
@@ -140,6 +142,8 @@ class Backend {
   virtual std::string Describe() const = 0;
   // Absent: the host's memory.
   virtual std::optional<BackendMemory> memory() const { return std::nullopt; }
+  // Those whose results AllReduce adds up.
+  virtual int ranks() const { return 1; }
 
   // Takes `data`, [rows, cols] in GGUF's layout, into the backend's own memory. `taken` is called
   // with each part of `data` that is no longer needed, so that a large matrix is never wholly in
@@ -182,8 +186,13 @@ class Backend {
   // It joins the step: what was held of it become the last rows of x again.
   virtual void ResumeLast(Tensor* x) = 0;
 
-  // residual = scale * rows of `table` [vocabulary, width] named by the batch's tokens.
-  virtual void Embed(const Matrix& table, float scale, Tensor* residual) = 0;
+  // residual = scale * rows of `table` [tokens, width] named by the batch's tokens, of which
+  // `first` is the table's first row; of tokens that are not in it, 0.
+  virtual void Embed(const Matrix& table, int64_t first, float scale, Tensor* residual) = 0;
+  // x = the sum of x over the ranks that a model is split over, in an order that depends on their
+  // number alone: the same bits on every rank, and for a row whatever others are beside it. Where
+  // there is one rank, nothing is done. When a rank is lost, RunStep and what reads results say so.
+  virtual void AllReduce(Tensor* x) = 0;
   // residual += x, or, with `x_weight` [width], its RMS norm times that (x null: nothing); then out
   // = the residual's RMS norm times `weight` [width] (out null: nothing). `out` may be `x`,
   // whose content is undefined afterwards.
@@ -222,9 +231,10 @@ class Backend {
   virtual Status Read(const Tensor& x, std::span<float> to) = 0;
 };
 
-// The CPU's. `threads` 0: DefaultThreads(). Errors: kInvalidArgument (QUERN_CPU_ISA names an
-// instruction set that is not there).
-Result<std::unique_ptr<Backend>> MakeCpuBackend(int threads);
+// The CPU's. `threads` 0: DefaultThreads(). `group`, which outlives it: the ranks that a model is
+// split over, on one machine, whose memory they share evenly; null: there is one. Errors:
+// kInvalidArgument (QUERN_CPU_ISA names an instruction set that is not there).
+Result<std::unique_ptr<Backend>> MakeCpuBackend(int threads, Communicator* group = nullptr);
 
 // `data`, `size` numbers in GGUF's layout, as float32 in the host's memory.
 std::vector<float> Dequantize(kernels::WeightType type, std::span<const std::byte> data,

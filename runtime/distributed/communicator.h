@@ -31,8 +31,13 @@ class Communicator {
   // Puts the ranks' parts one after the other: `all` is size times as long as `mine`, and apart
   // from it.
   virtual Status AllGather(std::span<const float> mine, std::span<float> all) = 0;
+  // The same, to the rank `root` alone; `all` is not used by the others.
+  virtual Status Gather(std::span<const float> mine, std::span<float> all, int root) = 0;
   // Makes every rank's `bytes` those of `root`.
   virtual Status Broadcast(std::span<std::byte> bytes, int root) = 0;
+  // The same from rank 0, for which the others wait without a timeout: it may have nothing to do
+  // for hours. Still an error at once where its process ends.
+  virtual Status Await(std::span<std::byte> bytes) = 0;
   // Returns once every rank has come here.
   virtual Status Barrier() = 0;
 };

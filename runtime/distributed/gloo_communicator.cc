@@ -2,6 +2,7 @@
 #include <gloo/allreduce.h>
 #include <gloo/barrier.h>
 #include <gloo/broadcast.h>
+#include <gloo/gather.h>
 #include <gloo/math.h>
 #include <gloo/rendezvous/context.h>
 #include <gloo/rendezvous/file_store.h>
@@ -18,6 +19,9 @@
 
 namespace quern {
 namespace {
+
+// gloo's TCP has no other way to wait without an end: its kNoTimeout is a wait of no time at all.
+constexpr std::chrono::hours kForEver(24 * 365 * 10);
 
 // gloo begins its messages with the place in its source.
 std::string Cause(const std::exception& error) {
@@ -62,17 +66,25 @@ class GlooCommunicator : public Communicator {
     });
   }
 
-  Status Broadcast(std::span<std::byte> bytes, int root) override {
+  Status Gather(std::span<const float> mine, std::span<float> all, int root) override {
     assert(root >= 0 && root < size());
-    if (bytes.empty()) return {};
-    return Run("a broadcast", [&](uint32_t tag) {
-      gloo::BroadcastOptions options(context_);
-      options.setOutput(reinterpret_cast<uint8_t*>(bytes.data()), bytes.size());
+    assert(rank() != root || all.size() == mine.size() * static_cast<size_t>(size()));
+    if (mine.empty()) return {};
+    return Run("a gather", [&](uint32_t tag) {
+      gloo::GatherOptions options(context_);
+      options.setInput(const_cast<float*>(mine.data()), mine.size());  // which it only reads
+      if (rank() == root) options.setOutput(all.data(), all.size());
       options.setRoot(root);
       options.setTag(tag);
-      gloo::broadcast(options);
+      gloo::gather(options);
     });
   }
+
+  Status Broadcast(std::span<std::byte> bytes, int root) override {
+    return BroadcastWithin(timeout_, bytes, root);
+  }
+
+  Status Await(std::span<std::byte> bytes) override { return BroadcastWithin(kForEver, bytes, 0); }
 
   Status Barrier() override {
     return Run("a barrier", [&](uint32_t tag) {
@@ -83,6 +95,19 @@ class GlooCommunicator : public Communicator {
   }
 
  private:
+  Status BroadcastWithin(std::chrono::milliseconds timeout, std::span<std::byte> bytes, int root) {
+    assert(root >= 0 && root < size());
+    if (bytes.empty()) return {};
+    return Run("a broadcast", [&](uint32_t tag) {
+      gloo::BroadcastOptions options(context_);
+      options.setOutput(reinterpret_cast<uint8_t*>(bytes.data()), bytes.size());
+      options.setRoot(root);
+      options.setTag(tag);
+      options.setTimeout(timeout);
+      gloo::broadcast(options);
+    });
+  }
+
   template <typename Operation>
   Status Run(const char* what, const Operation& operation) {
     if (broken_) return *broken_;

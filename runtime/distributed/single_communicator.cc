@@ -14,7 +14,11 @@ class SingleCommunicator : public Communicator {
     std::copy(mine.begin(), mine.end(), all.begin());
     return {};
   }
+  Status Gather(std::span<const float> mine, std::span<float> all, int /*root*/) override {
+    return AllGather(mine, all);
+  }
   Status Broadcast(std::span<std::byte> /*bytes*/, int /*root*/) override { return {}; }
+  Status Await(std::span<std::byte> /*bytes*/) override { return {}; }
   Status Barrier() override { return {}; }
 };
 

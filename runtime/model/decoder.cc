@@ -3,13 +3,24 @@
 #include <algorithm>
 #include <cstdlib>
 
+#include "runtime/distributed/communicator.h"
+
 namespace quern {
 
-Status Decoder::LoadWeights(WeightLoader& loader) {
-  QUERN_ASSIGN(embedding_, loader.LoadMatrix("token_embd.weight", h_.vocab_size, h_.width));
+Status Decoder::LoadWeights(WeightLoader& loader, Communicator* group) {
+  group_ = group;
+  if (const int size = group ? group->size() : 1; backend_->ranks() != size) {
+    return MakeError(ErrorCode::kUnsupported,
+                     "a model for {} processes on a backend of {}: a backend that adds up what they "
+                     "have is needed",
+                     size, backend_->ranks());
+  }
+  QUERN_ASSIGN(shares_, ShareOut(h_, loader.BlockOf(".ffn_down.weight"), group ? group->rank() : 0,
+                                 group ? group->size() : 1));
+  QUERN_ASSIGN(embedding_, loader.LoadMatrix("token_embd.weight", shares_.vocab, h_.width));
   QUERN_ASSIGN(output_norm_, loader.LoadVector("output_norm.weight", h_.width));
   if (loader.Has("output.weight")) {
-    QUERN_ASSIGN(output_, loader.LoadMatrix("output.weight", h_.vocab_size, h_.width));
+    QUERN_ASSIGN(output_, loader.LoadMatrix("output.weight", shares_.vocab, h_.width));
   }
   QUERN_TRY(LoadLayers(loader));
   constexpr TensorKind kActivations = TensorKind::kActivations;
@@ -18,14 +29,15 @@ Status Decoder::LoadWeights(WeightLoader& loader) {
   qkv_ = backend_->NewTensor(kActivations, query_width() + 2 * kv_width());
   attended_ = backend_->NewTensor(kActivations, query_width());
   if (h_.experts > 0) return {};
-  gate_ = backend_->NewTensor(kActivations, h_.ffn_width);
-  up_ = backend_->NewTensor(kActivations, h_.ffn_width);
+  gate_ = backend_->NewTensor(kActivations, ffn_part().size);
+  up_ = backend_->NewTensor(kActivations, ffn_part().size);
   return {};
 }
 
 void Decoder::set_info(ModelInfo info, KvDtype dtype) {
   info_ = std::move(info);
-  kv_shape_ = {h_.layers, h_.kv_heads, h_.head_dim, dtype, {}};
+  const auto kv_heads = static_cast<int>(shares_.kv_heads.size);
+  kv_shape_ = {h_.layers, kv_heads, h_.head_dim, dtype, {}};
   for (int layer = 0; layer < h_.layers; ++layer) kv_shape_.windows.push_back(window(layer));
   // Were there no other layers, nothing would say how many tokens the cache holds: they are taken
   // for layers that keep all.
@@ -49,7 +61,8 @@ Status Decoder::Forward(const ForwardBatch& batch, std::span<float> logits) {
   first_layer_ = batch.first_layer;
   end_layer_ = batch.end_layer;
   QUERN_TRY(b.RunStep(batch, [&] {
-    b.Embed(*embedding_, embedding_scale(), x_);
+    b.Embed(*embedding_, shares_.vocab.begin, embedding_scale(), x_);
+    b.AllReduce(x_);
     RunLayers(b);
   }));
   // Also in release builds: rows that are not there would be another step's, of other requests.
@@ -79,7 +92,36 @@ void Decoder::LeaveLayers(const Vector* after) {
 Status Decoder::ReadLogits(std::span<const int32_t> rows, std::span<float> logits) {
   if (rows.empty()) return {};
   backend_->RmsNormRows(*x_, rows, *output_norm_, h_.epsilon, normed_);
-  return backend_->Logits(*normed_, output_ ? *output_ : *embedding_, h_.logit_softcap, logits);
+  const Matrix& head = output_ ? *output_ : *embedding_;
+  if (group_ == nullptr) return backend_->Logits(*normed_, head, h_.logit_softcap, logits);
+  part_logits_.resize(rows.size() * static_cast<size_t>(head.rows()));
+  QUERN_TRY(backend_->Logits(*normed_, head, h_.logit_softcap, part_logits_));
+  return GatherLogits(std::ssize(rows), logits);
+}
+
+Status Decoder::GatherLogits(int64_t rows, std::span<float> logits) {
+  // Parts of the same length, as they are gathered: rows of the longest one.
+  const int size = group_->size();
+  const int64_t longest = (h_.vocab_size + size - 1) / size;
+  const auto own = std::ssize(part_logits_) / rows;
+  if (own < longest) {
+    part_logits_.resize(static_cast<size_t>(rows * longest));
+    for (int64_t row = rows - 1; row > 0; --row) {
+      const auto begin = part_logits_.begin() + row * own;
+      std::copy_backward(begin, begin + own, part_logits_.begin() + row * longest + own);
+    }
+  }
+  const bool root = group_->rank() == 0;
+  if (root) all_logits_.resize(part_logits_.size() * static_cast<size_t>(size));
+  QUERN_TRY(group_->Gather(part_logits_, all_logits_, 0));
+  for (int rank = 0; root && rank < size; ++rank) {
+    const Part part = SplitEvenly(h_.vocab_size, 1, rank, size);
+    for (int64_t row = 0; row < rows; ++row) {
+      const auto from = all_logits_.begin() + (rank * rows + row) * longest;
+      std::copy(from, from + part.size, logits.begin() + row * h_.vocab_size + part.begin);
+    }
+  }
+  return {};
 }
 
 Status Decoder::Draw(std::span<const int32_t> rows, std::span<const TokenDraw> draws,

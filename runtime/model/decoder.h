@@ -7,6 +7,7 @@
 #include "runtime/backend/backend.h"
 #include "runtime/model/hyperparameters.h"
 #include "runtime/model/model.h"
+#include "runtime/model/shares.h"
 #include "runtime/model/weight_loader.h"
 
 namespace quern {
@@ -27,13 +28,14 @@ class Decoder : public Model {
   // x = embedding_scale() times the rows of the batch's tokens; RunLayers; logits of x.
   Status Forward(const ForwardBatch& batch, std::span<float> logits) override;
   Status ReadLogits(std::span<const int32_t> rows, std::span<float> logits) override;
-  bool draws() const override { return backend_->draws(); }
+  bool draws() const override { return group_ == nullptr && backend_->draws(); }
   Status Draw(std::span<const int32_t> rows, std::span<const TokenDraw> draws,
               std::span<int32_t> tokens) override;
   Status ReadHidden(std::span<const int32_t> rows, std::span<float> hidden) override;
 
-  // Takes the weights; once, before anything else.
-  Status LoadWeights(WeightLoader& loader);
+  // Takes the weights; once, before anything else. Of one of several ranks, `group`'s (null: there
+  // is one), its share of them; kUnsupported where the model cannot be split so.
+  Status LoadWeights(WeightLoader& loader, Communicator* group = nullptr);
   // What the file says of the model; what the KV cache takes in `dtype` is added to it.
   void set_info(ModelInfo info, KvDtype dtype);
 
@@ -52,23 +54,35 @@ class Decoder : public Model {
   // Tokens that a layer's attention sees, its own included; 0: all.
   virtual int window(int /*layer*/) const { return 0; }
 
-  int query_width() const { return h_.heads * h_.head_dim; }
-  int kv_width() const { return h_.kv_heads * h_.head_dim; }
+  // Of this rank: of its heads, of the weights that make them, of the feed-forward network.
+  int heads() const { return static_cast<int>(shares_.heads.size); }
+  int query_width() const { return heads() * h_.head_dim; }
+  int kv_width() const { return static_cast<int>(kv_part().size); }
+  Part query_part() const { return shares_.heads * h_.head_dim; }
+  Part kv_part() const { return shares_.kv_heads * h_.head_dim; }
+  Part ffn_part() const { return shares_.ffn; }
 
-  Hyperparameters h_;
+  Hyperparameters h_;  // of the whole model
   std::unique_ptr<Backend> backend_;
   // Activations of a step, [rows, ...]
   Tensor* x_ = nullptr;         // [width]: the residual stream
   Tensor* normed_ = nullptr;    // [width]
-  Tensor* qkv_ = nullptr;       // [(heads + 2 * kv_heads) * head_dim]
-  Tensor* attended_ = nullptr;  // [heads * head_dim]
-  Tensor* gate_ = nullptr;      // [ffn_width]; null where there are experts
-  Tensor* up_ = nullptr;        // [ffn_width]
+  Tensor* qkv_ = nullptr;       // [query_width() + 2 * kv_width()]
+  Tensor* attended_ = nullptr;  // [query_width()]
+  Tensor* gate_ = nullptr;      // [ffn_part().size]; null where there are experts
+  Tensor* up_ = nullptr;        // [ffn_part().size]
 
  private:
-  std::unique_ptr<Matrix> embedding_;    // [vocab, width]
+  // Brings the ranks' parts of `rows` rows of logits, this one's in part_logits_, together on rank
+  // 0.
+  Status GatherLogits(int64_t rows, std::span<float> logits);
+
+  Communicator* group_ = nullptr;  // null: there is one rank
+  Shares shares_;
+  std::unique_ptr<Matrix> embedding_;    // [shares_.vocab.size, width]
   std::unique_ptr<Vector> output_norm_;  // [width]
-  std::unique_ptr<Matrix> output_;       // [vocab, width]; null: tied to the embedding
+  std::unique_ptr<Matrix> output_;       // [shares_.vocab.size, width]; null: tied to the embedding
+  std::vector<float> part_logits_, all_logits_;
   ModelInfo info_;
   KvShape kv_shape_;
   int32_t first_layer_ = 0, end_layer_ = 0;  // of the batch at hand

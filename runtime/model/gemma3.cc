@@ -56,7 +56,7 @@ class Gemma3 : public Decoder {
   }
 
   void RunLayers(Backend& b) override {
-    AttentionSpec attention{.heads = h_.heads,
+    AttentionSpec attention{.heads = heads(),
                             .scale = 1.0f / std::sqrt(static_cast<float>(QueryScaleDim())),
                             .softcap = h_.attention_softcap,
                             .epsilon = h_.epsilon};
@@ -75,12 +75,14 @@ class Gemma3 : public Decoder {
                           {layer.v.get(), qkv_, query_width() + kv_width()}});
       b.Attention(attention, qkv_, attended_);
       b.MatMul(*attended_, {{layer.attn_out.get(), normed_}});
+      b.AllReduce(normed_);
       // Feed-forward: x += norm(down * (gelu(gate) * up))
       b.AddRmsNorm(normed_, layer.post_attn_norm.get(), layer.ffn_norm.get(), h_.epsilon, x_,
                    normed_);
       b.MatMul(*normed_, {{layer.gate.get(), gate_}, {layer.up.get(), up_}});
       b.GatedActivation(kernels::Gate::kGeluTanh, *up_, gate_);
       b.MatMul(*gate_, {{layer.down.get(), normed_}});
+      b.AllReduce(normed_);
       after = layer.post_ffn_norm.get();
     }
     LeaveLayers(after);
@@ -92,21 +94,19 @@ class Gemma3 : public Decoder {
 
   Status LoadLayer(WeightLoader& loader, const std::string& prefix, Gemma3Layer* layer) const {
     QUERN_ASSIGN(layer->attn_norm, loader.LoadVector(prefix + "attn_norm.weight", h_.width));
-    QUERN_ASSIGN(layer->q, loader.LoadMatrix(prefix + "attn_q.weight", query_width(), h_.width));
-    QUERN_ASSIGN(layer->k, loader.LoadMatrix(prefix + "attn_k.weight", kv_width(), h_.width));
-    QUERN_ASSIGN(layer->v, loader.LoadMatrix(prefix + "attn_v.weight", kv_width(), h_.width));
+    QUERN_ASSIGN(layer->q, loader.LoadMatrix(prefix + "attn_q.weight", query_part(), h_.width));
+    QUERN_ASSIGN(layer->k, loader.LoadMatrix(prefix + "attn_k.weight", kv_part(), h_.width));
+    QUERN_ASSIGN(layer->v, loader.LoadMatrix(prefix + "attn_v.weight", kv_part(), h_.width));
     QUERN_ASSIGN(layer->q_norm, loader.LoadVector(prefix + "attn_q_norm.weight", h_.head_dim));
     QUERN_ASSIGN(layer->k_norm, loader.LoadVector(prefix + "attn_k_norm.weight", h_.head_dim));
     QUERN_ASSIGN(layer->attn_out,
-                 loader.LoadMatrix(prefix + "attn_output.weight", h_.width, query_width()));
+                 loader.LoadMatrix(prefix + "attn_output.weight", h_.width, query_part()));
     QUERN_ASSIGN(layer->post_attn_norm,
                  loader.LoadVector(prefix + "post_attention_norm.weight", h_.width));
     QUERN_ASSIGN(layer->ffn_norm, loader.LoadVector(prefix + "ffn_norm.weight", h_.width));
-    QUERN_ASSIGN(layer->gate,
-                 loader.LoadMatrix(prefix + "ffn_gate.weight", h_.ffn_width, h_.width));
-    QUERN_ASSIGN(layer->up, loader.LoadMatrix(prefix + "ffn_up.weight", h_.ffn_width, h_.width));
-    QUERN_ASSIGN(layer->down,
-                 loader.LoadMatrix(prefix + "ffn_down.weight", h_.width, h_.ffn_width));
+    QUERN_ASSIGN(layer->gate, loader.LoadMatrix(prefix + "ffn_gate.weight", ffn_part(), h_.width));
+    QUERN_ASSIGN(layer->up, loader.LoadMatrix(prefix + "ffn_up.weight", ffn_part(), h_.width));
+    QUERN_ASSIGN(layer->down, loader.LoadMatrix(prefix + "ffn_down.weight", h_.width, ffn_part()));
     QUERN_ASSIGN(layer->post_ffn_norm,
                  loader.LoadVector(prefix + "post_ffw_norm.weight", h_.width));
     return {};

@@ -47,7 +47,7 @@ class Llama : public Decoder {
   }
 
   void RunLayers(Backend& b) override {
-    AttentionSpec attention{.heads = h_.heads,
+    AttentionSpec attention{.heads = heads(),
                             .scale = 1.0f / std::sqrt(static_cast<float>(h_.head_dim)),
                             .rope = rope_};
     for (const LlamaLayer& layer : layers_) {
@@ -58,11 +58,13 @@ class Llama : public Decoder {
                           {layer.v.get(), qkv_, query_width() + kv_width()}});
       b.Attention(attention, qkv_, attended_);
       b.MatMul(*attended_, {{layer.attn_out.get(), normed_}});
+      b.AllReduce(normed_);
       // Feed-forward: x += down * (silu(gate) * up)
       b.AddRmsNorm(normed_, nullptr, layer.ffn_norm.get(), h_.epsilon, x_, normed_);
       b.MatMul(*normed_, {{layer.gate.get(), gate_}, {layer.up.get(), up_}});
       b.GatedActivation(kernels::Gate::kSilu, *up_, gate_);
       b.MatMul(*gate_, {{layer.down.get(), normed_}});
+      b.AllReduce(normed_);
       ++attention.layer;
     }
     LeaveLayers(nullptr);
@@ -71,17 +73,15 @@ class Llama : public Decoder {
  private:
   Status LoadLayer(WeightLoader& loader, const std::string& prefix, LlamaLayer* layer) const {
     QUERN_ASSIGN(layer->attn_norm, loader.LoadVector(prefix + "attn_norm.weight", h_.width));
-    QUERN_ASSIGN(layer->q, loader.LoadMatrix(prefix + "attn_q.weight", query_width(), h_.width));
-    QUERN_ASSIGN(layer->k, loader.LoadMatrix(prefix + "attn_k.weight", kv_width(), h_.width));
-    QUERN_ASSIGN(layer->v, loader.LoadMatrix(prefix + "attn_v.weight", kv_width(), h_.width));
+    QUERN_ASSIGN(layer->q, loader.LoadMatrix(prefix + "attn_q.weight", query_part(), h_.width));
+    QUERN_ASSIGN(layer->k, loader.LoadMatrix(prefix + "attn_k.weight", kv_part(), h_.width));
+    QUERN_ASSIGN(layer->v, loader.LoadMatrix(prefix + "attn_v.weight", kv_part(), h_.width));
     QUERN_ASSIGN(layer->attn_out,
-                 loader.LoadMatrix(prefix + "attn_output.weight", h_.width, query_width()));
+                 loader.LoadMatrix(prefix + "attn_output.weight", h_.width, query_part()));
     QUERN_ASSIGN(layer->ffn_norm, loader.LoadVector(prefix + "ffn_norm.weight", h_.width));
-    QUERN_ASSIGN(layer->gate,
-                 loader.LoadMatrix(prefix + "ffn_gate.weight", h_.ffn_width, h_.width));
-    QUERN_ASSIGN(layer->up, loader.LoadMatrix(prefix + "ffn_up.weight", h_.ffn_width, h_.width));
-    QUERN_ASSIGN(layer->down,
-                 loader.LoadMatrix(prefix + "ffn_down.weight", h_.width, h_.ffn_width));
+    QUERN_ASSIGN(layer->gate, loader.LoadMatrix(prefix + "ffn_gate.weight", ffn_part(), h_.width));
+    QUERN_ASSIGN(layer->up, loader.LoadMatrix(prefix + "ffn_up.weight", ffn_part(), h_.width));
+    QUERN_ASSIGN(layer->down, loader.LoadMatrix(prefix + "ffn_down.weight", h_.width, ffn_part()));
     return {};
   }
 

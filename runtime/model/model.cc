@@ -4,6 +4,7 @@
 #include <functional>
 #include <map>
 
+#include "runtime/distributed/communicator.h"
 #include "runtime/formats/file_signature.h"
 #include "runtime/model/decoder.h"
 
@@ -94,10 +95,11 @@ Result<std::unique_ptr<Model>> LoadDecoder(const GgufFile& file, const ModelOpti
   WeightLoader loader(file, backend.get(), options.float32_weights);
   std::string compute = backend->Describe();
   std::unique_ptr<Decoder> decoder = family->make(h, std::move(backend));
-  QUERN_TRY(decoder->LoadWeights(loader));
+  QUERN_TRY(decoder->LoadWeights(loader, options.group));
   QUERN_TRY(loader.CheckAllUsed());
-  decoder->set_info(Describe(file, h, loader.resident_bytes(), std::move(compute)),
-                    options.kv_dtype);
+  ModelInfo info = Describe(file, h, loader.resident_bytes(), std::move(compute));
+  if (options.group != nullptr) info.ranks = options.group->size();
+  decoder->set_info(std::move(info), options.kv_dtype);
   return std::unique_ptr<Model>(std::move(decoder));
 }
 
@@ -123,7 +125,7 @@ Status RequireWholeModel(const GgufFile& file) {
 
 Result<std::unique_ptr<Model>> Model::Load(std::unique_ptr<GgufFile> file,
                                            const ModelOptions& options) {
-  QUERN_ASSIGN(std::unique_ptr<Backend> backend, MakeCpuBackend(options.threads));
+  QUERN_ASSIGN(std::unique_ptr<Backend> backend, MakeCpuBackend(options.threads, options.group));
   return Load(std::move(file), options, std::move(backend));
 }
 

@@ -15,6 +15,8 @@
 
 namespace quern {
 
+class Communicator;
+
 // How the hidden states of a text become one vector: that of its last token, or their mean.
 enum class Pooling { kLast, kMean };
 
@@ -35,6 +37,7 @@ struct ModelInfo {
   std::optional<Pooling> pooling = Pooling::kLast;
   int32_t context_tokens = 0;  // trained context length
   int64_t parameters = 0;
+  int32_t ranks = 1;  // processes that the model is split over; what follows is of one of them
   int64_t weight_bytes = 0;  // resident bytes of the weights, repacked ones counted once
   KvDtype kv_dtype = KvDtype::kF16;
   int64_t kv_bytes_per_token = 0;  // over all layers, in kv_dtype, scales included
@@ -74,6 +77,9 @@ struct ModelOptions {
   // Expands quantised weights to float32, which leaves the activations in float32, too: four
   // bytes a weight, and slow. For telling the formats' errors from mistakes.
   bool float32_weights = false;
+  // The processes that the model is split over, which outlive it; null: this one has all of it.
+  // All load it, and each then makes the same calls (parallel_model.h); rank 0 alone gets logits.
+  Communicator* group = nullptr;
 };
 
 // kUnsupported when the file holds only a part of a model (metadata split.count over 1), with how

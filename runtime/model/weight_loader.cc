@@ -41,6 +41,28 @@ Status CheckRoomToExpand(int64_t elements) {
       wanted / kMiB, std::max(0.0, left) / kMiB);
 }
 
+Status CheckColumns(const Part& cols, const kernels::WeightTypeInfo& info) {
+  const int64_t block = info.block_elements;
+  if (cols.begin % block == 0 && cols.size % block == 0) return {};
+  return MakeError(ErrorCode::kUnsupported,
+                   "columns {} to {} of {} cannot be split off: the weights are stored as {}, in "
+                   "blocks of {} columns, and a part must begin and end with one",
+                   cols.begin, cols.end(), cols.whole, info.name, block);
+}
+
+// Of each row of `data`, so many bytes from `begin` on.
+std::vector<std::byte> Columns(std::span<const std::byte> data, int64_t rows, int64_t row_bytes,
+                               int64_t begin, int64_t bytes) {
+  std::vector<std::byte> columns;
+  columns.reserve(static_cast<size_t>(rows * bytes));
+  for (int64_t row = 0; row < rows; ++row) {
+    const auto part =
+        data.subspan(static_cast<size_t>(row * row_bytes + begin), static_cast<size_t>(bytes));
+    columns.insert(columns.end(), part.begin(), part.end());
+  }
+  return columns;
+}
+
 }  // namespace
 
 Result<const GgufTensor*> WeightLoader::Find(const std::string& name, std::vector<uint64_t> dims) {
@@ -76,23 +98,46 @@ Result<const GgufTensor*> WeightLoader::Find(const std::string& name, std::vecto
   return tensor;
 }
 
+int64_t WeightLoader::BlockOf(std::string_view name_end) const {
+  int64_t most = 1;
+  for (const GgufTensor& tensor : file_.tensors()) {
+    const kernels::WeightTypeInfo* info = kernels::FindWeightTypeInfo(KernelType(tensor.type));
+    if (info == nullptr || !tensor.name.ends_with(name_end)) continue;
+    most = std::max<int64_t>(most, info->block_elements);
+  }
+  return most;
+}
+
 bool WeightLoader::Expands(const GgufTensor& tensor) const {
   return float32_ && !kernels::IsFloatType(KernelType(tensor.type));
 }
 
 template <typename Loaded, typename Load>
 Result<std::unique_ptr<Loaded>> WeightLoader::Take(const GgufTensor& tensor, bool expand,
+                                                   const Part& rows, const Part& cols,
                                                    const Load& load) {
   const auto take = [&]() -> Result<std::unique_ptr<Loaded>> {
     const kernels::WeightType type = KernelType(tensor.type);
-    if (!expand || type == kernels::WeightType::kF32) {
-      return load(type, tensor.data,
-                  [this](std::span<const std::byte> part) { file_.ReleasePages(part); });
+    const kernels::WeightTypeInfo& info = *kernels::FindWeightTypeInfo(type);
+    QUERN_TRY(CheckColumns(cols, info));
+    const int64_t row_bytes = cols.whole / info.block_elements * info.block_bytes;
+    std::span<const std::byte> data = tensor.data.subspan(
+        static_cast<size_t>(rows.begin * row_bytes), static_cast<size_t>(rows.size * row_bytes));
+    std::vector<std::byte> columns;
+    if (cols.size < cols.whole) {
+      columns = Columns(data, rows.size, row_bytes,
+                        cols.begin / info.block_elements * info.block_bytes,
+                        cols.size / info.block_elements * info.block_bytes);
+      data = columns;
     }
-    int64_t elements = 1;
-    for (const uint64_t dim : tensor.dims) elements *= static_cast<int64_t>(dim);
+    if (!expand || type == kernels::WeightType::kF32) {
+      return load(type, data, [&](std::span<const std::byte> part) {
+        if (columns.empty()) file_.ReleasePages(part);
+      });
+    }
+    const int64_t elements = rows.size * cols.size;
     QUERN_TRY(CheckRoomToExpand(elements));
-    const std::vector<float> expanded = Dequantize(type, tensor.data, elements);
+    const std::vector<float> expanded = Dequantize(type, data, elements);
     return load(kernels::WeightType::kF32, std::as_bytes(std::span(expanded)),
                 [](std::span<const std::byte>) {});
   };
@@ -103,20 +148,21 @@ Result<std::unique_ptr<Loaded>> WeightLoader::Take(const GgufTensor& tensor, boo
   return taken;
 }
 
-Result<std::unique_ptr<Matrix>> WeightLoader::LoadMatrix(const std::string& name, int64_t rows,
-                                                         int64_t cols) {
+Result<std::unique_ptr<Matrix>> WeightLoader::LoadMatrix(const std::string& name, const Part& rows,
+                                                         const Part& cols) {
   QUERN_ASSIGN(const GgufTensor* tensor,
-               Find(name, {static_cast<uint64_t>(cols), static_cast<uint64_t>(rows)}));
-  return Take<Matrix>(*tensor, Expands(*tensor), [&](auto type, auto data, const auto& taken) {
-    return backend_->LoadMatrix(type, data, rows, cols, taken);
-  });
+               Find(name, {static_cast<uint64_t>(cols.whole), static_cast<uint64_t>(rows.whole)}));
+  return Take<Matrix>(*tensor, Expands(*tensor), rows, cols,
+                      [&](auto type, auto data, const auto& taken) {
+                        return backend_->LoadMatrix(type, data, rows.size, cols.size, taken);
+                      });
 }
 
 Result<std::unique_ptr<Matrix>> WeightLoader::LoadRouter(const std::string& name, int64_t experts,
                                                          int64_t cols) {
   QUERN_ASSIGN(const GgufTensor* tensor,
                Find(name, {static_cast<uint64_t>(cols), static_cast<uint64_t>(experts)}));
-  return Take<Matrix>(*tensor, true, [&](auto /*type*/, auto data, const auto& /*taken*/) {
+  return Take<Matrix>(*tensor, true, experts, cols, [&](auto, auto data, const auto&) {
     return backend_->LoadRouter(data, experts, cols);
   });
 }
@@ -128,7 +174,7 @@ Result<std::unique_ptr<ExpertMatrices>> WeightLoader::LoadExperts(const std::str
                Find(name, {static_cast<uint64_t>(cols), static_cast<uint64_t>(rows),
                            static_cast<uint64_t>(experts)}));
   return Take<ExpertMatrices>(
-      *tensor, Expands(*tensor), [&](auto type, auto data, const auto& taken) {
+      *tensor, Expands(*tensor), rows * experts, cols, [&](auto type, auto data, const auto& taken) {
         return backend_->LoadExperts(type, data, experts, rows, cols, taken);
       });
 }

@@ -9,6 +9,7 @@
 #include "runtime/backend/backend.h"
 #include "runtime/base/result.h"
 #include "runtime/formats/gguf.h"
+#include "runtime/model/shares.h"
 
 namespace quern {
 
@@ -22,7 +23,10 @@ class WeightLoader {
       : file_(file), backend_(backend), float32_(float32) {}
 
   bool Has(const std::string& name) const { return file_.FindTensor(name) != nullptr; }
-  Result<std::unique_ptr<Matrix>> LoadMatrix(const std::string& name, int64_t rows, int64_t cols);
+  // The weights of `rows` and `cols` in a matrix of these wholes, as they are stored.
+  // kUnsupported where columns begin or end within a block of a quantised type, says where.
+  Result<std::unique_ptr<Matrix>> LoadMatrix(const std::string& name, const Part& rows,
+                                             const Part& cols);
   // A mixture's, [experts, cols], from float32 however it is stored.
   Result<std::unique_ptr<Matrix>> LoadRouter(const std::string& name, int64_t experts,
                                              int64_t cols);
@@ -32,6 +36,9 @@ class WeightLoader {
   Result<std::unique_ptr<Vector>> LoadVector(const std::string& name, int64_t size);
   // As float32, for the host.
   Result<std::vector<float>> ReadVector(const std::string& name, int64_t size);
+  // Of the tensors whose names end so, the most weights that are stored as one block: what their
+  // columns can be split into. 1 where there are none.
+  int64_t BlockOf(std::string_view name_end) const;
 
   // kUnsupported when the file has tensors that were not asked for: they would change what the
   // model computes.
@@ -40,9 +47,11 @@ class WeightLoader {
   int64_t resident_bytes() const { return resident_bytes_; }
 
  private:
-  // What `load` makes of the tensor's type and data, which are float32's if `expand`.
+  // What `load` makes of these weights of the tensor, as type and data, which are float32's if
+  // `expand`.
   template <typename Loaded, typename Load>
-  Result<std::unique_ptr<Loaded>> Take(const GgufTensor& tensor, bool expand, const Load& load);
+  Result<std::unique_ptr<Loaded>> Take(const GgufTensor& tensor, bool expand, const Part& rows,
+                                       const Part& cols, const Load& load);
   bool Expands(const GgufTensor& tensor) const;
   Result<const GgufTensor*> Find(const std::string& name, std::vector<uint64_t> dims);
 

@@ -6,6 +6,7 @@
 #include "quern/kernels/dequantize.h"
 #include "runtime/backend/cpu/cpu_matrix.h"
 #include "runtime/base/cgroup.h"
+#include "runtime/distributed/communicator.h"
 
 namespace quern {
 namespace {
@@ -15,6 +16,12 @@ constexpr double kMiB = 1024.0 * 1024.0;
 constexpr size_t kAttentionPartFloats = size_t{1} << 17;
 // A matrix is repacked in parts of about this many bytes.
 constexpr int64_t kPartBytes = 4 << 20;
+
+// Of this process's share of the memory limit.
+int64_t MemoryLeft(const Communicator* group) {
+  return MemoryLimitBytes() / (group != nullptr ? group->size() : 1) -
+         ProcessMemoryUse().resident_bytes;
+}
 
 // Why `what`, of so many bytes, could not be had, where `left` are left of the memory limit.
 Error NoMemoryFor(std::string_view what, double bytes, double left, std::string_view remedy) {
@@ -32,19 +39,20 @@ Error NoMemoryFor(std::string_view what, double bytes, double left, std::string_
 
 }  // namespace
 
-Result<std::unique_ptr<Backend>> MakeCpuBackend(int threads) {
+Result<std::unique_ptr<Backend>> MakeCpuBackend(int threads, Communicator* group) {
   const char* error = nullptr;
   const kernels::CpuKernels* kernels = kernels::SelectCpuKernels(&error);
   if (kernels == nullptr) return MakeError(ErrorCode::kInvalidArgument, "{}", error);
-  return std::unique_ptr<Backend>(
-      std::make_unique<CpuBackend>(*kernels, threads > 0 ? threads : DefaultThreads(),
-                                   MemoryLimitBytes() - ProcessMemoryUse().resident_bytes));
+  return std::unique_ptr<Backend>(std::make_unique<CpuBackend>(
+      *kernels, threads > 0 ? threads : DefaultThreads(), MemoryLeft(group), group));
 }
 
 std::string CpuBackend::Describe() const {
   return fmt::format("{}, {} thread{}", kernels_.name, pool_.threads(),
                      pool_.threads() == 1 ? "" : "s");
 }
+
+int CpuBackend::ranks() const { return group_ != nullptr ? group_->size() : 1; }
 
 Result<std::unique_ptr<Matrix>> CpuBackend::LoadMatrix(kernels::WeightType type,
                                                        std::span<const std::byte> data,
@@ -125,7 +133,7 @@ Status CpuBackend::AllocateKv(const KvShape& shape, const KvLayout& layout) {
   const double full_bytes = bytes_of(shape.layers - window_layers, layout.num_blocks);
   const double window_bytes = bytes_of(window_layers, layout.window_blocks);
   const double bytes = full_bytes + window_bytes;
-  const double left = static_cast<double>(MemoryLimitBytes() - ProcessMemoryUse().resident_bytes);
+  const double left = static_cast<double>(MemoryLeft(group_));
   if (layout.block_tokens < 1 || layout.num_blocks < 1) {
     return MakeError(ErrorCode::kInvalidArgument,
                      "a KV cache needs at least one block of one token, not {} of {}",
@@ -174,7 +182,7 @@ int CpuBackend::AddRope(RopeSpec spec) {
 Status CpuBackend::RunStep(const ForwardBatch& batch, const std::function<void()>& layers) {
   QUERN_TRY(BeginStep(batch));
   layers();
-  return {};
+  return lost_;
 }
 
 Status CpuBackend::BeginStep(const ForwardBatch& batch) {
@@ -234,14 +242,40 @@ void CpuBackend::ResumeLast(Tensor* x) {
   batch_.sequences = all;
 }
 
-void CpuBackend::Embed(const Matrix& table, float scale, Tensor* residual) {
+void CpuBackend::Embed(const Matrix& table, int64_t first, float scale, Tensor* residual) {
   assert(residual->width == table.cols());
   ForRows(residual->rows, [&](int64_t row) {
-    const int32_t token = batch_.tokens[static_cast<size_t>(row)];
-    assert(token >= 0 && token < table.rows());
+    const int64_t at = batch_.tokens[static_cast<size_t>(row)] - first;
     float* y = Row(*residual, row);
-    kernels::UnpackRow(Packed(table), token, y);
+    if (at < 0 || at >= table.rows()) {
+      assert(group_ != nullptr);
+      std::fill_n(y, residual->width, 0.0f);
+      return;
+    }
+    kernels::UnpackRow(Packed(table), at, y);
     for (int64_t i = 0; i < residual->width; ++i) y[i] *= scale;
+  });
+}
+
+// Gathers the parts and adds them here, rank by rank, which sends more than a ring of sums but has
+// one order for all elements, wherever they lie, and for the few rows of a decode step half the
+// messages.
+void CpuBackend::AllReduce(Tensor* x) {
+  if (ranks() == 1 || !lost_.ok()) return;
+  const int64_t count = x->rows * x->width;
+  if (std::ssize(all_parts_) < count * ranks()) {
+    all_parts_.resize(static_cast<size_t>(count * ranks()));
+  }
+  float* sum = Row(*x, 0);
+  const std::span parts(all_parts_.data(), static_cast<size_t>(count * ranks()));
+  lost_ = group_->AllGather({sum, static_cast<size_t>(count)}, parts);
+  if (!lost_.ok()) return;
+  constexpr int64_t kChunk = 8192;
+  pool_.ParallelFor(count, kChunk, [&](int64_t begin, int64_t end, int) {
+    std::copy(parts.data() + begin, parts.data() + end, sum + begin);
+    for (int rank = 1; rank < ranks(); ++rank) {
+      kernels_.add(parts.data() + rank * count + begin, end - begin, sum + begin);
+    }
   });
 }
 

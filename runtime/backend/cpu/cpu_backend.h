@@ -18,11 +18,13 @@ class CpuExperts;
 
 class CpuBackend : public Backend {
  public:
-  // `memory_bytes` is what all matrices together may take.
-  CpuBackend(const kernels::CpuKernels& kernels, int threads, int64_t memory_bytes)
-      : kernels_(kernels), pool_(threads), memory_left_(memory_bytes) {}
+  // `memory_bytes` is what all matrices together may take; `group` null: one rank.
+  CpuBackend(const kernels::CpuKernels& kernels, int threads, int64_t memory_bytes,
+             Communicator* group = nullptr)
+      : kernels_(kernels), pool_(threads), memory_left_(memory_bytes), group_(group) {}
 
   std::string Describe() const override;
+  int ranks() const override;
 
   Result<std::unique_ptr<Matrix>> LoadMatrix(kernels::WeightType type,
                                              std::span<const std::byte> data, int64_t rows,
@@ -43,7 +45,8 @@ class CpuBackend : public Backend {
   void HoldLast(Tensor* x) override;
   void ResumeLast(Tensor* x) override;
 
-  void Embed(const Matrix& table, float scale, Tensor* residual) override;
+  void Embed(const Matrix& table, int64_t first, float scale, Tensor* residual) override;
+  void AllReduce(Tensor* x) override;
   void AddRmsNorm(const Tensor* x, const Vector* x_weight, const Vector* weight, float epsilon,
                   Tensor* residual, Tensor* out) override;
   void MatMul(const Tensor& x, std::initializer_list<Projection> projections) override;
@@ -137,7 +140,10 @@ class CpuBackend : public Backend {
 
   const kernels::CpuKernels& kernels_;
   ThreadPool pool_;
-  int64_t memory_left_;              // for matrices
+  int64_t memory_left_;  // for matrices
+  Communicator* const group_;
+  Status lost_;                      // what became of the group
+  std::vector<float> all_parts_;     // [ranks] of what is summed
   std::deque<OwnedTensor> tensors_;  // a deque: NewTensor's pointers stay
   std::vector<RopeTable> ropes_;
   std::vector<ExpertsSpec> experts_;

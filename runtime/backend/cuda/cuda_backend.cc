@@ -207,9 +207,10 @@ void CudaBackend::ResumeLast(Tensor* x) {
   SetPresent(present_ + 1);
 }
 
-void CudaBackend::Embed(const Matrix& table, float scale, Tensor* residual) {
+void CudaBackend::Embed(const Matrix& table, [[maybe_unused]] int64_t first, float scale,
+                        Tensor* residual) {
   if (!status_.ok()) return;
-  assert(residual->width == table.cols());
+  assert(residual->width == table.cols() && first == 0);
   const CudaMatrix& matrix = OnDevice(table);
   const auto* ids = Input<int32_t>(layout_->tokens);
   auto* out = static_cast<float*>(residual->data);

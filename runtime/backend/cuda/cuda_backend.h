@@ -47,7 +47,8 @@ class CudaBackend : public Backend {
   void HoldLast(Tensor* x) override;
   void ResumeLast(Tensor* x) override;
 
-  void Embed(const Matrix& table, float scale, Tensor* residual) override;
+  void Embed(const Matrix& table, int64_t first, float scale, Tensor* residual) override;
+  void AllReduce(Tensor* /*x: there is one rank*/) override {}
   void AddRmsNorm(const Tensor* x, const Vector* x_weight, const Vector* weight, float epsilon,
                   Tensor* residual, Tensor* out) override;
   void MatMul(const Tensor& x, std::initializer_list<Projection> projections) override;

@@ -2,83 +2,21 @@
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
-#include <sys/wait.h>
 #include <unistd.h>
 
 #include <cmath>
-#include <cstdlib>
 #include <cstring>
-#include <functional>
 #include <random>
 #include <thread>
 #include <vector>
+
+#include "tests/unit/runtime/distributed/gloo_ranks.h"
 
 namespace quern {
 namespace {
 
 using std::chrono::milliseconds;
 using ::testing::HasSubstr;
-
-// Runs ranks as processes of their own, which is what they are.
-class GlooTest : public ::testing::Test {
- protected:
-  void SetUp() override {
-    char name[] = "/tmp/quern-gloo-XXXXXX";
-    ASSERT_NE(mkdtemp(name), nullptr);
-    folder_ = name;
-  }
-  void TearDown() override { std::filesystem::remove_all(folder_); }
-
-  GlooOptions Options(int rank, int size) const {
-    return {.rank = rank, .size = size, .rendezvous = folder_, .timeout = timeout_};
-  }
-
-  // What a rank does; "" or what went wrong.
-  using Body = std::function<std::string(Communicator&)>;
-
-  // Each rank's result. A process that ends otherwise than by `body`'s return says so.
-  std::vector<std::string> Run(int size, const Body& body) {
-    std::vector<pid_t> children;
-    std::vector<int> pipes;
-    for (int rank = 0; rank < size; ++rank) {
-      int ends[2];
-      EXPECT_EQ(pipe(ends), 0);
-      const pid_t child = fork();
-      if (child == 0) {
-        close(ends[0]);
-        auto communicator = MakeGlooCommunicator(Options(rank, size));
-        const std::string said =
-            communicator.ok() ? body(**communicator) : "no group: " + communicator.error().message;
-        const auto left = write(ends[1], said.data(), said.size());
-        // Without destructors and exit handlers: they are the parent's.
-        _exit(left == static_cast<ssize_t>(said.size()) ? 0 : 3);
-      }
-      close(ends[1]);
-      children.push_back(child);
-      pipes.push_back(ends[0]);
-    }
-    std::vector<std::string> results;
-    for (int rank = 0; rank < size; ++rank) {
-      std::string said;
-      char bytes[4096];
-      for (ssize_t count;
-           (count = read(pipes[static_cast<size_t>(rank)], bytes, sizeof bytes)) > 0;) {
-        said.append(bytes, static_cast<size_t>(count));
-      }
-      close(pipes[static_cast<size_t>(rank)]);
-      int status = 0;
-      waitpid(children[static_cast<size_t>(rank)], &status, 0);
-      if (!WIFEXITED(status) || WEXITSTATUS(status) != 0) {
-        said += " (ended with status " + std::to_string(status) + ")";
-      }
-      results.push_back(std::move(said));
-    }
-    return results;
-  }
-
-  std::filesystem::path folder_;
-  milliseconds timeout_{30'000};
-};
 
 // Numbers of one rank, of very different sizes, so that the order of their sums shows.
 std::vector<float> Numbers(int rank, size_t count) {
@@ -129,8 +67,6 @@ TEST_F(GlooTest, SumsAreTheSameBitsOnEveryRank) {
       return std::string();
     });
     for (const std::string& said : results) EXPECT_EQ(said, "") << size << " ranks";
-    std::filesystem::remove_all(folder_);
-    std::filesystem::create_directory(folder_);
   }
 }
 
@@ -142,6 +78,11 @@ TEST_F(GlooTest, GathersInTheOrderOfRanksAndTakesTheRootsBytes) {
     if (const Status done = group.AllGather(mine, all); !done.ok()) return done.error().message;
     if (all != std::vector<float>{0, 0.5f, 1, 1.5f, 2, 2.5f, 3, 3.5f}) return "gathered otherwise";
     for (int root = 0; root < 4; ++root) {
+      std::vector<float> roots(group.rank() == root ? 8 : 0);
+      if (const Status done = group.Gather(mine, roots, root); !done.ok()) {
+        return done.error().message;
+      }
+      if (group.rank() == root && roots != all) return "gathered otherwise by a root";
       std::vector<std::byte> bytes(5000, std::byte(group.rank()));
       if (const Status done = group.Broadcast(bytes, root); !done.ok()) return done.error().message;
       if (bytes != std::vector<std::byte>(5000, std::byte(root))) return "broadcast otherwise";
@@ -198,6 +139,23 @@ TEST_F(GlooTest, ARankThatIsLateIsAnErrorThatSaysHowLongItWasWaitedFor) {
   });
   EXPECT_THAT(results[0], HasSubstr("an all-reduce failed"));
   EXPECT_THAT(results[0], HasSubstr("within 500 ms"));
+}
+
+TEST_F(GlooTest, WhatRankZeroHasToSayIsWaitedForWithoutATimeoutUnlessItEnds) {
+  timeout_ = milliseconds(300);
+  const auto results = Run(4, [](Communicator& group) -> std::string {
+    std::vector<std::byte> bytes(3, std::byte(group.rank()));
+    if (group.rank() == 0) std::this_thread::sleep_for(milliseconds(1200));
+    if (const Status done = group.Await(bytes); !done.ok()) return done.error().message;
+    if (bytes != std::vector<std::byte>(3)) return "other bytes";
+    if (group.rank() == 0) {
+      std::this_thread::sleep_for(milliseconds(700));
+      _exit(0);
+    }
+    const Status ended = group.Await(bytes);
+    return ended.ok() ? "no error" : "";
+  });
+  for (const std::string& said : results) EXPECT_EQ(said, "");
 }
 
 TEST_F(GlooTest, ARankThatNeverComesIsAnError) {

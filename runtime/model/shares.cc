@@ -1,0 +1,64 @@
+#include "runtime/model/shares.h"
+
+#include <string>
+
+namespace quern {
+namespace {
+
+constexpr int kMostNamed = 64;  // of numbers of ranks, in a message
+
+// Why not, or "".
+std::string WhyNotOver(const Hyperparameters& h, int64_t ffn_unit, int size) {
+  if (size == 1) return "";
+  if (h.experts > 0) return "it has experts, which cannot be split yet";
+  if (h.heads % size != 0) {
+    return fmt::format("its {} attention heads cannot be split evenly", h.heads);
+  }
+  if (h.kv_heads % size != 0 && size % h.kv_heads != 0) {
+    return fmt::format(
+        "its {} KV heads can neither be split evenly nor be copied evenly: one of the two numbers "
+        "must be a multiple of the other",
+        h.kv_heads);
+  }
+  if (h.ffn_width / ffn_unit < size) {
+    return fmt::format("its feed-forward width of {} is {} of {}, which cannot be split further",
+                       h.ffn_width, h.ffn_width / ffn_unit, ffn_unit);
+  }
+  if (h.vocab_size < size) return fmt::format("its vocabulary has {} tokens", h.vocab_size);
+  return "";
+}
+
+std::string SizesThatSuit(const Hyperparameters& h, int64_t ffn_unit) {
+  std::string sizes;
+  for (int size = 1; size <= kMostNamed; ++size) {
+    if (!WhyNotOver(h, ffn_unit, size).empty()) continue;
+    sizes += (sizes.empty() ? "" : ", ") + std::to_string(size);
+  }
+  return sizes;
+}
+
+}  // namespace
+
+Part SplitEvenly(int64_t whole, int64_t unit, int rank, int size) {
+  const int64_t units = whole / unit;
+  const int64_t begin = units * rank / size * unit;
+  const int64_t end = units * (rank + 1) / size * unit;
+  return {begin, end - begin, whole};
+}
+
+Result<Shares> ShareOut(const Hyperparameters& h, int64_t ffn_unit, int rank, int size) {
+  if (const std::string why = WhyNotOver(h, ffn_unit, size); !why.empty()) {
+    return MakeError(ErrorCode::kUnsupported,
+                     "this model cannot be split over {} processes: {}; numbers that suit it: {}",
+                     size, why, SizesThatSuit(h, ffn_unit));
+  }
+  Shares shares;
+  shares.heads = SplitEvenly(h.heads, 1, rank, size);
+  shares.kv_heads = h.kv_heads % size == 0 ? SplitEvenly(h.kv_heads, 1, rank, size)
+                                           : Part(int64_t{rank} * h.kv_heads / size, 1, h.kv_heads);
+  shares.ffn = SplitEvenly(h.ffn_width, ffn_unit, rank, size);
+  shares.vocab = SplitEvenly(h.vocab_size, 1, rank, size);
+  return shares;
+}
+
+}  // namespace quern
