@@ -27,8 +27,14 @@ Result<std::unique_ptr<Backend>> MakeGpuBackend(const Device& device, const Mode
 
 Result<std::unique_ptr<Backend>> MakeBackend(const Device& device, const ModelOptions& options) {
   const bool either = device.kind == Device::Kind::kAuto;
-  if (device.kind == Device::Kind::kCpu || (either && !BuiltWithCuda())) {
-    return MakeCpuBackend(options.threads);
+  if (options.group != nullptr && device.kind == Device::Kind::kCuda) {
+    return MakeError(ErrorCode::kUnsupported,
+                     "a model over several processes is computed on CPUs so far: use --device cpu, "
+                     "or leave out --tensor-parallel-size");
+  }
+  if (options.group != nullptr || device.kind == Device::Kind::kCpu ||
+      (either && !BuiltWithCuda())) {
+    return MakeCpuBackend(options.threads, options.group);
   }
   auto backend = MakeGpuBackend(device, options);
   if (backend.ok() || !either || backend.error().code != ErrorCode::kUnavailable) return backend;

@@ -24,6 +24,7 @@
 #include "runtime/http/server.h"
 #include "runtime/serve_bench.h"
 #include "runtime/serve_options.h"
+#include "runtime/serve_ranks.h"
 #include "runtime/server/api.h"
 #include "runtime/server/observers.h"
 #include "runtime/server/sleep_switch.h"
@@ -39,7 +40,10 @@ using server::ServingState;
 // How often the file of tenants is looked at: a key that is taken away works no longer than that.
 constexpr Milliseconds kTenantsFileInterval(1000);
 
-// Why main is to go on: a signal came, or loading failed. Thread-safe.
+// How long requests have to end with an error, once a rank is lost: each does in its next step.
+constexpr Milliseconds kLossTimeout(2000);
+
+// Why main is to go on: a signal came, loading failed, or a rank was lost. Thread-safe.
 class Wakeup {
  public:
   void Signalled() {
@@ -48,11 +52,18 @@ class Wakeup {
   void Failed(Error error) {
     Set([&] { error_ = std::move(error); });
   }
-  // Waits; the error if loading failed, nothing after a signal.
-  std::optional<Error> Wait() {
+  void Lost(const Error& error) {
+    spdlog::error("the ranks can no longer work together: {}", error.message);
+    Set([this] { lost_ = true; });
+  }
+  enum class Cause { kSignal, kLoadingFailed, kLost };
+  // Waits. The error of loading is in `error` then.
+  Cause Wait(std::optional<Error>& error) {
     std::unique_lock lock(mutex_);
-    changed_.wait(lock, [this] { return signalled_ || error_; });
-    return signalled_ ? std::nullopt : error_;
+    changed_.wait(lock, [this] { return signalled_ || error_ || lost_; });
+    error = error_;
+    if (lost_) return Cause::kLost;
+    return signalled_ ? Cause::kSignal : Cause::kLoadingFailed;
   }
 
  private:
@@ -65,6 +76,7 @@ class Wakeup {
   std::mutex mutex_;
   std::condition_variable changed_;
   bool signalled_ = false;
+  bool lost_ = false;
   std::optional<Error> error_;
 };
 
@@ -129,8 +141,9 @@ Status LoadChatTemplate(const ServeOptions& options, const GgufFile& file, Loade
 }
 
 // File -> a model that answers. Says in `state` and in the log what it is doing.
-Result<std::unique_ptr<LoadedModel>> Load(const ServeOptions& options, ServingState& state,
-                                          EngineObserver& observer, RuntimeMetrics& metrics) {
+Result<std::unique_ptr<LoadedModel>> Load(const ServeOptions& options, Ranks* ranks,
+                                          ServingState& state, EngineObserver& observer,
+                                          RuntimeMetrics& metrics) {
   const SteadyTime start = RealClock().Now();
   auto loaded = std::make_unique<LoadedModel>();
   loaded->served_name = options.served_name;
@@ -153,7 +166,8 @@ Result<std::unique_ptr<LoadedModel>> Load(const ServeOptions& options, ServingSt
                SecondsSince(start));
 
   state.SetLoading("weights");
-  QUERN_ASSIGN(auto model, LoadModelOn(options.device, std::move(file), ModelOptionsOf(options)));
+  file.reset();
+  QUERN_ASSIGN(auto model, LoadServed(options, ranks));
   loaded->info = model->info();
   const ModelInfo& info = loaded->info;
   spdlog::info("weights ready: {} {}, {:.0f} M parameters, {}; {} ({:.1f} s)", info.architecture,
@@ -167,6 +181,7 @@ Result<std::unique_ptr<LoadedModel>> Load(const ServeOptions& options, ServingSt
   const EngineStats stats = loaded->engine->Stats();
   loaded->info.kv_dtype = stats.kv_dtype;  // that the engine may have chosen
   metrics.SetComputeInfo(CpuModel(), info.compute);
+  metrics.SetTensorParallelSize(info.ranks);
   metrics.SetKvCacheInfo({.dtype = KvDtypeName(stats.kv_dtype),
                           .block_tokens = stats.kv_block_tokens,
                           .blocks = stats.kv_blocks_total,
@@ -249,9 +264,27 @@ bool DrainAll(const ServeOptions& options, ServingState& state, const server::Ap
   return finished;
 }
 
-int Serve(const ServeOptions& options) {
+// After a rank was lost: what runs ends with an error, and is told so.
+void EndAfterLoss(ServingState& state, http::HttpServer& http) {
+  state.SetDraining();
+  http.BeginDrain();
+  if (const LoadedModel* model = state.Get().model) model->engine->Drain(kLossTimeout);
+  http.Stop(Milliseconds(500));
+}
+
+int Serve(const ServeOptions& options, int argc, char** argv) {
   Wakeup wakeup;
   WatchSignals(wakeup);
+  std::unique_ptr<Ranks> ranks;
+  if (options.tensor_parallel_size > 1) {
+    auto started =
+        Ranks::Start(options, argc, argv, [&](const Error& error) { wakeup.Lost(error); });
+    if (!started) {
+      spdlog::error("{}", started.error().message);
+      return ExitCode(started.error());
+    }
+    ranks = std::move(started).value();
+  }
   // Destroyed from the last to the first: the engine (in `state`) still posts to `http`'s loop
   // while it ends, so the loop goes after it; its threads have been joined by then.
   RuntimeMetrics metrics(options.served_name, options.metrics_compat);
@@ -276,10 +309,8 @@ int Serve(const ServeOptions& options) {
 
   server::SleepSwitch sleep(
       state,
-      [&options](EngineCore& engine) -> Status {
-        QUERN_ASSIGN(auto file, GgufFile::Open(options.model));
-        QUERN_ASSIGN(auto model,
-                     LoadModelOn(options.device, std::move(file), ModelOptionsOf(options)));
+      [&](EngineCore& engine) -> Status {
+        QUERN_ASSIGN(auto model, LoadServed(options, ranks.get()));
         return engine.Wake(std::move(model));
       },
       options.drain_timeout);
@@ -292,7 +323,7 @@ int Serve(const ServeOptions& options) {
   http.Start();
   std::thread loader([&] {
     try {
-      auto loaded = Load(options, state, engine_observer, metrics);
+      auto loaded = Load(options, ranks.get(), state, engine_observer, metrics);
       if (!loaded) return wakeup.Failed(std::move(loaded).error());
       state.SetReady(std::move(loaded).value());
     } catch (const std::bad_alloc&) {
@@ -303,7 +334,9 @@ int Serve(const ServeOptions& options) {
     }
   });
 
-  if (const auto error = wakeup.Wait()) {
+  std::optional<Error> error;
+  const Wakeup::Cause cause = wakeup.Wait(error);
+  if (cause == Wakeup::Cause::kLoadingFailed) {
     loader.join();
     http.Stop(Milliseconds(500));
     // Others' programs fetch a model by its name.
@@ -312,12 +345,17 @@ int Serve(const ServeOptions& options) {
                   is_there ? "" : "; models are not downloaded here");
     return ExitCode(*error);
   }
-  if (state.Get().phase == ServingState::Phase::kLoading) {
+  const bool loading = state.Get().phase == ServingState::Phase::kLoading;
+  if (cause == Wakeup::Cause::kLost) EndAfterLoss(state, http);
+  if (loading) {
     // Nothing runs that could be lost, and loading cannot be stopped half-way.
+    if (ranks) ranks->Kill();
+    if (cause == Wakeup::Cause::kLost) std::_Exit(1);
     spdlog::info("stopped while loading");
     std::_Exit(0);
   }
   loader.join();
+  if (cause == Wakeup::Cause::kLost) return 1;
   const int code = DrainAll(options, state, api, http) ? 0 : 1;
   // As above: no request waits for a model that is being woken.
   if (sleep.busy()) std::_Exit(code);
@@ -329,7 +367,9 @@ int Serve(const ServeOptions& options) {
 
 int main(int argc, char** argv) {
   if (argc > 1 && std::string_view(argv[1]) == "bench") return quern::BenchMain(argc - 1, argv + 1);
-  const auto parsed = quern::ParseCommandLine(argc, argv);
+  const bool follows = argc > quern::kFollowerArguments && argv[1] == quern::kFollower;
+  const int skipped = follows ? quern::kFollowerArguments : 0;
+  const auto parsed = quern::ParseCommandLine(argc - skipped, argv + skipped);
   if (parsed.exit_now) return parsed.exit_code;
   if (auto log = quern::InitLog("quern-serve", parsed.options.log_level, parsed.options.log_format);
       !log) {
@@ -337,7 +377,8 @@ int main(int argc, char** argv) {
     return 2;
   }
   try {
-    return quern::Serve(parsed.options);
+    if (follows) return quern::FollowerMain(parsed.options, std::atoi(argv[2]), argv[3]);
+    return quern::Serve(parsed.options, argc, argv);
   } catch (const std::exception& error) {
     spdlog::critical("unexpected: {}", error.what());
     return 1;

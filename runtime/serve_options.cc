@@ -18,6 +18,7 @@ namespace {
 
 // A server of a shorter context than that is a mistake, unless it is asked for.
 constexpr int32_t kLeastContextTokens = 512;
+constexpr int kMostRanks = 64;
 
 constexpr char kFooter[] = R"(
 Sizes are written 512MiB, 1.5GiB or 800MB; durations 30s, 500ms or 2m.
@@ -141,6 +142,14 @@ void AddServing(CLI::App& app, ServeOptions& options) {
       "Port of /metrics and /health, not to be exposed to clients; 0 for any free one [9090]")
       ->check(Port())
       ->type_name("PORT");
+}
+
+void AddParallel(CLI::App& app, ServeOptions& options) {
+  Add(app, "--tensor-parallel-size", options.tensor_parallel_size,
+      "Processes that the model is split over, each with a part of its heads and of --threads; 1: "
+      "not at all [1]")
+      ->check(WholeNumber(1, kMostRanks))
+      ->type_name("N");
 }
 
 void AddAccess(CLI::App& app, ServeOptions& options) {
@@ -269,7 +278,6 @@ constexpr char kOfTheFile[] = "the GGUF file says it";
 constexpr char kNotDownloaded[] =
     "models are not downloaded here: name a file without an option: quern-serve MODEL.gguf";
 constexpr char kUseDevice[] = "use --device cuda: all of a model is on the GPU then";
-constexpr char kOneGpu[] = "a model runs on one GPU: leave it out";
 constexpr char kToolsNeedNone[] = "requests may have tools without an option: leave it out";
 constexpr char kAttentionNeedsNone[] = "there is one way to compute attention: leave it out";
 constexpr ForeignOption kForeignOptions[] = {
@@ -289,8 +297,7 @@ constexpr ForeignOption kForeignOptions[] = {
     {"--tokenizer", kOfTheFile},
     {"--quantization", kOfTheFile},
     {"--dtype", "use --activations, which a GPU has; weights are as in the file"},
-    {"--tensor-parallel-size", kOneGpu},
-    {"-tp", kOneGpu},
+    {"-tp", "use --tensor-parallel-size"},
     {"--trust-remote-code", "no code comes with a model: leave it out"},
     {"--enable-auto-tool-choice", kToolsNeedNone},
     {"--tool-call-parser", kToolsNeedNone},
@@ -359,6 +366,7 @@ ParsedCommandLine ParseCommandLine(int argc, char** argv) {
   AddServing(app, parsed.options);
   AddAccess(app, parsed.options);
   AddEngine(app, parsed.options);
+  AddParallel(app, parsed.options);
   AddLimits(app, parsed.options);
   try {
     app.parse(argc, argv);

@@ -30,7 +30,8 @@ struct ServeOptions {
   std::string tenants;  // path of the file of API keys; empty: none are asked for
   Device device;
   kernels::ActivationType activations = kernels::ActivationType::kBF16;  // on a GPU
-  int threads = 0;  // 0: the cgroup's CPU quota
+  int threads = 0;               // of all processes together; 0: the cgroup's CPU quota
+  int tensor_parallel_size = 1;  // processes that the model is split over
   int32_t max_sequences = 32;
   int32_t max_waiting = 256;
   int32_t max_batch_tokens = 0;    // 0: 512, at least max_sequences; set by parsing

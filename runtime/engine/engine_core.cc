@@ -376,7 +376,7 @@ int64_t BytesOfContext(const ModelInfo& model, const EngineOptions& options) {
 // Where the model's weights are, its KV cache will be.
 ProcessMemory MemoryFor(const Model& model) {
   const std::optional<BackendMemory> device = model.device_memory();
-  if (!device) return ReadProcessMemory();
+  if (!device) return ReadProcessMemory(model.info().ranks);
   return {.limit_bytes = device->total_bytes,
           .on_device = true,
           .resident_bytes = device->total_bytes - device->free_bytes};

@@ -42,9 +42,12 @@ std::string Grouped(int64_t number) {
   return digits;
 }
 
-const char* LimitName(const ProcessMemory& memory) {
+std::string LimitName(const ProcessMemory& memory) {
   if (memory.on_device) return "the GPU's memory";
-  return memory.limited_by_cgroup ? "cgroup limit" : "machine's memory";
+  const char* limit = memory.limited_by_cgroup ? "cgroup limit" : "machine's memory";
+  return memory.sharers == 1
+             ? limit
+             : fmt::format("each of {} processes' share of the {}", memory.sharers, limit);
 }
 
 Status CheckRange(const char* name, int64_t value, int64_t low, int64_t high) {

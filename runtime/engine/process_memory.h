@@ -14,9 +14,11 @@ struct ProcessMemory {
   int64_t available_bytes =
       0;  // of the machine, as the kernel estimates it (MemAvailable); 0: unknown
   int64_t resident_bytes = 0;  // of this process
+  // Processes that share the limit, and what the machine has left, evenly: both are a share.
+  int32_t sharers = 1;
 };
 
 // Reads /proc and the cgroup file system. What cannot be read stays 0.
-ProcessMemory ReadProcessMemory();
+ProcessMemory ReadProcessMemory(int32_t sharers = 1);
 
 }  // namespace quern

@@ -103,6 +103,10 @@ struct RuntimeMetrics::Families {
           .Labels(model)
           .Register(registry);
 
+  prometheus::Gauge& tensor_parallel_size =
+      Gauge("quern_tensor_parallel_size",
+            "Processes that the model is split over; 0 until it is loaded.");
+
   prometheus::Family<prometheus::Gauge>& kv_cache_info =
       prometheus::BuildGauge()
           .Name("quern_kv_cache_info")
@@ -267,6 +271,10 @@ void RuntimeMetrics::SetModelInfo(const std::string& architecture, const std::st
 
 void RuntimeMetrics::SetComputeInfo(const std::string& cpu, const std::string& compute) {
   families_->compute_info.Add({{"cpu", cpu}, {"compute", compute}}).Set(1);
+}
+
+void RuntimeMetrics::SetTensorParallelSize(int32_t size) {
+  families_->tensor_parallel_size.Set(size);
 }
 
 void RuntimeMetrics::SetKvCacheInfo(const KvCacheInfo& info) {

@@ -98,7 +98,10 @@ Result<std::unique_ptr<Model>> LoadDecoder(const GgufFile& file, const ModelOpti
   QUERN_TRY(decoder->LoadWeights(loader, options.group));
   QUERN_TRY(loader.CheckAllUsed());
   ModelInfo info = Describe(file, h, loader.resident_bytes(), std::move(compute));
-  if (options.group != nullptr) info.ranks = options.group->size();
+  if (options.group != nullptr) {
+    info.ranks = options.group->size();
+    info.compute += fmt::format(", in each of {} processes", info.ranks);
+  }
   decoder->set_info(std::move(info), options.kv_dtype);
   return std::unique_ptr<Model>(std::move(decoder));
 }

@@ -138,6 +138,7 @@ class ParallelModel : public Model {
   }
 
   const ModelInfo& info() const override { return part_->info(); }
+  std::optional<BackendMemory> device_memory() const override { return part_->device_memory(); }
 
   void SetKvDtype(KvDtype dtype) override {
     part_->SetKvDtype(dtype);

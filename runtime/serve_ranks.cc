@@ -1,0 +1,202 @@
+#include "runtime/serve_ranks.h"
+
+#include <fcntl.h>
+#include <signal.h>  // NOLINT(modernize-deprecated-headers): kill
+#include <spdlog/spdlog.h>
+#include <sys/prctl.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <chrono>
+#include <cstdlib>
+#include <cstring>
+#include <string>
+
+#include "runtime/base/cgroup.h"
+#include "runtime/devices.h"
+#include "runtime/formats/gguf.h"
+#include "runtime/model/parallel_model.h"
+
+namespace quern {
+namespace {
+
+// Of each call and of meeting. Not how a rank that has ended is found, which is at once, but how
+// long one may be behind the others: in reading its part of a large model, for one.
+constexpr std::chrono::minutes kPatience{10};
+// How long the others have to end when they are asked to.
+constexpr std::chrono::seconds kGrace{5};
+// When the connection says first that a rank was lost, how long the system has to say why.
+constexpr std::chrono::milliseconds kExplanation{500};
+
+GlooOptions GroupOptions(int rank, int size, const std::filesystem::path& rendezvous) {
+  return {.rank = rank, .size = size, .rendezvous = rendezvous, .timeout = kPatience};
+}
+
+// A folder for this user alone. Where the root file system is read-only, as in the pods of an
+// endpoint, there is still shared memory.
+Result<std::filesystem::path> MakeRendezvous() {
+  std::error_code error;
+  for (const auto& base :
+       {std::filesystem::temp_directory_path(error), std::filesystem::path("/dev/shm")}) {
+    std::string name = (base / "quern-ranks-XXXXXX").string();
+    if (!base.empty() && mkdtemp(name.data()) != nullptr) return std::filesystem::path(name);
+  }
+  return MakeError(ErrorCode::kUnavailable,
+                   "neither the folder for temporary files nor /dev/shm can be written to, where "
+                   "the processes of --tensor-parallel-size find each other: {}",
+                   std::strerror(errno));
+}
+
+// The rest of a process's life between fork and exec: nothing that takes a lock.
+[[noreturn]] void BecomeFollower(pid_t parent, char* const* arguments) {
+  // Rank 0 ends them: by a signal of the kernel's if need be, not by one from the terminal.
+  prctl(PR_SET_PDEATHSIG, SIGKILL);
+  if (getppid() != parent) _exit(1);
+  signal(SIGINT, SIG_IGN);
+  signal(SIGTERM, SIG_IGN);
+  close_range(3, ~0U, 0);  // sockets among them, which would stay open
+  execv("/proc/self/exe", arguments);
+  _exit(127);
+}
+
+std::string HowItEnded(const siginfo_t& info) {
+  if (info.si_code == CLD_EXITED) return fmt::format("ended with exit code {}", info.si_status);
+  return fmt::format("was ended by signal {} ({})", info.si_status, strsignal(info.si_status));
+}
+
+// This rank's of them, as even as it goes.
+int ThreadsOfRank(const ServeOptions& options, int rank) {
+  const int all = options.threads > 0 ? options.threads : DefaultThreads();
+  const int size = options.tensor_parallel_size;
+  return std::max(1, all / size + (rank < all % size ? 1 : 0));
+}
+
+LoadPart PartOf(const ServeOptions& options, Communicator& group) {
+  return [&options, &group]() -> Result<std::unique_ptr<Model>> {
+    QUERN_ASSIGN(auto file, GgufFile::Open(options.model));
+    ModelOptions model = ModelOptionsOf(options);
+    model.threads = ThreadsOfRank(options, group.rank());
+    model.group = &group;
+    return LoadModelOn(options.device, std::move(file), model);
+  };
+}
+
+}  // namespace
+
+Result<std::unique_ptr<Ranks>> Ranks::Start(const ServeOptions& options, int argc, char** argv,
+                                            std::function<void(const Error&)> on_lost) {
+  std::unique_ptr<Ranks> ranks(new Ranks(options, std::move(on_lost)));
+  QUERN_ASSIGN(ranks->rendezvous_, MakeRendezvous());
+  ranks->others_.resize(static_cast<size_t>(options.tensor_parallel_size) - 1);
+  const pid_t self = getpid();
+  int rank = 0;
+  for (Other& other : ranks->others_) {
+    other.rank = ++rank;
+    std::string option(kFollower), number = std::to_string(rank);
+    std::string folder = ranks->rendezvous_.string();
+    std::vector<char*> arguments = {argv[0], option.data(), number.data(), folder.data()};
+    arguments.insert(arguments.end(), argv + 1, argv + argc);
+    arguments.push_back(nullptr);
+    other.process = fork();
+    if (other.process == 0) BecomeFollower(self, arguments.data());
+    if (other.process < 0) {
+      ranks->others_.resize(static_cast<size_t>(rank) - 1);
+      return MakeError(ErrorCode::kUnavailable, "process {} of --tensor-parallel-size {}: {}",
+                       rank + 1, options.tensor_parallel_size, std::strerror(errno));
+    }
+    spdlog::info("rank {} of {} is process {}", rank, options.tensor_parallel_size, other.process);
+    other.watch = std::thread([ranks = ranks.get(), &other] { ranks->Watch(other); });
+  }
+  return ranks;
+}
+
+// Leaves it unreaped, so that its number stays its own.
+void Ranks::Watch(Other& other) {
+  siginfo_t info{};
+  while (waitid(P_PID, static_cast<id_t>(other.process), &info, WEXITED | WNOWAIT) < 0 &&
+         errno == EINTR) {
+  }
+  bool expected = false;
+  {
+    const std::lock_guard lock(mutex_);
+    other.ended = true;
+    expected = ending_;
+  }
+  changed_.notify_all();
+  if (expected) return;
+  Lose(MakeError(ErrorCode::kUnavailable, "rank {} of {} (process {}) {}", other.rank, size_,
+                 other.process, HowItEnded(info)));
+}
+
+void Ranks::Lose(const Error& error) {
+  {
+    const std::lock_guard lock(mutex_);
+    lost_ = true;
+  }
+  on_lost_(error);
+}
+
+void Ranks::Kill() {
+  const std::lock_guard lock(mutex_);
+  ending_ = true;
+  for (const Other& other : others_) {
+    if (!other.ended) kill(other.process, SIGKILL);
+  }
+  std::error_code error;
+  std::filesystem::remove_all(rendezvous_, error);
+}
+
+Ranks::~Ranks() {
+  const auto ended = [](const Other& other) { return other.ended; };
+  std::unique_lock lock(mutex_);
+  if (lost_) {
+    changed_.wait_for(lock, kExplanation,
+                      [&] { return std::any_of(others_.begin(), others_.end(), ended); });
+  }
+  ending_ = true;
+  if (!lost_ && group_ != nullptr && EndFollowers(*group_)) {
+    changed_.wait_for(lock, kGrace,
+                      [&] { return std::all_of(others_.begin(), others_.end(), ended); });
+  }
+  lock.unlock();
+  Kill();
+  for (Other& other : others_) {
+    other.watch.join();
+    waitpid(other.process, nullptr, 0);
+  }
+}
+
+Result<std::unique_ptr<Model>> Ranks::Load(const ServeOptions& options) {
+  if (group_ == nullptr) {
+    QUERN_ASSIGN(group_, MakeGlooCommunicator(GroupOptions(0, size_, rendezvous_)));
+    QUERN_TRY(group_->Barrier());
+    std::error_code error;
+    std::filesystem::remove_all(rendezvous_, error);
+    spdlog::info("tensor parallel: {} processes have met", size_);
+  }
+  return LoadParallelModel(*group_, PartOf(options, *group_),
+                           [this](const Error& error) { Lose(error); });
+}
+
+Result<std::unique_ptr<Model>> LoadServed(const ServeOptions& options, Ranks* ranks) {
+  if (ranks != nullptr) return ranks->Load(options);
+  QUERN_ASSIGN(auto file, GgufFile::Open(options.model));
+  return LoadModelOn(options.device, std::move(file), ModelOptionsOf(options));
+}
+
+int FollowerMain(const ServeOptions& options, int rank, const std::filesystem::path& rendezvous) {
+  const auto group =
+      MakeGlooCommunicator(GroupOptions(rank, options.tensor_parallel_size, rendezvous));
+  const auto status = [&]() -> Status {
+    if (!group) return group.error();
+    QUERN_TRY((*group)->Barrier());
+    return FollowParallelModel(**group, PartOf(options, **group));
+  }();
+  if (status) return 0;
+  spdlog::error("rank {}: {}", rank, status.error().message);
+  return ExitCode(status.error());
+}
+
+}  // namespace quern
