@@ -10,10 +10,11 @@ namespace quern {
 Status Decoder::LoadWeights(WeightLoader& loader, Communicator* group) {
   group_ = group;
   if (const int size = group ? group->size() : 1; backend_->ranks() != size) {
-    return MakeError(ErrorCode::kUnsupported,
-                     "a model for {} processes on a backend of {}: a backend that adds up what they "
-                     "have is needed",
-                     size, backend_->ranks());
+    return MakeError(
+        ErrorCode::kUnsupported,
+        "a model for {} processes on a backend of {}: a backend that adds up what they "
+        "have is needed",
+        size, backend_->ranks());
   }
   QUERN_ASSIGN(shares_, ShareOut(h_, loader.BlockOf(".ffn_down.weight"), group ? group->rank() : 0,
                                  group ? group->size() : 1));

@@ -32,7 +32,8 @@ std::string SizesThatSuit(const Hyperparameters& h, int64_t ffn_unit) {
   std::string sizes;
   for (int size = 1; size <= kMostNamed; ++size) {
     if (!WhyNotOver(h, ffn_unit, size).empty()) continue;
-    sizes += (sizes.empty() ? "" : ", ") + std::to_string(size);
+    if (!sizes.empty()) sizes += ", ";
+    sizes += std::to_string(size);
   }
   return sizes;
 }
