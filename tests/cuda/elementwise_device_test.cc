@@ -19,7 +19,7 @@ constexpr ActivationType kTypes[] = {ActivationType::kF16, ActivationType::kBF16
 
 // One product in float32: equal to the reference bit for bit, NaN where an id is out of range.
 void GatherCase(std::mt19937_64& random, ActivationType type, int64_t vocab, int64_t hidden,
-                int64_t tokens, float scale) {
+                int64_t tokens, float scale, int32_t first = 0) {
   const std::string what = std::string("gather ") + Name(type) + " " + std::to_string(vocab) + "x" +
                            std::to_string(hidden) + " tokens " + std::to_string(tokens);
   const auto bits = RoundAll(type, RandomNormal(random, vocab * hidden, 1));
@@ -33,17 +33,21 @@ void GatherCase(std::mt19937_64& random, ActivationType type, int64_t vocab, int
                                std::numeric_limits<int32_t>::max()};
   for (size_t i = 0; i < ids.size(); ++i) {
     ids[i] = i % 3 == 2 ? wrong_ids[i / 3 % 4]
-                        : static_cast<int32_t>(random() % static_cast<uint64_t>(vocab));
+                        : first + static_cast<int32_t>(random() % static_cast<uint64_t>(vocab));
   }
   const DeviceMemory device_table(spread);
   const DeviceMemory device_ids(ids);
   const int64_t out_stride = hidden + 8;
   DeviceMemory out(static_cast<size_t>((tokens + 1) * out_stride) * 4);
   out.Fill(0xff);
-  const std::string wrong =
-      EmbeddingGather({type, device_table.As(), table_stride, vocab, hidden,
-                       device_ids.As<int32_t>(), tokens, scale, out.As<float>(), out_stride},
-                      nullptr);
+  EmbeddingGatherArgs args{
+      type,  device_table.As(), table_stride, vocab, hidden, device_ids.As<int32_t>(), tokens,
+      scale, out.As<float>(),   out_stride};
+  if (first > 0) {  // a part of a vocabulary
+    args.first = first;
+    args.absent = 0;
+  }
+  const std::string wrong = EmbeddingGather(args, nullptr);
   Expect(wrong.empty(), what + ": " + wrong);
   QUERN_CUDA_CHECK(cudaDeviceSynchronize());
   const auto memory = out.Read<float>(0, out.bytes() / 4);
@@ -52,8 +56,13 @@ void GatherCase(std::mt19937_64& random, ActivationType type, int64_t vocab, int
   std::vector<float> expected(static_cast<size_t>(hidden));
   bool equal = true;
   for (int64_t t = 0; t < tokens; ++t) {
-    ref::EmbeddingGather(table.data(), vocab, hidden, ids[static_cast<size_t>(t)], scale,
-                         expected.data());
+    const int64_t at = int64_t{ids[static_cast<size_t>(t)]} - first;
+    if (first > 0 && (at < 0 || at >= vocab)) {
+      std::fill(expected.begin(), expected.end(), 0.0f);
+    } else {
+      ref::EmbeddingGather(table.data(), vocab, hidden, static_cast<int32_t>(at), scale,
+                           expected.data());
+    }
     for (int64_t i = 0; i < hidden; ++i) {
       const float value = got[static_cast<size_t>(t * hidden + i)];
       const float right = expected[static_cast<size_t>(i)];
@@ -71,6 +80,7 @@ void Gathers(std::mt19937_64& random, bool small) {
     GatherCase(random, type, 1, 4, 1, 1);
     GatherCase(random, type, 37, 132, 13, std::sqrt(132.0f));
     GatherCase(random, type, 5, 5124, 4, std::sqrt(5124.0f));
+    GatherCase(random, type, 37, 132, 13, 2, 1000);
     if (!small) GatherCase(random, type, 32000, 4096, 1000, 1);
   }
   const DeviceMemory table(64 * 2);
@@ -87,6 +97,7 @@ void Gathers(std::mt19937_64& random, bool small) {
   refused([](auto& a) { a.hidden = 18; }, "hidden is 18; it must be a multiple of 4");
   refused([](auto& a) { a.table_stride = 12; }, "table_stride is 12");
   refused([](auto& a) { a.out_stride = 18; }, "out_stride is 18");
+  refused([](auto& a) { a.first = -1; }, "first is -1");
   refused([](auto& a) { a.vocab = 0; }, "vocab is 0");
   refused([](auto& a) { a.tokens = -1; }, "tokens is -1");
   refused([](auto& a) { a.ids = nullptr; }, "ids is null");

@@ -34,19 +34,19 @@ std::vector<int32_t> GatherIds(std::mt19937_64& random, int64_t vocab, int64_t t
   return ids;
 }
 
-// That the row of each token is what its id says, NaN where that is out of range.
+// That the row of each token is what its id says, `absent` where that is out of range.
 void ExpectGathered(const GgufGatherArgs& args, const GgufMatrix& host,
                     const std::vector<int32_t>& ids, const std::vector<float>& got,
                     const std::string& what) {
   std::vector<float> row(static_cast<size_t>(host.cols));
   int64_t different = 0;
   for (int64_t token = 0; token < args.tokens; ++token) {
-    const int32_t id = ids[static_cast<size_t>(token)];
-    const bool known = id >= 0 && id < host.rows;
-    if (known) UnpackGgufRow(host, id, row.data());
+    const int64_t at = int64_t{ids[static_cast<size_t>(token)]} - args.first;
+    const bool known = at >= 0 && at < host.rows;
+    if (known) UnpackGgufRow(host, at, row.data());
     for (int64_t i = 0; i < host.cols; ++i) {
       // The kernel's own NaN, not the poison.
-      const uint32_t right = known ? BitsOf(row[static_cast<size_t>(i)] * args.scale) : 0x7fffffffu;
+      const uint32_t right = BitsOf(known ? row[static_cast<size_t>(i)] * args.scale : args.absent);
       if (BitsOf(got[static_cast<size_t>(token * host.cols + i)]) != right) ++different;
     }
   }
@@ -54,19 +54,24 @@ void ExpectGathered(const GgufGatherArgs& args, const GgufMatrix& host,
 }
 
 void GatherCase(std::mt19937_64& random, WeightType type, int64_t vocab, int64_t blocks,
-                int64_t tokens, float scale) {
+                int64_t tokens, float scale, int32_t first = 0) {
   const GgufLayer table(random, type, vocab, blocks);
   const int64_t hidden = table.matrix.cols;
   const std::string what = std::string("gather ") + FindWeightTypeInfo(type)->name + " " +
                            std::to_string(vocab) + "x" + std::to_string(hidden) + " tokens " +
                            std::to_string(tokens);
-  const std::vector<int32_t> ids = GatherIds(random, vocab, tokens);
+  std::vector<int32_t> ids = GatherIds(random, vocab, tokens);
+  for (size_t i = 0; i < ids.size(); ++i) ids[i] += i % 3 == 2 ? 0 : first;
   const DeviceMemory device_ids(ids);
   const int64_t stride = hidden + 4;
   DeviceMemory out(static_cast<size_t>((tokens + 1) * stride) * 4);
   out.Fill(0xff);
-  const GgufGatherArgs args{table.matrix, device_ids.As<int32_t>(), tokens,
-                            scale,        out.As<float>(),          stride};
+  GgufGatherArgs args{table.matrix, device_ids.As<int32_t>(), tokens,
+                      scale,        out.As<float>(),          stride};
+  if (first > 0) {  // a part of a vocabulary
+    args.first = first;
+    args.absent = 0;
+  }
   const std::string wrong = GgufGather(args, nullptr);
   Expect(wrong.empty(), what + ": " + wrong);
   QUERN_CUDA_CHECK(cudaDeviceSynchronize());
@@ -117,6 +122,7 @@ void GatherRefusals(std::mt19937_64& random) {
   };
   refused([](auto& a) { a.table.cols = 32; }, "GGUF gather: a Q4_K matrix of 32 columns");
   refused([](auto& a) { a.table.type = WeightType::kQ5_K; }, "Q5_K have no layout");
+  refused([](auto& a) { a.first = -1; }, "first is -1");
   refused([](auto& a) { a.table.rows = 0; }, "from 1 to");
   refused([](auto& a) { a.table.data += 8; }, "table.data is misaligned");
   refused([](auto& a) { a.table.cols = 1 << 21; }, "table.cols is 2097152; it must be from 1 to");
@@ -137,6 +143,7 @@ void CheckGgufGather(std::mt19937_64& random, bool small) {
     GatherCase(random, type, 1, 1, 1, 1);
     GatherCase(random, type, 32, is_k ? 2 : 9, 100, 1);  // every row of a tile
     GatherCase(random, type, 70, is_k ? 3 : 20, 17, std::sqrt(640.0f));
+    GatherCase(random, type, 37, 2, 17, 2, 1000);          // a part of a vocabulary
     GatherCase(random, type, 33, is_k ? 9 : 67, 5, 0.3f);  // more columns than a thread block's
     if (!small) GatherCase(random, type, 32000, is_k ? 10 : 80, 1000, std::sqrt(2560.0f));
   }

@@ -16,6 +16,7 @@ std::string CheckArgs(const EmbeddingGatherArgs& args) {
                   CheckMultiple(kOp, "hidden", args.hidden, 4, 4, int64_t{1} << 20),
                   CheckMultiple(kOp, "table_stride", args.table_stride, 4, args.hidden),
                   CheckMultiple(kOp, "out_stride", args.out_stride, 4, args.hidden),
+                  CheckRange(kOp, "first", args.first, 0, kMaxCount),
                   CheckPointer(kOp, "table", args.table, 8), CheckPointer(kOp, "ids", args.ids, 4),
                   CheckPointer(kOp, "out", args.out, 16)});
 }

@@ -12,18 +12,17 @@ template <typename T>
 __global__ void __launch_bounds__(kGatherThreads)
     EmbeddingGatherKernel(const __grid_constant__ EmbeddingGatherArgs args) {
   const int64_t token = blockIdx.x;
-  const int id = args.ids[token];
+  const int64_t at = int64_t{args.ids[token]} - args.first;
   float4* out = reinterpret_cast<float4*>(args.out + token * args.out_stride);
   const int vectors = static_cast<int>(args.hidden / 4);
-  if (id < 0 || id >= args.vocab) {
-    const float nan = __int_as_float(0x7fffffff);
+  if (at < 0 || at >= args.vocab) {
     for (int i = threadIdx.x; i < vectors; i += kGatherThreads) {
-      out[i] = make_float4(nan, nan, nan, nan);
+      out[i] = make_float4(args.absent, args.absent, args.absent, args.absent);
     }
     return;
   }
   const uint2* row =
-      reinterpret_cast<const uint2*>(static_cast<const T*>(args.table) + id * args.table_stride);
+      reinterpret_cast<const uint2*>(static_cast<const T*>(args.table) + at * args.table_stride);
 #pragma unroll kGatherUnroll
   for (int i = threadIdx.x; i < vectors; i += kGatherThreads) {
     const float4 v = WidenFour<T>(__ldg(row + i));

@@ -17,6 +17,7 @@ std::string CheckGather(const GgufGatherArgs& args) {
       {CheckRange(kGatherOp, "tokens", args.tokens, 0, std::numeric_limits<int32_t>::max()),
        CheckRange(kGatherOp, "table.cols", args.table.cols, 1, int64_t{1} << 20),
        CheckMultiple(kGatherOp, "out_stride", args.out_stride, 4, args.table.cols),
+       CheckRange(kGatherOp, "first", args.first, 0, std::numeric_limits<int32_t>::max()),
        CheckPointer(kGatherOp, "table.data", args.table.data, 16),
        CheckPointer(kGatherOp, "ids", args.ids, 4), CheckPointer(kGatherOp, "out", args.out, 16)});
 }

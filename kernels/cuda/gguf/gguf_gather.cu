@@ -115,15 +115,15 @@ __global__ void __launch_bounds__(kGgufGatherThreads)
   const int group = thread / 4;
   if (group * 32 >= args.table.cols) return;
   const int t = thread % 4;
-  const int id = args.ids[token];
+  const int64_t at = int64_t{args.ids[token]} - args.first;
   float2* out = reinterpret_cast<float2*>(args.out + token * args.out_stride + group * 32) +
                 t;  // + 4 (n / 2)
-  if (id < 0 || id >= args.table.rows) {
-    const float nan = __int_as_float(0x7fffffff);
+  if (at < 0 || at >= args.table.rows) {
 #pragma unroll
-    for (int pair = 0; pair < 4; ++pair) out[4 * pair] = make_float2(nan, nan);
+    for (int pair = 0; pair < 4; ++pair) out[4 * pair] = make_float2(args.absent, args.absent);
     return;
   }
+  const auto id = static_cast<int>(at);
   using Sizes = GatherSizes<kType>;
   constexpr int kGroups = Sizes::kGroups;
   const int64_t block = id / kGgufTileRows * (args.table.cols / (32 * kGroups)) + group / kGroups;

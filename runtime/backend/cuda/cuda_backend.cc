@@ -15,6 +15,7 @@
 #include "quern/kernels/select_rows.h"
 #include "runtime/backend/cuda/cuda_status.h"
 #include "runtime/base/cgroup.h"
+#include "runtime/distributed/device_communicator.h"
 
 namespace quern {
 namespace {
@@ -85,6 +86,13 @@ Status CudaBackend::UseDevice() const {
   return CudaStatus(cudaSetDevice(options_.device), "choosing the GPU");
 }
 
+int CudaBackend::ranks() const { return options_.group != nullptr ? options_.group->size() : 1; }
+
+Status CudaBackend::Wait(const CudaEvent& event, const char* what) const {
+  if (ranks() > 1) QUERN_TRY(options_.group->Await([&] { return event.Done(); }));
+  return event.Synchronize(what);
+}
+
 Tensor* CudaBackend::NewTensor(TensorKind kind, int64_t width) {
   tensors_.push_back({{.width = width}, kind, {}});
   return &tensors_.back().tensor;
@@ -139,12 +147,13 @@ void CudaBackend::SetPresent(size_t sequences) {
 
 Status CudaBackend::BeginStep(const ForwardBatch& batch) {
   batch_ = batch;
-  size_ = SizeOf(batch, options_.graphs ? kMostGraphRows : 0);
+  const bool graphs = options_.graphs && (ranks() == 1 || options_.group->recordable());
+  size_ = SizeOf(batch, graphs ? kMostGraphRows : 0);
   layout_.emplace(size_, kv_.limits());
   QUERN_TRY(ReserveTensors(size_.rows));
   QUERN_TRY(Grow(inputs_, layout_->bytes, "the inputs of a step"));
   Stage& stage = stages_[std::exchange(stage_, 1 - stage_)];
-  QUERN_TRY(stage.copied.Synchronize("copying a step's inputs"));
+  QUERN_TRY(Wait(stage.copied, "copying a step's inputs"));
   QUERN_TRY(stage.memory.Reserve(layout_->bytes, "pinned memory for a step's inputs"));
   WriteStepInputs(batch, size_, *layout_, kv_.limits(), stage.memory.as<std::byte>());
   QUERN_TRY(CudaStatus(cudaMemcpyAsync(inputs_.as<std::byte>(), stage.memory.as<std::byte>(),
@@ -207,22 +216,37 @@ void CudaBackend::ResumeLast(Tensor* x) {
   SetPresent(present_ + 1);
 }
 
-void CudaBackend::Embed(const Matrix& table, [[maybe_unused]] int64_t first, float scale,
-                        Tensor* residual) {
+void CudaBackend::Embed(const Matrix& table, int64_t first, float scale, Tensor* residual) {
   if (!status_.ok()) return;
-  assert(residual->width == table.cols() && first == 0);
+  assert(residual->width == table.cols());
   const CudaMatrix& matrix = OnDevice(table);
   const auto* ids = Input<int32_t>(layout_->tokens);
   auto* out = static_cast<float*>(residual->data);
+  const auto first_id = static_cast<int32_t>(first);
+  const float absent = ranks() > 1 ? 0.0f : kernels::kNoRow;
   if (matrix.dense()) {
     Run(kernels::EmbeddingGather(
         {options_.activations, matrix.shape().data, matrix.cols(), matrix.rows(), matrix.cols(),
-         ids, residual->rows, scale, out, residual->width},
+         ids, residual->rows, scale, out, residual->width, first_id, absent},
         stream_.get()));
   } else {
-    Run(kernels::GgufGather({matrix.shape(), ids, residual->rows, scale, out, residual->width},
-                            stream_.get()));
+    Run(kernels::GgufGather(
+        {matrix.shape(), ids, residual->rows, scale, out, residual->width, first_id, absent},
+        stream_.get()));
   }
+}
+
+void CudaBackend::AllReduce(Tensor* x) {
+  if (ranks() == 1 || !status_.ok() || x->rows == 0) return;
+  const auto owned =
+      std::ranges::find_if(tensors_, [x](const OwnedTensor& one) { return &one.tensor == x; });
+  assert(owned != tensors_.end());
+  DeviceNumber type = DeviceNumber::kF32;
+  if (owned->kind == TensorKind::kActivations) {
+    const bool half = options_.activations == kernels::ActivationType::kF16;
+    type = half ? DeviceNumber::kF16 : DeviceNumber::kBF16;
+  }
+  Note(options_.group->AllReduceSum(x->data, x->rows * x->width, type, stream_.get()));
 }
 
 void CudaBackend::AddRmsNorm(const Tensor* x, const Vector* x_weight, const Vector* weight,

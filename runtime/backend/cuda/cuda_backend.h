@@ -27,6 +27,7 @@ class CudaBackend : public Backend {
   ~CudaBackend() override;
 
   std::string Describe() const override;
+  int ranks() const override;
   std::optional<BackendMemory> memory() const override;
   Result<std::unique_ptr<Matrix>> LoadMatrix(kernels::WeightType type,
                                              std::span<const std::byte> data, int64_t rows,
@@ -48,7 +49,7 @@ class CudaBackend : public Backend {
   void ResumeLast(Tensor* x) override;
 
   void Embed(const Matrix& table, int64_t first, float scale, Tensor* residual) override;
-  void AllReduce(Tensor* /*x: there is one rank*/) override {}
+  void AllReduce(Tensor* x) override;
   void AddRmsNorm(const Tensor* x, const Vector* x_weight, const Vector* weight, float epsilon,
                   Tensor* residual, Tensor* out) override;
   void MatMul(const Tensor& x, std::initializer_list<Projection> projections) override;
@@ -87,6 +88,8 @@ class CudaBackend : public Backend {
 
   // CUDA's current device is one of each thread.
   Status UseDevice() const;
+  // Until what was recorded has happened; with other ranks, no longer than they are there.
+  Status Wait(const CudaEvent& event, const char* what) const;
   // What fails first is kept.
   void Note(Status status) {
     if (status_.ok() && !status.ok()) status_ = std::move(status);

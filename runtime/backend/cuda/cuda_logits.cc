@@ -102,7 +102,7 @@ Status CudaBackend::CopyToHost(const void* from, size_t bytes, void* to) {
     Note(arrived_[part].Record(stream_.get()));
   }
   for (size_t part = 0; part < parts && status_.ok(); ++part) {
-    Note(arrived_[part].Synchronize("a step on the GPU"));
+    Note(Wait(arrived_[part], "a step on the GPU"));
     std::memcpy(static_cast<std::byte*>(to) + part * kCopyBytes, pinned + part * kCopyBytes,
                 part_bytes(part));
   }

@@ -40,6 +40,10 @@ Status CudaEvent::Synchronize(const char* what) const {
   return CudaStatus(cudaEventSynchronize(event_), what);
 }
 
+bool CudaEvent::Done() const {
+  return event_ == nullptr || cudaEventQuery(event_) != cudaErrorNotReady;
+}
+
 DeviceBuffer::DeviceBuffer(DeviceBuffer&& other) noexcept
     : memory_(std::exchange(other.memory_, nullptr)),
       size_(std::exchange(other.size_, 0)),

@@ -35,6 +35,8 @@ class CudaEvent {
   Status Record(cudaStream_t stream);
   // Returns at once where nothing was recorded.
   Status Synchronize(const char* what) const;
+  // Whether it need not be waited for any more: what was recorded has ended, well or not.
+  bool Done() const;
 
  private:
   cudaEvent_t event_ = nullptr;

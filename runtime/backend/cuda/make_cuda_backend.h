@@ -8,6 +8,8 @@
 
 namespace quern {
 
+class DeviceCommunicator;
+
 struct CudaOptions {
   int device = 0;  // CUDA's number
   // What activations and a 16-bit KV cache are kept in. binary16 rounds eight times finer, and ends
@@ -15,6 +17,10 @@ struct CudaOptions {
   kernels::ActivationType activations = kernels::ActivationType::kBF16;
   int threads = 0;     // that lay weights out while loading; 0: DefaultThreads()
   bool graphs = true;  // steps of decoding alone are recorded once for each size and repeated
+  // The ranks that a model is split over, a GPU each, which outlive the backend; null: there is
+  // one. Sums are of the activations' type, but for the embedding's, and their order is the
+  // group's.
+  DeviceCommunicator* group = nullptr;
 };
 
 // A backend on an NVIDIA GPU of compute capability 8.0 or later. What it gives depends on a

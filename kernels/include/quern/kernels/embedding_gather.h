@@ -1,5 +1,6 @@
 #pragma once
 
+#include <bit>
 #include <cstdint>
 #include <string>
 
@@ -9,10 +10,14 @@ struct CUstream_st;  // what cudaStream_t points to: the header needs no CUDA
 
 namespace quern::kernels {
 
-// out[t, i] = table[ids[t], i] * scale, in float32, on an NVIDIA GPU of compute capability 8.0 or
-// later: the residual stream at a model's start. A row whose id is not in [0, vocab) becomes NaN,
-// so that what is computed from it says so, and nothing of the table is read for it. All pointers
-// are to the current device's memory.
+// out[t, i] = table[ids[t] - first, i] * scale, in float32, on an NVIDIA GPU of compute
+// capability 8.0 or later: the residual stream at a model's start. Of a table that is a part of a
+// vocabulary, the first row is that of the id `first`. A row whose id is not in [first, first +
+// vocab) becomes `absent`, and nothing of the table is read for it: NaN, so that what is computed
+// from it says so, or 0 where the parts' rows are added up. All pointers are to the current
+// device's memory.
+inline constexpr float kNoRow = std::bit_cast<float>(0x7fffffff);
+
 struct EmbeddingGatherArgs {
   ActivationType type;   // of the table
   const void* table;     // [vocab, hidden], 8-byte aligned
@@ -24,6 +29,8 @@ struct EmbeddingGatherArgs {
   float scale;           // 1, or Gemma's sqrt(hidden)
   float* out;            // [tokens, hidden], 16-byte aligned; not the table's memory
   int64_t out_stride;    // elements: a multiple of 4, at least hidden
+  int32_t first = 0;     // from 0
+  float absent = kNoRow;
 };
 
 // Starts it on `stream` of the current device and returns "", or what is wrong with the arguments;

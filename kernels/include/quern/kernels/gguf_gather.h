@@ -3,18 +3,18 @@
 #include <cstdint>
 #include <string>
 
+#include "quern/kernels/embedding_gather.h"
 #include "quern/kernels/gguf_weights.h"
 
 struct CUstream_st;  // what cudaStream_t points to: the header needs no CUDA
 
 namespace quern::kernels {
 
-// out[t, i] = table[ids[t], i] * scale, in float32, on an NVIDIA GPU of compute capability 8.0 or
-// later, from a table of GGUF's types in the layout that GgufMatMul reads: so one copy serves as
-// embedding and as output head. Each weight is UnpackGgufRow's, bit for bit as far as it is a
-// number, and is rounded once more by the scale. A row whose id is not in [0, table.rows) becomes
-// NaN, so that what is computed from it says so, and nothing of the table is read for it. All
-// pointers are to the current device's memory.
+// out[t, i] = table[ids[t] - first, i] * scale, in float32, on an NVIDIA GPU of compute
+// capability 8.0 or later, from a table of GGUF's types in the layout that GgufMatMul reads: so one
+// copy serves as embedding and as output head. Each weight is UnpackGgufRow's, bit for bit as far
+// as it is a number, and is rounded once more by the scale. `first` and `absent` are those of
+// EmbeddingGatherArgs. All pointers are to the current device's memory.
 struct GgufGatherArgs {
   GgufMatrix table;    // [vocab, hidden]; hidden (table.cols) up to 2^20
   const int32_t* ids;  // [tokens]
@@ -22,6 +22,8 @@ struct GgufGatherArgs {
   float scale;         // 1, or Gemma's sqrt(hidden)
   float* out;          // [tokens, hidden], 16-byte aligned; not the table's memory
   int64_t out_stride;  // elements: a multiple of 4, at least hidden
+  int32_t first = 0;   // from 0
+  float absent = kNoRow;
 };
 
 // Starts it on `stream` of the current device and returns "", or what is wrong with the arguments;
