@@ -95,11 +95,9 @@ class Qwen3 : public Decoder {
   }
 
   Status LoadFeedForward(WeightLoader& loader, const std::string& prefix, Qwen3Layer* layer) const {
-    QUERN_ASSIGN(layer->gate,
-                 loader.LoadMatrix(prefix + "ffn_gate.weight", ffn_part(), h_.width));
+    QUERN_ASSIGN(layer->gate, loader.LoadMatrix(prefix + "ffn_gate.weight", ffn_part(), h_.width));
     QUERN_ASSIGN(layer->up, loader.LoadMatrix(prefix + "ffn_up.weight", ffn_part(), h_.width));
-    QUERN_ASSIGN(layer->down,
-                 loader.LoadMatrix(prefix + "ffn_down.weight", h_.width, ffn_part()));
+    QUERN_ASSIGN(layer->down, loader.LoadMatrix(prefix + "ffn_down.weight", h_.width, ffn_part()));
     return {};
   }
 

@@ -125,9 +125,9 @@ Result<std::unique_ptr<Loaded>> WeightLoader::Take(const GgufTensor& tensor, boo
         static_cast<size_t>(rows.begin * row_bytes), static_cast<size_t>(rows.size * row_bytes));
     std::vector<std::byte> columns;
     if (cols.size < cols.whole) {
-      columns = Columns(data, rows.size, row_bytes,
-                        cols.begin / info.block_elements * info.block_bytes,
-                        cols.size / info.block_elements * info.block_bytes);
+      columns =
+          Columns(data, rows.size, row_bytes, cols.begin / info.block_elements * info.block_bytes,
+                  cols.size / info.block_elements * info.block_bytes);
       data = columns;
     }
     if (!expand || type == kernels::WeightType::kF32) {
@@ -173,10 +173,11 @@ Result<std::unique_ptr<ExpertMatrices>> WeightLoader::LoadExperts(const std::str
   QUERN_ASSIGN(const GgufTensor* tensor,
                Find(name, {static_cast<uint64_t>(cols), static_cast<uint64_t>(rows),
                            static_cast<uint64_t>(experts)}));
-  return Take<ExpertMatrices>(
-      *tensor, Expands(*tensor), rows * experts, cols, [&](auto type, auto data, const auto& taken) {
-        return backend_->LoadExperts(type, data, experts, rows, cols, taken);
-      });
+  return Take<ExpertMatrices>(*tensor, Expands(*tensor), rows * experts, cols,
+                              [&](auto type, auto data, const auto& taken) {
+                                return backend_->LoadExperts(type, data, experts, rows, cols,
+                                                             taken);
+                              });
 }
 
 Result<std::vector<float>> WeightLoader::ReadVector(const std::string& name, int64_t size) {

@@ -161,9 +161,10 @@ class ParallelModelTest : public GlooTest {
 
   static LoadPart Part(const TinyModel& tiny, Communicator& group, int threads, KvDtype kv) {
     return [&group, threads, kv, tiny]() -> Result<std::unique_ptr<Model>> {
-      const std::vector<uint8_t> bytes = tiny.Bytes();
-      QUERN_ASSIGN(auto file, GgufFile::Parse(AsBytes(bytes), "tiny.gguf"));
-      return Model::Load(std::move(file), {threads, kv, false, &group});
+      QUERN_ASSIGN(auto backend, MakeCpuBackend(threads, &group));
+      ModelOptions options{.threads = threads, .kv_dtype = kv};
+      options.group = &group;
+      return tiny.Load(std::move(backend), options);
     };
   }
 
