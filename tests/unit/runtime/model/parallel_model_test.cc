@@ -70,6 +70,7 @@ std::vector<SplitCase> Cases() {
           {"llama_copied_f32", Tiny("llama", 4, 1, GgmlType::kF32), KvDtype::kF32},
           {"llama_q8_0_f16", Tiny("llama", 8, 2, GgmlType::kQ8_0), KvDtype::kF16, 2},
           {"llama_q8_0_int8", Tiny("llama", 8, 4, GgmlType::kQ8_0), KvDtype::kInt8},
+          {"qwen3_f32", Tiny("qwen3", 8, 4, GgmlType::kF32), KvDtype::kF32},
           {"gemma3_split_f32", Tiny("gemma3", 4, 4, GgmlType::kF32), KvDtype::kF32},
           {"gemma3_copied_f16", Tiny("gemma3", 4, 1, GgmlType::kF16), KvDtype::kF16},
           {"gemma3_q4_k_f16", Tiny("gemma3", 4, 1, GgmlType::kQ4_K), KvDtype::kF16}};
