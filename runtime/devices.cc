@@ -37,7 +37,7 @@ Result<std::unique_ptr<Backend>> MakeBackend(const Device& device, const ModelOp
     return MakeCpuBackend(options.threads, options.group);
   }
   auto backend = MakeGpuBackend(device, options);
-  if (backend.ok() || !either || backend.error().code != ErrorCode::kUnavailable) return backend;
+  if (backend.ok() || !either) return backend;
   spdlog::info("computing on the CPU: {}", backend.error().message);
   return MakeCpuBackend(options.threads);
 }

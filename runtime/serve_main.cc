@@ -52,8 +52,8 @@ class Wakeup {
   void Failed(Error error) {
     Set([&] { error_ = std::move(error); });
   }
-  void Lost(const Error& error) {
-    spdlog::error("the ranks can no longer work together: {}", error.message);
+  void Lost(const char* what, const Error& error) {
+    spdlog::error("{}: {}", what, error.message);
     Set([this] { lost_ = true; });
   }
   enum class Cause { kSignal, kLoadingFailed, kLost };
@@ -277,8 +277,9 @@ int Serve(const ServeOptions& options, int argc, char** argv) {
   WatchSignals(wakeup);
   std::unique_ptr<Ranks> ranks;
   if (options.tensor_parallel_size > 1) {
-    auto started =
-        Ranks::Start(options, argc, argv, [&](const Error& error) { wakeup.Lost(error); });
+    auto started = Ranks::Start(options, argc, argv, [&](const Error& error) {
+      wakeup.Lost("the ranks can no longer work together", error);
+    });
     if (!started) {
       spdlog::error("{}", started.error().message);
       return ExitCode(started.error());
@@ -288,7 +289,8 @@ int Serve(const ServeOptions& options, int argc, char** argv) {
   // Destroyed from the last to the first: the engine (in `state`) still posts to `http`'s loop
   // while it ends, so the loop goes after it; its threads have been joined by then.
   RuntimeMetrics metrics(options.served_name, options.metrics_compat);
-  server::MetricsEngineObserver engine_observer(metrics);
+  server::MetricsEngineObserver engine_observer(
+      metrics, [&](const Error& error) { wakeup.Lost("nothing can be computed any more", error); });
   server::MetricsHttpObserver http_observer(metrics);
   http::HttpServer http(/*io_threads=*/1);
   ServingState state;

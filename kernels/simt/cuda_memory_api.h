@@ -26,6 +26,12 @@ cudaError_t cudaMallocAsync(T** memory, size_t bytes, cudaStream_t stream,
 cudaError_t cudaFreeAsync(void* memory, cudaStream_t stream,
                           quern::simt::Where where = quern::simt::Where::Here());
 
+// What is freed in a stream's order is the device's again when the stream has come there: the pool
+// keeps nothing, so there is nothing to trim.
+using cudaMemPool_t = struct CUmemPoolHandle_st*;
+cudaError_t cudaDeviceGetDefaultMemPool(cudaMemPool_t* pool, int device);
+cudaError_t cudaMemPoolTrimTo(cudaMemPool_t pool, size_t keep);
+
 inline constexpr unsigned cudaHostAllocDefault = 0;
 inline constexpr unsigned cudaHostAllocPortable = 1;
 inline constexpr unsigned cudaHostAllocMapped = 2;  // not supported

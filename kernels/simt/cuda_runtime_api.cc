@@ -146,6 +146,17 @@ cudaError_t cudaRuntimeGetVersion(int* version) {
   return cudaSuccess;
 }
 
+cudaError_t cudaDeviceGetDefaultMemPool(cudaMemPool_t* pool, int device) {
+  static char only_pool;
+  if (device != 0) return Say(cudaErrorInvalidDevice);
+  *pool = reinterpret_cast<cudaMemPool_t>(&only_pool);
+  return cudaSuccess;
+}
+
+cudaError_t cudaMemPoolTrimTo(cudaMemPool_t pool, size_t /*keep*/) {
+  return pool == nullptr ? Say(cudaErrorInvalidValue) : cudaSuccess;
+}
+
 cudaError_t cudaDriverGetVersion(int* version) { return cudaRuntimeGetVersion(version); }
 
 cudaError_t cudaGetDeviceProperties(cudaDeviceProp* properties, int device) {

@@ -84,6 +84,7 @@ json ServeArguments(const InferenceEndpoint& e, const HardwareVariant& variant,
     args.push_back("--device");
     args.push_back("cuda");
   }
+  if (variant.gpus > 1) add("--tensor-parallel-size", variant.gpus);
   add("--max-sequences", e.runtime.max_sequences);
   add("--kv-memory", e.runtime.kv_memory_bytes);
   add("--max-context-tokens", e.runtime.max_context_tokens);

@@ -129,6 +129,18 @@ struct BackendMemory {
   int64_t free_bytes = 0;
 };
 
+// What steps have at most.
+struct LargestStep {
+  int32_t tokens = 0;
+  int32_t sequences = 0;
+  int32_t context_tokens = 0;  // of one sequence
+  // Of the model:
+  int heads = 0;
+  int kv_heads = 0;
+  int head_dim = 0;
+  int64_t vocabulary = 0;
+};
+
 // How a row's next token is drawn where the logits are.
 using TokenDraw = kernels::SampleRow;
 
@@ -140,8 +152,13 @@ class Backend {
   virtual ~Backend() = default;
   // What computes, for the log: "avx2, 2 threads".
   virtual std::string Describe() const = 0;
-  // Absent: the host's memory.
-  virtual std::optional<BackendMemory> memory() const { return std::nullopt; }
+  // Absent: the host's memory. Errors: kInternal.
+  virtual Result<std::optional<BackendMemory>> memory() const {
+    return std::optional<BackendMemory>();
+  }
+  // Whether an error has made it useless for good: each step gives it, and what is left is to end
+  // the process.
+  virtual bool lost() const { return false; }
   // Those whose results AllReduce adds up.
   virtual int ranks() const { return 1; }
 
@@ -169,6 +186,9 @@ class Backend {
   virtual Status AllocateKv(const KvShape& shape, const KvLayout& layout) = 0;
   // [rows of the step, width], owned by the backend.
   virtual Tensor* NewTensor(TensorKind kind, int64_t width) = 0;
+  // Takes the memory of the largest step that is to come, before memory() is asked what is left for
+  // the KV cache. Without it steps take theirs as they come. After loading. kResourceExhausted.
+  virtual Status ReserveSteps(const LargestStep& /*step*/) { return {}; }
   // Returns the number that AttentionSpec takes.
   virtual int AddRope(RopeSpec spec) = 0;
   // Returns the number that Experts takes. Before the first step, which makes room for it.
@@ -229,6 +249,8 @@ class Backend {
                       std::span<const TokenDraw> draws, std::span<int32_t> tokens);
   // to [x.rows, x.width] = x, in the host's memory.
   virtual Status Read(const Tensor& x, std::span<float> to) = 0;
+  // Returns when the step has been computed, for who reads nothing of it but the clock.
+  virtual Status Finish() { return {}; }
 };
 
 // The CPU's. `threads` 0: DefaultThreads(). `group`, which outlives it: the ranks that a model is

@@ -155,6 +155,8 @@ class EngineObserver {
  public:
   virtual ~EngineObserver() = default;
   virtual void OnStep(const StepStats& stats) = 0;
+  // The model can compute nothing any more: this request and all that come get the error.
+  virtual void OnModelLost(const Error& /*error*/) {}
   virtual void OnFirstToken(Seconds since_submit, Seconds queued) = 0;
   virtual void OnInterToken(Seconds gap) = 0;
   virtual void OnFinished(const FinishedStats& stats) = 0;

@@ -374,12 +374,12 @@ int64_t BytesOfContext(const ModelInfo& model, const EngineOptions& options) {
 }
 
 // Where the model's weights are, its KV cache will be.
-ProcessMemory MemoryFor(const Model& model) {
-  const std::optional<BackendMemory> device = model.device_memory();
+Result<ProcessMemory> MemoryFor(const Model& model) {
+  QUERN_ASSIGN(const std::optional<BackendMemory> device, model.device_memory());
   if (!device) return ReadProcessMemory(model.info().ranks);
-  return {.limit_bytes = device->total_bytes,
-          .on_device = true,
-          .resident_bytes = device->total_bytes - device->free_bytes};
+  return ProcessMemory{.limit_bytes = device->total_bytes,
+                       .on_device = true,
+                       .resident_bytes = device->total_bytes - device->free_bytes};
 }
 
 void ChooseKvDtype(const EngineOptions& options, const ProcessMemory& memory, Model* model) {
@@ -401,7 +401,10 @@ Result<std::unique_ptr<EngineCore>> EngineCore::Start(std::unique_ptr<Model> mod
                                                       EngineObserver* observer,
                                                       const Clock& clock) {
   QUERN_TRY(CheckTokenizer(tokenizer, model->info()));
-  const ProcessMemory memory = MemoryFor(*model);
+  QUERN_TRY(model->ReserveSteps(
+      options.max_batch_tokens, options.max_sequences,
+      options.max_context_tokens > 0 ? options.max_context_tokens : model->info().context_tokens));
+  QUERN_ASSIGN(const ProcessMemory memory, MemoryFor(*model));
   if (options.int8_kv_if_short) ChooseKvDtype(options, memory, model.get());
   QUERN_ASSIGN(const MemoryPlan plan, PlanMemory(model->info(), options, memory));
   spdlog::info("memory: {}; the KV cache stores {}", plan.Describe(memory),

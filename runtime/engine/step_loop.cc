@@ -179,6 +179,7 @@ void StepLoop::Step() {
     for (ActiveRequest* request : step_requests_) {
       Fail(*request, status.error(), FinishReason::kError);
     }
+    if (observer_ != nullptr && model_->lost()) observer_->OnModelLost(status.error());
   }
   if (observer_ != nullptr) {
     observer_->OnStep({.seconds = Seconds(clock_.Now() - start).count(),
@@ -199,6 +200,8 @@ Status StepLoop::RunForward(SchedulerOutput& step) {
   drawn_.resize(batch_builder_.drawn_rows().size());
   if (status.ok() && !drawn_.empty()) {
     status = model_->Draw(batch_builder_.drawn_rows(), batch_builder_.draws(), drawn_);
+  } else if (status.ok() && batch.logit_rows.empty()) {
+    status = model_->Finish();  // or its time would be the next step's
   }
   const size_t rows = row_masks_.size();
   row_masks_.clear();

@@ -90,6 +90,16 @@ void Decoder::LeaveLayers(const Vector* after) {
   backend_->AddRmsNorm(normed_, after, nullptr, h_.epsilon, x_, nullptr);
 }
 
+Status Decoder::ReserveSteps(int32_t tokens, int32_t sequences, int32_t context_tokens) {
+  return backend_->ReserveSteps({.tokens = tokens,
+                                 .sequences = sequences,
+                                 .context_tokens = context_tokens,
+                                 .heads = heads(),
+                                 .kv_heads = static_cast<int>(shares_.kv_heads.size),
+                                 .head_dim = h_.head_dim,
+                                 .vocabulary = (output_ ? *output_ : *embedding_).rows()});
+}
+
 Status Decoder::ReadLogits(std::span<const int32_t> rows, std::span<float> logits) {
   if (rows.empty()) return {};
   backend_->RmsNormRows(*x_, rows, *output_norm_, h_.epsilon, normed_);

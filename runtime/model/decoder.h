@@ -20,7 +20,10 @@ class Decoder : public Model {
       : h_(std::move(hyperparameters)), backend_(std::move(backend)) {}
 
   const ModelInfo& info() const override { return info_; }
-  std::optional<BackendMemory> device_memory() const override { return backend_->memory(); }
+  Result<std::optional<BackendMemory>> device_memory() const override { return backend_->memory(); }
+  Status ReserveSteps(int32_t tokens, int32_t sequences, int32_t context_tokens) override;
+  bool lost() const override { return backend_->lost(); }
+  Status Finish() override { return backend_->Finish(); }
   void SetKvDtype(KvDtype dtype) override;
   Status AllocateKv(const KvLayout& layout) override {
     return backend_->AllocateKv(kv_shape_, layout);

@@ -103,7 +103,17 @@ class Model {
 
   virtual const ModelInfo& info() const = 0;
   // Of the device that weights and the KV cache are on; absent: they are in the host's.
-  virtual std::optional<BackendMemory> device_memory() const { return std::nullopt; }
+  virtual Result<std::optional<BackendMemory>> device_memory() const {
+    return std::optional<BackendMemory>();
+  }
+  // Takes the memory of steps of so many tokens and sequences of so long contexts now; before
+  // device_memory is asked what is left. kResourceExhausted.
+  virtual Status ReserveSteps(int32_t /*tokens*/, int32_t /*sequences*/,
+                              int32_t /*context_tokens*/) {
+    return {};
+  }
+  // Whether no Forward can succeed any more.
+  virtual bool lost() const { return false; }
 
   // What the KV cache will store, instead of what the model was loaded with; before AllocateKv.
   virtual void SetKvDtype(KvDtype dtype) = 0;
@@ -122,6 +132,8 @@ class Model {
   virtual Status ReadLogits(std::span<const int32_t> rows, std::span<float> logits) = 0;
   // Whether it draws tokens itself: then logits need not be read.
   virtual bool draws() const { return false; }
+  // After a Forward of which nothing is read: returns when it has been computed.
+  virtual Status Finish() { return {}; }
   // A token for each of these rows, ascending, as Backend::Draw says.
   virtual Status Draw(std::span<const int32_t> /*rows*/, std::span<const TokenDraw> /*draws*/,
                       std::span<int32_t> /*tokens*/) {

@@ -138,7 +138,10 @@ class ParallelModel : public Model {
   }
 
   const ModelInfo& info() const override { return part_->info(); }
-  std::optional<BackendMemory> device_memory() const override { return part_->device_memory(); }
+  Result<std::optional<BackendMemory>> device_memory() const override {
+    return part_->device_memory();
+  }
+  bool lost() const override { return part_->lost(); }
 
   void SetKvDtype(KvDtype dtype) override {
     part_->SetKvDtype(dtype);

@@ -1,5 +1,8 @@
 #pragma once
 
+#include <functional>
+#include <utility>
+
 #include "runtime/engine/engine.h"
 #include "runtime/http/limits.h"
 #include "runtime/metrics/runtime_metrics.h"
@@ -9,7 +12,14 @@ namespace quern::server {
 // What the engine tells, into the metrics.
 class MetricsEngineObserver : public EngineObserver {
  public:
-  explicit MetricsEngineObserver(RuntimeMetrics& metrics) : metrics_(metrics) {}
+  // `on_lost` may be called more than once, on the engine's thread.
+  explicit MetricsEngineObserver(RuntimeMetrics& metrics,
+                                 std::function<void(const Error&)> on_lost = nullptr)
+      : metrics_(metrics), on_lost_(std::move(on_lost)) {}
+
+  void OnModelLost(const Error& error) override {
+    if (on_lost_) on_lost_(error);
+  }
 
   void OnStep(const StepStats& stats) override {
     metrics_.ObserveStep(stats.seconds, stats.sequences,
@@ -56,6 +66,7 @@ class MetricsEngineObserver : public EngineObserver {
 
  private:
   RuntimeMetrics& metrics_;
+  const std::function<void(const Error&)> on_lost_;
 };
 
 // What the HTTP side tells, into the metrics.

@@ -40,10 +40,19 @@ def _divergence(reference: dict, other: dict) -> float:
     return max(kl, 0.0)
 
 
+def _positions(text: str) -> list:
+    """Of the line of JSON, which lines of the log may be around."""
+    for line in text.splitlines():
+        if line.startswith("{"):
+            return json.loads(line)["positions"]
+    return []
+
+
 def compare(reference_text: str, other_text: str) -> tuple[bool, str]:
     """Whether the two outputs of `quern-eval logits --json` are of the same model up to 16-bit activations, and in words."""
-    reference = json.loads(reference_text.strip().splitlines()[-1])["positions"]
-    other = json.loads(other_text.strip().splitlines()[-1])["positions"]
+    reference, other = _positions(reference_text), _positions(other_text)
+    if not reference or not other:
+        return False, "quern-eval printed no logits"
     if [p["token"] for p in reference] != [p["token"] for p in other]:
         return False, "the two ran other tokens"
     kl = [_divergence(a, b) for a, b in zip(reference, other)]

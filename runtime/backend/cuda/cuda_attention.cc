@@ -73,7 +73,7 @@ void CudaBackend::Attend(const AttentionSpec& spec, const CudaKv::Layer& layer,
     return;
   }
   const size_t needed = kernels::DecodeAttentionWorkspaceBytes(args);
-  Note(Grow(attention_workspace_, needed, "attention's parts of long contexts"));
+  Note(GrowRecorded(attention_workspace_, needed, "attention's parts of long contexts"));
   if (!status_.ok()) return;
   args.workspace = attention_workspace_.as<void>();
   args.workspace_size = attention_workspace_.size();

@@ -7,6 +7,7 @@
 #include <utility>
 
 #include "quern/kernels/add_rms_norm.h"
+#include "quern/kernels/device_attention.h"
 #include "quern/kernels/embedding_gather.h"
 #include "quern/kernels/gated_product.h"
 #include "quern/kernels/gemm.h"
@@ -23,6 +24,19 @@ namespace {
 // Decoding steps of more rows are launched as they are: launching no longer weighs then.
 constexpr int32_t kMostGraphRows = 512;
 constexpr size_t kMostGraphs = 256;
+
+size_t AttentionBytes(const LargestStep& step, const StepSize& size) {
+  kernels::DeviceAttentionArgs args{};
+  args.q_heads = step.heads;
+  args.kv.kv_heads = step.kv_heads;
+  args.kv.head_dim = step.head_dim;
+  args.sequences = size.sequences;
+  args.max_queries = 1;
+  args.max_context = size.context_tokens;
+  args.scale = 1;
+  return kernels::DecodeAttentionWorkspaceBytes(args);
+}
+
 }  // namespace
 
 CudaBackend::CudaBackend(const CudaOptions& options, std::string name)
@@ -40,18 +54,59 @@ Result<std::unique_ptr<CudaBackend>> CudaBackend::Make(const CudaOptions& option
   return backend;
 }
 
-CudaBackend::~CudaBackend() { static_cast<void>(stream_.Synchronize("the last step")); }
+CudaBackend::~CudaBackend() {
+  static_cast<void>(UseDevice());
+  graphs_.Clear();
+  tensors_.clear();
+  ropes_.clear();
+  experts_.Free();
+  kv_ = {};
+  for (DeviceBuffer* buffer : {&inputs_, &attention_workspace_, &held_, &row_numbers_, &rows_,
+                               &logits_, &draws_, &drawn_, &draw_workspace_}) {
+    *buffer = {};
+  }
+  // What was freed in the stream's order is the system's again once the stream has come there.
+  static_cast<void>(stream_.Synchronize("the last step"));
+  cudaMemPool_t pool = nullptr;
+  if (cudaDeviceGetDefaultMemPool(&pool, options_.device) == cudaSuccess) {
+    static_cast<void>(cudaMemPoolTrimTo(pool, 0));
+  }
+}
 
 std::string CudaBackend::Describe() const {
   return name_ + (options_.activations == kernels::ActivationType::kF16 ? ", f16" : ", bf16");
 }
 
-std::optional<BackendMemory> CudaBackend::memory() const {
+Result<std::optional<BackendMemory>> CudaBackend::memory() const {
+  QUERN_TRY(UseDevice());
+  QUERN_TRY(stream_.Synchronize("copying weights"));
   size_t left = 0, total = 0;
-  if (!stream_.Synchronize("weights").ok() || cudaMemGetInfo(&left, &total) != cudaSuccess) {
-    return BackendMemory{};
-  }
-  return BackendMemory{static_cast<int64_t>(total), static_cast<int64_t>(left)};
+  QUERN_TRY(CudaStatus(cudaMemGetInfo(&left, &total), "asking for the GPU's memory"));
+  return std::optional(BackendMemory{static_cast<int64_t>(total), static_cast<int64_t>(left)});
+}
+
+Status CudaBackend::ReserveSteps(const LargestStep& step) {
+  QUERN_TRY(UseDevice());
+  StepSize size;
+  size.sequences = FilledUp(step.sequences);
+  size.rows = std::max(step.tokens, size.sequences);
+  size.context_tokens = FilledUpContext(step.context_tokens);
+  const StepKv kv{.block_tokens = kv_.limits().block_tokens, .groups = 2};
+  QUERN_TRY(ReserveTensors(size.rows));
+  QUERN_TRY(GrowRecorded(inputs_, StepLayout(size, kv).bytes, "the inputs of a step"));
+  QUERN_TRY(GrowRecorded(attention_workspace_, AttentionBytes(step, size),
+                         "attention's parts of long contexts"));
+  return ReserveLogits(step.sequences, step.vocabulary);
+}
+
+bool CudaBackend::lost() const {
+  return !status_.ok() && status_.error().code != ErrorCode::kResourceExhausted;
+}
+
+Status CudaBackend::Finish() {
+  Note(finished_.Record(stream_.get()));
+  Note(Wait(finished_, "a step on the GPU"));
+  return status_;
 }
 
 Result<std::unique_ptr<Matrix>> CudaBackend::LoadMatrix(kernels::WeightType type,
@@ -99,6 +154,7 @@ Tensor* CudaBackend::NewTensor(TensorKind kind, int64_t width) {
 }
 
 int CudaBackend::AddRope(RopeSpec spec) {
+  Note(UseDevice());
   Rope& rope = ropes_.emplace_back();
   const size_t bytes = spec.frequencies.size() * sizeof(double);
   Note(rope.frequencies.Allocate(bytes, stream_.get(), "a table of frequencies"));
@@ -114,8 +170,13 @@ int CudaBackend::AddRope(RopeSpec spec) {
 
 Status CudaBackend::Grow(DeviceBuffer& buffer, size_t bytes, const char* what) {
   if (bytes <= buffer.size()) return {};
-  graphs_.Clear();
   return buffer.Allocate(std::max(bytes, buffer.size() + buffer.size() / 2), stream_.get(), what);
+}
+
+Status CudaBackend::GrowRecorded(DeviceBuffer& buffer, size_t bytes, const char* what) {
+  if (bytes <= buffer.size()) return {};
+  graphs_.Clear();
+  return Grow(buffer, bytes, what);
 }
 
 Status CudaBackend::ReserveTensors(int64_t rows) {
@@ -151,7 +212,7 @@ Status CudaBackend::BeginStep(const ForwardBatch& batch) {
   size_ = SizeOf(batch, graphs ? kMostGraphRows : 0);
   layout_.emplace(size_, kv_.limits());
   QUERN_TRY(ReserveTensors(size_.rows));
-  QUERN_TRY(Grow(inputs_, layout_->bytes, "the inputs of a step"));
+  QUERN_TRY(GrowRecorded(inputs_, layout_->bytes, "the inputs of a step"));
   Stage& stage = stages_[std::exchange(stage_, 1 - stage_)];
   QUERN_TRY(Wait(stage.copied, "copying a step's inputs"));
   QUERN_TRY(stage.memory.Reserve(layout_->bytes, "pinned memory for a step's inputs"));
@@ -173,12 +234,11 @@ Status CudaBackend::BeginStep(const ForwardBatch& batch) {
 }
 
 Status CudaBackend::RunStep(const ForwardBatch& batch, const std::function<void()>& layers) {
-  QUERN_TRY(Status(status_));
+  if (lost()) return status_;
+  status_ = {};  // too little memory for a step leaves room for others
   QUERN_TRY(UseDevice());
   if (const Status begun = BeginStep(batch); !begun.ok()) {
-    // Too little memory for this step leaves room for smaller ones; what else fails may be an
-    // earlier step's, whose tokens are not in the cache then.
-    if (begun.error().code != ErrorCode::kResourceExhausted) Note(begun);
+    Note(begun);
     return begun;
   }
   if (size_.padded) {
@@ -194,6 +254,7 @@ void CudaBackend::HoldLast(Tensor* x) {
   const int64_t rows = batch_.sequences[present_ - 1].num_rows;
   x->rows -= rows;
   held_rows_ = rows;
+  SetPresent(present_ - 1);
   const auto bytes = static_cast<size_t>(rows * x->width) * sizeof(float);
   Note(Grow(held_, bytes, "the rows of a prompt's chunk that waits"));
   if (!status_.ok()) return;
@@ -201,7 +262,6 @@ void CudaBackend::HoldLast(Tensor* x) {
       cudaMemcpyAsync(held_.as<float>(), static_cast<float*>(x->data) + x->rows * x->width, bytes,
                       cudaMemcpyDeviceToDevice, stream_.get()),
       "holding a prompt's chunk"));
-  SetPresent(present_ - 1);
 }
 
 void CudaBackend::ResumeLast(Tensor* x) {

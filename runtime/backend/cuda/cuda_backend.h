@@ -28,7 +28,9 @@ class CudaBackend : public Backend {
 
   std::string Describe() const override;
   int ranks() const override;
-  std::optional<BackendMemory> memory() const override;
+  Result<std::optional<BackendMemory>> memory() const override;
+  Status ReserveSteps(const LargestStep& step) override;
+  bool lost() const override;
   Result<std::unique_ptr<Matrix>> LoadMatrix(kernels::WeightType type,
                                              std::span<const std::byte> data, int64_t rows,
                                              int64_t cols, const PartTaken& taken) override;
@@ -64,6 +66,7 @@ class CudaBackend : public Backend {
   Status Draw(const Tensor& x, const Matrix& head, float softcap, std::span<const TokenDraw> draws,
               std::span<int32_t> tokens) override;
   Status Read(const Tensor& x, std::span<float> to) override;
+  Status Finish() override;
 
   // Steps that were repeated from a recording, and that were not; for tests.
   const GraphCache& graphs() const { return graphs_; }
@@ -96,8 +99,12 @@ class CudaBackend : public Backend {
   }
   void Run(std::string wrong) { Note(KernelStatus(std::move(wrong))); }
   int64_t ElementBytes(TensorKind kind) const { return kind == TensorKind::kResidual ? 4 : 2; }
-  // At least so large from now on, with zeros; what was recorded is forgotten where it moves.
+  // At least so large from now on, with zeros. Of memory that no recorded step uses.
   Status Grow(DeviceBuffer& buffer, size_t bytes, const char* what);
+  // The same of memory that they use: they are forgotten where it moves.
+  Status GrowRecorded(DeviceBuffer& buffer, size_t bytes, const char* what);
+  // For the logits of so many rows, and drawing from them.
+  Status ReserveLogits(int64_t rows, int64_t vocabulary);
   // Memory and inputs for the batch's rows.
   Status BeginStep(const ForwardBatch& batch);
   Status ReserveTensors(int64_t rows);
@@ -153,6 +160,7 @@ class CudaBackend : public Backend {
   DeviceBuffer draw_workspace_;
   PinnedBuffer to_host_;
   std::vector<CudaEvent> arrived_;
+  CudaEvent finished_;
 };
 
 }  // namespace quern

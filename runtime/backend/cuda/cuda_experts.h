@@ -23,6 +23,7 @@ class CudaExperts {
   // Makes room for up to `rows` rows; the workspace moves. kResourceExhausted: it has room for
   // none.
   Status Reserve(int64_t rows, cudaStream_t stream);
+  void Free() { workspace_ = {}; }
   // As Backend::Experts, of no more rows than there is room for, put on `stream`; allocates
   // nothing. `used_rows`, a number on the device: rows from it on go through no expert, and zeros
   // come out (null: there are none).

@@ -17,11 +17,19 @@ int64_t LogitsStride(int64_t vocabulary) { return (vocabulary + 3) / 4 * 4; }
 
 }  // namespace
 
+Status CudaBackend::ReserveLogits(int64_t rows, int64_t vocabulary) {
+  const auto count = static_cast<size_t>(rows);
+  const auto bytes = count * static_cast<size_t>(LogitsStride(vocabulary)) * sizeof(float);
+  QUERN_TRY(Grow(logits_, bytes, "the logits of a step"));
+  QUERN_TRY(Grow(draws_, count * sizeof(TokenDraw), "how tokens are drawn"));
+  QUERN_TRY(Grow(drawn_, count * sizeof(int32_t), "tokens"));
+  return Grow(draw_workspace_, kernels::SampleWorkspaceBytes(rows, vocabulary), "drawing tokens");
+}
+
 Status CudaBackend::MakeLogits(const Tensor& x, const Matrix& head, float softcap) {
   const int64_t stride = LogitsStride(head.rows());
   QUERN_TRY(Status(status_));
-  QUERN_TRY(
-      Grow(logits_, static_cast<size_t>(x.rows * stride) * sizeof(float), "the logits of a step"));
+  QUERN_TRY(ReserveLogits(x.rows, head.rows()));
   Multiply(x, OnDevice(head), logits_.as<float>(), stride, true);
   if (softcap > 0) {
     Run(kernels::SoftcapLogits({softcap, x.rows * stride, logits_.as<float>()}, stream_.get()));
@@ -49,10 +57,6 @@ Status CudaBackend::Draw(const Tensor& x, const Matrix& head, float softcap,
                          std::span<const TokenDraw> draws, std::span<int32_t> tokens) {
   assert(std::ssize(draws) == x.rows && std::ssize(tokens) == x.rows);
   QUERN_TRY(MakeLogits(x, head, softcap));
-  const size_t workspace = kernels::SampleWorkspaceBytes(x.rows, head.rows());
-  QUERN_TRY(Grow(draws_, draws.size_bytes(), "how tokens are drawn"));
-  QUERN_TRY(Grow(drawn_, tokens.size_bytes(), "tokens"));
-  QUERN_TRY(Grow(draw_workspace_, workspace, "drawing tokens"));
   // From pageable memory: CUDA copies it aside before it returns.
   QUERN_TRY(CudaStatus(cudaMemcpyAsync(draws_.as<TokenDraw>(), draws.data(), draws.size_bytes(),
                                        cudaMemcpyHostToDevice, stream_.get()),

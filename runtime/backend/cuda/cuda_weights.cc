@@ -52,10 +52,12 @@ uint16_t RoundTo(ActivationType type, float value) {
   return static_cast<uint16_t>((bits + 0x7fffu + ((bits >> 16) & 1u)) >> 16);
 }
 
-Error OutOfRange() {
+Error OutOfRange(ActivationType type) {
   return {ErrorCode::kUnsupported,
-          "holds numbers beyond 65,504, the largest of binary16: keep activations in bfloat16 "
-          "(--activations bf16)"};
+          type == ActivationType::kF16
+              ? "holds numbers beyond 65,504, the largest of binary16: keep activations in "
+                "bfloat16 (--activations bf16)"
+              : "holds numbers beyond the largest of bfloat16: take --device cpu"};
 }
 
 bool IsInfinite(ActivationType type, uint16_t bits) {
@@ -150,7 +152,7 @@ Result<DeviceBuffer> WeightUploader::Upload(WeightType type, std::span<const std
     if (!dense) {
       WriteGguf({type, part, cols, nullptr}, source.data(), stage->memory.as<uint8_t>());
     } else if (!WriteDense(type, source.data(), part, cols, stage->memory.as<uint16_t>())) {
-      return OutOfRange();
+      return OutOfRange(activations_);
     }
     QUERN_TRY(Copy(*stage, 0, bytes, to));
     QUERN_TRY(stage->copied.Record(stream_.get()));
@@ -192,7 +194,7 @@ Result<std::unique_ptr<Matrix>> WeightUploader::LoadRouter(std::span<const std::
     const auto part_bytes = static_cast<size_t>(2 * part);
     QUERN_ASSIGN(Stage * stage, NextStage(2 * part_bytes));
     auto* high = stage->memory.as<uint16_t>();
-    if (!WriteParts(data.data() + at * 4, part, high, high + part)) return OutOfRange();
+    if (!WriteParts(data.data() + at * 4, part, high, high + part)) return OutOfRange(activations_);
     auto* to = memory.as<uint8_t>() + 2 * at;
     QUERN_TRY(Copy(*stage, 0, part_bytes, to));
     QUERN_TRY(Copy(*stage, part_bytes, part_bytes, to + bytes));

@@ -12,15 +12,6 @@ namespace {
 constexpr int32_t kDecodeQueries = 4;
 constexpr int32_t kLeastContext = 256;
 
-// 1, 2, 4, 8, then multiples of 8, which products take at a time; beyond 128 eight sizes between
-// powers of two. Less than 8 rows, or at most an eighth, are filled up for nothing.
-int32_t FilledUp(int32_t rows) {
-  if (rows <= 8) return static_cast<int32_t>(std::bit_ceil(static_cast<uint32_t>(rows)));
-  const int32_t step = std::max<int32_t>(
-      8, static_cast<int32_t>(std::bit_floor(static_cast<uint32_t>(rows - 1))) / 8);
-  return (rows + step - 1) / step * step;
-}
-
 size_t Aligned(size_t bytes) { return (bytes + 15) / 16 * 16; }
 
 template <typename T>
@@ -58,6 +49,20 @@ void WritePlaces(const ForwardBatch::Sequence& sequence, const StepKv& kv, int g
 
 }  // namespace
 
+// 1, 2, 4, 8, then multiples of 8, which products take at a time; beyond 128 eight sizes between
+// powers of two. Less than 8 rows, or at most an eighth, are filled up for nothing.
+int32_t FilledUp(int32_t rows) {
+  if (rows <= 8) return static_cast<int32_t>(std::bit_ceil(static_cast<uint32_t>(rows)));
+  const int32_t step = std::max<int32_t>(
+      8, static_cast<int32_t>(std::bit_floor(static_cast<uint32_t>(rows - 1))) / 8);
+  return (rows + step - 1) / step * step;
+}
+
+int32_t FilledUpContext(int32_t tokens) {
+  return static_cast<int32_t>(std::min<uint32_t>(
+      uint32_t{1} << 30, std::bit_ceil(static_cast<uint32_t>(std::max(kLeastContext, tokens)))));
+}
+
 StepSize SizeOf(const ForwardBatch& batch, int32_t most_rows) {
   StepSize size{static_cast<int32_t>(batch.tokens.size()),
                 static_cast<int32_t>(batch.sequences.size())};
@@ -70,9 +75,7 @@ StepSize SizeOf(const ForwardBatch& batch, int32_t most_rows) {
   if (!decodes || FilledUp(size.rows) > most_rows) return size;
   size.padded = true;
   size.rows = size.sequences = FilledUp(size.rows);
-  size.context_tokens = static_cast<int32_t>(std::min<uint32_t>(
-      uint32_t{1} << 30,
-      std::bit_ceil(static_cast<uint32_t>(std::max(kLeastContext, size.context_tokens)))));
+  size.context_tokens = FilledUpContext(size.context_tokens);
   return size;
 }
 

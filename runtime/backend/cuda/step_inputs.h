@@ -22,6 +22,10 @@ struct StepSize {
   bool operator==(const StepSize&) const = default;
 };
 
+// Rows or sequences, and tokens of the longest context, of a step that is filled up.
+int32_t FilledUp(int32_t rows);
+int32_t FilledUpContext(int32_t tokens);
+
 // `most_rows`: steps of more are not filled up.
 StepSize SizeOf(const ForwardBatch& batch, int32_t most_rows);
 

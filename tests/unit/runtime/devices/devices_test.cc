@@ -61,7 +61,7 @@ TEST(ParseActivations, KnowsBothAndNoOthers) {
 TEST(LoadModelOn, TheCpuIsAlwaysThere) {
   const auto model = LoadTinyOn({Device::Kind::kCpu});
   ASSERT_TRUE(model.ok()) << model.error().message;
-  EXPECT_FALSE((*model)->device_memory().has_value());
+  EXPECT_FALSE((*model)->device_memory().value().has_value());
   EXPECT_THAT((*model)->info().compute, HasSubstr("1 thread"));
 }
 
@@ -78,7 +78,7 @@ TEST(LoadModelOn, ABuildWithoutCudaSaysWhereThereIsOne) {
   }
   const auto either = LoadTinyOn({});
   ASSERT_TRUE(either.ok()) << either.error().message;
-  EXPECT_FALSE((*either)->device_memory().has_value()) << "auto takes the CPU";
+  EXPECT_FALSE((*either)->device_memory().value().has_value()) << "auto takes the CPU";
 }
 
 }  // namespace

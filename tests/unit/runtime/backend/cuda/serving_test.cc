@@ -25,7 +25,9 @@ class CountingModel : public Model {
       : model_(std::move(model)), draws_(draws), counts_(*counts) {}
 
   const ModelInfo& info() const override { return model_->info(); }
-  std::optional<BackendMemory> device_memory() const override { return model_->device_memory(); }
+  Result<std::optional<BackendMemory>> device_memory() const override {
+    return model_->device_memory();
+  }
   void SetKvDtype(KvDtype dtype) override { model_->SetKvDtype(dtype); }
   Status AllocateKv(const KvLayout& layout) override { return model_->AllocateKv(layout); }
   Status Forward(const ForwardBatch& batch, std::span<float> logits) override {
