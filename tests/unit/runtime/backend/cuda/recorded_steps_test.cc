@@ -15,6 +15,8 @@ namespace {
 
 using kernels::ActivationType;
 
+constexpr int kTrafficSteps = 36;
+
 class RecordedStepsTest : public ::testing::TestWithParam<const char*> {
  protected:
   void SetUp() override {
@@ -74,8 +76,8 @@ INSTANTIATE_TEST_SUITE_P(OneFamily, GrowingStepsTest, ::testing::Values("llama")
                          [](const auto& info) { return std::string(info.param); });
 
 TEST_P(RecordedStepsTest, GiveTheSameBitsOverRandomTraffic) {
-  const AllLogits with = RunTraffic(*recorded_.model, seed_, 44);
-  const AllLogits without = RunTraffic(*plain_.model, seed_, 44);
+  const AllLogits with = RunTraffic(*recorded_.model, seed_, kTrafficSteps);
+  const AllLogits without = RunTraffic(*plain_.model, seed_, kTrafficSteps);
   ASSERT_GT(with.size(), 60u);
   EXPECT_EQ(with, without);
   EXPECT_GE(counts().recorded, 1);

@@ -137,7 +137,9 @@ TEST_F(CudaServing, ARequestGetsWhatItGetsAloneAndWithoutDrawing) {
     SCOPED_TRACE("request " + std::to_string(i));
     ASSERT_EQ(together[i].tokens().size(), size_t{kTokens});
     // The last draws in another way where top_p alone cuts.
-    if (i + 1 < requests_.size()) EXPECT_EQ(read[i].tokens(), together[i].tokens());
+    if (i + 1 < requests_.size()) {
+      EXPECT_EQ(read[i].tokens(), together[i].tokens());
+    }
     ASSERT_EQ(together[i].logprobs().size(), requests_[i].top_logprobs ? size_t{kTokens} : 0u);
     for (size_t t = 0; t < together[i].logprobs().size(); ++t) {
       const GeneratedLogprobs& of = together[i].logprobs()[t];
