@@ -112,6 +112,24 @@ TEST_P(GrowingStepsTest, ALargerStepBetweenThemIsRightAndForgetsThem) {
   EXPECT_GE(counts().repeated, before.repeated + 4);
 }
 
+// Of one long prompt the inputs fit where those of nine sequences were, the activations do not.
+TEST_P(GrowingStepsTest, ActivationsThatMoveAloneForgetThem) {
+  constexpr int32_t kPrompt = 9;  // after nine sequences
+  Allocate(9 + 3);
+  std::vector<std::vector<int32_t>> sequences(9);
+  for (int i = 0; i < 4; ++i) Step(sequences, 1, 1);
+  const Counts before = counts();
+  EXPECT_GE(before.repeated, 1);
+  StepBatch batch;
+  const auto prompt = RandomTokens(random_, 40);
+  batch.Add(prompt, 40, BlocksFrom(kPrompt, 3));
+  for (const ModelOnCuda* each : {&recorded_, &plain_}) {
+    ASSERT_TRUE(each->model->Forward(batch.batch(), {}).ok());
+  }
+  Step(sequences, 1, 1);
+  EXPECT_EQ(counts(), (Counts{before.launched + 1, before.recorded, before.repeated}));
+}
+
 TEST_P(GrowingStepsTest, AContextThatGrowsBeyondAPowerOfTwoIsAnotherSize) {
   constexpr int32_t kBlocks = 20;
   Allocate(kBlocks);

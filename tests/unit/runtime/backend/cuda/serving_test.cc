@@ -10,6 +10,7 @@
 
 #include "tests/unit/runtime/backend/cuda/answer.h"
 #include "tests/unit/runtime/backend/cuda/cuda_models.h"
+#include "tests/unit/runtime/backend/cuda/device_limit.h"
 #include "tests/unit/runtime/engine/byte_tokenizer.h"
 
 namespace quern::testing {
@@ -81,13 +82,15 @@ class CudaServing : public ::testing::Test {
       requests_.push_back(std::move(request));
     }
   }
+  static std::unique_ptr<Model> LoadServed(bool draws, Counts* counts) {
+    TinyModel tiny = SmallModel();
+    tiny.vocab = 264;
+    return std::make_unique<CountingModel>(LoadOnCuda(tiny).model, draws, counts);
+  }
   // Of an engine that never cuts a prompt, nor finds a part of it: in a rest of four tokens or less
   // the bits are others.
   std::unique_ptr<EngineCore> Start(bool draws, Counts* counts) {
-    TinyModel tiny = SmallModel();
-    tiny.vocab = 264;
-    auto model = std::make_unique<CountingModel>(LoadOnCuda(tiny).model, draws, counts);
-    auto engine = EngineCore::Start(std::move(model), tokenizer_,
+    auto engine = EngineCore::Start(LoadServed(draws, counts), tokenizer_,
                                     {.max_sequences = 16,
                                      .max_batch_tokens = 512,
                                      .max_decode_slowdown = 0,
@@ -169,6 +172,25 @@ TEST_F(CudaServing, LogprobsDoNotChangeTheTextBesideOneWithout) {
   EXPECT_GT(counts.mixed_steps, 0u);
   EXPECT_EQ(answers[2].tokens(), answers[0].tokens());
   EXPECT_EQ(answers[3].tokens(), answers[1].tokens());
+}
+
+TEST_F(CudaServing, AsleepItHoldsNothingOfTheDevice) {
+  SCOPED_TRACE("seed " + std::to_string(seed_));
+  const DeviceLimit limit;
+  Counts counts;
+  const auto engine = Start(true, &counts);
+  ASSERT_TRUE(engine);
+  requests_.resize(2);
+  std::deque<Answer> before, after;
+  ASSERT_NO_FATAL_FAILURE(Together(*engine, &before));
+  EXPECT_GT(limit.used(), size_t{1} << 20) << "weights and the KV cache";
+  const Status asleep = engine->Sleep(kAnswerDeadline);
+  ASSERT_TRUE(asleep.ok()) << asleep.error().message;
+  EXPECT_EQ(limit.used(), 0u);
+  const Status awake = engine->Wake(LoadServed(true, &counts));
+  ASSERT_TRUE(awake.ok()) << awake.error().message;
+  ASSERT_NO_FATAL_FAILURE(Together(*engine, &after));
+  for (size_t i = 0; i < 2; ++i) EXPECT_EQ(after[i].tokens(), before[i].tokens());
 }
 
 }  // namespace

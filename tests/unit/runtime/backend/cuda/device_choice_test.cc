@@ -1,0 +1,51 @@
+// runtime/devices.* in a build with CUDA, where there is one GPU.
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include "runtime/devices.h"
+#include "tests/unit/runtime/backend/cuda/cuda_models.h"
+
+namespace quern::testing {
+namespace {
+
+using ::testing::HasSubstr;
+
+Result<std::unique_ptr<Model>> LoadSmallOn(const Device& device, const TinyModel& tiny,
+                                           kernels::ActivationType activations) {
+  const std::vector<uint8_t> bytes = tiny.Bytes();
+  QUERN_ASSIGN(auto file, GgufFile::Parse(AsBytes(bytes), "small.gguf"));
+  return LoadModelOn(device, std::move(file), {.threads = 1, .activations = activations});
+}
+
+TEST(DeviceChoice, AutoTakesTheGpuAndCpuDoesNot) {
+  for (const auto kind : {Device::Kind::kAuto, Device::Kind::kCuda}) {
+    const auto model = LoadSmallOn({kind}, SmallModel(), kernels::ActivationType::kF16);
+    ASSERT_TRUE(model.ok()) << model.error().message;
+    EXPECT_TRUE((*model)->device_memory().has_value());
+    EXPECT_TRUE((*model)->draws());
+    EXPECT_THAT((*model)->info().compute, HasSubstr(", f16"));
+  }
+  const auto model =
+      LoadSmallOn({Device::Kind::kCpu}, SmallModel(), kernels::ActivationType::kBF16);
+  ASSERT_TRUE(model.ok()) << model.error().message;
+  EXPECT_FALSE((*model)->device_memory().has_value());
+}
+
+TEST(DeviceChoice, AGpuThatIsNotThereIsNotMadeUpForByTheCpu) {
+  const auto model =
+      LoadSmallOn({Device::Kind::kCuda, 1}, SmallModel(), kernels::ActivationType::kBF16);
+  ASSERT_FALSE(model.ok());
+  EXPECT_EQ(model.error().code, ErrorCode::kUnavailable);
+  EXPECT_THAT(model.error().message, HasSubstr("there is no GPU 1"));
+}
+
+// Nor is a model that the GPU does not take: whoever has one should know.
+TEST(DeviceChoice, AModelThatTheGpuDoesNotTakeIsRefused) {
+  const auto model = LoadSmallOn({}, SmallModel("qwen3moe"), kernels::ActivationType::kBF16);
+  ASSERT_FALSE(model.ok());
+  EXPECT_EQ(model.error().code, ErrorCode::kUnsupported);
+}
+
+}  // namespace
+}  // namespace quern::testing
