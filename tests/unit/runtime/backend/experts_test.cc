@@ -108,7 +108,7 @@ class Layer {
     std::vector<float> out(tokens.size() * static_cast<size_t>(shape_.width));
     if (x != nullptr) x->resize(out.size());
     const Status status = backend_.RunStep({tokens, positions, std::span(&sequence, 1), {}}, [&] {
-      backend_.Embed(*table_, 1, residual_);
+      backend_.Embed(*table_, 0, 1, residual_);
       backend_.AddRmsNorm(nullptr, nullptr, ones_.get(), 1e-6f, residual_, x_);
       if (x != nullptr) {
         EXPECT_TRUE(backend_.Read(*x_, *x));

@@ -22,14 +22,14 @@ TEST(DeviceChoice, AutoTakesTheGpuAndCpuDoesNot) {
   for (const auto kind : {Device::Kind::kAuto, Device::Kind::kCuda}) {
     const auto model = LoadSmallOn({kind}, SmallModel(), kernels::ActivationType::kF16);
     ASSERT_TRUE(model.ok()) << model.error().message;
-    EXPECT_TRUE((*model)->device_memory().has_value());
+    EXPECT_TRUE((*model)->device_memory().value().has_value());
     EXPECT_TRUE((*model)->draws());
     EXPECT_THAT((*model)->info().compute, HasSubstr(", f16"));
   }
   const auto model =
       LoadSmallOn({Device::Kind::kCpu}, SmallModel(), kernels::ActivationType::kBF16);
   ASSERT_TRUE(model.ok()) << model.error().message;
-  EXPECT_FALSE((*model)->device_memory().has_value());
+  EXPECT_FALSE((*model)->device_memory().value().has_value());
 }
 
 TEST(DeviceChoice, AGpuThatIsNotThereIsNotMadeUpForByTheCpu) {
@@ -42,7 +42,12 @@ TEST(DeviceChoice, AGpuThatIsNotThereIsNotMadeUpForByTheCpu) {
 
 // Nor is a model that the GPU does not take: whoever has one should know.
 TEST(DeviceChoice, AModelThatTheGpuDoesNotTakeIsRefused) {
-  const auto model = LoadSmallOn({}, SmallModel("qwen3moe"), kernels::ActivationType::kBF16);
+  TinyModel tiny = SmallModel();
+  tiny.edit = [](const std::string& name, std::vector<uint64_t>*, uint32_t* type) {
+    if (name == "blk.1.ffn_up.weight") *type = static_cast<uint32_t>(GgmlType::kQ5_1);
+    return true;
+  };
+  const auto model = LoadSmallOn({}, tiny, kernels::ActivationType::kBF16);
   ASSERT_FALSE(model.ok());
   EXPECT_EQ(model.error().code, ErrorCode::kUnsupported);
 }

@@ -105,7 +105,7 @@ class ExpertLayer {
       sequences.push_back({0, rows, rows, blocks});
     }
     const Status status = backend_->RunStep({tokens, positions, sequences, {}}, [&] {
-      backend_->Embed(*table_, 1, residual_);
+      backend_->Embed(*table_, 0, 1, residual_);
       backend_->AddRmsNorm(nullptr, nullptr, ones_.get(), 1e-6f, residual_, x_);
       backend_->Experts(number_, *x_, x_);
     });

@@ -4,6 +4,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <atomic>
 #include <random>
 #include <vector>
 
@@ -83,6 +84,7 @@ TEST_F(CudaFailures, AFaultThatAStepFindsIsKept) {
   PlantFault();
   const Status failed = Forward(21, 1);
   ASSERT_FALSE(failed.ok());
+  EXPECT_TRUE(loaded_.model->lost());
   EXPECT_EQ(failed.error().code, ErrorCode::kInternal);
   EXPECT_THAT(failed.error().message, HasSubstr("cudaErrorLaunchFailure"));
   EXPECT_THAT(failed.error().message, HasSubstr("use after free"));
@@ -110,15 +112,30 @@ TEST_F(CudaFailures, AFaultWhileARecordedStepIsRepeatedIsKept) {
   ExpectAllFail(failed.error());
 }
 
-TEST_F(CudaFailures, MemoryThatIsShortWithinAStepIsKept) {
+// And no longer than that: the step after it has what it needs.
+TEST_F(CudaFailures, MemoryThatIsShortFailsTheStepThatNeedsIt) {
   ASSERT_TRUE(Forward(20, 20, false).ok());
   limit_.Close();
   const Status failed = Forward(40, 20);  // has made no room for logits yet
   ASSERT_FALSE(failed.ok());
   EXPECT_EQ(failed.error().code, ErrorCode::kResourceExhausted);
   EXPECT_THAT(failed.error().message, HasSubstr("the rows whose logits are wanted needs"));
+  EXPECT_FALSE(loaded_.model->lost());
   limit_.Set(size_t{1} << 30);
-  ExpectAllFail(failed.error());
+  const auto status = Forward(40, 20);
+  EXPECT_TRUE(status.ok()) << status.error().message;
+}
+
+// What the largest step takes is taken before it comes: steps need nothing then.
+TEST_F(CudaFailures, StepsThatWereReservedForNeedNoMemory) {
+  ASSERT_TRUE(loaded_.model->ReserveSteps(/*tokens=*/60, /*sequences=*/4, 120).ok());
+  const size_t used = limit_.used();
+  ASSERT_TRUE(Forward(20, 20, false).ok());
+  ASSERT_TRUE(Forward(60, 40, false).ok());
+  for (int i = 0; i < 3; ++i) ASSERT_TRUE(Forward(60, 1, false).ok());
+  std::vector<int32_t> token(1);
+  ASSERT_TRUE(loaded_.model->ReserveSteps(60, 4, 120).ok());
+  EXPECT_EQ(limit_.used(), used);
 }
 
 TEST_F(CudaFailures, ATokenThatIsNotThereGivesNoTokenAndHarmsNoOther) {
@@ -140,14 +157,28 @@ TEST_F(CudaFailures, ATokenThatIsNotThereGivesNoTokenAndHarmsNoOther) {
   EXPECT_EQ(drawn[1], -1);
 }
 
+// Counts how often the engine says that its model is lost.
+struct LossObserver : EngineObserver {
+  void OnStep(const StepStats& /*stats*/) override {}
+  void OnFirstToken(Seconds /*since_submit*/, Seconds /*queued*/) override {}
+  void OnInterToken(Seconds /*gap*/) override {}
+  void OnFinished(const FinishedStats& /*stats*/) override {}
+  void OnModelLost(const Error& error) override {
+    EXPECT_THAT(error.message, HasSubstr("use after free"));
+    ++losses;
+  }
+  std::atomic<int> losses = 0;
+};
+
 // The engine's requests end with the error, those that come later, too.
 TEST(CudaEngineFailures, EndRequestsAndNothingElse) {
   const DeviceLimit limit;
   const ByteTokenizer tokenizer;
+  LossObserver observer;
   TinyModel tiny = SmallModel();
   tiny.vocab = 264;
   auto engine = EngineCore::Start(LoadOnCuda(tiny).model, tokenizer,
-                                  {.max_sequences = 4, .kv_memory_bytes = 1 << 20}, nullptr);
+                                  {.max_sequences = 4, .kv_memory_bytes = 1 << 20}, &observer);
   ASSERT_TRUE(engine.ok()) << engine.error().message;
   const auto submit = [&](Answer& answer, int32_t max_tokens) {
     const auto id = (*engine)->Submit({.prompt = Bytes("some words"),
@@ -168,6 +199,7 @@ TEST(CudaEngineFailures, EndRequestsAndNothingElse) {
   EXPECT_EQ(second.AwaitEnd(), FinishReason::kError);
   submit(later, 3);
   EXPECT_EQ(later.AwaitEnd(), FinishReason::kError);
+  EXPECT_GE(observer.losses, 1);
   EXPECT_TRUE((*engine)->Drain(kAnswerDeadline));
   EXPECT_EQ((*engine)->Stats().kv_blocks_used, 0);
   engine->reset();

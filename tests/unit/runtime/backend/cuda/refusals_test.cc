@@ -68,9 +68,8 @@ TEST(CudaRefusals, OfTheKvCache) {
     ExpectError(loaded.model->AllocateKv(layout), code, text);
   };
   const TinyModel tiny = SmallModel();
-  const char* formats = "a KV cache on a GPU stores f16 (of the activations' type) or int8";
+  const char* formats = "a KV cache on a GPU stores f16 (of the activations' type), int8 or int4";
   refuse(tiny, KvDtype::kF32, {16, 4}, ErrorCode::kUnsupported, formats);
-  refuse(tiny, KvDtype::kInt4, {16, 4}, ErrorCode::kUnsupported, formats);
   refuse(tiny, KvDtype::kF16, {8, 4}, ErrorCode::kUnsupported,
          "blocks of 8 tokens in the KV cache: on a GPU they have 16, 32 or 64");
   refuse(tiny, KvDtype::kF16, {16, 0}, ErrorCode::kInvalidArgument, "at least one block");
@@ -131,9 +130,6 @@ TEST(CudaRefusals, OfATypeOfWeightsByTheTensorsName) {
               HasSubstr("stored as Q5_1, which the CUDA backend does not multiply with: it takes "
                         "F32, F16, BF16, Q4_0, Q4_1, Q5_0, Q8_0, Q4_K, Q6_K; the CPU's takes Q5_1, "
                         "too (--device cpu)"));
-  tiny = SmallModel("qwen3moe");
-  ExpectError(tiny.Load(MakeBackendOf(ActivationType::kBF16), {}), ErrorCode::kUnsupported,
-              "models with experts are not supported on a GPU: take --device cpu");
 }
 
 class LittleMemory : public ::testing::Test {
@@ -217,8 +213,8 @@ TEST_F(LittleMemoryEngine, PlansWithTheDevicesMemory) {
   limit_.Set(100 * kMiB);
   ExpectError(Start({.max_sequences = 4}), ErrorCode::kResourceExhausted,
               "of 100 MiB (the GPU's memory)");
-  // The reserve is 128 MiB and a twentieth.
-  limit_.Set(136 * kMiB);
+  // The reserve is 128 MiB and a twentieth; a step takes one more.
+  limit_.Set(138 * kMiB);
   auto engine = Start({.max_sequences = 4});
   ASSERT_TRUE(engine.ok()) << engine.error().message;
   const int32_t few = (*engine)->Stats().kv_blocks_total;
