@@ -170,6 +170,7 @@ Result<std::unique_ptr<LoadedModel>> Load(const ServeOptions& options, Ranks* ra
   QUERN_ASSIGN(auto model, LoadServed(options, ranks));
   loaded->info = model->info();
   const ModelInfo& info = loaded->info;
+  if (const auto gpu = model->gpu()) metrics.SetGpuInfo(gpu->name, gpu->uuid);
   spdlog::info("weights ready: {} {}, {:.0f} M parameters, {}; {} ({:.1f} s)", info.architecture,
                info.quantization, info.parameters / 1e6, server::ShowBytes(info.weight_bytes),
                info.compute, SecondsSince(start));

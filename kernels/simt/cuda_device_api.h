@@ -21,8 +21,13 @@ cudaError_t cudaRuntimeGetVersion(int* version);
 cudaError_t cudaDriverGetVersion(int* version);
 
 // Of CUDA's structure, what follows from the emulator's own limits, and names.
+struct cudaUUID_t {
+  char bytes[16];
+};
+
 struct cudaDeviceProp {
   char name[256];
+  cudaUUID_t uuid;
   size_t totalGlobalMem;  // Options::device_memory
   size_t sharedMemPerBlock;
   int warpSize;

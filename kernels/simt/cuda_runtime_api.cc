@@ -163,6 +163,7 @@ cudaError_t cudaGetDeviceProperties(cudaDeviceProp* properties, int device) {
   if (device != 0) return Say(cudaErrorInvalidDevice);
   *properties = {};
   std::strcpy(properties->name, "SIMT emulator");
+  std::memcpy(properties->uuid.bytes, "an emulated GPU", 16);
   properties->totalGlobalMem = quern::simt::GetOptions().device_memory;
   properties->sharedMemPerBlock = kSharedWithoutAsking;
   properties->warpSize = quern::simt::kWarpLanes;

@@ -123,6 +123,13 @@ struct Projection {
   int64_t column = 0;  // of `out`, where the product's first goes; `out` may be wider
 };
 
+// The GPU that computes: "NVIDIA H100 80GB HBM3", and its name in the world, as nvidia-smi and
+// dcgm-exporter write it: "GPU-5b0b1c1a-...".
+struct GpuInfo {
+  std::string name;
+  std::string uuid;
+};
+
 // Of the device that a backend keeps weights and the KV cache on.
 struct BackendMemory {
   int64_t total_bytes = 0;
@@ -152,6 +159,7 @@ class Backend {
   virtual ~Backend() = default;
   // What computes, for the log: "avx2, 2 threads".
   virtual std::string Describe() const = 0;
+  virtual std::optional<GpuInfo> gpu() const { return std::nullopt; }
   // Absent: the host's memory. Errors: kInternal.
   virtual Result<std::optional<BackendMemory>> memory() const {
     return std::optional<BackendMemory>();

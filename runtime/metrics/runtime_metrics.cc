@@ -103,6 +103,13 @@ struct RuntimeMetrics::Families {
           .Labels(model)
           .Register(registry);
 
+  prometheus::Family<prometheus::Gauge>& gpu_info =
+      prometheus::BuildGauge()
+          .Name("quern_gpu_info")
+          .Help("The GPU that computes, as labels; the value is 1.")
+          .Labels(model)
+          .Register(registry);
+
   prometheus::Gauge& tensor_parallel_size =
       Gauge("quern_tensor_parallel_size",
             "Processes that the model is split over; 0 until it is loaded.");
@@ -275,6 +282,10 @@ void RuntimeMetrics::SetComputeInfo(const std::string& cpu, const std::string& c
 
 void RuntimeMetrics::SetTensorParallelSize(int32_t size) {
   families_->tensor_parallel_size.Set(size);
+}
+
+void RuntimeMetrics::SetGpuInfo(const std::string& name, const std::string& uuid) {
+  families_->gpu_info.Add({{"modelName", name}, {"UUID", uuid}}).Set(1);
 }
 
 void RuntimeMetrics::SetKvCacheInfo(const KvCacheInfo& info) {

@@ -84,6 +84,8 @@ class RuntimeMetrics {
   // Sets quern_compute_info to 1. Call once: the processor, and how it is used, as
   // ModelInfo::compute.
   void SetComputeInfo(const std::string& cpu, const std::string& compute);
+  // Sets quern_gpu_info to 1, with the names of dcgm-exporter's labels. Call once, with a GPU.
+  void SetGpuInfo(const std::string& name, const std::string& uuid);
   // Sets quern_tensor_parallel_size: the processes that the model is split over.
   void SetTensorParallelSize(int32_t size);
   // Sets quern_kv_cache_info to 1. Call once, when the KV cache has been made.

@@ -20,6 +20,7 @@ class Decoder : public Model {
       : h_(std::move(hyperparameters)), backend_(std::move(backend)) {}
 
   const ModelInfo& info() const override { return info_; }
+  std::optional<GpuInfo> gpu() const override { return backend_->gpu(); }
   Result<std::optional<BackendMemory>> device_memory() const override { return backend_->memory(); }
   Status ReserveSteps(int32_t tokens, int32_t sequences, int32_t context_tokens) override;
   bool lost() const override { return backend_->lost(); }

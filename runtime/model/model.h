@@ -102,6 +102,8 @@ class Model {
   virtual ~Model() = default;
 
   virtual const ModelInfo& info() const = 0;
+  // What it is computed on, where that is a GPU.
+  virtual std::optional<GpuInfo> gpu() const { return std::nullopt; }
   // Of the device that weights and the KV cache are on; absent: they are in the host's.
   virtual Result<std::optional<BackendMemory>> device_memory() const {
     return std::optional<BackendMemory>();

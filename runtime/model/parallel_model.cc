@@ -138,6 +138,7 @@ class ParallelModel : public Model {
   }
 
   const ModelInfo& info() const override { return part_->info(); }
+  std::optional<GpuInfo> gpu() const override { return part_->gpu(); }
   Result<std::optional<BackendMemory>> device_memory() const override {
     return part_->device_memory();
   }

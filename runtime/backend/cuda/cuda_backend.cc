@@ -39,17 +39,16 @@ size_t AttentionBytes(const LargestStep& step, const StepSize& size) {
 
 }  // namespace
 
-CudaBackend::CudaBackend(const CudaOptions& options, std::string name)
+CudaBackend::CudaBackend(const CudaOptions& options, GpuInfo gpu)
     : options_(options),
-      name_(std::move(name)),
+      gpu_(std::move(gpu)),
       weights_(stream_, options.activations,
                options.threads > 0 ? options.threads : DefaultThreads()),
       experts_(options.activations),
       graphs_(kMostGraphs) {}
 
-Result<std::unique_ptr<CudaBackend>> CudaBackend::Make(const CudaOptions& options,
-                                                       std::string name) {
-  std::unique_ptr<CudaBackend> backend(new CudaBackend(options, std::move(name)));
+Result<std::unique_ptr<CudaBackend>> CudaBackend::Make(const CudaOptions& options, GpuInfo gpu) {
+  std::unique_ptr<CudaBackend> backend(new CudaBackend(options, std::move(gpu)));
   QUERN_TRY(backend->stream_.Create());
   return backend;
 }
@@ -74,7 +73,7 @@ CudaBackend::~CudaBackend() {
 }
 
 std::string CudaBackend::Describe() const {
-  return name_ + (options_.activations == kernels::ActivationType::kF16 ? ", f16" : ", bf16");
+  return gpu_.name + (options_.activations == kernels::ActivationType::kF16 ? ", f16" : ", bf16");
 }
 
 Result<std::optional<BackendMemory>> CudaBackend::memory() const {

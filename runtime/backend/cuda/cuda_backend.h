@@ -22,11 +22,12 @@ namespace quern {
 // can say so.
 class CudaBackend : public Backend {
  public:
-  // Of the current device, which `name` describes.
-  static Result<std::unique_ptr<CudaBackend>> Make(const CudaOptions& options, std::string name);
+  // Of the current device, which `gpu` describes.
+  static Result<std::unique_ptr<CudaBackend>> Make(const CudaOptions& options, GpuInfo gpu);
   ~CudaBackend() override;
 
   std::string Describe() const override;
+  std::optional<GpuInfo> gpu() const override { return gpu_; }
   int ranks() const override;
   Result<std::optional<BackendMemory>> memory() const override;
   Status ReserveSteps(const LargestStep& step) override;
@@ -87,7 +88,7 @@ class CudaBackend : public Backend {
     CudaEvent copied;
   };
 
-  CudaBackend(const CudaOptions& options, std::string name);
+  CudaBackend(const CudaOptions& options, GpuInfo gpu);
 
   // CUDA's current device is one of each thread.
   Status UseDevice() const;
@@ -128,7 +129,7 @@ class CudaBackend : public Backend {
   Status CopyToHost(const void* from, size_t bytes, void* to);
 
   const CudaOptions options_;
-  const std::string name_;
+  const GpuInfo gpu_;
   CudaStream stream_;
   WeightUploader weights_;
   Status status_;

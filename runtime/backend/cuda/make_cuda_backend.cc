@@ -32,6 +32,16 @@ Status CheckNumber(int device) {
                    device, count);
 }
 
+// "GPU-" and 32 hexadecimal digits in groups of 8, 4, 4, 4 and 12.
+std::string UuidText(const cudaUUID_t& uuid) {
+  std::string text = "GPU";
+  for (size_t i = 0; i < sizeof(uuid.bytes); ++i) {
+    if (i == 0 || i == 4 || i == 6 || i == 8 || i == 10) text += '-';
+    text += fmt::format("{:02x}", static_cast<unsigned char>(uuid.bytes[i]));
+  }
+  return text;
+}
+
 }  // namespace
 
 Status CheckDriverVersion(int driver, int runtime) {
@@ -62,7 +72,8 @@ Result<std::unique_ptr<Backend>> MakeCudaBackend(const CudaOptions& options) {
                      properties.name, properties.major, properties.minor);
   }
   QUERN_TRY(CudaStatus(cudaSetDevice(options.device), "choosing the GPU"));
-  QUERN_ASSIGN(std::unique_ptr<CudaBackend> backend, CudaBackend::Make(options, properties.name));
+  QUERN_ASSIGN(std::unique_ptr<CudaBackend> backend,
+               CudaBackend::Make(options, {properties.name, UuidText(properties.uuid)}));
   return std::unique_ptr<Backend>(std::move(backend));
 }
 

@@ -99,9 +99,14 @@ TEST(RuntimeMetrics, EventsAreCountedWhereTheyBelong) {
   metrics.ObserveBlockEvicted(90, 30);
   metrics.ObserveBlockReused(7);
   metrics.SetComputeInfo("a CPU", "avx2, 2 threads");
+  EXPECT_EQ(metrics.Render({}).find("quern_gpu_info"), std::string::npos) << "there is none";
+  metrics.SetGpuInfo("a GPU", "GPU-00000000-0000-0000-0000-000000000000");
   metrics.SetKvCacheInfo({.dtype = "int8", .block_tokens = 16, .blocks = 77});
   const std::string text = metrics.Render({});
   EXPECT_TRUE(Has(text, R"(quern_step_duration_seconds_count{model="m"} 1)"));
+  EXPECT_TRUE(Has(
+      text,
+      R"(quern_gpu_info{model="m",UUID="GPU-00000000-0000-0000-0000-000000000000",modelName="a GPU"} 1)"));
   EXPECT_TRUE(Has(text, R"(quern_step_batch_tokens_bucket{model="m",le="32"} 0)"));
   EXPECT_TRUE(Has(text, R"(quern_step_batch_tokens_bucket{model="m",le="64"} 1)"));
   EXPECT_TRUE(Has(text, R"(quern_step_batch_sequences_bucket{model="m",le="4"} 1)"));

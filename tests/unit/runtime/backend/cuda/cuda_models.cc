@@ -26,7 +26,7 @@ TinyModel SmallModel(const char* architecture) {
 }
 
 ModelOnCuda LoadOnCuda(const TinyModel& tiny, const CudaOptions& options, KvDtype kv_dtype) {
-  auto backend = CudaBackend::Make(options, "emulated");
+  auto backend = CudaBackend::Make(options, {"emulated", "GPU-0"});
   EXPECT_TRUE(backend.ok()) << backend.error().message;
   if (!backend.ok()) return {};
   ModelOnCuda loaded{nullptr, backend->get()};

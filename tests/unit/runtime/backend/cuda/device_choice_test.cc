@@ -24,6 +24,9 @@ TEST(DeviceChoice, AutoTakesTheGpuAndCpuDoesNot) {
     ASSERT_TRUE(model.ok()) << model.error().message;
     EXPECT_TRUE((*model)->device_memory().value().has_value());
     EXPECT_TRUE((*model)->draws());
+    ASSERT_TRUE((*model)->gpu());
+    EXPECT_EQ((*model)->gpu()->name, "SIMT emulator");
+    EXPECT_EQ((*model)->gpu()->uuid, "GPU-616e2065-6d75-6c61-7465-642047505500");
     EXPECT_THAT((*model)->info().compute, HasSubstr(", f16"));
   }
   const auto model =
