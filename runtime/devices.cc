@@ -4,6 +4,7 @@
 
 #include <charconv>
 
+#include "runtime/distributed/communicator.h"
 #include "runtime/formats/file_signature.h"
 #ifdef QUERN_WITH_CUDA
 #include "runtime/backend/cuda/make_cuda_backend.h"
@@ -29,8 +30,12 @@ Result<std::unique_ptr<Backend>> MakeBackend(const Device& device, const ModelOp
   const bool either = device.kind == Device::Kind::kAuto;
   if (options.group != nullptr && device.kind == Device::Kind::kCuda) {
     return MakeError(ErrorCode::kUnsupported,
-                     "a model over several processes is computed on CPUs so far: use --device cpu, "
-                     "or leave out --tensor-parallel-size");
+                     "this version computes on one GPU: leave out --tensor-parallel-size (of an "
+                     "InferenceEndpoint: tensorParallel and limits['nvidia.com/gpu'] of 1), or use "
+                     "--device cpu");
+  }
+  if (options.group != nullptr && options.group->rank() == 0 && either && BuiltWithCuda()) {
+    spdlog::info("computing on the CPU: --tensor-parallel-size does not use GPUs yet");
   }
   if (options.group != nullptr || device.kind == Device::Kind::kCpu ||
       (either && !BuiltWithCuda())) {

@@ -42,6 +42,8 @@ constexpr Milliseconds kTenantsFileInterval(1000);
 
 // How long requests have to end with an error, once a rank is lost: each does in its next step.
 constexpr Milliseconds kLossTimeout(2000);
+// How long the other ranks have to let the model go and end, once requests are done.
+constexpr Milliseconds kEndPatience(10'000);
 
 // Why main is to go on: a signal came, loading failed, or a rank was lost. Thread-safe.
 class Wakeup {
@@ -349,7 +351,10 @@ int Serve(const ServeOptions& options, int argc, char** argv) {
     return ExitCode(*error);
   }
   const bool loading = state.Get().phase == ServingState::Phase::kLoading;
-  if (cause == Wakeup::Cause::kLost) EndAfterLoss(state, http);
+  if (cause == Wakeup::Cause::kLost) {
+    EndAfterLoss(state, http);
+    if (ranks) ranks->Kill();  // whatever waits for them goes on
+  }
   if (loading) {
     // Nothing runs that could be lost, and loading cannot be stopped half-way.
     if (ranks) ranks->Kill();
@@ -358,8 +363,12 @@ int Serve(const ServeOptions& options, int argc, char** argv) {
     std::_Exit(0);
   }
   loader.join();
-  if (cause == Wakeup::Cause::kLost) return 1;
+  if (cause == Wakeup::Cause::kLost) {
+    if (sleep.busy()) std::_Exit(1);  // as above: a model that is being woken
+    return 1;
+  }
   const int code = DrainAll(options, state, api, http) ? 0 : 1;
+  if (ranks) ranks->EndWithin(code == 0 ? kEndPatience : Milliseconds(0));
   // As above: no request waits for a model that is being woken.
   if (sleep.busy()) std::_Exit(code);
   return code;

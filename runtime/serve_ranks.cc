@@ -13,6 +13,7 @@
 #include <cstdlib>
 #include <cstring>
 #include <string>
+#include <system_error>
 
 #include "runtime/base/cgroup.h"
 #include "runtime/devices.h"
@@ -89,25 +90,35 @@ Result<std::unique_ptr<Ranks>> Ranks::Start(const ServeOptions& options, int arg
                                             std::function<void(const Error&)> on_lost) {
   std::unique_ptr<Ranks> ranks(new Ranks(options, std::move(on_lost)));
   QUERN_ASSIGN(ranks->rendezvous_, MakeRendezvous());
-  ranks->others_.resize(static_cast<size_t>(options.tensor_parallel_size) - 1);
+  ranks->others_.reserve(static_cast<size_t>(options.tensor_parallel_size) - 1);
   const pid_t self = getpid();
-  int rank = 0;
-  for (Other& other : ranks->others_) {
-    other.rank = ++rank;
+  for (int rank = 1; rank < options.tensor_parallel_size; ++rank) {
     std::string option(kFollower), number = std::to_string(rank);
     std::string folder = ranks->rendezvous_.string();
     std::vector<char*> arguments = {argv[0], option.data(), number.data(), folder.data()};
     arguments.insert(arguments.end(), argv + 1, argv + argc);
     arguments.push_back(nullptr);
-    other.process = fork();
-    if (other.process == 0) BecomeFollower(self, arguments.data());
-    if (other.process < 0) {
-      ranks->others_.resize(static_cast<size_t>(rank) - 1);
-      return MakeError(ErrorCode::kUnavailable, "process {} of --tensor-parallel-size {}: {}",
-                       rank + 1, options.tensor_parallel_size, std::strerror(errno));
+    const auto refused = [&](const char* why) {
+      return MakeError(ErrorCode::kUnavailable,
+                       "process {} of --tensor-parallel-size {} cannot be started: {}; raise the "
+                       "limit of processes and threads (pids), or take fewer",
+                       rank + 1, options.tensor_parallel_size, why);
+    };
+    const pid_t process = fork();
+    if (process == 0) BecomeFollower(self, arguments.data());
+    if (process < 0) return refused(std::strerror(errno));
+    Other& other = ranks->others_.emplace_back();
+    other.rank = rank;
+    other.process = process;
+    try {
+      other.watch = std::thread([ranks = ranks.get(), &other] { ranks->Watch(other); });
+    } catch (const std::system_error& error) {
+      kill(process, SIGKILL);
+      waitpid(process, nullptr, 0);
+      ranks->others_.pop_back();
+      return refused(error.what());
     }
-    spdlog::info("rank {} of {} is process {}", rank, options.tensor_parallel_size, other.process);
-    other.watch = std::thread([ranks = ranks.get(), &other] { ranks->Watch(other); });
+    spdlog::info("rank {} of {} is process {}", rank, options.tensor_parallel_size, process);
   }
   return ranks;
 }
@@ -148,20 +159,36 @@ void Ranks::Kill() {
   std::filesystem::remove_all(rendezvous_, error);
 }
 
+void Ranks::EndWithin(std::chrono::milliseconds patience) {
+  if (end_.joinable()) return;
+  end_ = std::thread([this, patience] {
+    {
+      std::unique_lock lock(mutex_);
+      ending_ = true;
+      changed_.wait_for(lock, patience,
+                        [this] { return std::ranges::all_of(others_, &Other::ended); });
+    }
+    Kill();
+  });
+}
+
 Ranks::~Ranks() {
-  const auto ended = [](const Other& other) { return other.ended; };
-  std::unique_lock lock(mutex_);
-  if (lost_) {
-    changed_.wait_for(lock, kExplanation,
-                      [&] { return std::any_of(others_.begin(), others_.end(), ended); });
+  bool lost = false;
+  {
+    std::unique_lock lock(mutex_);
+    if (lost_) {
+      changed_.wait_for(lock, kExplanation,
+                        [this] { return std::ranges::any_of(others_, &Other::ended); });
+    }
+    lost = lost_;
   }
-  ending_ = true;
-  if (!lost_ && group_ != nullptr && EndFollowers(*group_)) {
-    changed_.wait_for(lock, kGrace,
-                      [&] { return std::all_of(others_.begin(), others_.end(), ended); });
+  if (lost || group_ == nullptr) {
+    Kill();
+  } else {
+    EndWithin(kGrace);
+    static_cast<void>(EndFollowers(*group_));  // those that do not hear it are killed
   }
-  lock.unlock();
-  Kill();
+  if (end_.joinable()) end_.join();
   for (Other& other : others_) {
     other.watch.join();
     waitpid(other.process, nullptr, 0);

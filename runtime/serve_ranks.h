@@ -2,6 +2,7 @@
 
 #include <sys/types.h>
 
+#include <chrono>
 #include <condition_variable>
 #include <filesystem>
 #include <functional>
@@ -34,6 +35,9 @@ class Ranks {
   // Every rank loads its part, after they have met. Errors: those of Model::Load, with whose it
   // is; kUnavailable.
   Result<std::unique_ptr<Model>> Load(const ServeOptions& options);
+  // Requests are done, and the model goes: others that have not ended `patience` after this first
+  // call are killed, whatever waits for them then.
+  void EndWithin(std::chrono::milliseconds patience);
   // Ends the others at once, whatever another thread does with them; for a process that ends.
   void Kill();
 
@@ -58,7 +62,8 @@ class Ranks {
   std::condition_variable changed_;
   bool ending_ = false;
   bool lost_ = false;
-  std::vector<Other> others_;
+  std::vector<Other> others_;  // does not move: each has a thread that looks at it
+  std::thread end_;            // EndWithin's
 };
 
 // The model that is served, by this process alone (ranks null) or by all of them.

@@ -84,7 +84,10 @@ class GlooCommunicator : public Communicator {
     return BroadcastWithin(timeout_, bytes, root);
   }
 
-  Status Await(std::span<std::byte> bytes) override { return BroadcastWithin(kForEver, bytes, 0); }
+  // Rank 0 waits, too, until the others take it.
+  Status Await(std::span<std::byte> bytes) override {
+    return BroadcastWithin(rank() == 0 ? timeout_ : kForEver, bytes, 0);
+  }
 
   Status Barrier() override {
     return Run("a barrier", [&](uint32_t tag) {

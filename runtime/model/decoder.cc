@@ -16,8 +16,10 @@ Status Decoder::LoadWeights(WeightLoader& loader, Communicator* group) {
         "have is needed",
         size, backend_->ranks());
   }
-  QUERN_ASSIGN(shares_, ShareOut(h_, loader.BlockOf(".ffn_down.weight"), group ? group->rank() : 0,
-                                 group ? group->size() : 1));
+  QUERN_ASSIGN(
+      shares_,
+      ShareOut(h_, {loader.BlockOf(".attn_output.weight"), loader.BlockOf(".ffn_down.weight")},
+               group ? group->rank() : 0, group ? group->size() : 1));
   QUERN_ASSIGN(embedding_, loader.LoadMatrix("token_embd.weight", shares_.vocab, h_.width));
   QUERN_ASSIGN(output_norm_, loader.LoadVector("output_norm.weight", h_.width));
   if (loader.Has("output.weight")) {

@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <array>
 #include <cstring>
+#include <exception>
+#include <new>
 #include <optional>
 #include <utility>
 #include <vector>
@@ -26,6 +28,7 @@ enum class Ask : int32_t {
 // A message is one broadcast of so many words, and a second one of what does not fit: a step in
 // which 32 sequences of 400 tokens generate is one.
 constexpr size_t kFirstWords = 1024;
+constexpr size_t kMostWords = size_t{1} << 26;
 
 class Message {
  public:
@@ -61,6 +64,12 @@ class Received {
     QUERN_TRY(group.Await(std::as_writable_bytes(std::span(words_))));
     left_ = words_;
     const auto count = static_cast<size_t>(std::max(0, Take()));
+    if (count > kMostWords) {
+      return MakeError(ErrorCode::kInternal,
+                       "rank 0 sent a message of {} words; {} are the most: are all ranks of one "
+                       "version?",
+                       count, kMostWords);
+    }
     if (count > kFirstWords) {
       words_.resize(count);
       const auto rest = std::span(words_).subspan(kFirstWords);
@@ -117,6 +126,7 @@ Status Agree(Communicator& group, const Status& mine) {
       mine.error().message.copy(said.text.data(), said.text.size() - 1);
     }
     QUERN_TRY(group.Broadcast(std::as_writable_bytes(std::span(&said, 1)), rank));
+    said.text.back() = '\0';
     if (said.ok || !first.ok()) continue;
     if (rank == group.rank()) {
       first = mine;
@@ -221,6 +231,17 @@ class ReceivedBatch {
   ForwardBatch batch_;
 };
 
+// No exception may leave the other ranks waiting for what this one says.
+Result<std::unique_ptr<Model>> LoadCaught(const LoadPart& load) {
+  try {
+    return load();
+  } catch (const std::bad_alloc&) {
+    return MakeError(ErrorCode::kResourceExhausted, "loading: the system has no memory left");
+  } catch (const std::exception& error) {
+    return MakeError(ErrorCode::kInternal, "loading: {}", error.what());
+  }
+}
+
 // Whether the group goes on.
 Result<bool> Do(Communicator& group, const LoadPart& load, Received& message,
                 std::unique_ptr<Model>& model) {
@@ -228,7 +249,7 @@ Result<bool> Do(Communicator& group, const LoadPart& load, Received& message,
   switch (ask) {
     case Ask::kLoad: {
       QUERN_TRY(message.Whole());
-      auto loaded = load();
+      auto loaded = LoadCaught(load);
       if (!Agree(group, loaded ? Status() : loaded.error())) return true;  // rank 0 knows why
       model = std::move(loaded).value();
       return true;
@@ -268,8 +289,12 @@ Result<bool> Do(Communicator& group, const LoadPart& load, Received& message,
 Result<std::unique_ptr<Model>> LoadParallelModel(Communicator& group, const LoadPart& load,
                                                  std::function<void(const Error&)> on_lost) {
   QUERN_TRY(Message(Ask::kLoad).Send(group));
-  auto part = load();
-  QUERN_TRY(Agree(group, part ? Status() : part.error()));
+  auto part = LoadCaught(load);
+  if (Status all = Agree(group, part ? Status() : part.error()); !all.ok()) {
+    // The group's own, which is for good.
+    if (part.ok() && all.error().code == ErrorCode::kUnavailable) on_lost(all.error());
+    return std::move(all).error();
+  }
   return std::unique_ptr<Model>(
       std::make_unique<ParallelModel>(group, std::move(part).value(), std::move(on_lost)));
 }

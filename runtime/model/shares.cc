@@ -8,7 +8,7 @@ namespace {
 constexpr int kMostNamed = 64;  // of numbers of ranks, in a message
 
 // Why not, or "".
-std::string WhyNotOver(const Hyperparameters& h, int64_t ffn_unit, int size) {
+std::string WhyNotOver(const Hyperparameters& h, const ShareUnits& units, int size) {
   if (size == 1) return "";
   if (h.experts > 0) return "it has experts, which cannot be split yet";
   if (h.heads % size != 0) {
@@ -20,18 +20,23 @@ std::string WhyNotOver(const Hyperparameters& h, int64_t ffn_unit, int size) {
         "must be a multiple of the other",
         h.kv_heads);
   }
-  if (h.ffn_width / ffn_unit < size) {
+  if (h.heads / size * h.head_dim % units.attention != 0) {
+    return fmt::format(
+        "{} of its heads are {} columns of attn_output, which are stored in blocks of {}",
+        h.heads / size, h.heads / size * h.head_dim, units.attention);
+  }
+  if (h.ffn_width / units.ffn < size) {
     return fmt::format("its feed-forward width of {} is {} of {}, which cannot be split further",
-                       h.ffn_width, h.ffn_width / ffn_unit, ffn_unit);
+                       h.ffn_width, h.ffn_width / units.ffn, units.ffn);
   }
   if (h.vocab_size < size) return fmt::format("its vocabulary has {} tokens", h.vocab_size);
   return "";
 }
 
-std::string SizesThatSuit(const Hyperparameters& h, int64_t ffn_unit) {
+std::string SizesThatSuit(const Hyperparameters& h, const ShareUnits& units) {
   std::string sizes;
   for (int size = 1; size <= kMostNamed; ++size) {
-    if (!WhyNotOver(h, ffn_unit, size).empty()) continue;
+    if (!WhyNotOver(h, units, size).empty()) continue;
     if (!sizes.empty()) sizes += ", ";
     sizes += std::to_string(size);
   }
@@ -47,17 +52,17 @@ Part SplitEvenly(int64_t whole, int64_t unit, int rank, int size) {
   return {begin, end - begin, whole};
 }
 
-Result<Shares> ShareOut(const Hyperparameters& h, int64_t ffn_unit, int rank, int size) {
-  if (const std::string why = WhyNotOver(h, ffn_unit, size); !why.empty()) {
+Result<Shares> ShareOut(const Hyperparameters& h, const ShareUnits& units, int rank, int size) {
+  if (const std::string why = WhyNotOver(h, units, size); !why.empty()) {
     return MakeError(ErrorCode::kUnsupported,
                      "this model cannot be split over {} processes: {}; numbers that suit it: {}",
-                     size, why, SizesThatSuit(h, ffn_unit));
+                     size, why, SizesThatSuit(h, units));
   }
   Shares shares;
   shares.heads = SplitEvenly(h.heads, 1, rank, size);
   shares.kv_heads = h.kv_heads % size == 0 ? SplitEvenly(h.kv_heads, 1, rank, size)
                                            : Part(int64_t{rank} * h.kv_heads / size, 1, h.kv_heads);
-  shares.ffn = SplitEvenly(h.ffn_width, ffn_unit, rank, size);
+  shares.ffn = SplitEvenly(h.ffn_width, units.ffn, rank, size);
   shares.vocab = SplitEvenly(h.vocab_size, 1, rank, size);
   return shares;
 }

@@ -35,10 +35,16 @@ struct Shares {
 // of them.
 Part SplitEvenly(int64_t whole, int64_t unit, int rank, int size);
 
+// Columns that cannot be parted, blocks of the types that weights are stored as: of attn_output,
+// and of ffn_down.
+struct ShareUnits {
+  int64_t attention = 1;
+  int64_t ffn = 1;
+};
+
 // Heads are split evenly. So are KV heads, where their number is a multiple of the ranks'; where it
-// is the other way round, ranks that share one each have a copy. `ffn_unit`: of the feed-forward
-// network's width, what cannot be split. kUnsupported where the model does not go into so many
-// parts: which of its numbers, and what numbers of ranks it suits.
-Result<Shares> ShareOut(const Hyperparameters& h, int64_t ffn_unit, int rank, int size);
+// is the other way round, ranks that share one each have a copy. kUnsupported where the model does
+// not go into so many parts: which of its numbers, and what numbers of ranks it suits.
+Result<Shares> ShareOut(const Hyperparameters& h, const ShareUnits& units, int rank, int size);
 
 }  // namespace quern

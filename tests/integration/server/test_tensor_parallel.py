@@ -190,6 +190,16 @@ def test_an_interrupt_of_all_processes_drains_as_one_of_rank_0():
         all_gone(processes)
 
 
+def test_a_follower_that_hangs_does_not_hold_up_the_end():
+    with start(GEMMA, 2) as server:
+        others = followers(server)
+        complete(server, PROMPTS[0], max_tokens=2)
+        os.kill(others[0], signal.SIGSTOP)
+        server.process.send_signal(signal.SIGTERM)
+        assert server.process.wait(timeout=40) == 0
+        all_gone(others)
+
+
 def test_they_sleep_and_wake_together():
     with start(GEMMA, 2, "--sleep-mode", "on") as server:
         before = complete(server, PROMPTS[0])["text"]

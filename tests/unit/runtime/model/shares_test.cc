@@ -30,7 +30,7 @@ TEST(Shares, PutTogetherAreTheWhole) {
   for (const int size : {1, 2, 4, 8}) {
     int64_t heads = 0, ffn = 0, vocab = 0;
     for (int rank = 0; rank < size; ++rank) {
-      const auto shares = ShareOut(h, 256, rank, size);
+      const auto shares = ShareOut(h, {1, 256}, rank, size);
       ASSERT_TRUE(shares) << shares.error().message;
       EXPECT_EQ(shares->heads.begin, heads);
       EXPECT_EQ(shares->heads.size, 8 / size);
@@ -57,7 +57,7 @@ TEST(Shares, PutTogetherAreTheWhole) {
 
 TEST(Shares, WhatCannotBeSplitIsRefusedWithTheReasonAndWhatCan) {
   const auto refusal = [](const Hyperparameters& h, int64_t unit, int size) {
-    const auto shares = ShareOut(h, unit, 0, size);
+    const auto shares = ShareOut(h, {1, unit}, 0, size);
     EXPECT_FALSE(shares);
     if (shares) return std::string();
     EXPECT_EQ(shares.error().code, ErrorCode::kUnsupported);
