@@ -75,6 +75,48 @@ Status Decoder::Forward(const ForwardBatch& batch, std::span<float> logits) {
   return ReadLogits(batch.logit_rows, logits);
 }
 
+Status Decoder::LoadAttention(WeightLoader& loader, const std::string& prefix, bool head_norms,
+                              AttentionWeights* weights) const {
+  QUERN_ASSIGN(weights->q, loader.LoadMatrix(prefix + "attn_q.weight", query_part(), h_.width));
+  QUERN_ASSIGN(weights->k, loader.LoadMatrix(prefix + "attn_k.weight", kv_part(), h_.width));
+  QUERN_ASSIGN(weights->v, loader.LoadMatrix(prefix + "attn_v.weight", kv_part(), h_.width));
+  if (head_norms) {
+    QUERN_ASSIGN(weights->q_norm, loader.LoadVector(prefix + "attn_q_norm.weight", h_.head_dim));
+    QUERN_ASSIGN(weights->k_norm, loader.LoadVector(prefix + "attn_k_norm.weight", h_.head_dim));
+  }
+  QUERN_ASSIGN(weights->out,
+               loader.LoadMatrix(prefix + "attn_output.weight", h_.width, query_part()));
+  return {};
+}
+
+Status Decoder::LoadFeedForward(WeightLoader& loader, const std::string& prefix,
+                                FeedForwardWeights* weights) const {
+  QUERN_ASSIGN(weights->gate, loader.LoadMatrix(prefix + "ffn_gate.weight", ffn_part(), h_.width));
+  QUERN_ASSIGN(weights->up, loader.LoadMatrix(prefix + "ffn_up.weight", ffn_part(), h_.width));
+  QUERN_ASSIGN(weights->down, loader.LoadMatrix(prefix + "ffn_down.weight", h_.width, ffn_part()));
+  return {};
+}
+
+void Decoder::Attend(const AttentionWeights& weights, AttentionSpec spec) {
+  Backend& b = *backend_;
+  spec.q_norm = weights.q_norm.get();
+  spec.k_norm = weights.k_norm.get();
+  b.MatMul(*normed_, {{weights.q.get(), qkv_},
+                      {weights.k.get(), qkv_, query_width()},
+                      {weights.v.get(), qkv_, query_width() + kv_width()}});
+  b.Attention(spec, qkv_, attended_);
+  b.MatMul(*attended_, {{weights.out.get(), normed_}});
+  b.AllReduce(normed_);
+}
+
+void Decoder::FeedForward(const FeedForwardWeights& weights, kernels::Gate kind) {
+  Backend& b = *backend_;
+  b.MatMul(*normed_, {{weights.gate.get(), gate_}, {weights.up.get(), up_}});
+  b.GatedActivation(kind, *up_, gate_);
+  b.MatMul(*gate_, {{weights.down.get(), normed_}});
+  b.AllReduce(normed_);
+}
+
 void Decoder::EnterLayer(int layer, const Vector* after, const Vector& before) {
   const Tensor* given = layer > 0 ? normed_ : nullptr;
   const bool resumes = layer > 0 && layer == first_layer_;

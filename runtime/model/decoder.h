@@ -44,6 +44,29 @@ class Decoder : public Model {
   void set_info(ModelInfo info, KvDtype dtype);
 
  protected:
+  struct AttentionWeights {
+    std::unique_ptr<Matrix> q;       // [heads * head_dim, width]
+    std::unique_ptr<Matrix> k;       // [kv_heads * head_dim, width]
+    std::unique_ptr<Matrix> v;       // [kv_heads * head_dim, width]
+    std::unique_ptr<Vector> q_norm;  // [head_dim]; null where heads are not normalised
+    std::unique_ptr<Vector> k_norm;  // [head_dim]; the same
+    std::unique_ptr<Matrix> out;     // [width, heads * head_dim]
+  };
+  struct FeedForwardWeights {
+    std::unique_ptr<Matrix> gate;  // [ffn_width, width]
+    std::unique_ptr<Matrix> up;    // [ffn_width, width]
+    std::unique_ptr<Matrix> down;  // [width, ffn_width]
+  };
+  // This rank's part of what lies under "<prefix>attn_" and "<prefix>ffn_".
+  Status LoadAttention(WeightLoader& loader, const std::string& prefix, bool head_norms,
+                       AttentionWeights* weights) const;
+  Status LoadFeedForward(WeightLoader& loader, const std::string& prefix,
+                         FeedForwardWeights* weights) const;
+  // normed_ = out * attend(rope(q), rope(k), v) of normed_. The norms of `spec` are the weights'.
+  void Attend(const AttentionWeights& weights, AttentionSpec spec);
+  // normed_ = down * (act(gate) * up) of normed_.
+  void FeedForward(const FeedForwardWeights& weights, kernels::Gate kind);
+
   // Makes the RoPE tables and, for each layer, reads its weights, called "blk.<i>.<name>".
   virtual Status LoadLayers(WeightLoader& loader) = 0;
   // The residual stream x_ through all layers, EnterLayer before each and LeaveLayers at the end.

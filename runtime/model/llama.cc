@@ -7,19 +7,15 @@
 namespace quern {
 namespace {
 
-struct LlamaLayer {
-  std::unique_ptr<Vector> attn_norm;  // [width]
-  std::unique_ptr<Matrix> q;          // [heads * head_dim, width]
-  std::unique_ptr<Matrix> k;          // [kv_heads * head_dim, width]
-  std::unique_ptr<Matrix> v;          // [kv_heads * head_dim, width]
-  std::unique_ptr<Matrix> attn_out;   // [width, heads * head_dim]
-  std::unique_ptr<Vector> ffn_norm;   // [width]
-  std::unique_ptr<Matrix> gate;       // [ffn_width, width]
-  std::unique_ptr<Matrix> up;         // [ffn_width, width]
-  std::unique_ptr<Matrix> down;       // [width, ffn_width]
-};
-
 class Llama : public Decoder {
+ private:
+  struct Layer {
+    std::unique_ptr<Vector> attn_norm;  // [width]
+    AttentionWeights attention;
+    std::unique_ptr<Vector> ffn_norm;  // [width]
+    FeedForwardWeights feed_forward;
+  };
+
  public:
   using Decoder::Decoder;
 
@@ -50,42 +46,28 @@ class Llama : public Decoder {
     AttentionSpec attention{.heads = heads(),
                             .scale = 1.0f / std::sqrt(static_cast<float>(h_.head_dim)),
                             .rope = rope_};
-    for (const LlamaLayer& layer : layers_) {
+    for (const Layer& layer : layers_) {
       EnterLayer(attention.layer, nullptr, *layer.attn_norm);
-      // Attention: x += attn_out * attend(rope(q), rope(k), v)
-      b.MatMul(*normed_, {{layer.q.get(), qkv_},
-                          {layer.k.get(), qkv_, query_width()},
-                          {layer.v.get(), qkv_, query_width() + kv_width()}});
-      b.Attention(attention, qkv_, attended_);
-      b.MatMul(*attended_, {{layer.attn_out.get(), normed_}});
-      b.AllReduce(normed_);
-      // Feed-forward: x += down * (silu(gate) * up)
+      // x += attn_out * attend(rope(q), rope(k), v)
+      Attend(layer.attention, attention);
       b.AddRmsNorm(normed_, nullptr, layer.ffn_norm.get(), h_.epsilon, x_, normed_);
-      b.MatMul(*normed_, {{layer.gate.get(), gate_}, {layer.up.get(), up_}});
-      b.GatedActivation(kernels::Gate::kSilu, *up_, gate_);
-      b.MatMul(*gate_, {{layer.down.get(), normed_}});
-      b.AllReduce(normed_);
+      // x += down * (silu(gate) * up)
+      FeedForward(layer.feed_forward, kernels::Gate::kSilu);
       ++attention.layer;
     }
     LeaveLayers(nullptr);
   }
 
  private:
-  Status LoadLayer(WeightLoader& loader, const std::string& prefix, LlamaLayer* layer) const {
+  Status LoadLayer(WeightLoader& loader, const std::string& prefix, Layer* layer) const {
     QUERN_ASSIGN(layer->attn_norm, loader.LoadVector(prefix + "attn_norm.weight", h_.width));
-    QUERN_ASSIGN(layer->q, loader.LoadMatrix(prefix + "attn_q.weight", query_part(), h_.width));
-    QUERN_ASSIGN(layer->k, loader.LoadMatrix(prefix + "attn_k.weight", kv_part(), h_.width));
-    QUERN_ASSIGN(layer->v, loader.LoadMatrix(prefix + "attn_v.weight", kv_part(), h_.width));
-    QUERN_ASSIGN(layer->attn_out,
-                 loader.LoadMatrix(prefix + "attn_output.weight", h_.width, query_part()));
+    QUERN_TRY(LoadAttention(loader, prefix, /*head_norms=*/false, &layer->attention));
     QUERN_ASSIGN(layer->ffn_norm, loader.LoadVector(prefix + "ffn_norm.weight", h_.width));
-    QUERN_ASSIGN(layer->gate, loader.LoadMatrix(prefix + "ffn_gate.weight", ffn_part(), h_.width));
-    QUERN_ASSIGN(layer->up, loader.LoadMatrix(prefix + "ffn_up.weight", ffn_part(), h_.width));
-    QUERN_ASSIGN(layer->down, loader.LoadMatrix(prefix + "ffn_down.weight", h_.width, ffn_part()));
+    QUERN_TRY(LoadFeedForward(loader, prefix, &layer->feed_forward));
     return {};
   }
 
-  std::vector<LlamaLayer> layers_;
+  std::vector<Layer> layers_;
   int rope_ = 0;
 };
 

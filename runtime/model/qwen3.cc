@@ -8,28 +8,21 @@
 namespace quern {
 namespace {
 
-struct Qwen3Layer {
-  std::unique_ptr<Vector> attn_norm;  // [width]
-  std::unique_ptr<Matrix> q;          // [heads * head_dim, width]
-  std::unique_ptr<Matrix> k;          // [kv_heads * head_dim, width]
-  std::unique_ptr<Matrix> v;          // [kv_heads * head_dim, width]
-  std::unique_ptr<Vector> q_norm;     // [head_dim]
-  std::unique_ptr<Vector> k_norm;     // [head_dim]
-  std::unique_ptr<Matrix> attn_out;   // [width, heads * head_dim]
-  std::unique_ptr<Vector> ffn_norm;   // [width]
-  // Dense
-  std::unique_ptr<Matrix> gate;  // [ffn_width, width]
-  std::unique_ptr<Matrix> up;    // [ffn_width, width]
-  std::unique_ptr<Matrix> down;  // [width, ffn_width]
-  // With experts
-  std::unique_ptr<Matrix> router;             // [experts, width]
-  std::unique_ptr<ExpertMatrices> gate_exps;  // [experts, expert_ffn_width, width]
-  std::unique_ptr<ExpertMatrices> up_exps;    // [experts, expert_ffn_width, width]
-  std::unique_ptr<ExpertMatrices> down_exps;  // [experts, width, expert_ffn_width]
-  int experts = 0;                            // AddExperts'
-};
-
 class Qwen3 : public Decoder {
+ private:
+  struct Layer {
+    std::unique_ptr<Vector> attn_norm;  // [width]
+    AttentionWeights attention;
+    std::unique_ptr<Vector> ffn_norm;  // [width]
+    FeedForwardWeights feed_forward;   // without experts
+    // With experts
+    std::unique_ptr<Matrix> router;             // [experts, width]
+    std::unique_ptr<ExpertMatrices> gate_exps;  // [experts, expert_ffn_width, width]
+    std::unique_ptr<ExpertMatrices> up_exps;    // [experts, expert_ffn_width, width]
+    std::unique_ptr<ExpertMatrices> down_exps;  // [experts, width, expert_ffn_width]
+    int experts = 0;                            // AddExperts'
+  };
+
  public:
   using Decoder::Decoder;
 
@@ -40,11 +33,13 @@ class Qwen3 : public Decoder {
                            RopeFrequencies(h_.rope_base, h_.rope_dims, h_.rope_linear_factor, {})});
     layers_.resize(static_cast<size_t>(h_.layers));
     for (int i = 0; i < h_.layers; ++i) {
-      Qwen3Layer* layer = &layers_[static_cast<size_t>(i)];
+      Layer* layer = &layers_[static_cast<size_t>(i)];
       const std::string prefix = fmt::format("blk.{}.", i);
-      QUERN_TRY(LoadAttention(loader, prefix, layer));
+      QUERN_ASSIGN(layer->attn_norm, loader.LoadVector(prefix + "attn_norm.weight", h_.width));
+      QUERN_TRY(LoadAttention(loader, prefix, /*head_norms=*/true, &layer->attention));
+      QUERN_ASSIGN(layer->ffn_norm, loader.LoadVector(prefix + "ffn_norm.weight", h_.width));
       QUERN_TRY(h_.experts > 0 ? LoadExperts(loader, prefix, layer)
-                               : LoadFeedForward(loader, prefix, layer));
+                               : LoadFeedForward(loader, prefix, &layer->feed_forward));
     }
     return {};
   }
@@ -54,26 +49,16 @@ class Qwen3 : public Decoder {
                             .scale = 1.0f / std::sqrt(static_cast<float>(h_.head_dim)),
                             .rope = rope_,
                             .epsilon = h_.epsilon};
-    for (const Qwen3Layer& layer : layers_) {
-      attention.q_norm = layer.q_norm.get();
-      attention.k_norm = layer.k_norm.get();
+    for (const Layer& layer : layers_) {
       EnterLayer(attention.layer, nullptr, *layer.attn_norm);
-      // Attention: x += attn_out * attend(rope(norm(q)), rope(norm(k)), v)
-      b.MatMul(*normed_, {{layer.q.get(), qkv_},
-                          {layer.k.get(), qkv_, query_width()},
-                          {layer.v.get(), qkv_, query_width() + kv_width()}});
-      b.Attention(attention, qkv_, attended_);
-      b.MatMul(*attended_, {{layer.attn_out.get(), normed_}});
-      b.AllReduce(normed_);
-      // Feed-forward: x += down * (silu(gate) * up), or its experts' sum
+      // x += attn_out * attend(rope(norm(q)), rope(norm(k)), v)
+      Attend(layer.attention, attention);
       b.AddRmsNorm(normed_, nullptr, layer.ffn_norm.get(), h_.epsilon, x_, normed_);
+      // x += down * (silu(gate) * up), or its experts' sum
       if (h_.experts > 0) {
         b.Experts(layer.experts, *normed_, normed_);
       } else {
-        b.MatMul(*normed_, {{layer.gate.get(), gate_}, {layer.up.get(), up_}});
-        b.GatedActivation(kernels::Gate::kSilu, *up_, gate_);
-        b.MatMul(*gate_, {{layer.down.get(), normed_}});
-        b.AllReduce(normed_);
+        FeedForward(layer.feed_forward, kernels::Gate::kSilu);
       }
       ++attention.layer;
     }
@@ -81,27 +66,7 @@ class Qwen3 : public Decoder {
   }
 
  private:
-  Status LoadAttention(WeightLoader& loader, const std::string& prefix, Qwen3Layer* layer) const {
-    QUERN_ASSIGN(layer->attn_norm, loader.LoadVector(prefix + "attn_norm.weight", h_.width));
-    QUERN_ASSIGN(layer->q, loader.LoadMatrix(prefix + "attn_q.weight", query_part(), h_.width));
-    QUERN_ASSIGN(layer->k, loader.LoadMatrix(prefix + "attn_k.weight", kv_part(), h_.width));
-    QUERN_ASSIGN(layer->v, loader.LoadMatrix(prefix + "attn_v.weight", kv_part(), h_.width));
-    QUERN_ASSIGN(layer->q_norm, loader.LoadVector(prefix + "attn_q_norm.weight", h_.head_dim));
-    QUERN_ASSIGN(layer->k_norm, loader.LoadVector(prefix + "attn_k_norm.weight", h_.head_dim));
-    QUERN_ASSIGN(layer->attn_out,
-                 loader.LoadMatrix(prefix + "attn_output.weight", h_.width, query_part()));
-    QUERN_ASSIGN(layer->ffn_norm, loader.LoadVector(prefix + "ffn_norm.weight", h_.width));
-    return {};
-  }
-
-  Status LoadFeedForward(WeightLoader& loader, const std::string& prefix, Qwen3Layer* layer) const {
-    QUERN_ASSIGN(layer->gate, loader.LoadMatrix(prefix + "ffn_gate.weight", ffn_part(), h_.width));
-    QUERN_ASSIGN(layer->up, loader.LoadMatrix(prefix + "ffn_up.weight", ffn_part(), h_.width));
-    QUERN_ASSIGN(layer->down, loader.LoadMatrix(prefix + "ffn_down.weight", h_.width, ffn_part()));
-    return {};
-  }
-
-  Status LoadExperts(WeightLoader& loader, const std::string& prefix, Qwen3Layer* layer) const {
+  Status LoadExperts(WeightLoader& loader, const std::string& prefix, Layer* layer) const {
     const int ffn_width = h_.expert_ffn_width;
     QUERN_ASSIGN(layer->router,
                  loader.LoadRouter(prefix + "ffn_gate_inp.weight", h_.experts, h_.width));
@@ -123,7 +88,7 @@ class Qwen3 : public Decoder {
     return {};
   }
 
-  std::vector<Qwen3Layer> layers_;
+  std::vector<Layer> layers_;
   int rope_ = 0;
 };
 

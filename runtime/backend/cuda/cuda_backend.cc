@@ -55,6 +55,9 @@ Result<std::unique_ptr<CudaBackend>> CudaBackend::Make(const CudaOptions& option
 
 CudaBackend::~CudaBackend() {
   static_cast<void>(UseDevice());
+  // A sum with a rank that has ended is given up there, and would be waited for without an end
+  // here.
+  if (ranks() > 1) static_cast<void>(Finish());
   graphs_.Clear();
   tensors_.clear();
   ropes_.clear();

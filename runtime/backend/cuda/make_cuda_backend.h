@@ -23,10 +23,11 @@ struct CudaOptions {
   DeviceCommunicator* group = nullptr;
 };
 
-// A backend on an NVIDIA GPU of compute capability 8.0 or later. What it gives depends on a
-// sequence's own tokens alone, not on the others of its batch. It must be used on one thread, which
-// need not be the one that made it. Errors: kUnavailable, when there is no driver, none that is new
-// enough (580), or no such device, with what to do; kUnsupported for a GPU that is too old.
+// A backend on an NVIDIA GPU of compute capability 8.0 or later. What it gives a sequence depends
+// on its own tokens and on how they were cut into steps (docs/cuda.md), not on the others of its
+// batch. One thread at a time; it need not be the one that made it. Errors: kUnavailable, when
+// there is no driver, none that is new enough (580), or no such device, with what to do;
+// kUnsupported for a GPU that is too old.
 Result<std::unique_ptr<Backend>> MakeCudaBackend(const CudaOptions& options);
 
 // The oldest driver that runs programs of CUDA 13 (NVIDIA's CUDA compatibility guide, minor version

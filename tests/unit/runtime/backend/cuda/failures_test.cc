@@ -8,10 +8,10 @@
 #include <random>
 #include <vector>
 
-#include "tests/unit/runtime/backend/cuda/answer.h"
 #include "tests/unit/runtime/backend/cuda/cuda_models.h"
 #include "tests/unit/runtime/backend/cuda/device_limit.h"
 #include "tests/unit/runtime/engine/byte_tokenizer.h"
+#include "tests/unit/runtime/engine/inbox.h"
 
 namespace quern::testing {
 namespace {
@@ -180,7 +180,7 @@ TEST(CudaEngineFailures, EndRequestsAndNothingElse) {
   auto engine = EngineCore::Start(LoadOnCuda(tiny).model, tokenizer,
                                   {.max_sequences = 4, .kv_memory_bytes = 1 << 20}, &observer);
   ASSERT_TRUE(engine.ok()) << engine.error().message;
-  const auto submit = [&](Answer& answer, int32_t max_tokens) {
+  const auto submit = [&](Inbox& answer, int32_t max_tokens) {
     const auto id = (*engine)->Submit({.prompt = Bytes("some words"),
                                        .sampling = {.temperature = 0},
                                        .max_tokens = max_tokens,
@@ -188,7 +188,7 @@ TEST(CudaEngineFailures, EndRequestsAndNothingElse) {
                                       answer.Sink());
     ASSERT_TRUE(id.ok()) << id.error().message;
   };
-  Answer well, first, second, later;
+  Inbox well, first, second, later;
   submit(well, 3);
   EXPECT_EQ(well.AwaitEnd(), FinishReason::kLength);
   submit(first, 900);
@@ -200,7 +200,7 @@ TEST(CudaEngineFailures, EndRequestsAndNothingElse) {
   submit(later, 3);
   EXPECT_EQ(later.AwaitEnd(), FinishReason::kError);
   EXPECT_GE(observer.losses, 1);
-  EXPECT_TRUE((*engine)->Drain(kAnswerDeadline));
+  EXPECT_TRUE((*engine)->Drain(kDeadline));
   EXPECT_EQ((*engine)->Stats().kv_blocks_used, 0);
   engine->reset();
   EXPECT_EQ(limit.used(), 0u);

@@ -8,10 +8,10 @@
 #include <random>
 #include <vector>
 
-#include "tests/unit/runtime/backend/cuda/answer.h"
 #include "tests/unit/runtime/backend/cuda/cuda_models.h"
 #include "tests/unit/runtime/backend/cuda/device_limit.h"
 #include "tests/unit/runtime/engine/byte_tokenizer.h"
+#include "tests/unit/runtime/engine/inbox.h"
 
 namespace quern::testing {
 namespace {
@@ -100,14 +100,14 @@ class CudaServing : public ::testing::Test {
     EXPECT_TRUE(engine.ok()) << engine.error().message;
     return engine.ok() ? std::move(*engine) : nullptr;
   }
-  static void Submit(EngineCore& engine, const GenerationRequest& request, Answer* answer) {
+  static void Submit(EngineCore& engine, const GenerationRequest& request, Inbox* answer) {
     const auto id = engine.Submit(request, answer->Sink());
     ASSERT_TRUE(id.ok()) << id.error().message;
   }
-  void Together(EngineCore& engine, std::deque<Answer>* answers) {
+  void Together(EngineCore& engine, std::deque<Inbox>* answers) {
     answers->resize(requests_.size());
     for (size_t i = 0; i < requests_.size(); ++i) Submit(engine, requests_[i], &(*answers)[i]);
-    for (Answer& answer : *answers) ASSERT_EQ(answer.AwaitEnd(), FinishReason::kLength);
+    for (Inbox& answer : *answers) ASSERT_EQ(answer.AwaitEnd(), FinishReason::kLength);
   }
 
   uint32_t seed_ = 0;
@@ -119,7 +119,7 @@ class CudaServing : public ::testing::Test {
 TEST_F(CudaServing, ARequestGetsWhatItGetsAloneAndWithoutDrawing) {
   SCOPED_TRACE("seed " + std::to_string(seed_));
   Counts counts, read_counts;
-  std::deque<Answer> together, alone(requests_.size()), read;
+  std::deque<Inbox> together, alone(requests_.size()), read;
   const auto engine = Start(true, &counts);
   ASSERT_TRUE(engine);
   ASSERT_NO_FATAL_FAILURE(Together(*engine, &together));
@@ -145,7 +145,7 @@ TEST_F(CudaServing, ARequestGetsWhatItGetsAloneAndWithoutDrawing) {
     }
     ASSERT_EQ(together[i].logprobs().size(), requests_[i].top_logprobs ? size_t{kTokens} : 0u);
     for (size_t t = 0; t < together[i].logprobs().size(); ++t) {
-      const GeneratedLogprobs& of = together[i].logprobs()[t];
+      const GeneratedLogprobs of = together[i].logprobs()[t];
       EXPECT_EQ(of.token.token, together[i].tokens()[t]);
       EXPECT_EQ(of.token.logprob, alone[i].logprobs()[t].token.logprob);
       EXPECT_EQ(of.token.logprob, read[i].logprobs()[t].token.logprob);
@@ -167,7 +167,7 @@ TEST_F(CudaServing, LogprobsDoNotChangeTheTextBesideOneWithout) {
     requests_.push_back(requests_[i]);
     requests_.back().top_logprobs = 1;
   }
-  std::deque<Answer> answers;
+  std::deque<Inbox> answers;
   ASSERT_NO_FATAL_FAILURE(Together(*engine, &answers));
   EXPECT_GT(counts.mixed_steps, 0u);
   EXPECT_EQ(answers[2].tokens(), answers[0].tokens());
@@ -181,10 +181,10 @@ TEST_F(CudaServing, AsleepItHoldsNothingOfTheDevice) {
   const auto engine = Start(true, &counts);
   ASSERT_TRUE(engine);
   requests_.resize(2);
-  std::deque<Answer> before, after;
+  std::deque<Inbox> before, after;
   ASSERT_NO_FATAL_FAILURE(Together(*engine, &before));
   EXPECT_GT(limit.used(), size_t{1} << 20) << "weights and the KV cache";
-  const Status asleep = engine->Sleep(kAnswerDeadline);
+  const Status asleep = engine->Sleep(kDeadline);
   ASSERT_TRUE(asleep.ok()) << asleep.error().message;
   EXPECT_EQ(limit.used(), 0u);
   const Status awake = engine->Wake(LoadServed(true, &counts));
