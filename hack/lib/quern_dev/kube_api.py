@@ -5,6 +5,7 @@ import contextlib
 import http.client
 import json
 import os
+import random
 import socket
 import ssl
 import tempfile
@@ -80,9 +81,19 @@ class Client:
 
 
 def free_ports(count: int) -> list[int]:
-    """Different loopback ports that nothing uses just now."""
+    """Different loopback ports that nothing uses just now, and that the system gives nobody for a connection or for port 0
+    before the caller listens on them."""
+    first, last = (int(each) for each in Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split())
+    candidates = [port for port in range(10000, 65536) if not first <= port <= last]
     with contextlib.ExitStack() as held:
-        probes = [held.enter_context(socket.socket()) for _ in range(count)]
-        for probe in probes:
-            probe.bind(("127.0.0.1", 0))
-        return [probe.getsockname()[1] for probe in probes]
+        found: list[int] = []
+        for port in random.sample(candidates, k=min(len(candidates), 1000)):
+            probe = held.enter_context(socket.socket())
+            try:
+                probe.bind(("127.0.0.1", port))
+            except OSError:
+                continue
+            found.append(port)
+            if len(found) == count:
+                return found
+    raise OSError(f"fewer than {count} of the tried ports outside {first} to {last} are free")

@@ -1,6 +1,10 @@
 #include "operator/kube/rest_client.h"
 
+#include <arpa/inet.h>
 #include <gmock/gmock.h>
+#include <netinet/in.h>
+#include <sys/socket.h>
+#include <unistd.h>
 
 #include <cstdio>
 #include <cstring>
@@ -211,16 +215,20 @@ TEST_F(RestClientTest, ABodyBeyondTheLimitIsRefused) {
 }
 
 TEST_F(RestClientTest, NobodyListeningIsUnavailable) {
-  int port = 0;
-  {
-    Serve([](const ServedRequest&, ServedConnection&) {});
-    port = server_->port();
-    server_.reset();
-  }
-  config_.server = "https://127.0.0.1:" + std::to_string(port);
+  // Bound, so that nobody else gets the port meanwhile, and not listening.
+  const int held = socket(AF_INET, SOCK_STREAM, 0);
+  ASSERT_GE(held, 0);
+  sockaddr_in address{};
+  address.sin_family = AF_INET;
+  address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+  socklen_t length = sizeof(address);
+  ASSERT_EQ(bind(held, reinterpret_cast<sockaddr*>(&address), length), 0);
+  ASSERT_EQ(getsockname(held, reinterpret_cast<sockaddr*>(&address), &length), 0);
+  config_.server = "https://127.0.0.1:" + std::to_string(ntohs(address.sin_port));
   auto object = client().Get(kConfigMaps, "ns", "a");
+  close(held);
   ASSERT_FALSE(object.ok());
-  EXPECT_EQ(object.error().code, ErrorCode::kUnavailable);
+  EXPECT_EQ(object.error().code, ErrorCode::kUnavailable) << object.error().message;
 }
 
 TEST_F(RestClientTest, AnswersThatAreNoJsonObjectAreDataLoss) {

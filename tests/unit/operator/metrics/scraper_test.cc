@@ -215,16 +215,23 @@ std::string ReadAll(int fd) {
 class StatusServerTest : public ::testing::Test {
  protected:
   StatusServerTest() {
-    { port_ = RawServer("").port(); }
-    auto server =
-        StatusServer::Start(fmt::format("127.0.0.1:{}", port_),
-                            {{"/health/live",
-                              [] {
-                                return StatusPage{503, "no\n"};
-                              }},
-                             {"/throws", []() -> StatusPage { throw std::runtime_error("x"); }}});
-    EXPECT_TRUE(server) << server.error().message;
-    server_ = std::move(server).value();
+    const StatusServer::Pages pages = {
+        {"/health/live",
+         [] {
+           return StatusPage{503, "no\n"};
+         }},
+        {"/throws", []() -> StatusPage { throw std::runtime_error("x"); }}};
+    // Between finding a free port and listening on it, another program's test may take it.
+    for (int attempts = 0; attempts < 20 && server_ == nullptr; ++attempts) {
+      port_ = RawServer("").port();
+      auto server = StatusServer::Start(fmt::format("127.0.0.1:{}", port_), pages);
+      if (server) {
+        server_ = std::move(server).value();
+      } else {
+        EXPECT_EQ(server.error().code, ErrorCode::kUnavailable) << server.error().message;
+      }
+    }
+    EXPECT_NE(server_, nullptr);
   }
   std::string Ask(const std::string& bytes) { return ReadAll(Connect(port_, bytes)); }
   int port_ = 0;
