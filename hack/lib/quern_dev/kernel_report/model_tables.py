@@ -9,6 +9,9 @@ _H200 = next(gpu for gpu in GPUS if gpu.name == "H200")
 _NODE = 8
 _DRAFT, _ACCEPTANCE = 4, 0.75  # of speculation: proposed tokens, and how likely each is accepted
 # What docs/cuda.md has of an H100: share of 2.85 TB/s, a copy's, at batch 1.
+# Marlin's own benchmark: an A10 (its datasheet's figures), 18,432 columns and four times as many rows, FP16, groups of 128.
+_A10 = Gpu("A10", 0.6e12, 125e12, 0, 24e9)
+_MARLIN_SHAPE, _MARLIN_BATCHES, _MARLIN_PUBLISHED = (73728, 18432), (1, 16, 32), 3.87
 _MEASURED = ((8192, 28672, 0.90), (14336, 4096, 0.69), (4096, 4096, 0.55))
 
 
@@ -97,4 +100,21 @@ def against_measured() -> str:
     return _markdown(["W4A16, batch 1", "measured", "modelled", "difference", "limit / measured"], rows)
 
 
-TABLES = {"node": node, "decodes": decodes, "products": products, "against-measured": against_measured}
+def against_marlin() -> str:
+    """The time of a 16-bit product over that of a 4-bit one, as modelled, beside what Marlin's authors published of an A10."""
+    rows = []
+    for gpu in (_A10, *GPUS):
+        shapes = [_MARLIN_SHAPE, (8192, 28672)] if gpu is _A10 else [(8192, 28672)]
+        for height, width in shapes:
+            ratios = []
+            for batch in _MARLIN_BATCHES:
+                dense, w4 = (product(gpu, weights, height, width, batch) for weights in ("bf16", "w4"))
+                ratios.append(f"{dense[1] / w4[1]:.2f} ({dense[0] / w4[0]:.2f})")
+            published = f"{_MARLIN_PUBLISHED} to 16 to 32" if (height, width) == _MARLIN_SHAPE else "–"
+            rows.append([gpu.name, f"{height} x {width}", *ratios, published])
+    return _markdown(["16 bits over 4", "rows x columns", *(f"batch {batch}: modelled (limit)" for batch in _MARLIN_BATCHES),
+                      "Marlin, published"], rows)
+
+
+TABLES = {"node": node, "decodes": decodes, "products": products, "against-measured": against_measured,
+          "against-marlin": against_marlin}
