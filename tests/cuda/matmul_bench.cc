@@ -1,10 +1,12 @@
 // Times the products with GGUF's types, dense, int8 and E4M3: bytes per second against the device's
-// own copy in the same run. One JSON object a line. The numbers in the operands are any bits.
+// own copy in the same run; of Q4_0 and Q4_1 also W4A16's, beside the one that the backend calls.
+// One JSON object a line. The numbers in the operands are any bits.
 
 #include <cstring>
 
 #include "quern/kernels/gemm.h"
 #include "quern/kernels/gguf_matmul.h"
+#include "quern/kernels/w4a16.h"
 #include "quern/kernels/w8a8.h"
 #include "tests/cuda/bench_support.h"
 
@@ -25,10 +27,15 @@ struct Op {
 
 class Bench {
  public:
-  Bench() : x_(size_t{512} * 16384 * 2), y_(size_t{512} * 16384 * 2), scales_(size_t{16384} * 4) {
+  Bench()
+      : x_(size_t{512} * 16384 * 2),
+        y_(size_t{512} * 16384 * 2),
+        scales_(size_t{16384} * 4),
+        workspace_(W4A16WorkspaceBytes()) {
     QUERN_CUDA_CHECK(cudaStreamCreateWithFlags(&stream_, cudaStreamNonBlocking));
     x_.Fill(0);
     scales_.Fill(0);
+    workspace_.Fill(0);
     cudaDeviceProp properties;
     QUERN_CUDA_CHECK(cudaGetDeviceProperties(&properties, 0));
     capability_ = 10 * properties.major + properties.minor;
@@ -37,14 +44,17 @@ class Bench {
   }
 
   void Run(bool quick) {
-    for (WeightType type : {WeightType::kQ8_0, WeightType::kQ4_1, WeightType::kQ5_0,
-                            WeightType::kQ4_K, WeightType::kQ6_K}) {
+    for (WeightType type : {WeightType::kQ8_0, WeightType::kQ4_0, WeightType::kQ4_1,
+                            WeightType::kQ5_0, WeightType::kQ4_K, WeightType::kQ6_K}) {
       const bool is_k = FindWeightTypeInfo(type)->block_elements == 256;
       std::vector<Shape> shapes = {{14336, 4096}, {640, 2048}, {576, 1536}};
+      const bool is_w4 = type == WeightType::kQ4_0 || type == WeightType::kQ4_1;
       if (type == WeightType::kQ8_0) shapes.insert(shapes.begin(), {262144, 640});
+      if (is_w4) shapes = {{14336, 4096}, {4096, 14336}, {4096, 4096}, {1024, 4096}};
       if (quick) shapes.resize(1);
       for (const Shape& shape : shapes) {
         if (!is_k || shape.cols % 256 == 0) MeasureOp(Gguf(type), shape, quick);
+        if (is_w4) MeasureOp(W4A16(type), shape, quick);
       }
     }
     for (const Shape& shape : {Shape{14336, 4096}, {576, 1536}}) {
@@ -68,6 +78,32 @@ class Bench {
               args.weights.data = static_cast<const uint8_t*>(weights);
               args.overlap_previous = true;
               return GgufMatMul(args, stream_);
+            }};
+  }
+  Op W4A16(WeightType type) {
+    const auto matrix = [type](const Shape& shape) {
+      const W4Format format = type == WeightType::kQ4_0 ? W4Format::kQ4_0 : W4Format::kQ4_1;
+      return W4Matrix{format, shape.rows, shape.cols, nullptr, nullptr};
+    };
+    return {"w4a16-gguf", FindWeightTypeInfo(type)->name,
+            [=](const Shape& shape) {
+              return W4CodeBytes(matrix(shape)) + W4ScaleBytes(matrix(shape));
+            },
+            [=, this](const Shape& shape, const void* weights, int64_t batch) {
+              W4A16Args args{matrix(shape),
+                             ActivationType::kBF16,
+                             x_.As(),
+                             shape.cols,
+                             y_.As(),
+                             shape.rows,
+                             batch,
+                             workspace_.As(),
+                             workspace_.bytes(),
+                             true};
+              args.weights.codes = static_cast<const uint8_t*>(weights);
+              args.weights.scales =
+                  reinterpret_cast<const uint16_t*>(args.weights.codes + W4CodeBytes(args.weights));
+              return W4A16MatMul(args, stream_);
             }};
   }
   Op Dense() {
@@ -99,7 +135,7 @@ class Bench {
       weights.emplace_back(bytes);
       weights.back().Fill(static_cast<int>(i % 100));
     }
-    for (int64_t batch : {1, 8, 32, 512}) {
+    for (int64_t batch : {1, 8, 16, 32, 64, 512}) {
       if (batch * shape.rows > int64_t{512} * 16384 || (quick && batch > 8)) continue;
       const double us =
           MedianMicroseconds(stream_, static_cast<int>(std::max<size_t>(sets, 24)), [&](int i) {
@@ -124,6 +160,7 @@ class Bench {
   DeviceMemory x_;
   DeviceMemory y_;
   DeviceMemory scales_;
+  DeviceMemory workspace_;  // W4A16's
   cudaStream_t stream_ = nullptr;
   int capability_ = 0;
   size_t cold_bytes_ = 0;

@@ -35,6 +35,19 @@ inline std::vector<uint8_t> RandomWeights(std::mt19937& random, GgmlType type, u
         append_random(32);
       }
       break;
+    case GgmlType::kQ4_0:
+      for (uint64_t i = 0; i < count; i += 32) {
+        append_half(0.02f + 0.001f * normal(random));
+        append_random(16);
+      }
+      break;
+    case GgmlType::kQ4_1:  // the minimum balances the scale
+      for (uint64_t i = 0; i < count; i += 32) {
+        append_half(0.02f);
+        append_half(-0.15f + 0.01f * normal(random));
+        append_random(16);
+      }
+      break;
     case GgmlType::kQ4_K:  // the second scale, of the offsets, balances the first
       for (uint64_t i = 0; i < count; i += 256) {
         append_half(5e-4f);

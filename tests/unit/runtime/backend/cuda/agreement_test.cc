@@ -174,6 +174,8 @@ constexpr Case kCases[] = {
     {"LlamaQ8Bf16", "llama", GgmlType::kQ8_0, 128, ActivationType::kBF16},
     {"LlamaQ8F16", "llama", GgmlType::kQ8_0, 128, ActivationType::kF16},
     {"LlamaF16", "llama", GgmlType::kF16, 64, ActivationType::kF16},
+    {"LlamaQ4_0Bf16", "llama", GgmlType::kQ4_0, 128, ActivationType::kBF16},
+    {"LlamaQ4_1F16", "llama", GgmlType::kQ4_1, 128, ActivationType::kF16},
     {"LlamaQ4KF16", "llama", GgmlType::kQ4_K, 256, ActivationType::kF16},
     {"Gemma3Q8Bf16", "gemma3", GgmlType::kQ8_0, 128, ActivationType::kBF16},
     {"Gemma3F16", "gemma3", GgmlType::kF16, 64, ActivationType::kF16},

@@ -171,6 +171,65 @@ TEST_P(BatchBitsTest, AChunkThatGoesThroughTheLayersInSeveralStepsHasTheSame) {
   }
 }
 
+// Products choose their kernel's shape by the number of rows: up to 8, 16, 32, 64 and more; here
+// each of them has a row that must not show it. A product that cuts its sums by the batch fails.
+struct TypeCase {
+  const char* name;
+  GgmlType type;
+  kernels::ActivationType activations;
+};
+void PrintTo(const TypeCase& c, std::ostream* out) { *out << c.name; }
+
+class WeightTypeBitsTest : public ::testing::TestWithParam<TypeCase> {};
+constexpr TypeCase kTypeCases[] = {
+    {"Q8_0", GgmlType::kQ8_0, kernels::ActivationType::kF16},
+    {"Q4_0", GgmlType::kQ4_0, kernels::ActivationType::kBF16},
+    {"Q4_1", GgmlType::kQ4_1, kernels::ActivationType::kF16},
+};
+INSTANTIATE_TEST_SUITE_P(Types, WeightTypeBitsTest, ::testing::ValuesIn(kTypeCases),
+                         [](const auto& info) { return std::string(info.param.name); });
+
+TEST_P(WeightTypeBitsTest, ATokenHasTheSameAmongManyAndBesideAPrompt) {
+  constexpr int kMost = 70;
+  const uint32_t seed = std::random_device{}();
+  SCOPED_TRACE("seed " + std::to_string(seed));
+  std::mt19937 random(seed);
+  TinyModel tiny = SmallModel();
+  tiny.type = GetParam().type;
+  tiny.layers = 1;
+  tiny.width = tiny.ffn_width = 256;  // two groups of 32 in each slice of a sum
+  const auto model = LoadOnCuda(tiny, {.activations = GetParam().activations, .threads = 1}).model;
+  ASSERT_TRUE(model);
+  const Status kv = model->AllocateKv({kBlockTokens, kMost + kBlocks});
+  ASSERT_TRUE(kv.ok()) << kv.error().message;
+  const std::vector<int32_t> tokens = RandomTokens(random, kMost);
+  const std::vector<int32_t> prompt = RandomTokens(random, kMost);
+  // The first tokens of so many sequences, and the prompt of another beside them.
+  const auto logits_of = [&](int count, int32_t prompt_rows = 0) {
+    StepBatch batch;
+    for (int s = 0; s < count; ++s) {
+      batch.Add(std::span(tokens).subspan(static_cast<size_t>(s), 1), 1, BlocksFrom(s, 1));
+    }
+    if (prompt_rows > 0) {
+      batch.Add(std::span(prompt).first(static_cast<size_t>(prompt_rows)), prompt_rows,
+                BlocksFrom(kMost, kBlocks));
+    }
+    std::vector<float> logits = ForwardAll(*model, batch);
+    logits.resize(static_cast<size_t>(count) * static_cast<size_t>(model->info().vocab_size));
+    return logits;
+  };
+  const std::vector<float> all = logits_of(kMost);
+  const auto expect_same = [&](const std::vector<float>& logits) {
+    EXPECT_TRUE(std::equal(logits.begin(), logits.end(), all.begin()));
+  };
+  for (const int count : {1, 3, 17}) {
+    SCOPED_TRACE(std::to_string(count) + " tokens");
+    expect_same(logits_of(count));
+  }
+  SCOPED_TRACE("beside a prompt");
+  expect_same(logits_of(3, 37));
+}
+
 class WindowBlocksTest : public BatchBitsTest {};
 INSTANTIATE_TEST_SUITE_P(Families, WindowBlocksTest, ::testing::Values("gemma3"),
                          [](const auto& info) { return std::string(info.param); });
