@@ -50,6 +50,12 @@ std::string LimitName(const ProcessMemory& memory) {
              : fmt::format("each of {} processes' share of the {}", memory.sharers, limit);
 }
 
+// What gives more of it.
+const char* WayToMore(const ProcessMemory& memory) {
+  if (memory.on_device) return "take a GPU with more memory";
+  return memory.limited_by_cgroup ? "raise the limit" : "take a machine with more memory";
+}
+
 Status CheckRange(const char* name, int64_t value, int64_t low, int64_t high) {
   if (value >= low && value <= high) return {};
   return MakeError(ErrorCode::kInvalidArgument, "{} is {}; it must be between {} and {}", name,
@@ -154,10 +160,11 @@ Result<int64_t> KvBlocksAskedFor(const EngineOptions& options, const KvMemory& k
     return MakeError(ErrorCode::kResourceExhausted,
                      "a KV cache of {} does not fit: beside {} of weights and {} of logits, {} of "
                      "{} ({}) leave {}; "
-                     "give less --kv-memory or raise the limit",
+                     "give less --kv-memory, or {}",
                      Size(options.kv_memory_bytes), Size(plan.weight_bytes), Size(plan.logit_bytes),
                      Size(std::max(memory.resident_bytes, plan.weight_bytes)),
-                     Size(memory.limit_bytes), LimitName(memory), Size(std::max<int64_t>(0, room)));
+                     Size(memory.limit_bytes), LimitName(memory), Size(std::max<int64_t>(0, room)),
+                     WayToMore(memory));
   }
   const int64_t blocks = kv.BlocksIn(options.kv_memory_bytes);
   const int64_t tokens = blocks * options.kv_block_tokens;
@@ -189,12 +196,12 @@ Result<int64_t> KvBlocksThatFit(const EngineOptions& options, const KvMemory& kv
   const int64_t least_blocks = (least + options.kv_block_tokens) / options.kv_block_tokens;
   if (fits < least_blocks) {
     return MakeError(ErrorCode::kResourceExhausted,
-                     "no memory is left for a KV cache of {} tokens ({}): weights take {}, the "
-                     "process {}, logits {} "
-                     "and the reserve {}, of {} ({}); raise the limit, or lower --max-sequences",
+                     "no memory is left for a KV cache of {} tokens ({}): weights take {}, {} {}, "
+                     "logits {} and the reserve {}, of {} ({}); {}, or lower --max-sequences",
                      least, Size(kv.Bytes(least_blocks)), Size(plan.weight_bytes),
+                     memory.on_device ? "all that is on the GPU" : "the process",
                      Size(memory.resident_bytes), Size(plan.logit_bytes), Size(plan.reserve_bytes),
-                     Size(memory.limit_bytes), LimitName(memory));
+                     Size(memory.limit_bytes), LimitName(memory), WayToMore(memory));
   }
   // One spare block each, as sequences do not end on the borders of blocks.
   const int64_t useful =

@@ -92,6 +92,28 @@ TEST(PlanMemory, RefusesKvMemoryBeyondTheLimitRatherThanBeKilledLater) {
   EXPECT_NE(plan.error().message.find("900 MiB"), std::string::npos);
 }
 
+// A limit can be raised where there is one.
+TEST(PlanMemory, SaysWhatGivesMoreOfTheMemoryThatItIs) {
+  const auto error = [](ProcessMemory memory, int64_t kv_bytes) {
+    memory.limit_bytes = 200 * kMiB;
+    memory.resident_bytes = 150 * kMiB;
+    const auto plan = PlanMemory(SmallModel(), {.kv_memory_bytes = kv_bytes}, memory);
+    EXPECT_FALSE(plan.ok());
+    return plan.ok() ? std::string() : plan.error().message;
+  };
+  const ProcessMemory gpu{.on_device = true}, cgroup{.limited_by_cgroup = true}, machine{};
+  const auto ends = [&](const ProcessMemory& memory, const std::string& way) {
+    const std::string chosen = error(memory, 0), asked_for = error(memory, kGiB);
+    EXPECT_TRUE(chosen.ends_with("; " + way + ", or lower --max-sequences")) << chosen;
+    EXPECT_TRUE(asked_for.ends_with("; give less --kv-memory, or " + way)) << asked_for;
+    return chosen;
+  };
+  EXPECT_NE(ends(gpu, "take a GPU with more memory").find("all that is on the GPU 150 MiB,"),
+            std::string::npos);
+  EXPECT_NE(ends(cgroup, "raise the limit").find("the process 150 MiB,"), std::string::npos);
+  ends(machine, "take a machine with more memory");
+}
+
 TEST(PlanMemory, RefusesOptionsOutOfRangeByName) {
   const auto error = [](EngineOptions options) {
     const auto plan = PlanMemory(SmallModel(), options, Cgroup(2 * kGiB));
