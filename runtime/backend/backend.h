@@ -136,6 +136,13 @@ struct BackendMemory {
   int64_t free_bytes = 0;
 };
 
+// Of a model, in each of the ranks that it is split over.
+struct ModelSizes {
+  int64_t width = 0;
+  int64_t vocabulary = 0;
+  int head_dim = 0;
+};
+
 // What steps have at most.
 struct LargestStep {
   int32_t tokens = 0;
@@ -169,6 +176,10 @@ class Backend {
   virtual bool lost() const { return false; }
   // Those whose results AllReduce adds up.
   virtual int ranks() const { return 1; }
+
+  // Whether it computes a model of these sizes, asked before weights are loaded. kUnsupported names
+  // the number and the limit.
+  virtual Status CheckSizes(const ModelSizes& /*sizes*/) const { return {}; }
 
   // Takes `data`, [rows, cols] in GGUF's layout, into the backend's own memory. `taken` is called
   // with each part of `data` that is no longer needed, so that a large matrix is never wholly in

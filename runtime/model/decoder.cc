@@ -20,6 +20,8 @@ Status Decoder::LoadWeights(WeightLoader& loader, Communicator* group) {
       shares_,
       ShareOut(h_, {loader.BlockOf(".attn_output.weight"), loader.BlockOf(".ffn_down.weight")},
                group ? group->rank() : 0, group ? group->size() : 1));
+  QUERN_TRY(backend_->CheckSizes(
+      {.width = h_.width, .vocabulary = shares_.vocab.size, .head_dim = h_.head_dim}));
   QUERN_ASSIGN(embedding_, loader.LoadMatrix("token_embd.weight", shares_.vocab, h_.width));
   QUERN_ASSIGN(output_norm_, loader.LoadVector("output_norm.weight", h_.width));
   if (loader.Has("output.weight")) {

@@ -183,6 +183,9 @@ Status CudaBackend::GrowRecorded(DeviceBuffer& buffer, size_t bytes, const char*
 
 Status CudaBackend::ReserveTensors(int64_t rows) {
   if (rows <= capacity_) return {};
+  for (const OwnedTensor& owned : tensors_) {
+    QUERN_TRY(CheckStepForCuda(rows, owned.tensor.width));
+  }
   graphs_.Clear();
   capacity_ = std::max(rows, capacity_ + capacity_ / 2);
   for (OwnedTensor& owned : tensors_) {

@@ -8,6 +8,7 @@
 
 #include "runtime/backend/cuda/cuda_experts.h"
 #include "runtime/backend/cuda/cuda_kv.h"
+#include "runtime/backend/cuda/cuda_limits.h"
 #include "runtime/backend/cuda/cuda_status.h"
 #include "runtime/backend/cuda/cuda_weights.h"
 #include "runtime/backend/cuda/device_memory.h"
@@ -30,6 +31,9 @@ class CudaBackend : public Backend {
   std::optional<GpuInfo> gpu() const override { return gpu_; }
   int ranks() const override;
   Result<std::optional<BackendMemory>> memory() const override;
+  Status CheckSizes(const ModelSizes& sizes) const override {
+    return CheckSizesForCuda(sizes, ranks());
+  }
   Status ReserveSteps(const LargestStep& step) override;
   bool lost() const override;
   Result<std::unique_ptr<Matrix>> LoadMatrix(kernels::WeightType type,

@@ -10,6 +10,7 @@
 #include "quern/kernels/moe_combine.h"
 #include "quern/kernels/moe_permute.h"
 #include "quern/kernels/moe_route.h"
+#include "runtime/backend/cuda/cuda_limits.h"
 #include "runtime/backend/cuda/cuda_status.h"
 #include "runtime/backend/cuda/cuda_weights.h"
 
@@ -185,7 +186,10 @@ int CudaExperts::Add(const ExpertsSpec& spec) {
 Status CudaExperts::Reserve(int64_t rows, cudaStream_t stream) {
   int64_t bytes = 0;
   for (const ExpertsSpec& spec : specs_) {
-    bytes = std::max(bytes, ExpertsLayout(spec, rows).bytes);
+    const ExpertsLayout layout(spec, rows);
+    // A token's rows of all its experts, and what fills tiles up.
+    QUERN_TRY(CheckStepForCuda(rows, (layout.sorted * spec.gate->rows() + rows - 1) / rows));
+    bytes = std::max(bytes, layout.bytes);
   }
   return workspace_.Allocate(static_cast<size_t>(bytes), stream,
                              "the experts' activations of a step");

@@ -20,8 +20,8 @@ class CudaExperts {
 
   // As Backend::AddExperts.
   int Add(const ExpertsSpec& spec);
-  // Makes room for up to `rows` rows; the workspace moves. kResourceExhausted: it has room for
-  // none.
+  // Makes room for up to `rows` rows, from 1; the workspace moves. kResourceExhausted: it has room
+  // for none. kUnsupported: more than a launch counts.
   Status Reserve(int64_t rows, cudaStream_t stream);
   void Free() { workspace_ = {}; }
   // As Backend::Experts, of no more rows than there is room for, put on `stream`; allocates

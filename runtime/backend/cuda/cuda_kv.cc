@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <utility>
 
+#include "runtime/backend/cuda/cuda_limits.h"
+
 namespace quern {
 namespace {
 
@@ -48,12 +50,7 @@ Status CudaKv::Check(const KvShape& shape, const KvLayout& layout) {
                      "blocks of {} tokens in the KV cache: on a GPU they have 16, 32 or 64",
                      layout.block_tokens);
   }
-  if (shape.head_dim != 64 && shape.head_dim != 128 && shape.head_dim != 256) {
-    return MakeError(ErrorCode::kUnsupported,
-                     "heads of {} elements: attention on a GPU takes 64, 128 or 256 "
-                     "(--device cpu takes any)",
-                     shape.head_dim);
-  }
+  QUERN_TRY(CheckHeadsForCuda(shape.head_dim));
   QUERN_TRY(FormatOf(shape.dtype));
   return {};
 }

@@ -257,7 +257,7 @@ TEST(CudaExperts, WhatNoKernelTakesIsRefused) {
 }
 
 TEST(CudaExperts, AModelsErrorNamesTheTensorAndItsType) {
-  TinyModel tiny{.architecture = "qwen3moe"};
+  TinyModel tiny{.architecture = "qwen3moe", .head_dim = 64};
   tiny.edit = [](const std::string& name, std::vector<uint64_t>*, uint32_t* type) {
     if (name == "blk.1.ffn_up_exps.weight") *type = static_cast<uint32_t>(GgmlType::kQ5_1);
     return true;

@@ -73,13 +73,42 @@ TEST(CudaRefusals, OfTheKvCache) {
   refuse(tiny, KvDtype::kF16, {8, 4}, ErrorCode::kUnsupported,
          "blocks of 8 tokens in the KV cache: on a GPU they have 16, 32 or 64");
   refuse(tiny, KvDtype::kF16, {16, 0}, ErrorCode::kInvalidArgument, "at least one block");
+}
+
+// Before it takes any of the weights.
+TEST(CudaRefusals, OfAModelsSizes) {
+  const auto load = [](const TinyModel& tiny) {
+    auto model = tiny.Load(MakeBackendOf(ActivationType::kBF16), {.threads = 1});
+    return model.ok() ? Status() : Status(std::move(model).error());
+  };
   for (const uint32_t size : {8u, 16u, 32u, 96u, 512u}) {
     TinyModel other = SmallModel();
     other.head_dim = size;
-    refuse(other, KvDtype::kF16, {16, 4}, ErrorCode::kUnsupported,
-           "heads of " + std::to_string(size) +
-               " elements: attention on a GPU takes 64, 128 or 256 (--device cpu takes any)");
+    ExpectError(load(other), ErrorCode::kUnsupported,
+                "heads of " + std::to_string(size) +
+                    " elements: attention on a GPU takes 64, 128 or 256 (--device cpu takes any)");
   }
+  TinyModel wide = SmallModel();
+  wide.layers = 1;
+  wide.width = 16384;
+  EXPECT_TRUE(load(wide).ok());
+  wide.width += 64;
+  ExpectError(load(wide), ErrorCode::kUnsupported,
+              "a width of 16448: norms on a GPU take up to 16384 (--device cpu takes any)");
+  const auto backend = MakeBackendOf(ActivationType::kBF16);
+  ModelSizes sizes{.width = 64, .vocabulary = 1 << 20, .head_dim = 64};
+  EXPECT_TRUE(backend->CheckSizes(sizes).ok());
+  ++sizes.vocabulary;
+  ExpectError(backend->CheckSizes(sizes), ErrorCode::kUnsupported,
+              "a vocabulary of 1048577 tokens: drawing on a GPU takes up to 1048576");
+}
+
+TEST(CudaRefusals, OfStepsThatNoLaunchCounts) {
+  const ModelOnCuda loaded = LoadOnCuda(SmallModel());
+  ASSERT_TRUE(loaded.model);
+  ExpectError(loaded.model->ReserveSteps(1 << 30, 4, 1024), ErrorCode::kUnsupported,
+              "steps of 1073741824 tokens: with activations ");
+  EXPECT_TRUE(loaded.model->ReserveSteps(1 << 10, 4, 1024).ok());
 }
 
 TEST(CudaRefusals, OfRotaryEmbeddingOfAnOddPartOfAHead) {
