@@ -221,10 +221,13 @@ Status CudaBackend::BeginStep(const ForwardBatch& batch) {
   Stage& stage = stages_[std::exchange(stage_, 1 - stage_)];
   QUERN_TRY(Wait(stage.copied, "copying a step's inputs"));
   QUERN_TRY(stage.memory.Reserve(layout_->bytes, "pinned memory for a step's inputs"));
-  WriteStepInputs(batch, size_, *layout_, kv_.limits(), stage.memory.as<std::byte>());
-  QUERN_TRY(CudaStatus(cudaMemcpyAsync(inputs_.as<std::byte>(), stage.memory.as<std::byte>(),
-                                       layout_->bytes, cudaMemcpyHostToDevice, stream_.get()),
-                       "copying a step's inputs"));
+  auto* from = stage.memory.as<std::byte>();
+  for (const StepCopy& part : WriteStepInputs(batch, size_, *layout_, kv_.limits(), from)) {
+    QUERN_TRY(CudaStatus(
+        cudaMemcpy2DAsync(inputs_.as<std::byte>() + part.offset, part.pitch, from + part.offset,
+                          part.pitch, part.width, part.rows, cudaMemcpyHostToDevice, stream_.get()),
+        "copying a step's inputs"));
+  }
   QUERN_TRY(stage.copied.Record(stream_.get()));
   SetRows(size_.rows);
   if (size_.padded) {

@@ -11,6 +11,9 @@ namespace {
 
 constexpr int32_t kDecodeQueries = 4;
 constexpr int32_t kLeastContext = 256;
+constexpr int32_t kLeastColumns = 8;
+// Starting a copy takes some 2 us, in which so much comes over PCIe.
+constexpr size_t kBytesOfACopy = 32 << 10;
 
 size_t Aligned(size_t bytes) { return (bytes + 15) / 16 * 16; }
 
@@ -45,6 +48,89 @@ void WritePlaces(const ForwardBatch::Sequence& sequence, const StepKv& kv, int g
     const int64_t block = blocks[static_cast<size_t>((first + i) / kv.block_tokens)];
     places[sequence.first_row + i] = block * kv.block_tokens + (first + i) % kv.block_tokens;
   }
+}
+
+// Which columns of a table's rows are copied: the first ones of all sequences, then more of those
+// that are longer.
+struct TableCut {
+  struct LongRows {
+    size_t first, count;  // sequences
+    int32_t columns;      // in all
+  };
+  int32_t columns = 0;
+  std::vector<LongRows> longer;
+  size_t bytes = 0;  // of both, and of what copies cost
+
+  int32_t ColumnsOf(size_t sequence) const {
+    for (const LongRows& rows : longer) {
+      if (sequence >= rows.first && sequence < rows.first + rows.count) return rows.columns;
+    }
+    return columns;
+  }
+};
+
+TableCut CutAt(int32_t columns, std::span<const int32_t> used) {
+  TableCut cut{columns, {}, used.size() * static_cast<size_t>(columns) * 4 + kBytesOfACopy};
+  for (size_t s = 0; s < used.size(); ++s) {
+    if (used[s] <= columns) continue;
+    if (cut.longer.empty() || cut.longer.back().first + cut.longer.back().count < s) {
+      cut.longer.push_back({s, 0, 0});
+    }
+    TableCut::LongRows& rows = cut.longer.back();
+    ++rows.count;
+    rows.columns = std::max(rows.columns, used[s]);
+  }
+  for (const TableCut::LongRows& rows : cut.longer) {
+    cut.bytes += rows.count * static_cast<size_t>(rows.columns - columns) * 4 + kBytesOfACopy;
+  }
+  return cut;
+}
+
+// The cut that costs least; all columns are copied with the rest of the block.
+TableCut CutTables(const int32_t* contexts, const StepSize& size, const StepLayout& layout,
+                   const StepKv& kv) {
+  std::vector<int32_t> used(static_cast<size_t>(size.sequences));
+  for (size_t s = 0; s < used.size(); ++s) {
+    used[s] = (contexts[s] + kv.block_tokens - 1) / kv.block_tokens;
+  }
+  TableCut best = CutAt(layout.table_stride, used);
+  best.bytes -= kBytesOfACopy;
+  for (int32_t columns = kLeastColumns; columns < layout.table_stride; columns *= 2) {
+    TableCut cut = CutAt(columns, used);
+    if (cut.bytes < best.bytes) best = std::move(cut);
+  }
+  return best;
+}
+
+void WriteTable(const ForwardBatch& batch, int group, const TableCut& cut, const StepLayout& layout,
+                int32_t sequences, int32_t* table) {
+  for (size_t s = 0; s < static_cast<size_t>(sequences); ++s) {
+    const auto columns = static_cast<size_t>(cut.ColumnsOf(s));
+    const std::span<const int32_t> blocks = s < batch.sequences.size()
+                                                ? BlocksOf(batch.sequences[s], group)
+                                                : std::span<const int32_t>();
+    int32_t* row = table + s * static_cast<size_t>(layout.table_stride);
+    const size_t count = std::min(blocks.size(), columns);
+    std::copy_n(blocks.begin(), count, row);
+    std::fill(row + count, row + columns, 0);
+  }
+}
+
+std::vector<StepCopy> CopiesOf(const TableCut& cut, const StepSize& size, const StepLayout& layout,
+                               const StepKv& kv) {
+  if (cut.columns == layout.table_stride) return {{0, layout.bytes, 1, layout.bytes}};
+  std::vector<StepCopy> copies = {{0, layout.tables[0], 1, layout.tables[0]}};
+  const auto sequences = static_cast<size_t>(size.sequences);
+  const auto columns = static_cast<size_t>(cut.columns);
+  const size_t pitch = static_cast<size_t>(layout.table_stride) * 4;
+  for (int group = 0; group < kv.groups; ++group) {
+    copies.push_back({layout.tables[group], columns * 4, sequences, pitch});
+    for (const TableCut::LongRows& rows : cut.longer) {
+      copies.push_back({layout.tables[group] + rows.first * pitch + columns * 4,
+                        (static_cast<size_t>(rows.columns) - columns) * 4, rows.count, pitch});
+    }
+  }
+  return copies;
 }
 
 }  // namespace
@@ -93,15 +179,15 @@ StepLayout::StepLayout(const StepSize& size, const StepKv& kv) {
   positions = place(4, rows);
   query_begins = place(4, sequences + 1);
   contexts = place(4, sequences);
+  for (int group = 0; group < kv.groups; ++group) places[group] = place(8, rows);
   for (int group = 0; group < kv.groups; ++group) {
-    places[group] = place(8, rows);
     tables[group] = place(4, sequences * static_cast<size_t>(table_stride));
   }
 }
 
-void WriteStepInputs(const ForwardBatch& batch, const StepSize& size, const StepLayout& layout,
-                     const StepKv& kv, std::byte* to) {
-  std::memset(to, 0, layout.bytes);  // a row that does nothing has token 0 at position 0
+std::vector<StepCopy> WriteStepInputs(const ForwardBatch& batch, const StepSize& size,
+                                      const StepLayout& layout, const StepKv& kv, std::byte* to) {
+  std::memset(to, 0, layout.tables[0]);  // a row that does nothing has token 0 at position 0
   std::ranges::copy(batch.tokens, At<int32_t>(to, layout.tokens));
   std::ranges::copy(batch.positions, At<int32_t>(to, layout.positions));
   auto* begins = At<int32_t>(to, layout.query_begins);
@@ -118,12 +204,13 @@ void WriteStepInputs(const ForwardBatch& batch, const StepSize& size, const Step
     for (int group = 0; group < kv.groups; ++group) {
       CheckBlocks(sequence, kv, group);
       WritePlaces(sequence, kv, group, At<int64_t>(to, layout.places[group]));
-      const std::span<const int32_t> blocks = BlocksOf(sequence, group);
-      const auto stride = static_cast<size_t>(layout.table_stride);
-      std::copy_n(blocks.begin(), std::min(blocks.size(), stride),
-                  At<int32_t>(to, layout.tables[group]) + s * stride);
     }
   }
+  const TableCut cut = CutTables(contexts, size, layout, kv);
+  for (int group = 0; group < kv.groups; ++group) {
+    WriteTable(batch, group, cut, layout, size.sequences, At<int32_t>(to, layout.tables[group]));
+  }
+  return CopiesOf(cut, size, layout, kv);
 }
 
 std::vector<AttentionRun> AttentionRuns(std::span<const ForwardBatch::Sequence> sequences) {

@@ -37,7 +37,7 @@ struct StepKv {
   int32_t window = 0;      // the longest of the second group's
 };
 
-// Where each array is in the block, in bytes; all 16-byte aligned.
+// Where each array is in the block, in bytes; all 16-byte aligned. Tables are the last.
 struct StepLayout {
   StepLayout(const StepSize& size, const StepKv& kv);
 
@@ -51,10 +51,20 @@ struct StepLayout {
   size_t bytes;
 };
 
-// The block of `batch`, at `to`, layout.bytes long. Stops the process where the batch lacks a block
-// that will be read or written, or names one that is not there.
-void WriteStepInputs(const ForwardBatch& batch, const StepSize& size, const StepLayout& layout,
-                     const StepKv& kv, std::byte* to);
+// A part of the block that is copied: `rows` of `width` bytes, `pitch` from one to the next.
+struct StepCopy {
+  size_t offset = 0;
+  size_t width = 0;
+  size_t rows = 1;
+  size_t pitch = 0;
+};
+
+// The block of `batch`, at `to`, layout.bytes long. Returns the parts that were written and that
+// kernels read: where few sequences are much longer than the others, these are little of the
+// tables, whose rows all have the longest one's room. Stops the process where the batch lacks a
+// block that will be read or written, or names one that is not there.
+std::vector<StepCopy> WriteStepInputs(const ForwardBatch& batch, const StepSize& size,
+                                      const StepLayout& layout, const StepKv& kv, std::byte* to);
 
 // Sequences one after the other whose attention is one call.
 struct AttentionRun {

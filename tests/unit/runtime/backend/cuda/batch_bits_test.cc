@@ -98,6 +98,35 @@ TEST_P(BatchBitsTest, ASequenceAloneHasTheBitsThatItHasInABatch) {
   }
 }
 
+// Their tables' rows have the long one's room, and what is not used of it is not copied.
+TEST_P(BatchBitsTest, ALongSequenceAndShortOnesHaveTheBitsThatEachHasAlone) {
+  constexpr int32_t kLong = 6000, kShort = 60, kLongBlocks = kLong / kBlockTokens;
+  const auto model = Load(KvDtype::kF16, {kBlockTokens, kLongBlocks + kShort});
+  const auto vocabulary = static_cast<size_t>(model->info().vocab_size);
+  const auto tokens = RandomTokens(random_, kLong);
+  const auto place = static_cast<int32_t>(random_() % kShort);  // among the others
+  const auto add = [&](StepBatch& batch, int32_t s) {  // what was before is zeros in the cache
+    if (s == place) {
+      batch.Add(tokens, 1, BlocksFrom(kShort, kLongBlocks));
+    } else {
+      batch.Add(std::span(tokens).subspan(static_cast<size_t>(s), 1), 1, BlocksFrom(s, 1));
+    }
+  };
+  StepBatch all;
+  for (int32_t s = 0; s < kShort; ++s) add(all, s);
+  const std::vector<float> logits = ForwardAll(*model, all);
+  for (int step = 0; step < 2; ++step) EXPECT_EQ(ForwardAll(*model, all), logits) << "recorded";
+  for (const int32_t s : {place, 0, kShort - 1}) {
+    StepBatch alone;
+    add(alone, s);
+    const auto from =
+        logits.begin() + static_cast<std::ptrdiff_t>(static_cast<size_t>(s) * vocabulary);
+    EXPECT_EQ(ForwardAll(*model, alone),
+              std::vector<float>(from, from + static_cast<std::ptrdiff_t>(vocabulary)))
+        << "sequence " << s << ", the long one is " << place << ", seed " << seed_;
+  }
+}
+
 // Not so with a window: the first token that a tile of rows reads is one that its first row sees.
 class ChunkBitsTest : public BatchBitsTest {};
 INSTANTIATE_TEST_SUITE_P(Families, ChunkBitsTest, ::testing::Values("llama"),
