@@ -42,6 +42,7 @@ size_t AttentionBytes(const LargestStep& step, const StepSize& size) {
 CudaBackend::CudaBackend(const CudaOptions& options, GpuInfo gpu)
     : options_(options),
       gpu_(std::move(gpu)),
+      wait_(WaitForSteps(CpuQuota())),
       weights_(stream_, options.activations,
                options.threads > 0 ? options.threads : DefaultThreads()),
       experts_(options.activations),
@@ -106,7 +107,7 @@ bool CudaBackend::lost() const {
 }
 
 Status CudaBackend::Finish() {
-  Note(finished_.Record(stream_.get()));
+  Note(finished_.Record(stream_.get(), wait_));
   Note(Wait(finished_, "a step on the GPU"));
   return status_;
 }
@@ -228,7 +229,7 @@ Status CudaBackend::BeginStep(const ForwardBatch& batch) {
                           part.pitch, part.width, part.rows, cudaMemcpyHostToDevice, stream_.get()),
         "copying a step's inputs"));
   }
-  QUERN_TRY(stage.copied.Record(stream_.get()));
+  QUERN_TRY(stage.copied.Record(stream_.get(), wait_));
   SetRows(size_.rows);
   if (size_.padded) {
     present_ = batch.sequences.size();

@@ -134,6 +134,7 @@ class CudaBackend : public Backend {
 
   const CudaOptions options_;
   const GpuInfo gpu_;
+  const CudaWait wait_;
   CudaStream stream_;
   WeightUploader weights_;
   Status status_;

@@ -103,7 +103,7 @@ Status CudaBackend::CopyToHost(const void* from, size_t bytes, void* to) {
                                     static_cast<const std::byte*>(from) + part * kCopyBytes,
                                     part_bytes(part), cudaMemcpyDeviceToHost, stream_.get()),
                     "copying what a step gave"));
-    Note(arrived_[part].Record(stream_.get()));
+    Note(arrived_[part].Record(stream_.get(), wait_));
   }
   for (size_t part = 0; part < parts && status_.ok(); ++part) {
     Note(Wait(arrived_[part], "a step on the GPU"));

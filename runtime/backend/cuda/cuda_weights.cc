@@ -155,7 +155,7 @@ Result<DeviceBuffer> WeightUploader::Upload(WeightType type, std::span<const std
       return OutOfRange(activations_);
     }
     QUERN_TRY(Copy(*stage, 0, bytes, to));
-    QUERN_TRY(stage->copied.Record(stream_.get()));
+    QUERN_TRY(stage->copied.Record(stream_.get(), CudaWait::kSleeps));
     taken(source);
     row += part;
     to += bytes;
@@ -198,7 +198,7 @@ Result<std::unique_ptr<Matrix>> WeightUploader::LoadRouter(std::span<const std::
     auto* to = memory.as<uint8_t>() + 2 * at;
     QUERN_TRY(Copy(*stage, 0, part_bytes, to));
     QUERN_TRY(Copy(*stage, part_bytes, part_bytes, to + bytes));
-    QUERN_TRY(stage->copied.Record(stream_.get()));
+    QUERN_TRY(stage->copied.Record(stream_.get(), CudaWait::kSleeps));
   }
   return std::unique_ptr<Matrix>(std::make_unique<CudaRouter>(experts, cols, std::move(memory)));
 }
@@ -210,7 +210,7 @@ Result<std::unique_ptr<Vector>> WeightUploader::LoadVector(std::span<const float
   QUERN_ASSIGN(Stage * stage, NextStage(bytes));
   std::memcpy(stage->memory.as<float>(), values.data(), bytes);
   QUERN_TRY(Copy(*stage, 0, bytes, memory.as<uint8_t>()));
-  QUERN_TRY(stage->copied.Record(stream_.get()));
+  QUERN_TRY(stage->copied.Record(stream_.get(), CudaWait::kSleeps));
   return std::unique_ptr<Vector>(
       std::make_unique<CudaVector>(std::ssize(values), std::move(memory)));
 }

@@ -27,10 +27,11 @@ CudaEvent::~CudaEvent() {
   if (event_ != nullptr) static_cast<void>(cudaEventDestroy(event_));
 }
 
-Status CudaEvent::Record(cudaStream_t stream) {
+Status CudaEvent::Record(cudaStream_t stream, CudaWait wait) {
   if (event_ == nullptr) {
-    QUERN_TRY(
-        CudaStatus(cudaEventCreateWithFlags(&event_, cudaEventDisableTiming), "making an event"));
+    const unsigned flags =
+        cudaEventDisableTiming | (wait == CudaWait::kSleeps ? cudaEventBlockingSync : 0);
+    QUERN_TRY(CudaStatus(cudaEventCreateWithFlags(&event_, flags), "making an event"));
   }
   return CudaStatus(cudaEventRecord(event_, stream), "recording an event");
 }

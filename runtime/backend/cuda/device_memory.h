@@ -25,14 +25,25 @@ class CudaStream {
   cudaStream_t stream_ = nullptr;
 };
 
+// How a thread waits for an event: it keeps a CPU busy and goes on at once, or sleeps until the
+// GPU's interrupt wakes it, which comes later.
+enum class CudaWait { kSpins, kSleeps };
+
+// For the results of steps, where a process may keep so many CPUs busy. A thread that spins takes
+// one of them all the time; where there are few, and a container's quota at that, it takes the
+// time of the threads that serve requests.
+constexpr CudaWait WaitForSteps(double cpus) {
+  return cpus < 4 ? CudaWait::kSleeps : CudaWait::kSpins;
+}
+
 class CudaEvent {
  public:
   CudaEvent() = default;
   ~CudaEvent();
   CudaEvent(CudaEvent&& other) noexcept : event_(std::exchange(other.event_, nullptr)) {}
   CudaEvent& operator=(CudaEvent&&) = delete;
-  // Makes the event at the first call.
-  Status Record(cudaStream_t stream);
+  // Makes the event at the first call, to be waited for as `wait` says.
+  Status Record(cudaStream_t stream, CudaWait wait);
   // Returns at once where nothing was recorded.
   Status Synchronize(const char* what) const;
   // Whether it need not be waited for any more: what was recorded has ended, well or not.

@@ -3,6 +3,10 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <algorithm>
+#include <vector>
+
+#include "runtime/backend/cuda/device_memory.h"
 #include "runtime/devices.h"
 #include "tests/unit/runtime/backend/cuda/cuda_models.h"
 
@@ -33,6 +37,41 @@ TEST(DeviceChoice, AutoTakesTheGpuAndCpuDoesNot) {
       LoadSmallOn({Device::Kind::kCpu}, SmallModel(), kernels::ActivationType::kBF16);
   ASSERT_TRUE(model.ok()) << model.error().message;
   EXPECT_FALSE((*model)->device_memory().value().has_value());
+}
+
+TEST(CudaWaits, SpinOnlyWhereCpusAreLeftForRequests) {
+  for (const double cpus : {0.5, 1.0, 2.0, 3.99}) {
+    EXPECT_EQ(WaitForSteps(cpus), CudaWait::kSleeps) << cpus;
+  }
+  for (const double cpus : {4.0, 16.0, 224.0}) {
+    EXPECT_EQ(WaitForSteps(cpus), CudaWait::kSpins) << cpus;
+  }
+}
+
+// Whichever it is: what was put on the stream has happened.
+TEST(CudaWaits, EndWhenTheCopyHas) {
+  CudaStream stream;
+  ASSERT_TRUE(stream.Create().ok());
+  DeviceBuffer device;
+  PinnedBuffer host;
+  const std::vector<int32_t> numbers = {3, 1, 4, 1, 5};
+  const size_t bytes = numbers.size() * sizeof(int32_t);
+  ASSERT_TRUE(device.Allocate(bytes, stream.get(), "numbers").ok());
+  ASSERT_TRUE(host.Reserve(bytes, "numbers").ok());
+  ASSERT_EQ(cudaMemcpyAsync(device.as<void>(), numbers.data(), bytes, cudaMemcpyHostToDevice,
+                            stream.get()),
+            cudaSuccess);
+  for (const CudaWait wait : {CudaWait::kSpins, CudaWait::kSleeps}) {
+    std::fill_n(host.as<int32_t>(), numbers.size(), 0);
+    CudaEvent event;
+    EXPECT_TRUE(event.Done()) << "nothing was recorded";
+    ASSERT_EQ(cudaMemcpyAsync(host.as<void>(), device.as<void>(), bytes, cudaMemcpyDeviceToHost,
+                              stream.get()),
+              cudaSuccess);
+    ASSERT_TRUE(event.Record(stream.get(), wait).ok());
+    ASSERT_TRUE(event.Synchronize("numbers").ok());
+    EXPECT_TRUE(std::equal(numbers.begin(), numbers.end(), host.as<int32_t>()));
+  }
 }
 
 TEST(DeviceChoice, AGpuThatIsNotThereIsNotMadeUpForByTheCpu) {
