@@ -13,38 +13,55 @@
 namespace quern {
 namespace {
 
-Result<std::unique_ptr<Backend>> MakeGpuBackend(const Device& device, const ModelOptions& options) {
-#ifdef QUERN_WITH_CUDA
-  return MakeCudaBackend(
-      {.device = device.number, .activations = options.activations, .threads = options.threads});
-#else
-  static_cast<void>(options);
+#ifndef QUERN_WITH_CUDA
+Error NoCuda(int number) {
   return MakeError(ErrorCode::kUnsupported,
                    "GPU {} is asked for, but this build has no CUDA: use --device cpu, the image "
                    "quern-serve-cuda, or build with -DQUERN_CUDA=ON",
-                   device.number);
+                   number);
+}
+#endif
+
+Result<std::unique_ptr<Backend>> MakeGpuBackend(const Device& device, const ModelOptions& options,
+                                                DeviceCommunicator* gpus) {
+#ifdef QUERN_WITH_CUDA
+  CudaOptions cuda{
+      .device = device.number, .activations = options.activations, .threads = options.threads};
+  cuda.group = gpus;
+  return MakeCudaBackend(cuda);
+#else
+  static_cast<void>(options);
+  static_cast<void>(gpus);
+  return NoCuda(device.number);
 #endif
 }
 
-Result<std::unique_ptr<Backend>> MakeBackend(const Device& device, const ModelOptions& options) {
+Result<std::unique_ptr<Backend>> MakeBackend(const Device& device, const ModelOptions& options,
+                                             DeviceCommunicator* gpus) {
   const bool either = device.kind == Device::Kind::kAuto;
-  if (options.group != nullptr && device.kind == Device::Kind::kCuda) {
-    return MakeError(ErrorCode::kUnsupported,
-                     "this version computes on one GPU: leave out --tensor-parallel-size (of an "
-                     "InferenceEndpoint: tensorParallel and limits['nvidia.com/gpu'] of 1), or use "
-                     "--device cpu");
-  }
-  if (options.group != nullptr && options.group->rank() == 0 && either && BuiltWithCuda()) {
-    spdlog::info("computing on the CPU: --tensor-parallel-size does not use GPUs yet");
-  }
-  if (options.group != nullptr || device.kind == Device::Kind::kCpu ||
-      (either && !BuiltWithCuda())) {
+  if (device.kind == Device::Kind::kCpu || (either && !BuiltWithCuda())) {
     return MakeCpuBackend(options.threads, options.group);
   }
-  auto backend = MakeGpuBackend(device, options);
+  auto backend = MakeGpuBackend(device, options, gpus);
   if (backend.ok() || !either) return backend;
   spdlog::info("computing on the CPU: {}", backend.error().message);
-  return MakeCpuBackend(options.threads);
+  return MakeCpuBackend(options.threads, options.group);
+}
+
+// This rank's of the GPUs from `first` on, and the others with it.
+Result<RankDevice> ChooseGpus(int first, Communicator& group, const NcclOptions& nccl) {
+#ifdef QUERN_WITH_CUDA
+  QUERN_TRY(Agree(group, ChooseGpuOfRank(first, group.rank(), group.size())));
+  RankDevice chosen{{Device::Kind::kCuda, first + group.rank()}, nullptr};
+  QUERN_ASSIGN(chosen.gpus, MakeNcclCommunicator(group, nccl));
+  spdlog::info("rank {} of {} computes on GPU {}", group.rank(), group.size(),
+               chosen.device.number);
+  return chosen;
+#else
+  static_cast<void>(group);
+  static_cast<void>(nccl);
+  return NoCuda(first);
+#endif
 }
 
 }  // namespace
@@ -80,9 +97,19 @@ Result<kernels::ActivationType> ParseActivations(std::string_view text) {
                    Printable(text));
 }
 
+Result<RankDevice> ChooseRankDevice(const Device& wanted, Communicator& group,
+                                    const NcclOptions& nccl) {
+  const bool either = wanted.kind == Device::Kind::kAuto;
+  if (wanted.kind == Device::Kind::kCpu || (either && !BuiltWithCuda())) return RankDevice{};
+  auto chosen = ChooseGpus(wanted.number, group, nccl);
+  if (chosen.ok() || !either) return chosen;
+  if (group.rank() == 0) spdlog::info("computing on the CPU: {}", chosen.error().message);
+  return RankDevice{};
+}
+
 Result<std::unique_ptr<Model>> LoadModelOn(const Device& device, std::unique_ptr<GgufFile> file,
-                                           const ModelOptions& options) {
-  QUERN_ASSIGN(auto backend, MakeBackend(device, options));
+                                           const ModelOptions& options, DeviceCommunicator* gpus) {
+  QUERN_ASSIGN(auto backend, MakeBackend(device, options, gpus));
   return Model::Load(std::move(file), options, std::move(backend));
 }
 

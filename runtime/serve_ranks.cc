@@ -74,17 +74,33 @@ int ThreadsOfRank(const ServeOptions& options, int rank) {
   return std::max(1, all / size + (rank < all % size ? 1 : 0));
 }
 
-LoadPart PartOf(const ServeOptions& options, Communicator& group) {
-  return [&options, &group]() -> Result<std::unique_ptr<Model>> {
-    QUERN_ASSIGN(auto file, GgufFile::Open(options.model));
-    ModelOptions model = ModelOptionsOf(options);
-    model.threads = ThreadsOfRank(options, group.rank());
-    model.group = &group;
-    return LoadModelOn(options.device, std::move(file), model);
-  };
+}  // namespace
+
+// Before anything that a rank may fail in by itself: the others are waited for.
+Status RankPart::Choose() {
+  QUERN_ASSIGN(RankDevice device,
+               ChooseRankDevice(options_.device, group_, {.timeout = kPatience}));
+  const std::lock_guard lock(mutex_);
+  device_ = std::move(device);
+  if (aborted_ && device_.gpus != nullptr) device_.gpus->Abort();
+  chosen_ = true;
+  return {};
 }
 
-}  // namespace
+Result<std::unique_ptr<Model>> RankPart::Load() {
+  if (!chosen_) QUERN_TRY(Choose());
+  QUERN_ASSIGN(auto file, GgufFile::Open(options_.model));
+  ModelOptions model = ModelOptionsOf(options_);
+  model.threads = ThreadsOfRank(options_, group_.rank());
+  model.group = &group_;
+  return LoadModelOn(device_.device, std::move(file), model, device_.gpus.get());
+}
+
+void RankPart::Abort() {
+  const std::lock_guard lock(mutex_);
+  aborted_ = true;
+  if (device_.gpus != nullptr) device_.gpus->Abort();
+}
 
 Result<std::unique_ptr<Ranks>> Ranks::Start(const ServeOptions& options, int argc, char** argv,
                                             std::function<void(const Error&)> on_lost) {
@@ -145,6 +161,7 @@ void Ranks::Lose(const Error& error) {
   {
     const std::lock_guard lock(mutex_);
     lost_ = true;
+    if (part_ != nullptr) part_->Abort();
   }
   on_lost_(error);
 }
@@ -202,9 +219,12 @@ Result<std::unique_ptr<Model>> Ranks::Load(const ServeOptions& options) {
     std::error_code error;
     std::filesystem::remove_all(rendezvous_, error);
     spdlog::info("tensor parallel: {} processes have met", size_);
+    const std::lock_guard lock(mutex_);
+    part_ = std::make_unique<RankPart>(options, *group_);
+    if (lost_) part_->Abort();
   }
-  return LoadParallelModel(*group_, PartOf(options, *group_),
-                           [this](const Error& error) { Lose(error); });
+  return LoadParallelModel(
+      *group_, [this] { return part_->Load(); }, [this](const Error& error) { Lose(error); });
 }
 
 Result<std::unique_ptr<Model>> LoadServed(const ServeOptions& options, Ranks* ranks) {
@@ -219,7 +239,8 @@ int FollowerMain(const ServeOptions& options, int rank, const std::filesystem::p
   const auto status = [&]() -> Status {
     if (!group) return group.error();
     QUERN_TRY((*group)->Barrier());
-    return FollowParallelModel(**group, PartOf(options, **group));
+    RankPart part(options, **group);
+    return FollowParallelModel(**group, [&part] { return part.Load(); });
   }();
   if (status) return 0;
   spdlog::error("rank {}: {}", rank, status.error().message);

@@ -12,11 +12,36 @@
 #include <thread>
 #include <vector>
 
+#include "runtime/devices.h"
 #include "runtime/distributed/communicator.h"
 #include "runtime/model/model.h"
 #include "runtime/serve_options.h"
 
 namespace quern {
+
+// What one rank computes, on a device that is chosen by all ranks together when they load first,
+// and stays.
+class RankPart {
+ public:
+  // `group` outlives it.
+  RankPart(const ServeOptions& options, Communicator& group) : options_(options), group_(group) {}
+
+  // Its part of the model, at the same time as the other ranks. Errors: those of ChooseRankDevice
+  // and of LoadModelOn.
+  Result<std::unique_ptr<Model>> Load();
+  // A rank has ended: what waits for its GPU gives up. From any thread.
+  void Abort();
+
+ private:
+  Status Choose();
+
+  const ServeOptions options_;
+  Communicator& group_;
+  bool chosen_ = false;
+  std::mutex mutex_;
+  bool aborted_ = false;
+  RankDevice device_;
+};
 
 // The processes that serve one model together, as rank 0 has them: this one, and those that it
 // starts. A rank that ends cannot be replaced: `on_lost` is called, from any thread, maybe more
@@ -58,6 +83,7 @@ class Ranks {
   const std::function<void(const Error&)> on_lost_;
   std::filesystem::path rendezvous_;
   std::unique_ptr<Communicator> group_;  // null until they have met
+  std::unique_ptr<RankPart> part_;       // the same; set with the mutex
   std::mutex mutex_;
   std::condition_variable changed_;
   bool ending_ = false;

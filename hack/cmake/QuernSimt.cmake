@@ -24,3 +24,9 @@ function(quern_simt_kernels target)
   target_include_directories(${target} BEFORE PUBLIC ${CMAKE_SOURCE_DIR}/kernels/simt/overlay)
   target_link_libraries(${target} PUBLIC quern_kernels_simt)
 endfunction()
+
+# quern_simt_opens_nccl(program): that may open the emulated NCCL, which finds the emulator in it.
+function(quern_simt_opens_nccl target)
+  set_target_properties(${target} PROPERTIES ENABLE_EXPORTS ON)
+  add_dependencies(${target} emulated_nccl)
+endfunction()

@@ -12,6 +12,8 @@ enum cudaDeviceAttr {
   cudaDevAttrComputeCapabilityMinor = 76,
   cudaDevAttrMaxSharedMemoryPerBlockOptin = 97,
 };
+// As many as the environment's QUERN_SIMT_DEVICES says, or 1. They are numbers and names: memory,
+// streams and work are this process's, whichever device is the calling thread's.
 cudaError_t cudaGetDeviceCount(int* count);
 cudaError_t cudaGetDevice(int* device);
 cudaError_t cudaSetDevice(int device);

@@ -1,6 +1,7 @@
 #include "kernels/simt/cuda_runtime_api.h"
 
 #include <algorithm>
+#include <cstdlib>
 #include <cstring>
 #include <iterator>
 #include <map>
@@ -27,6 +28,17 @@ constexpr int kThreadsPerMultiprocessor = 2048;
 constexpr int kBlocksPerMultiprocessor = 32;
 
 thread_local cudaError_t last_error = cudaSuccess;
+thread_local int current_device = 0;
+
+int Devices() {
+  static const int devices = [] {
+    const char* text = std::getenv("QUERN_SIMT_DEVICES");
+    return text != nullptr ? std::atoi(text) : 1;
+  }();
+  return devices;
+}
+
+bool IsDevice(int device) { return device >= 0 && device < Devices(); }
 
 std::map<const void*, size_t>& AllowedShared() {
   static std::map<const void*, size_t> allowed;
@@ -56,7 +68,7 @@ constexpr ErrorText kErrors[] = {
     QUERN_SIMT_ERROR(cudaErrorInvalidSymbol, "no __device__ variable"),
     QUERN_SIMT_ERROR(cudaErrorInvalidMemcpyDirection, "an argument or the device's state is wrong"),
     QUERN_SIMT_ERROR(cudaErrorInvalidDeviceFunction, "an argument or the device's state is wrong"),
-    QUERN_SIMT_ERROR(cudaErrorInvalidDevice, "there is one device, 0"),
+    QUERN_SIMT_ERROR(cudaErrorInvalidDevice, "there is no such device"),
     QUERN_SIMT_ERROR(cudaErrorNoKernelImageForDevice, "an argument or the device's state is wrong"),
     QUERN_SIMT_ERROR(cudaErrorInvalidResourceHandle, "no such stream, event or graph"),
     QUERN_SIMT_ERROR(cudaErrorIllegalState, "not in this state"),
@@ -109,21 +121,23 @@ cudaError_t cudaGetLastError() { return std::exchange(last_error, cudaSuccess); 
 cudaError_t cudaPeekAtLastError() { return last_error; }
 
 cudaError_t cudaGetDeviceCount(int* count) {
-  *count = 1;
-  return cudaSuccess;
+  *count = Devices();
+  return *count > 0 ? cudaSuccess : Say(cudaErrorNoDevice);
 }
 
 cudaError_t cudaGetDevice(int* device) {
-  *device = 0;
+  *device = current_device;
   return cudaSuccess;
 }
 
 cudaError_t cudaSetDevice(int device) {
-  return Say(device == 0 ? cudaSuccess : cudaErrorInvalidDevice);
+  if (!IsDevice(device)) return Say(cudaErrorInvalidDevice);
+  current_device = device;
+  return cudaSuccess;
 }
 
 cudaError_t cudaDeviceGetAttribute(int* value, cudaDeviceAttr attribute, int device) {
-  if (device != 0) return Say(cudaErrorInvalidDevice);
+  if (!IsDevice(device)) return Say(cudaErrorInvalidDevice);
   switch (attribute) {
     case cudaDevAttrMultiProcessorCount:
       *value = kMultiprocessors;
@@ -148,7 +162,7 @@ cudaError_t cudaRuntimeGetVersion(int* version) {
 
 cudaError_t cudaDeviceGetDefaultMemPool(cudaMemPool_t* pool, int device) {
   static char only_pool;
-  if (device != 0) return Say(cudaErrorInvalidDevice);
+  if (!IsDevice(device)) return Say(cudaErrorInvalidDevice);
   *pool = reinterpret_cast<cudaMemPool_t>(&only_pool);
   return cudaSuccess;
 }
@@ -160,10 +174,11 @@ cudaError_t cudaMemPoolTrimTo(cudaMemPool_t pool, size_t /*keep*/) {
 cudaError_t cudaDriverGetVersion(int* version) { return cudaRuntimeGetVersion(version); }
 
 cudaError_t cudaGetDeviceProperties(cudaDeviceProp* properties, int device) {
-  if (device != 0) return Say(cudaErrorInvalidDevice);
+  if (!IsDevice(device)) return Say(cudaErrorInvalidDevice);
   *properties = {};
   std::strcpy(properties->name, "SIMT emulator");
-  std::memcpy(properties->uuid.bytes, "an emulated GPU", 16);
+  std::memcpy(properties->uuid.bytes, "an emulated GPU", 15);
+  properties->uuid.bytes[15] = static_cast<char>(device);
   properties->totalGlobalMem = quern::simt::GetOptions().device_memory;
   properties->sharedMemPerBlock = kSharedWithoutAsking;
   properties->warpSize = quern::simt::kWarpLanes;

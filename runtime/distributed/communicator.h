@@ -42,6 +42,10 @@ class Communicator {
   virtual Status Barrier() = 0;
 };
 
+// Every rank's `mine` becomes the error of the first rank that has one, with whose it is. Also the
+// group's own errors.
+Status Agree(Communicator& group, const Status& mine);
+
 // Of one process alone: nothing is sent.
 std::unique_ptr<Communicator> MakeSingleCommunicator();
 

@@ -49,13 +49,15 @@ class DeviceCommunicator {
 struct NcclOptions {
   // Looked for as dlopen does. 2.18 or later.
   const char* library = "libnccl.so.2";
-  std::chrono::milliseconds timeout{60'000};  // of Await
+  std::chrono::milliseconds connect_timeout{120'000};  // of the ranks' GPUs finding each other
+  std::chrono::milliseconds timeout{60'000};           // of Await, and of what a call waits for
 };
 
 // The ranks of `group`, on each's current CUDA device, over NCCL, which is opened at run time.
 // `group` is used to meet, in this call alone. Errors: kUnsupported where this machine has no NCCL,
 // or one that is too old, with what to do; kUnavailable where NCCL cannot begin: no driver, no GPU,
-// a rank that did not come. An error of one rank is one of all.
+// two ranks on one GPU, a rank that did not come. An error of one rank is one of all, at once, and
+// all can do without NCCL then.
 Result<std::unique_ptr<DeviceCommunicator>> MakeNcclCommunicator(Communicator& group,
                                                                  const NcclOptions& options = {});
 

@@ -4,6 +4,7 @@
 #include <optional>
 #include <string_view>
 #include <thread>
+#include <utility>
 
 #include "runtime/distributed/communicator.h"
 #include "runtime/distributed/device_communicator.h"
@@ -16,6 +17,10 @@ using std::chrono::steady_clock;
 
 // Between two looks at work on the GPU: a step takes milliseconds.
 constexpr std::chrono::microseconds kGlance{20};
+// Looks without a pause for a call that has begun: a thread of NCCL's launches a kernel meanwhile.
+constexpr int kEagerGlances = 10'000;
+// While they connect, the ranks ask each other whether one has failed: after so long each time.
+constexpr std::chrono::milliseconds kConnectRound{50};
 // Between two questions for NCCL's errors, each of which takes a lock there.
 constexpr int kGlancesPerQuestion = 50;
 
@@ -31,13 +36,17 @@ nccl::DataType NcclType(DeviceNumber type) {
   return nccl::kFloat32;
 }
 
+// A communicator of NCCL's that does not block ("Group calls with non-blocking communicators" and
+// "Fault tolerance" in NVIDIA's documentation): a call may return before its work is on the stream,
+// and is asked for until it is.
 class NcclCommunicator : public DeviceCommunicator {
  public:
   NcclCommunicator(const NcclLibrary& library, nccl::Communicator communicator, int rank, int size,
                    std::chrono::milliseconds timeout)
       : nccl_(library), communicator_(communicator), rank_(rank), size_(size), timeout_(timeout) {}
+  // Nothing is left to be done, and destroying it instead would wait for the other ranks.
   ~NcclCommunicator() override {
-    if (communicator_ != nullptr) nccl_.comm_destroy(communicator_);
+    if (communicator_ != nullptr) nccl_.comm_abort(communicator_);
   }
 
   int rank() const override { return rank_; }
@@ -47,16 +56,16 @@ class NcclCommunicator : public DeviceCommunicator {
   Status AllReduceSum(void* values, int64_t count, DeviceNumber type,
                       CUstream_st* stream) override {
     if (broken_) return *broken_;
-    return Check("an all-reduce",
-                 nccl_.all_reduce(values, values, static_cast<size_t>(count), NcclType(type),
-                                  nccl::kSum, communicator_, stream));
+    return Put("an all-reduce",
+               nccl_.all_reduce(values, values, static_cast<size_t>(count), NcclType(type),
+                                nccl::kSum, communicator_, stream));
   }
 
   Status AllGather(const void* mine, void* all, int64_t count, DeviceNumber type,
                    CUstream_st* stream) override {
     if (broken_) return *broken_;
-    return Check("an all-gather", nccl_.all_gather(mine, all, static_cast<size_t>(count),
-                                                   NcclType(type), communicator_, stream));
+    return Put("an all-gather", nccl_.all_gather(mine, all, static_cast<size_t>(count),
+                                                 NcclType(type), communicator_, stream));
   }
 
   // A kernel of NCCL's waits on the GPU for the other ranks and would for ever.
@@ -64,15 +73,11 @@ class NcclCommunicator : public DeviceCommunicator {
     if (broken_) return *broken_;
     const auto deadline = steady_clock::now() + timeout_;
     for (int glance = 1; !done(); ++glance) {
-      if (abort_) return GiveUp("a rank has ended");
+      QUERN_TRY(StillHopeful(deadline));
       if (glance % kGlancesPerQuestion == 0) {
         nccl::Outcome error = nccl::kSuccess;
-        const nccl::Outcome asked = nccl_.comm_get_async_error(communicator_, &error);
-        QUERN_TRY(Check("asking for errors", asked));
+        QUERN_TRY(Check("asking for errors", nccl_.comm_get_async_error(communicator_, &error)));
         if (error != nccl::kInProgress) QUERN_TRY(Check("work between GPUs", error));
-        if (steady_clock::now() > deadline) {
-          return GiveUp(fmt::format("another rank was not there within {} ms", timeout_.count()));
-        }
       }
       std::this_thread::sleep_for(kGlance);
     }
@@ -82,6 +87,24 @@ class NcclCommunicator : public DeviceCommunicator {
   void Abort() override { abort_ = true; }
 
  private:
+  // Of a call, until its work is on the stream: what is put there next must come after it. The
+  // first call may connect the GPUs, and wait for the other ranks' first calls.
+  Status Put(const char* what, nccl::Outcome outcome) {
+    const auto deadline = steady_clock::now() + timeout_;
+    for (int glance = 1; outcome == nccl::kInProgress; ++glance) {
+      QUERN_TRY(StillHopeful(deadline));
+      if (glance > kEagerGlances) std::this_thread::sleep_for(kGlance);
+      QUERN_TRY(Check("asking for errors", nccl_.comm_get_async_error(communicator_, &outcome)));
+    }
+    return Check(what, outcome);
+  }
+
+  Status StillHopeful(steady_clock::time_point deadline) {
+    if (abort_) return GiveUp("a rank has ended");
+    if (steady_clock::now() <= deadline) return {};
+    return GiveUp(fmt::format("another rank was not there within {} ms", timeout_.count()));
+  }
+
   Status Check(const char* what, nccl::Outcome outcome) {
     if (outcome == nccl::kSuccess) return {};
     return GiveUp(fmt::format("{} failed: {}", what, nccl_.Describe(outcome, communicator_)));
@@ -103,15 +126,70 @@ class NcclCommunicator : public DeviceCommunicator {
   std::optional<Error> broken_;
 };
 
-// Whether all ranks are `ok`. Else this one's error, or that of whoever had one is told.
-Status AllAre(Communicator& group, const Status& mine) {
-  std::array<float, 1> failed = {mine.ok() ? 0.0f : 1.0f};
-  QUERN_TRY(group.AllReduceSum(failed));
-  if (!mine.ok()) return mine;
-  if (failed[0] == 0) return {};
+// The connection of a rank's GPU to the others' while it is made; given up unless it is taken.
+class Connecting {
+ public:
+  Connecting(const NcclLibrary& nccl, Communicator& group, const nccl::UniqueId& id) : nccl_(nccl) {
+    nccl::Config config;
+    outcome_ = nccl_.comm_init_rank_config(&communicator_, group.size(), id, group.rank(), &config);
+  }
+  ~Connecting() {
+    if (communicator_ != nullptr) nccl_.comm_abort(communicator_);
+  }
+  Connecting(const Connecting&) = delete;
+  Connecting& operator=(const Connecting&) = delete;
+
+  // kInProgress while it is made and `until` has not come.
+  nccl::Outcome WaitUntil(steady_clock::time_point until) {
+    while (outcome_ == nccl::kInProgress && steady_clock::now() < until) {
+      std::this_thread::sleep_for(std::chrono::milliseconds(1));
+      const nccl::Outcome asked = nccl_.comm_get_async_error(communicator_, &outcome_);
+      if (asked != nccl::kSuccess) outcome_ = asked;
+    }
+    return outcome_;
+  }
+  nccl::Communicator communicator() const { return communicator_; }
+  nccl::Communicator Take() { return std::exchange(communicator_, nullptr); }
+
+ private:
+  const NcclLibrary& nccl_;
+  nccl::Communicator communicator_ = nullptr;
+  nccl::Outcome outcome_ = nccl::kSuccess;
+};
+
+Status Explained(const NcclLibrary& nccl, const char* what, nccl::Outcome outcome,
+                 nccl::Communicator communicator) {
+  if (outcome == nccl::kSuccess) return {};
   return MakeError(ErrorCode::kUnavailable,
-                   "rank {} of {} can use NCCL, but {} of the others cannot: their logs say why",
-                   group.rank(), group.size(), static_cast<int>(failed[0]));
+                   "NCCL cannot {}: {}; it needs an NVIDIA driver and a GPU for each rank", what,
+                   nccl.Describe(outcome, communicator));
+}
+
+// In rounds, so that a rank that fails is not waited for.
+Status Connect(const NcclLibrary& nccl, Communicator& group, const NcclOptions& options,
+               Connecting& connecting) {
+  const auto deadline = steady_clock::now() + options.connect_timeout;
+  for (;;) {
+    const auto outcome = connecting.WaitUntil(std::min(
+        steady_clock::now() + std::chrono::duration_cast<steady_clock::duration>(kConnectRound),
+        deadline));
+    const bool waits = outcome == nccl::kInProgress;
+    const bool late = waits && steady_clock::now() >= deadline;
+    std::array<float, 2> waiting_and_failed = {
+        waits ? 1.0f : 0.0f, late || (!waits && outcome != nccl::kSuccess) ? 1.0f : 0.0f};
+    QUERN_TRY(group.AllReduceSum(waiting_and_failed));
+    const auto [waiting, failed] = waiting_and_failed;
+    if (failed > 0) {
+      const Status mine =
+          late ? MakeError(ErrorCode::kUnavailable,
+                           "NCCL cannot connect the ranks' GPUs: one was not there within {} ms",
+                           options.connect_timeout.count())
+               : Explained(nccl, "connect the ranks' GPUs", waits ? nccl::kSuccess : outcome,
+                           connecting.communicator());
+      return Agree(group, mine);
+    }
+    if (waiting == 0) return {};
+  }
 }
 
 }  // namespace
@@ -120,29 +198,16 @@ Result<std::unique_ptr<DeviceCommunicator>> MakeNcclCommunicator(Communicator& g
                                                                  const NcclOptions& options) {
   const auto library = NcclLibrary::Open(options.library);
   // Before NCCL waits for those that will not come.
-  QUERN_TRY(AllAre(group, library ? Status() : library.error()));
-  const auto failed = [&](const char* what, nccl::Outcome outcome) -> Status {
-    if (outcome == nccl::kSuccess) return {};
-    return MakeError(ErrorCode::kUnavailable,
-                     "rank {} of {}: NCCL cannot {}: {}; it needs an NVIDIA driver and a GPU for "
-                     "each rank",
-                     group.rank(), group.size(), what, library->Describe(outcome, nullptr));
-  };
+  QUERN_TRY(Agree(group, library ? Status() : library.error()));
   nccl::UniqueId id{};
-  Status made;
-  if (group.rank() == 0) made = failed("begin", library->get_unique_id(&id));
-  QUERN_TRY(AllAre(group, made));
+  Status begun;
+  if (group.rank() == 0) begun = Explained(*library, "begin", library->get_unique_id(&id), nullptr);
+  QUERN_TRY(Agree(group, begun));
   QUERN_TRY(group.Broadcast(std::as_writable_bytes(std::span(&id, 1)), 0));
-  nccl::Communicator communicator = nullptr;
-  made = failed("connect the ranks",
-                library->comm_init_rank(&communicator, group.size(), id, group.rank()));
-  const Status all = AllAre(group, made);
-  if (!all.ok()) {
-    if (made.ok()) library->comm_abort(communicator);
-    return all.error();
-  }
+  Connecting connecting(*library, group, id);
+  QUERN_TRY(Connect(*library, group, options, connecting));
   return std::unique_ptr<DeviceCommunicator>(std::make_unique<NcclCommunicator>(
-      *library, communicator, group.rank(), group.size(), options.timeout));
+      *library, connecting.Take(), group.rank(), group.size(), options.timeout));
 }
 
 }  // namespace quern

@@ -37,8 +37,7 @@ Result<NcclLibrary> NcclLibrary::Open(const char* name) {
   QUERN_TRY(Find(library, name, "ncclGetErrorString", &nccl.get_error_string_));
   QUERN_TRY(Find(library, name, "ncclGetLastError", &nccl.get_last_error_));
   QUERN_TRY(Find(library, name, "ncclGetUniqueId", &nccl.get_unique_id));
-  QUERN_TRY(Find(library, name, "ncclCommInitRank", &nccl.comm_init_rank));
-  QUERN_TRY(Find(library, name, "ncclCommDestroy", &nccl.comm_destroy));
+  QUERN_TRY(Find(library, name, "ncclCommInitRankConfig", &nccl.comm_init_rank_config));
   QUERN_TRY(Find(library, name, "ncclCommAbort", &nccl.comm_abort));
   QUERN_TRY(Find(library, name, "ncclCommGetAsyncError", &nccl.comm_get_async_error));
   QUERN_TRY(Find(library, name, "ncclAllReduce", &nccl.all_reduce));

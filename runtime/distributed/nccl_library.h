@@ -30,6 +30,14 @@ enum Outcome : int {
 };
 enum DataType : int { kFloat16 = 6, kFloat32 = 7, kBfloat16 = 9 };
 enum Operation : int { kSum = 0 };
+// ncclConfig_t as NCCL 2.14 had it, of which later versions take what there is and set the rest as
+// they would by themselves.
+struct Config {
+  size_t size = sizeof(Config);
+  unsigned magic = 0xcafebeef;
+  unsigned version = 21400;
+  int blocking = 0;
+};
 
 }  // namespace nccl
 
@@ -45,9 +53,8 @@ struct NcclLibrary {
 
   // As ncclGetUniqueId and so on.
   nccl::Outcome (*get_unique_id)(nccl::UniqueId*) = nullptr;
-  nccl::Outcome (*comm_init_rank)(nccl::Communicator*, int ranks, nccl::UniqueId,
-                                  int rank) = nullptr;
-  nccl::Outcome (*comm_destroy)(nccl::Communicator) = nullptr;
+  nccl::Outcome (*comm_init_rank_config)(nccl::Communicator*, int ranks, nccl::UniqueId, int rank,
+                                         nccl::Config*) = nullptr;
   nccl::Outcome (*comm_abort)(nccl::Communicator) = nullptr;
   nccl::Outcome (*comm_get_async_error)(nccl::Communicator, nccl::Outcome*) = nullptr;
   nccl::Outcome (*all_reduce)(const void*, void*, size_t, nccl::DataType, nccl::Operation,

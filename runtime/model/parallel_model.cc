@@ -1,7 +1,6 @@
 #include "runtime/model/parallel_model.h"
 
 #include <algorithm>
-#include <array>
 #include <cstring>
 #include <exception>
 #include <new>
@@ -109,33 +108,6 @@ class Received {
   std::span<const int32_t> left_;
   bool short_ = false;
 };
-
-// Every rank's `mine` becomes the error of the first rank that has one.
-Status Agree(Communicator& group, const Status& mine) {
-  struct Said {
-    bool ok = true;
-    ErrorCode code = ErrorCode::kInternal;
-    std::array<char, 1000> text{};  // cut off where it is longer
-  };
-  Status first;
-  for (int rank = 0; rank < group.size(); ++rank) {
-    Said said;
-    if (rank == group.rank() && !mine.ok()) {
-      said.ok = false;
-      said.code = mine.error().code;
-      mine.error().message.copy(said.text.data(), said.text.size() - 1);
-    }
-    QUERN_TRY(group.Broadcast(std::as_writable_bytes(std::span(&said, 1)), rank));
-    said.text.back() = '\0';
-    if (said.ok || !first.ok()) continue;
-    if (rank == group.rank()) {
-      first = mine;
-    } else {
-      first = MakeError(said.code, "rank {} of {}: {}", rank, group.size(), said.text.data());
-    }
-  }
-  return first;
-}
 
 class ParallelModel : public Model {
  public:

@@ -11,6 +11,10 @@ namespace {
 // Host functions run after this much time even if no thread of the host calls the runtime: one may
 // be waiting for them by other means.
 constexpr std::chrono::milliseconds kPatience{50};
+// Between two looks at work that waits for another process.
+constexpr std::chrono::microseconds kGlance{50};
+
+bool MayBegin(const TaskRef& task) { return !task->work.may_begin || task->work.may_begin(); }
 
 }  // namespace
 
@@ -81,12 +85,14 @@ uint64_t Scheduler::Random() {
 
 // Seed 0: as they were asked for.
 TaskRef Scheduler::Pick() {
-  if (ready_.empty()) return nullptr;
-  auto next =
-      std::min_element(ready_.begin(), ready_.end(),
-                       [](const TaskRef& a, const TaskRef& b) { return a->number < b->number; });
+  const auto waiting = std::stable_partition(ready_.begin(), ready_.end(), MayBegin);
+  if (waiting == ready_.begin()) return nullptr;
+  auto next = std::min_element(ready_.begin(), waiting, [](const TaskRef& a, const TaskRef& b) {
+    return a->number < b->number;
+  });
   if (Machine::Get().wanted_options().seed != 0) {
-    next = ready_.begin() + static_cast<std::ptrdiff_t>(Random() % ready_.size());
+    const auto count = static_cast<uint64_t>(waiting - ready_.begin());
+    next = ready_.begin() + static_cast<std::ptrdiff_t>(Random() % count);
   }
   TaskRef task = *next;
   ready_.erase(next);
@@ -147,8 +153,18 @@ void Scheduler::Run(const TaskRef& task, Lock& lock) {
     if (next != nullptr) {
       Execute(next, lock);
     } else {
-      changed_.wait(lock);  // another thread is in a host function that must come first
+      WaitForOthers(lock);
     }
+  }
+}
+
+// Nothing can be done: another thread is in a host function that must come first, or another
+// process is awaited.
+void Scheduler::WaitForOthers(Lock& lock) {
+  if (ready_.empty()) {
+    changed_.wait(lock);
+  } else {
+    changed_.wait_for(lock, kGlance);
   }
 }
 
@@ -218,7 +234,11 @@ void Scheduler::WatchHostFunctions() {
       lock.unlock();
       std::this_thread::sleep_for(kPatience);
       lock.lock();
-      while (host_functions_ > 0 && calls == calls_ && !ready_.empty()) Execute(Pick(), lock);
+      while (host_functions_ > 0 && calls == calls_) {
+        const TaskRef next = Pick();
+        if (next == nullptr) break;
+        Execute(next, lock);
+      }
     }
   }).detach();
 }

@@ -52,6 +52,8 @@ class Scheduler {
 
  private:
   TaskRef Pick();
+  // Until another thread has done something, or, where work waits for another process, a little.
+  void WaitForOthers(Lock& lock);
   void Execute(const TaskRef& task, Lock& lock);
   void Finish(const TaskRef& task);
   void ExplainUninitialised(const Task& task);

@@ -40,6 +40,8 @@ struct Work {
   std::string name;
   Where where{};
   const void* entry = nullptr;  // of a kernel or host function
+  // Whether what comes from outside of this process is there; null: nothing has to.
+  std::function<bool()> may_begin;
   // Does it to the device; false: an error, which is in the machine's report. Null: nothing to do.
   std::function<bool(const TaskRef& task)> run;
   // Of a host function: called without the lock.

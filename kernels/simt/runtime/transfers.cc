@@ -1,6 +1,8 @@
+#include <algorithm>
 #include <cstring>
 
 #include "kernels/simt/machine.h"
+#include "kernels/simt/outside_work.h"
 #include "kernels/simt/runtime/streams.h"
 
 namespace quern::simt {
@@ -123,7 +125,33 @@ cudaError_t SubmitSet(const Rows& to, int byte, cudaStream_t stream, const char*
   return Submit(stream, work);
 }
 
+bool TouchRanges(const std::vector<Range>& ranges, Touch touch) {
+  return std::ranges::all_of(ranges, [touch](const Range& range) {
+    return Machine::Get().TouchForTransfer(range.begin, range.bytes, touch);
+  });
+}
+
 }  // namespace
+
+cudaError_t SubmitOutsideWork(cudaStream_t stream, const OutsideWork& outside, Where where) {
+  return Api([&](Lock&) {
+    Work work;
+    work.kind = Work::Kind::kCopy;
+    work.name = outside.name;
+    work.where = where;
+    work.may_begin = outside.may_begin;
+    work.run = [outside](const TaskRef& task) {
+      Machine& machine = Machine::Get();
+      machine.BeginTransfer(task);
+      if (!TouchRanges(outside.reads, Touch::kRead)) return false;
+      if (!TouchRanges(outside.writes, Touch::kWrite)) return false;
+      outside.run();
+      return machine.EndTransfer();
+    };
+    return Submit(stream, work);
+  });
+}
+
 }  // namespace quern::simt
 
 using quern::simt::Api;

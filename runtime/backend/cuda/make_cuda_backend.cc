@@ -15,21 +15,35 @@ Status CheckDriver() {
   return CheckDriverVersion(driver, runtime);
 }
 
-Status CheckNumber(int device) {
+// How many there are: at least one.
+Result<int> CountGpus() {
   int count = 0;
   const cudaError_t error = cudaGetDeviceCount(&count);
   if (error != cudaSuccess && error != cudaErrorNoDevice) {
-    return CudaStatus(error, "counting GPUs");
+    return CudaStatus(error, "counting GPUs").error();
   }
   static_cast<void>(cudaGetLastError());
-  if (count == 0) {
-    return MakeError(ErrorCode::kUnavailable,
-                     "the NVIDIA driver shows no GPU: look at nvidia-smi; in a pod, ask for "
-                     "nvidia.com/gpu");
-  }
+  if (count > 0) return count;
+  return MakeError(ErrorCode::kUnavailable,
+                   "the NVIDIA driver shows no GPU: look at nvidia-smi; in a pod, ask for "
+                   "nvidia.com/gpu");
+}
+
+Status CheckNumber(int device) {
+  QUERN_ASSIGN(const int count, CountGpus());
   if (device >= 0 && device < count) return {};
   return MakeError(ErrorCode::kUnavailable, "there is no GPU {}: there are {}, numbered from 0",
                    device, count);
+}
+
+Result<cudaDeviceProp> CheckCapability(int device) {
+  cudaDeviceProp properties;
+  QUERN_TRY(
+      CudaStatus(cudaGetDeviceProperties(&properties, device), "asking for the GPU's properties"));
+  if (properties.major >= 8) return properties;
+  return MakeError(ErrorCode::kUnsupported,
+                   "the {} has compute capability {}.{}: the kernels need 8.0 or later (Ampere)",
+                   properties.name, properties.major, properties.minor);
 }
 
 // "GPU-" and 32 hexadecimal digits in groups of 8, 4, 4, 4 and 12.
@@ -60,17 +74,24 @@ Status CheckDriverVersion(int driver, int runtime) {
   return {};
 }
 
+Status ChooseGpuOfRank(int first, int rank, int ranks) {
+  QUERN_TRY(CheckDriver());
+  QUERN_ASSIGN(const int count, CountGpus());
+  if (first > count - ranks) {
+    return MakeError(ErrorCode::kUnavailable,
+                     "--tensor-parallel-size {} needs a GPU for each process, {} to {}, and the "
+                     "NVIDIA driver shows {}, numbered from 0; in a pod, ask for nvidia.com/gpu: "
+                     "{}",
+                     ranks, first, first + ranks - 1, count, ranks);
+  }
+  QUERN_TRY(CheckCapability(first + rank));
+  return CudaStatus(cudaSetDevice(first + rank), "choosing the GPU");
+}
+
 Result<std::unique_ptr<Backend>> MakeCudaBackend(const CudaOptions& options) {
   QUERN_TRY(CheckDriver());
   QUERN_TRY(CheckNumber(options.device));
-  cudaDeviceProp properties;
-  QUERN_TRY(CudaStatus(cudaGetDeviceProperties(&properties, options.device),
-                       "asking for the GPU's properties"));
-  if (properties.major < 8) {
-    return MakeError(ErrorCode::kUnsupported,
-                     "the {} has compute capability {}.{}: the kernels need 8.0 or later (Ampere)",
-                     properties.name, properties.major, properties.minor);
-  }
+  QUERN_ASSIGN(const cudaDeviceProp properties, CheckCapability(options.device));
   QUERN_TRY(CudaStatus(cudaSetDevice(options.device), "choosing the GPU"));
   QUERN_ASSIGN(std::unique_ptr<CudaBackend> backend,
                CudaBackend::Make(options, {properties.name, UuidText(properties.uuid)}));

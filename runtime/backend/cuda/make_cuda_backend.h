@@ -30,6 +30,10 @@ struct CudaOptions {
 // kUnsupported for a GPU that is too old.
 Result<std::unique_ptr<Backend>> MakeCudaBackend(const CudaOptions& options);
 
+// Makes GPU `first` + `rank` the calling thread's, where there is one for each of `ranks` from
+// `first` on. Errors: MakeCudaBackend's.
+Status ChooseGpuOfRank(int first, int rank, int ranks);
+
 // The oldest driver that runs programs of CUDA 13 (NVIDIA's CUDA compatibility guide, minor version
 // compatibility).
 inline constexpr int kLeastCudaDriver = 580;
