@@ -104,6 +104,8 @@ void RankPart::Abort() {
 
 Result<std::unique_ptr<Ranks>> Ranks::Start(const ServeOptions& options, int argc, char** argv,
                                             std::function<void(const Error&)> on_lost) {
+  // NCCL's own connections are between the processes of this machine, too. The others inherit it.
+  setenv("NCCL_SOCKET_IFNAME", "=lo", /*overwrite=*/0);
   std::unique_ptr<Ranks> ranks(new Ranks(options, std::move(on_lost)));
   QUERN_ASSIGN(ranks->rendezvous_, MakeRendezvous());
   ranks->others_.reserve(static_cast<size_t>(options.tensor_parallel_size) - 1);

@@ -47,20 +47,22 @@ def wait_for(condition, what: str, patience: float = PATIENCE):
         time.sleep(0.02)
 
 
-def run_to_end(*arguments, before_start=None):
-    """Of a quern-serve that is expected to end by itself: exit code and what it wrote. `before_start` as of Server."""
-    return subprocess.run([binary(), *arguments], capture_output=True, text=True, timeout=60, preexec_fn=before_start)
+def run_to_end(*arguments, before_start=None, environment=None):
+    """Of a quern-serve that is expected to end by itself: exit code and what it wrote. The rest as of Server."""
+    return subprocess.run([binary(), *arguments], capture_output=True, text=True, timeout=60, preexec_fn=before_start,
+                          env=dict(os.environ, **(environment or {})))
 
 
 class Server:
-    """One quern-serve on free loopback ports; `log` grows with its stderr. `before_start` runs in the child, before the program."""
+    """One quern-serve on free loopback ports; `log` grows with its stderr. `before_start` runs in the child, before the program,
+    which gets the variables of `environment` beside this process', without those of Quern."""
 
-    def __init__(self, model_path: str, *options: str, ready: bool = True, before_start=None):
+    def __init__(self, model_path: str, *options: str, ready: bool = True, before_start=None, environment=None):
         self.log: list[str] = []
         self.process = subprocess.Popen(
             [binary(), model_path, "--port", "0", "--admin-port", "0", *options],
             stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True, preexec_fn=before_start,
-            env={k: v for k, v in os.environ.items() if not k.startswith("QUERN_")})
+            env={k: v for k, v in os.environ.items() if not k.startswith("QUERN_")} | (environment or {}))
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()
         found = wait_for(self._ports, "the line that names the ports")

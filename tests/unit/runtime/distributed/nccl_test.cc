@@ -14,6 +14,7 @@ namespace {
 
 using ::testing::AllOf;
 using ::testing::HasSubstr;
+using ::testing::StartsWith;
 
 // The library that hack/images put into the cache; "" where there is none.
 std::string CachedNccl() {
@@ -87,7 +88,7 @@ TEST_F(NcclRanks, WithoutADriverAllRanksSaySo) {
   const auto results = Run(2, [&](Communicator& group) { return Make(group, library); });
   for (size_t rank = 0; rank < 2; ++rank) {
     EXPECT_THAT(results[rank],
-                AllOf(HasSubstr(fmt::format("rank {} of 2: NCCL cannot ", rank)), HasSubstr("CUDA"),
+                AllOf(HasSubstr("NCCL cannot "), HasSubstr("CUDA"),
                       HasSubstr("it needs an NVIDIA driver and a GPU")));
     EXPECT_THAT(results[rank], ::testing::Not(HasSubstr("NCCL_DEBUG")));
   }
@@ -99,9 +100,11 @@ TEST_F(NcclRanks, ARankWithoutTheLibraryIsAnErrorOfAll) {
   const auto results = Run(3, [&](Communicator& group) {
     return Make(group, group.rank() == 1 ? "libnone.so" : library);
   });
-  EXPECT_EQ(results[0], "rank 0 of 3 can use NCCL, but 1 of the others cannot: their logs say why");
-  EXPECT_THAT(results[1], HasSubstr("needs NCCL, which cannot be opened: libnone.so"));
-  EXPECT_EQ(results[2], "rank 2 of 3 can use NCCL, but 1 of the others cannot: their logs say why");
+  const std::string why =
+      "a model over several GPUs needs NCCL, which cannot be opened: libnone.so: ";
+  EXPECT_THAT(results[0], StartsWith("rank 1 of 3: " + why));
+  EXPECT_THAT(results[1], StartsWith(why));
+  EXPECT_THAT(results[2], StartsWith("rank 1 of 3: " + why));
 }
 
 }  // namespace
