@@ -54,6 +54,8 @@ Result<RankDevice> ChooseGpus(int first, Communicator& group, const NcclOptions&
   QUERN_TRY(Agree(group, ChooseGpuOfRank(first, group.rank(), group.size())));
   RankDevice chosen{{Device::Kind::kCuda, first + group.rank()}, nullptr};
   QUERN_ASSIGN(chosen.gpus, MakeNcclCommunicator(group, nccl));
+  const auto agree = [&](const Status& mine) { return Agree(group, mine); };
+  QUERN_TRY(Agree(group, MakeFirstCalls(*chosen.gpus, agree)));
   spdlog::info("rank {} of {} computes on GPU {}", group.rank(), group.size(),
                chosen.device.number);
   return chosen;

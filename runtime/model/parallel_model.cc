@@ -16,12 +16,13 @@ enum class Ask : int32_t {
   kLoad,
   kUnload,
   kEnd,
-  kSetKvDtype,  // the dtype
-  kAllocateKv,  // the layout's three numbers
-  kForward,     // first_layer, end_layer; tokens, positions, logit_rows; of each sequence
-                // first_row, num_rows, context_tokens, blocks, window_blocks. Lists with their
-                // lengths before them
-  kReadLogits,  // rows
+  kReserveSteps,  // tokens, sequences, context tokens
+  kSetKvDtype,    // the dtype
+  kAllocateKv,    // the layout's three numbers
+  kForward,       // first_layer, end_layer; tokens, positions, logit_rows; of each sequence
+                  // first_row, num_rows, context_tokens, blocks, window_blocks. Lists with their
+                  // lengths before them
+  kReadLogits,    // rows
 };
 
 // A message is one broadcast of so many words, and a second one of what does not fit: a step in
@@ -125,6 +126,11 @@ class ParallelModel : public Model {
     return part_->device_memory();
   }
   bool lost() const override { return part_->lost(); }
+
+  Status ReserveSteps(int32_t tokens, int32_t sequences, int32_t context_tokens) override {
+    QUERN_TRY(Tell(Message(Ask::kReserveSteps).Put(tokens).Put(sequences).Put(context_tokens)));
+    return Agree(group_, part_->ReserveSteps(tokens, sequences, context_tokens));
+  }
 
   void SetKvDtype(KvDtype dtype) override {
     part_->SetKvDtype(dtype);
@@ -238,7 +244,12 @@ Result<bool> Do(Communicator& group, const LoadPart& load, Received& message,
     return MakeError(ErrorCode::kInternal, "rank 0 asks for {} of a model that is not loaded",
                      static_cast<int32_t>(ask));
   }
-  if (ask == Ask::kSetKvDtype) {
+  if (ask == Ask::kReserveSteps) {
+    const int32_t tokens = message.Take(), sequences = message.Take(), context = message.Take();
+    QUERN_TRY(message.Whole());
+    // Rank 0 knows why.
+    static_cast<void>(Agree(group, model->ReserveSteps(tokens, sequences, context)));
+  } else if (ask == Ask::kSetKvDtype) {
     model->SetKvDtype(static_cast<KvDtype>(message.Take()));
   } else if (ask == Ask::kAllocateKv) {
     const KvLayout layout{message.Take(), message.Take(), message.Take()};

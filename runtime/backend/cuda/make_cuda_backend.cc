@@ -4,6 +4,8 @@
 
 #include "runtime/backend/cuda/cuda_backend.h"
 #include "runtime/backend/cuda/cuda_status.h"
+#include "runtime/backend/cuda/device_memory.h"
+#include "runtime/distributed/device_communicator.h"
 
 namespace quern {
 namespace {
@@ -86,6 +88,23 @@ Status ChooseGpuOfRank(int first, int rank, int ranks) {
   }
   QUERN_TRY(CheckCapability(first + rank));
   return CudaStatus(cudaSetDevice(first + rank), "choosing the GPU");
+}
+
+Status MakeFirstCalls(DeviceCommunicator& gpus, const std::function<Status(const Status&)>& agree) {
+  constexpr size_t kSmallSum = size_t{8} << 10, kLargeSum = size_t{4} << 20;
+  CudaStream stream;
+  CudaEvent done;
+  DeviceBuffer numbers;
+  Status room = stream.Create();
+  if (room) room = numbers.Allocate(kLargeSum, stream.get(), "the GPUs' first sum");
+  QUERN_TRY(agree(room));
+  for (const size_t bytes : {kSmallSum, kLargeSum}) {
+    const auto count = static_cast<int64_t>(bytes / sizeof(float));
+    QUERN_TRY(gpus.AllReduceSum(numbers.as(), count, DeviceNumber::kF32, stream.get()));
+  }
+  QUERN_TRY(done.Record(stream.get()));
+  QUERN_TRY(gpus.Await([&] { return done.Done(); }));
+  return done.Synchronize("the GPUs' first sum");
 }
 
 Result<std::unique_ptr<Backend>> MakeCudaBackend(const CudaOptions& options) {

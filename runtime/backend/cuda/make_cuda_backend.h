@@ -1,5 +1,6 @@
 #pragma once
 
+#include <functional>
 #include <memory>
 
 #include "quern/kernels/activation_type.h"
@@ -33,6 +34,11 @@ Result<std::unique_ptr<Backend>> MakeCudaBackend(const CudaOptions& options);
 // Makes GPU `first` + `rank` the calling thread's, where there is one for each of `ranks` from
 // `first` on. Errors: MakeCudaBackend's.
 Status ChooseGpuOfRank(int first, int rank, int ranks);
+
+// The ranks' first calls, of sums as small and as large as a step's, on the calling thread's GPU:
+// NCCL connects GPUs by each of its ways when that is taken first, which takes time and memory.
+// `agree` makes every rank's status that of the first which has an error.
+Status MakeFirstCalls(DeviceCommunicator& gpus, const std::function<Status(const Status&)>& agree);
 
 // The oldest driver that runs programs of CUDA 13 (NVIDIA's CUDA compatibility guide, minor version
 // compatibility).

@@ -158,6 +158,22 @@ TEST_F(GlooTest, WhatRankZeroHasToSayIsWaitedForWithoutATimeoutUnlessItEnds) {
   for (const std::string& said : results) EXPECT_EQ(said, "");
 }
 
+TEST_F(GlooTest, TheFirstRanksErrorIsThatOfAll) {
+  const auto results = Run(4, [](Communicator& group) -> std::string {
+    if (!Agree(group, {}).ok()) return "nobody has an error";
+    Status mine;
+    if (group.rank() == 1) mine = MakeError(ErrorCode::kUnsupported, "one");
+    if (group.rank() == 3) mine = MakeError(ErrorCode::kInternal, "{}", std::string(5000, 'x'));
+    const Status all = Agree(group, mine);
+    if (all.ok() || all.error().code != ErrorCode::kUnsupported) return "another error";
+    const Status last = Agree(group, group.rank() == 3 ? mine : Status());
+    if (last.ok() || last.error().code != ErrorCode::kInternal) return "not the last rank's";
+    return all.error().message;
+  });
+  for (const size_t rank : {0u, 2u, 3u}) EXPECT_EQ(results[rank], "rank 1 of 4: one");
+  EXPECT_EQ(results[1], "one");
+}
+
 TEST_F(GlooTest, ARankThatNeverComesIsAnError) {
   timeout_ = milliseconds(300);
   const auto alone = MakeGlooCommunicator(Options(0, 2));
