@@ -146,8 +146,9 @@ void AddServing(CLI::App& app, ServeOptions& options) {
 
 void AddParallel(CLI::App& app, ServeOptions& options) {
   Add(app, "--tensor-parallel-size", options.tensor_parallel_size,
-      "Processes that the model is split over, on CPUs only so far, each with a part of its heads "
-      "and of --threads, and a KV cache of --kv-memory; 1: not at all [1]")
+      "Processes that the model is split over, each with a GPU of its own (from --device cuda:K "
+      "on) or a part of --threads, a part of the heads, and a KV cache of --kv-memory; 1: not at "
+      "all [1]")
       ->check(WholeNumber(1, kMostRanks))
       ->type_name("N");
 }

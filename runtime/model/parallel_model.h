@@ -11,8 +11,8 @@ namespace quern {
 // A model that is split over the processes of a group. On rank 0 it is a Model like any other: what
 // it is asked to do, it sends to the other ranks, and all do it together. They follow.
 //
-// Every error but one of loading, ReserveSteps and AllocateKv is final, as the group's are: ranks of which one
-// has failed are out of step. What to do then is to end the process.
+// Every error but one of loading, ReserveSteps and AllocateKv is final, as the group's are: ranks
+// of which one has failed are out of step. What to do then is to end the process.
 
 // Loads one rank's part: Model::Load with ModelOptions::group.
 using LoadPart = std::function<Result<std::unique_ptr<Model>>()>;

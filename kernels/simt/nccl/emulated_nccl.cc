@@ -3,8 +3,6 @@
 // a program that has the emulator, whose symbols it uses. What it does and what it does not:
 // docs/simt.md.
 
-#include <cuda_runtime.h>
-
 #include <algorithm>
 #include <atomic>
 #include <chrono>

@@ -131,7 +131,7 @@ def test_fewer_gpus_than_ranks_are_refused(tiny):
 def test_without_nccl_the_error_says_what_to_install(tiny, tmp_path):
     (tmp_path / "libnccl.so.2").write_text("no library")
     result = refused(tiny, nccl=tmp_path)
-    assert result.returncode != 0
+    assert result.returncode == 2
     assert "a model over several GPUs needs NCCL, which cannot be opened" in result.stderr and "libnccl2" in result.stderr
 
 

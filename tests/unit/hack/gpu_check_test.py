@@ -12,7 +12,7 @@ from pathlib import Path
 
 SCRIPT = Path(__file__).resolve().parents[3] / "hack" / "gpu-check"
 sys.path.insert(0, str(SCRIPT.parent / "lib"))
-from quern_dev import gpu_engine  # noqa: E402
+from quern_dev import gpu_engine, gpu_ranks  # noqa: E402
 
 
 class GpuCheck(unittest.TestCase):
@@ -35,6 +35,29 @@ class GpuCheck(unittest.TestCase):
             self.assertIn("no NVIDIA GPU", done.stderr)
             self.assertIn(why, done.stderr)
             self.assertFalse(wrote)
+
+
+class Ranks(unittest.TestCase):
+    ALONE = {"tokens": ["a", "b", "c"], "top_logprobs": [{"a": -0.1, "x": -4.0}, {"b": -0.7, "y": -0.9}, {"c": -0.1, "z": -3.0}]}
+
+    def compare(self, *tokens):
+        return gpu_ranks.compare([self.ALONE], [{"tokens": list(tokens)}])
+
+    def test_texts_may_part_after_two_tokens_that_are_about_as_likely(self):
+        self.assertEqual(self.compare("a", "b", "c")[0], True)
+        ok, note = self.compare("a", "y", "q")
+        self.assertTrue(ok, note)
+        self.assertIn("1 of 3 greedy tokens", note)
+
+    def test_a_clear_token_must_be_the_same(self):
+        ok, note = self.compare("x", "b", "c")
+        self.assertFalse(ok)
+        self.assertIn("token 0 is 'x' rather than 'a'", note)
+
+    def test_a_library_that_is_not_there_is_named_with_what_to_do(self):
+        with tempfile.TemporaryDirectory(prefix="quern-gpu-check-") as folder:
+            (Path(folder) / "libnccl.so.2").write_text("no library")
+            self.assertIn("libnccl2", gpu_ranks.why_no_nccl(Path(folder)))
 
 
 class Engine(unittest.TestCase):

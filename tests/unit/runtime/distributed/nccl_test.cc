@@ -87,9 +87,8 @@ TEST_F(NcclRanks, WithoutADriverAllRanksSaySo) {
   if (HasDriver()) GTEST_SKIP() << "this machine has an NVIDIA driver";
   const auto results = Run(2, [&](Communicator& group) { return Make(group, library); });
   for (size_t rank = 0; rank < 2; ++rank) {
-    EXPECT_THAT(results[rank],
-                AllOf(HasSubstr("NCCL cannot "), HasSubstr("CUDA"),
-                      HasSubstr("it needs an NVIDIA driver and a GPU")));
+    EXPECT_THAT(results[rank], AllOf(HasSubstr("NCCL cannot "), HasSubstr("CUDA"),
+                                     HasSubstr("it needs an NVIDIA driver and a GPU")));
     EXPECT_THAT(results[rank], ::testing::Not(HasSubstr("NCCL_DEBUG")));
   }
 }
