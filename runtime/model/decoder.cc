@@ -16,10 +16,11 @@ Status Decoder::LoadWeights(WeightLoader& loader, Communicator* group) {
         "have is needed",
         size, backend_->ranks());
   }
-  QUERN_ASSIGN(
-      shares_,
-      ShareOut(h_, {loader.BlockOf(".attn_output.weight"), loader.BlockOf(".ffn_down.weight")},
-               group ? group->rank() : 0, group ? group->size() : 1));
+  QUERN_ASSIGN(shares_,
+               ShareOut(h_,
+                        {loader.BlockOf(".attn_output.weight"), loader.BlockOf(".ffn_down.weight"),
+                         loader.BlockOf(".ffn_down_exps.weight")},
+                        group ? group->rank() : 0, group ? group->size() : 1));
   QUERN_TRY(backend_->CheckSizes(
       {.width = h_.width, .vocabulary = shares_.vocab.size, .head_dim = h_.head_dim}));
   QUERN_ASSIGN(embedding_, loader.LoadMatrix("token_embd.weight", shares_.vocab, h_.width));

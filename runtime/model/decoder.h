@@ -88,6 +88,7 @@ class Decoder : public Model {
   Part query_part() const { return shares_.heads * h_.head_dim; }
   Part kv_part() const { return shares_.kv_heads * h_.head_dim; }
   Part ffn_part() const { return shares_.ffn; }
+  Part expert_ffn_part() const { return shares_.expert_ffn; }
 
   Hyperparameters h_;  // of the whole model
   std::unique_ptr<Backend> backend_;

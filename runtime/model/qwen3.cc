@@ -17,9 +17,9 @@ class Qwen3 : public Decoder {
     FeedForwardWeights feed_forward;   // without experts
     // With experts
     std::unique_ptr<Matrix> router;             // [experts, width]
-    std::unique_ptr<ExpertMatrices> gate_exps;  // [experts, expert_ffn_width, width]
-    std::unique_ptr<ExpertMatrices> up_exps;    // [experts, expert_ffn_width, width]
-    std::unique_ptr<ExpertMatrices> down_exps;  // [experts, width, expert_ffn_width]
+    std::unique_ptr<ExpertMatrices> gate_exps;  // [experts, expert_ffn_part().size, width]
+    std::unique_ptr<ExpertMatrices> up_exps;    // [experts, expert_ffn_part().size, width]
+    std::unique_ptr<ExpertMatrices> down_exps;  // [experts, width, expert_ffn_part().size]
     int experts = 0;                            // AddExperts'
   };
 
@@ -57,6 +57,7 @@ class Qwen3 : public Decoder {
       // x += down * (silu(gate) * up), or its experts' sum
       if (h_.experts > 0) {
         b.Experts(layer.experts, *normed_, normed_);
+        b.AllReduce(normed_);
       } else {
         FeedForward(layer.feed_forward, kernels::Gate::kSilu);
       }
@@ -66,8 +67,9 @@ class Qwen3 : public Decoder {
   }
 
  private:
+  // All ranks have the router whole, and so choose the same experts: x has the same bits on all.
   Status LoadExperts(WeightLoader& loader, const std::string& prefix, Layer* layer) const {
-    const int ffn_width = h_.expert_ffn_width;
+    const Part ffn_width = expert_ffn_part();
     QUERN_ASSIGN(layer->router,
                  loader.LoadRouter(prefix + "ffn_gate_inp.weight", h_.experts, h_.width));
     QUERN_ASSIGN(layer->gate_exps, loader.LoadExperts(prefix + "ffn_gate_exps.weight", h_.experts,

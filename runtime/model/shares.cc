@@ -10,7 +10,6 @@ constexpr int kMostNamed = 64;  // of numbers of ranks, in a message
 // Why not, or "".
 std::string WhyNotOver(const Hyperparameters& h, const ShareUnits& units, int size) {
   if (size == 1) return "";
-  if (h.experts > 0) return "it has experts, which cannot be split yet";
   if (h.heads % size != 0) {
     return fmt::format("its {} attention heads cannot be split evenly", h.heads);
   }
@@ -25,9 +24,12 @@ std::string WhyNotOver(const Hyperparameters& h, const ShareUnits& units, int si
         "{} of its heads are {} columns of attn_output, which are stored in blocks of {}",
         h.heads / size, h.heads / size * h.head_dim, units.attention);
   }
-  if (h.ffn_width / units.ffn < size) {
-    return fmt::format("its feed-forward width of {} is {} of {}, which cannot be split further",
-                       h.ffn_width, h.ffn_width / units.ffn, units.ffn);
+  const bool experts = h.experts > 0;
+  const int64_t width = experts ? h.expert_ffn_width : h.ffn_width;
+  const int64_t unit = experts ? units.expert_ffn : units.ffn;
+  if (width / unit < size) {
+    return fmt::format("{} feed-forward width of {} is {} of {}, which cannot be split further",
+                       experts ? "each expert's" : "its", width, width / unit, unit);
   }
   if (h.vocab_size < size) return fmt::format("its vocabulary has {} tokens", h.vocab_size);
   return "";
@@ -62,7 +64,11 @@ Result<Shares> ShareOut(const Hyperparameters& h, const ShareUnits& units, int r
   shares.heads = SplitEvenly(h.heads, 1, rank, size);
   shares.kv_heads = h.kv_heads % size == 0 ? SplitEvenly(h.kv_heads, 1, rank, size)
                                            : Part(int64_t{rank} * h.kv_heads / size, 1, h.kv_heads);
-  shares.ffn = SplitEvenly(h.ffn_width, units.ffn, rank, size);
+  if (h.experts > 0) {
+    shares.expert_ffn = SplitEvenly(h.expert_ffn_width, units.expert_ffn, rank, size);
+  } else {
+    shares.ffn = SplitEvenly(h.ffn_width, units.ffn, rank, size);
+  }
   shares.vocab = SplitEvenly(h.vocab_size, 1, rank, size);
   return shares;
 }

@@ -22,12 +22,13 @@ struct Part {
 
 // What one of several ranks has of a model, after Shoeybi et al. 2019 (Megatron-LM, arXiv
 // 1909.08053): heads of attention, with the outputs of the matrices that make them and the inputs
-// of the one that joins them; the same of the feed-forward network's width; a part of the
-// vocabulary in the embedding and the head.
+// of the one that joins them; the same of the feed-forward network's width, or of each expert's,
+// whose router all have; a part of the vocabulary in the embedding and the head.
 struct Shares {
   Part heads = 0;
   Part kv_heads = 0;
-  Part ffn = 0;
+  Part ffn = 0;         // 0 where there are experts
+  Part expert_ffn = 0;  // of each
   Part vocab = 0;
 };
 
@@ -36,10 +37,11 @@ struct Shares {
 Part SplitEvenly(int64_t whole, int64_t unit, int rank, int size);
 
 // Columns that cannot be parted, blocks of the types that weights are stored as: of attn_output,
-// and of ffn_down.
+// of ffn_down, and of ffn_down_exps.
 struct ShareUnits {
   int64_t attention = 1;
   int64_t ffn = 1;
+  int64_t expert_ffn = 1;
 };
 
 // Heads are split evenly. So are KV heads, where their number is a multiple of the ranks'; where it

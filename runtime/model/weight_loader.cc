@@ -50,17 +50,19 @@ Status CheckColumns(const Part& cols, const kernels::WeightTypeInfo& info) {
                    cols.begin, cols.end(), cols.whole, info.name, block);
 }
 
-// Of each row of `data`, so many bytes from `begin` on.
-std::vector<std::byte> Columns(std::span<const std::byte> data, int64_t rows, int64_t row_bytes,
-                               int64_t begin, int64_t bytes) {
-  std::vector<std::byte> columns;
-  columns.reserve(static_cast<size_t>(rows * bytes));
-  for (int64_t row = 0; row < rows; ++row) {
-    const auto part =
-        data.subspan(static_cast<size_t>(row * row_bytes + begin), static_cast<size_t>(bytes));
-    columns.insert(columns.end(), part.begin(), part.end());
+// Of each of the matrices in `data`, the bytes `cols` of the rows `rows`.
+std::vector<std::byte> Gather(std::span<const std::byte> data, int64_t matrices, const Part& rows,
+                              const Part& cols) {
+  std::vector<std::byte> gathered;
+  gathered.reserve(static_cast<size_t>(matrices * rows.size * cols.size));
+  for (int64_t matrix = 0; matrix < matrices; ++matrix) {
+    for (int64_t row = rows.begin; row < rows.end(); ++row) {
+      const int64_t at = (matrix * rows.whole + row) * cols.whole + cols.begin;
+      const auto part = data.subspan(static_cast<size_t>(at), static_cast<size_t>(cols.size));
+      gathered.insert(gathered.end(), part.begin(), part.end());
+    }
   }
-  return columns;
+  return gathered;
 }
 
 }  // namespace
@@ -114,28 +116,31 @@ bool WeightLoader::Expands(const GgufTensor& tensor) const {
 
 template <typename Loaded, typename Load>
 Result<std::unique_ptr<Loaded>> WeightLoader::Take(const GgufTensor& tensor, bool expand,
-                                                   const Part& rows, const Part& cols,
-                                                   const Load& load) {
+                                                   int64_t matrices, const Part& rows,
+                                                   const Part& cols, const Load& load) {
   const auto take = [&]() -> Result<std::unique_ptr<Loaded>> {
     const kernels::WeightType type = KernelType(tensor.type);
     const kernels::WeightTypeInfo& info = *kernels::FindWeightTypeInfo(type);
     QUERN_TRY(CheckColumns(cols, info));
-    const int64_t row_bytes = cols.whole / info.block_elements * info.block_bytes;
-    std::span<const std::byte> data = tensor.data.subspan(
-        static_cast<size_t>(rows.begin * row_bytes), static_cast<size_t>(rows.size * row_bytes));
-    std::vector<std::byte> columns;
-    if (cols.size < cols.whole) {
-      columns =
-          Columns(data, rows.size, row_bytes, cols.begin / info.block_elements * info.block_bytes,
-                  cols.size / info.block_elements * info.block_bytes);
-      data = columns;
+    const auto bytes = [&](int64_t columns) {
+      return columns / info.block_elements * info.block_bytes;
+    };
+    const Part row_bytes(bytes(cols.begin), bytes(cols.size), bytes(cols.whole));
+    std::span<const std::byte> data = tensor.data;
+    std::vector<std::byte> gathered;
+    if (cols.size < cols.whole || (matrices > 1 && rows.size < rows.whole)) {
+      gathered = Gather(data, matrices, rows, row_bytes);
+      data = gathered;
+    } else if (rows.size < rows.whole) {
+      data = data.subspan(static_cast<size_t>(rows.begin * row_bytes.whole),
+                          static_cast<size_t>(rows.size * row_bytes.whole));
     }
     if (!expand || type == kernels::WeightType::kF32) {
       return load(type, data, [&](std::span<const std::byte> part) {
-        if (columns.empty()) file_.ReleasePages(part);
+        if (gathered.empty()) file_.ReleasePages(part);
       });
     }
-    const int64_t elements = rows.size * cols.size;
+    const int64_t elements = matrices * rows.size * cols.size;
     QUERN_TRY(CheckRoomToExpand(elements));
     const std::vector<float> expanded = Dequantize(type, data, elements);
     return load(kernels::WeightType::kF32, std::as_bytes(std::span(expanded)),
@@ -152,7 +157,7 @@ Result<std::unique_ptr<Matrix>> WeightLoader::LoadMatrix(const std::string& name
                                                          const Part& cols) {
   QUERN_ASSIGN(const GgufTensor* tensor,
                Find(name, {static_cast<uint64_t>(cols.whole), static_cast<uint64_t>(rows.whole)}));
-  return Take<Matrix>(*tensor, Expands(*tensor), rows, cols,
+  return Take<Matrix>(*tensor, Expands(*tensor), 1, rows, cols,
                       [&](auto type, auto data, const auto& taken) {
                         return backend_->LoadMatrix(type, data, rows.size, cols.size, taken);
                       });
@@ -162,22 +167,21 @@ Result<std::unique_ptr<Matrix>> WeightLoader::LoadRouter(const std::string& name
                                                          int64_t cols) {
   QUERN_ASSIGN(const GgufTensor* tensor,
                Find(name, {static_cast<uint64_t>(cols), static_cast<uint64_t>(experts)}));
-  return Take<Matrix>(*tensor, true, experts, cols, [&](auto, auto data, const auto&) {
+  return Take<Matrix>(*tensor, true, 1, experts, cols, [&](auto, auto data, const auto&) {
     return backend_->LoadRouter(data, experts, cols);
   });
 }
 
 Result<std::unique_ptr<ExpertMatrices>> WeightLoader::LoadExperts(const std::string& name,
-                                                                  int experts, int64_t rows,
-                                                                  int64_t cols) {
+                                                                  int experts, const Part& rows,
+                                                                  const Part& cols) {
   QUERN_ASSIGN(const GgufTensor* tensor,
-               Find(name, {static_cast<uint64_t>(cols), static_cast<uint64_t>(rows),
+               Find(name, {static_cast<uint64_t>(cols.whole), static_cast<uint64_t>(rows.whole),
                            static_cast<uint64_t>(experts)}));
-  return Take<ExpertMatrices>(*tensor, Expands(*tensor), rows * experts, cols,
-                              [&](auto type, auto data, const auto& taken) {
-                                return backend_->LoadExperts(type, data, experts, rows, cols,
-                                                             taken);
-                              });
+  return Take<ExpertMatrices>(
+      *tensor, Expands(*tensor), experts, rows, cols, [&](auto type, auto data, const auto& taken) {
+        return backend_->LoadExperts(type, data, experts, rows.size, cols.size, taken);
+      });
 }
 
 Result<std::vector<float>> WeightLoader::ReadVector(const std::string& name, int64_t size) {

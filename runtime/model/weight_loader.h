@@ -30,9 +30,9 @@ class WeightLoader {
   // A mixture's, [experts, cols], from float32 however it is stored.
   Result<std::unique_ptr<Matrix>> LoadRouter(const std::string& name, int64_t experts,
                                              int64_t cols);
-  // [experts, rows, cols]: GGUF's dimensions are cols x rows x experts.
+  // The same of each of `experts` matrices: GGUF's dimensions are cols x rows x experts.
   Result<std::unique_ptr<ExpertMatrices>> LoadExperts(const std::string& name, int experts,
-                                                      int64_t rows, int64_t cols);
+                                                      const Part& rows, const Part& cols);
   Result<std::unique_ptr<Vector>> LoadVector(const std::string& name, int64_t size);
   // As float32, for the host.
   Result<std::vector<float>> ReadVector(const std::string& name, int64_t size);
@@ -47,11 +47,11 @@ class WeightLoader {
   int64_t resident_bytes() const { return resident_bytes_; }
 
  private:
-  // What `load` makes of these weights of the tensor, as type and data, which are float32's if
-  // `expand`.
+  // What `load` makes of these weights of each of the tensor's `matrices`, as type and data, which
+  // are float32's if `expand`.
   template <typename Loaded, typename Load>
-  Result<std::unique_ptr<Loaded>> Take(const GgufTensor& tensor, bool expand, const Part& rows,
-                                       const Part& cols, const Load& load);
+  Result<std::unique_ptr<Loaded>> Take(const GgufTensor& tensor, bool expand, int64_t matrices,
+                                       const Part& rows, const Part& cols, const Load& load);
   bool Expands(const GgufTensor& tensor) const;
   Result<const GgufTensor*> Find(const std::string& name, std::vector<uint64_t> dims);
 

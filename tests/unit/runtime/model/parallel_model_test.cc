@@ -56,12 +56,19 @@ TinyModel Tiny(const char* architecture, uint32_t heads, uint32_t kv_heads, Ggml
   tiny.type = type;
   if (type == GgmlType::kQ8_0) {
     tiny.head_dim = 32;
-    tiny.ffn_width = 5 * 32;  // of which ranks have different numbers
+    tiny.ffn_width = tiny.expert_ffn_width = 5 * 32;  // of which ranks have different numbers
   } else if (type == GgmlType::kQ4_K) {
     tiny.width = 256;
     tiny.head_dim = 256;
     tiny.ffn_width = 5 * 256;
   }
+  return tiny;
+}
+
+// All experts are chosen, each with its weight: of some, another one may be where two nearly tie.
+TinyModel TinyExperts(GgmlType type) {
+  TinyModel tiny = Tiny("qwen3moe", 8, 4, type);
+  tiny.experts_used = tiny.experts;
   return tiny;
 }
 
@@ -71,6 +78,8 @@ std::vector<SplitCase> Cases() {
           {"llama_q8_0_f16", Tiny("llama", 8, 2, GgmlType::kQ8_0), KvDtype::kF16, 2},
           {"llama_q8_0_int8", Tiny("llama", 8, 4, GgmlType::kQ8_0), KvDtype::kInt8},
           {"qwen3_f32", Tiny("qwen3", 8, 4, GgmlType::kF32), KvDtype::kF32},
+          {"qwen3moe_f32", TinyExperts(GgmlType::kF32), KvDtype::kF32},
+          {"qwen3moe_q8_0_f16", TinyExperts(GgmlType::kQ8_0), KvDtype::kF16, 2},
           {"gemma3_split_f32", Tiny("gemma3", 4, 4, GgmlType::kF32), KvDtype::kF32},
           {"gemma3_copied_f16", Tiny("gemma3", 4, 1, GgmlType::kF16), KvDtype::kF16},
           {"gemma3_q4_k_f16", Tiny("gemma3", 4, 1, GgmlType::kQ4_K), KvDtype::kF16}};

@@ -73,12 +73,39 @@ TEST(Shares, WhatCannotBeSplitIsRefusedWithTheReasonAndWhatCan) {
   EXPECT_THAT(refusal(Sizes(8, 8, 768, 1000), 256, 4),
               HasSubstr("its feed-forward width of 768 is 3 of 256"));
   EXPECT_THAT(refusal(Sizes(8, 8, 4096, 3), 32, 4), HasSubstr("its vocabulary has 3 tokens"));
+  Hyperparameters experts = Sizes(8, 8, 1, 1000);
+  experts.experts = 16;
+  experts.expert_ffn_width = 768;
+  const auto shares = ShareOut(experts, {1, 1, 256}, 0, 4);
+  ASSERT_FALSE(shares);
+  EXPECT_THAT(
+      shares.error().message,
+      HasSubstr("each expert's feed-forward width of 768 is 3 of 256, which cannot be split "
+                "further; numbers that suit it: 1, 2"));
 }
 
-// A file with one matrix of random bytes, and what a loader makes of parts of it.
+TEST(Shares, OfExpertsAreSplitAndTheirRouterIsNot) {
+  Hyperparameters h = Sizes(8, 4, 1, 1000);
+  h.experts = 16;
+  h.expert_ffn_width = 5 * 256;
+  int64_t end = 0;
+  for (int rank = 0; rank < 4; ++rank) {
+    const auto shares = ShareOut(h, {1, 1, 256}, rank, 4);
+    ASSERT_TRUE(shares) << shares.error().message;
+    EXPECT_EQ(shares->expert_ffn.begin, end);
+    EXPECT_EQ(shares->expert_ffn.whole, 5 * 256);
+    EXPECT_GE(shares->expert_ffn.size, 256);
+    EXPECT_EQ(shares->ffn.size, 0);
+    end = shares->expert_ffn.end();
+  }
+  EXPECT_EQ(end, 5 * 256);
+}
+
+// A file with one matrix of random bytes, the same bytes as those of several experts, and what a
+// loader makes of parts of them.
 class SlicesTest : public ::testing::TestWithParam<kernels::WeightType> {
  protected:
-  static constexpr int64_t kRows = 21, kCols = 1024;
+  static constexpr int64_t kRows = 21, kCols = 1024, kExperts = 3;
 
   SlicesTest() : info_(*kernels::FindWeightTypeInfo(GetParam())) {
     std::mt19937 random(7);
@@ -89,6 +116,8 @@ class SlicesTest : public ::testing::TestWithParam<kernels::WeightType> {
     GgufWriter writer;
     writer.String("general.architecture", "llama");
     writer.Tensor("matrix", {kCols, kRows}, static_cast<uint32_t>(GetParam()), data);
+    writer.Tensor("experts", {kCols, kRows / kExperts, kExperts}, static_cast<uint32_t>(GetParam()),
+                  data);
     bytes_ = writer.Bytes();
     file_ = GgufFile::Parse(AsBytes(bytes_), "one.gguf").value();
     backend_ = MakeCpuBackend(1).value();
@@ -103,6 +132,29 @@ INSTANTIATE_TEST_SUITE_P(Types, SlicesTest, ::testing::ValuesIn(kernels::kAllWei
                          [](const auto& info) {
                            return kernels::FindWeightTypeInfo(info.param)->name;
                          });
+
+TEST_P(SlicesTest, OfEachExpertAreTheBitsOfTheWhole) {
+  constexpr int64_t kOfEach = kRows / kExperts;
+  const std::vector<float> whole =
+      Dequantize(GetParam(), file_->FindTensor("experts")->data, kRows * kCols);
+  WeightLoader loader(*file_, backend_.get(), false);
+  for (const Part& rows : {Part(kOfEach), Part(0, 3, kOfEach), Part(3, 4, kOfEach)}) {
+    for (const Part& cols : {Part(kCols), Part(0, 256, kCols), Part(256, 768, kCols)}) {
+      const auto matrices = loader.LoadExperts("experts", kExperts, rows, cols);
+      ASSERT_TRUE(matrices) << matrices.error().message;
+      std::vector<float> row(static_cast<size_t>(cols.size));
+      for (int64_t i = 0; i < kExperts * rows.size; ++i) {
+        const int64_t expert = i / rows.size, at = i % rows.size;
+        kernels::UnpackRow(
+            static_cast<const CpuExperts&>(**matrices).packed(static_cast<int>(expert)), at,
+            row.data());
+        const int64_t first = (expert * kOfEach + rows.begin + at) * kCols + cols.begin;
+        EXPECT_EQ(std::memcmp(row.data(), whole.data() + first, row.size() * sizeof(float)), 0)
+            << "expert " << expert << ", row " << at;
+      }
+    }
+  }
+}
 
 TEST_P(SlicesTest, AreTheBitsOfTheWhole) {
   const std::vector<float> whole =

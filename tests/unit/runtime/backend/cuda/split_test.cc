@@ -42,6 +42,8 @@ TinyModel TinyOf(const SplitOnGpus& c) {
   tiny.head_dim = 64;
   tiny.vocab = 70;
   tiny.window = 12;
+  tiny.expert_ffn_width = 128;
+  tiny.experts = tiny.experts_used = 4;  // all: of some, another may be chosen where two nearly tie
   return tiny;
 }
 
@@ -98,6 +100,7 @@ constexpr SplitOnGpus kSplitCases[] = {
     {"LlamaQ8Over4", "llama", GgmlType::kQ8_0, ActivationType::kBF16, 4},
     {"Gemma3F16Over2", "gemma3", GgmlType::kF16, ActivationType::kF16, 2},
     {"Gemma3Q8Over4", "gemma3", GgmlType::kQ8_0, ActivationType::kF16, 4},
+    {"ExpertsQ8Over2", "qwen3moe", GgmlType::kQ8_0, ActivationType::kF16, 2},
 };
 INSTANTIATE_TEST_SUITE_P(Families, SplitOnGpusTest, ::testing::ValuesIn(kSplitCases),
                          [](const auto& info) { return std::string(info.param.name); });
