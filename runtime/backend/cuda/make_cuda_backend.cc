@@ -102,7 +102,7 @@ Status MakeFirstCalls(DeviceCommunicator& gpus, const std::function<Status(const
     const auto count = static_cast<int64_t>(bytes / sizeof(float));
     QUERN_TRY(gpus.AllReduceSum(numbers.as(), count, DeviceNumber::kF32, stream.get()));
   }
-  QUERN_TRY(done.Record(stream.get()));
+  QUERN_TRY(done.Record(stream.get(), CudaWait::kSleeps));
   QUERN_TRY(gpus.Await([&] { return done.Done(); }));
   return done.Synchronize("the GPUs' first sum");
 }

@@ -86,7 +86,7 @@ struct OnGpu {
   }
   Status Await(DeviceCommunicator& gpus) const {
     CudaEvent event;
-    QUERN_TRY(event.Record(stream.get()));
+    QUERN_TRY(event.Record(stream.get(), CudaWait::kSleeps));
     QUERN_TRY(gpus.Await([&] { return event.Done(); }));
     return event.Synchronize("the test");
   }
