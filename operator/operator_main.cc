@@ -7,6 +7,7 @@
 #include <csignal>
 #include <cstdlib>
 #include <random>
+#include <string_view>
 #include <thread>
 
 #include "operator/api/endpoint.h"
@@ -23,6 +24,7 @@
 #include "operator/reconcilers/endpoint_reconciler.h"
 #include "operator/reconcilers/resource_types.h"
 #include "operator/reconcilers/scaler.h"
+#include "operator/simulate_command.h"
 #include "runtime/base/log.h"
 
 namespace quern::control {
@@ -224,6 +226,9 @@ Status Run(const OperatorOptions& options, StopOnSignal& signals) {
 }
 
 int Main(int argc, char** argv) {
+  if (argc > 1 && std::string_view(argv[1]) == "simulate") {
+    return simulation::SimulateCommand(argc - 1, argv + 1);
+  }
   CommandLine command = ParseCommandLine(argc, argv);
   if (!command.run) return command.exit_code;
   if (Status status = InitLog("quern-operator", command.run->log_level, command.run->log_format);

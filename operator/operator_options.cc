@@ -129,6 +129,8 @@ CommandLine ParseCommandLine(int argc, const char* const* argv) {
   add("--log-format", options.log_format, "text or json; pods get the same", "QUERN_LOG_FORMAT");
   CLI::App* run = app.add_subcommand("run", "run the operator (also without this word)");
   run->fallthrough();
+  // Its own options are read by SimulateCommand, before these.
+  app.add_subcommand("simulate", "replay a trace against autoscalers; simulate --help tells more");
   CLI::App* version = app.add_subcommand("version", "print the version");
   try {
     app.parse(argc, argv);

@@ -7,6 +7,8 @@
 #include <iterator>
 #include <vector>
 
+#include "runtime/bench/svg.h"
+
 namespace quern::bench {
 namespace {
 
@@ -47,44 +49,11 @@ LogAxis AxisFor(const std::vector<Curve>& curves) {
   return axis;
 }
 
-std::string Escape(const std::string& text) {
-  std::string safe;
-  for (const char c : text) {
-    if (c == '<') {
-      safe += "&lt;";
-    } else if (c == '&') {
-      safe += "&amp;";
-    } else if (static_cast<unsigned char>(c) >= 0x20 && static_cast<unsigned char>(c) < 0x7f) {
-      safe += c;
-    }
-  }
-  return safe;
-}
-
 std::string ShowSeconds(int power) {
   if (power >= 0) return fmt::format("{:g} s", std::pow(10, power));
   if (power >= -3) return fmt::format("{:g} ms", std::pow(10, power + 3));
   return fmt::format("{:g} us", std::pow(10, power + 6));
 }
-
-class Svg {
- public:
-  template <typename... Args>
-  void Add(fmt::format_string<Args...> format, Args&&... args) {
-    fmt::format_to(std::back_inserter(text_), format, std::forward<Args>(args)...);
-    text_ += '\n';
-  }
-  void Text(double x, double y, const char* anchor, const std::string& text) {
-    Add(R"(<text x="{:.1f}" y="{:.1f}" text-anchor="{}">{}</text>)", x, y, anchor, Escape(text));
-  }
-  void Line(double x1, double y1, double x2, double y2) {
-    Add(R"(<line x1="{:.1f}" y1="{:.1f}" x2="{:.1f}" y2="{:.1f}" stroke="#ccc"/>)", x1, y1, x2, y2);
-  }
-  std::string Take() { return std::move(text_); }
-
- private:
-  std::string text_;
-};
 
 void Legend(Svg& svg, double left, const std::vector<Curve>& curves) {
   double x = left;
@@ -171,15 +140,10 @@ std::string PlotSvg(std::span<const RequestRecord* const> records, const std::st
     const auto tokens_per_gap = static_cast<float>(record->TokensPerGap());
     for (const float gap : record->gaps) itl.values.push_back(gap / tokens_per_gap);
   }
-  Svg svg;
-  svg.Add(
-      R"(<svg xmlns="http://www.w3.org/2000/svg" width="{0}" height="{1}" viewBox="0 0 {0} {1}" )"
-      R"(font-family="sans-serif" font-size="12"><rect width="100%" height="100%" fill="white"/>)",
-      kWidth, kHeight);
+  Svg svg(kWidth, kHeight);
   svg.Text(kWidth / 2, 22, "middle", title);
   Distributions(svg, 60, {ttft, itl, e2e});
   OverTime(svg, 540, due, {ttft, mean_itl});
-  svg.Add("</svg>");
   return svg.Take();
 }
 

@@ -90,6 +90,28 @@ LAUNCH = {"op": "op", "shape": "8x8", "batch": 4, "kernel": "Kernel<1>", "bulk_b
           "written_bytes": 50, "store_bytes": 60, "shared_wavefronts": 12, "least_wavefronts": 10}
 
 
+class ReplicaProfiles(unittest.TestCase):
+    def test_the_modelled_ones_are_what_the_roofline_gives(self):
+        for name, model, gpus in (("h100-8b", "Llama-3-8B", 1), ("h100-70b", "Llama-3-70B", 4)):
+            with self.subTest(name):
+                profile = json.loads((ROOT / "operator/simulation/profiles" / f"{name}.json").read_text())
+                self.assertEqual(profile["kind"], "modelled")
+                model = next(m for m in roofline.MODELS if m.name == model)
+                gpu = roofline.find_gpu("H100")
+                bandwidth, rate = roofline.BANDWIDTH_SHARE * gpu.bandwidth * gpus, roofline.RATE_SHARE * gpu.bf16 * gpus
+                body = model.attention_weights() + model.feed_forward_weights(1)
+                weights = body + model.head_weights()
+                between = 2 * model.layers * roofline.ALL_REDUCE_SECONDS if gpus > 1 else 0
+                want = {"step": 2 * weights / bandwidth + model.layers * roofline.KERNELS_PER_LAYER * roofline.KERNEL_SECONDS + between,
+                        "decode_sequence": 2 * weights / rate, "prefill_token": 2 * body / rate,
+                        "attended_token": 4.0 * model.heads * model.head_dim * model.layers / rate,
+                        "loaded_token": 2.0 * model.kv_values() / bandwidth}
+                for term, seconds in want.items():
+                    self.assertAlmostEqual(profile["step_seconds"][term] / seconds, 1, places=3, msg=term)
+                held = (0.9 * gpus * gpu.memory - 2 * weights) / (2 * model.kv_values())
+                self.assertAlmostEqual(profile["kv_tokens"] / held, 1, places=2)
+
+
 class Budgets(unittest.TestCase):
     def over(self, budget, kernel=None, launch=LAUNCH):
         return budgets.over([kernel or compiled()], [launch], {"Kernel": budget} if budget is not None else {})
