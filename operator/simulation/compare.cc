@@ -99,7 +99,7 @@ Comparison Compare(const Scenario& scenario, const CompareOptions& options,
     if (name == "quern") continue;
     if (name == kClairvoyant) {
       entry.result.attainment = out.attainment;
-      entry.result.replica_hours = ClairvoyantHours(scenario, out.attainment);
+      entry.result.replica_hours = ClairvoyantHours(scenario, out.attainment, options.bound_grid);
       continue;
     }
     const auto given = Given(options, name);

@@ -19,7 +19,8 @@ struct CompareOptions {
   // Calls a function with every number below `count`, in any order and from any threads, and
   // returns when all calls have. Not set: one after the other.
   std::function<void(size_t count, const std::function<void(size_t)>&)> for_each;
-  bool traces = false;  // keep RunTraces, for plots
+  size_t bound_grid = 2500;  // of ClairvoyantHours()
+  bool traces = false;       // keep RunTraces, for plots
 };
 
 struct Entry {

@@ -116,7 +116,14 @@ void SimReplica::Admit() {
 
 // The next step, which has prompt tokens in it: SchedulerLimits' order of service.
 void SimReplica::Plan() {
-  const auto decodes = static_cast<int32_t>(decoding_.size());
+  // The last token of a prompt counts as a decode: it costs the same (Sequence::decoding).
+  const auto at_last_token = [](const Active& active) {
+    return active.cached > 0 && active.prompt - active.cached == 1;
+  };
+  const auto reads = std::find_if_not(prefilling_.begin(), prefilling_.end(), at_last_token);
+  const auto last_tokens =
+      static_cast<int32_t>(std::count_if(prefilling_.begin(), prefilling_.end(), at_last_token));
+  const auto decodes = static_cast<int32_t>(decoding_.size()) + last_tokens;
   const auto eligible = std::upper_bound(
       waiting_.begin(), waiting_.end(), now_,
       [&](double now, const Waiting& waiting) { return now < load_[waiting.request].at; });
@@ -124,10 +131,13 @@ void SimReplica::Plan() {
   PrefillPressure pressure;
   pressure.decoding = decodes;
   pressure.decode_context = decode_context_;
-  pressure.prefilling = static_cast<int32_t>(prefilling_.size()) +
+  for (const Active& active : prefilling_) {
+    if (at_last_token(active)) pressure.decode_context += active.prompt;
+  }
+  pressure.prefilling = static_cast<int32_t>(prefilling_.size()) - last_tokens +
                         std::min(places, static_cast<int32_t>(std::min<std::ptrdiff_t>(
                                              eligible - waiting_.begin(), profile_.max_sequences)));
-  pressure.prefill_context = prefilling_.empty() ? 0 : prefilling_.front().cached;
+  pressure.prefill_context = reads == prefilling_.end() ? 0 : reads->cached;
   int32_t budget = std::min(profile_.max_batch_tokens - decodes,
                             PrefillBudget(profile_.times, pressure, profile_.max_decode_slowdown,
                                           std::min(kLeastPrefillTokens, profile_.max_batch_tokens),
@@ -136,16 +146,21 @@ void SimReplica::Plan() {
                   .attended_tokens = decode_context_,
                   .loaded_tokens = decode_context_};
   chunks_.clear();
-  for (size_t place = 0; budget > 0; ++place) {
+  const size_t known = prefilling_.size();
+  for (size_t place = 0; budget > 0 || place < known; ++place) {
     if (place == prefilling_.size()) {
       if (!CanAdmit()) break;
       Admit();
     }
     const Active& active = prefilling_[place];
-    const int32_t tokens = std::min(budget, active.prompt - active.cached);
+    const bool decodes_last = place < known && at_last_token(active);
+    const int32_t tokens = decodes_last ? 1 : std::min(budget, active.prompt - active.cached);
+    if (tokens == 0) continue;
     chunks_.push_back({place, tokens});
-    budget -= tokens;
-    shape.prefill_tokens += tokens;
+    if (!decodes_last) {
+      budget -= tokens;
+      shape.prefill_tokens += tokens;
+    }
     shape.attended_tokens += int64_t{tokens} * active.cached + int64_t{tokens} * (tokens + 1) / 2;
     shape.loaded_tokens += active.cached + tokens;
   }

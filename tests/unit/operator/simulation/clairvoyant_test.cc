@@ -16,7 +16,7 @@ TEST(Clairvoyant, NoPolicyComesBelowTheBoundForWhatItAttains) {
         SCOPED_TRACE(fmt::format("seed {} {} {}", seed, kind.name, target));
         const auto policy = MakePolicy(kind.name, target, scenario.limits);
         const RunResult result = Simulate(scenario, *policy);
-        const double bound = ClairvoyantHours(scenario, result.attainment, 200);
+        const double bound = ClairvoyantHours(scenario, result.attainment, 120);
         ASSERT_LE(bound, result.replica_hours * (1 + 1e-9));
         ASSERT_GE(bound, scenario.load.back().at / 3600 *
                              static_cast<double>(scenario.limits.min_replicas) * (1 - 1e-9));
@@ -32,7 +32,7 @@ TEST(Clairvoyant, MoreAttainmentNeverCostsLess) {
     const Scenario scenario = RandomScenario(seed, 100);
     double before = 0;
     for (const double attainment : {0.0, 0.3, 0.6, 0.9, 1.0}) {
-      const double hours = ClairvoyantHours(scenario, attainment, 200);
+      const double hours = ClairvoyantHours(scenario, attainment, 120);
       EXPECT_GE(hours, before * (1 - 1e-9)) << seed << " " << attainment;
       before = hours;
     }
@@ -55,7 +55,7 @@ TEST(Clairvoyant, ABurstCostsTheStartOfEveryReplicaThatItNeeds) {
     scenario.load.push_back(request);
   }
   const double ideal = (3600 - 65 + 20 * 65) / 3600.0;
-  const double hours = ClairvoyantHours(scenario, 1);
+  const double hours = ClairvoyantHours(scenario, 1, 1200);
   EXPECT_LT(hours, ideal);
   EXPECT_GT(hours, ideal - 0.1);  // windows are on a grid
 }

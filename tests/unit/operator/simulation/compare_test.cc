@@ -51,6 +51,7 @@ TEST(Simulate, EveryRequestIsServedWholeWhateverThePolicy) {
 TEST(Compare, TheSameScenarioGivesTheSameWhateverTheThreads) {
   const Scenario scenario = RandomScenario(5, 100);
   CompareOptions options;
+  options.bound_grid = 100;
   for (const PolicyKind& kind : PolicyKinds()) options.policies.emplace_back(kind.name);
   options.policies.emplace_back(kClairvoyant);
   const auto one = EntriesJson("t", scenario, Compare(scenario, options));
@@ -70,6 +71,7 @@ TEST(Compare, TheChosenTargetIsTheCheapestThatAttainsAsMuchAsQuern) {
   for (uint32_t seed = 20; seed < 26; ++seed) {
     const Scenario scenario = RandomScenario(seed, 100);
     CompareOptions options;
+    options.bound_grid = 100;
     options.policies = {"knative", "fixed"};
     const Comparison comparison = Compare(scenario, options);
     for (const Entry& entry : comparison.entries) {
@@ -96,6 +98,7 @@ TEST(Compare, TheChosenTargetIsTheCheapestThatAttainsAsMuchAsQuern) {
 TEST(Compare, AGivenTargetIsNotSearchedFor) {
   const Scenario scenario = RandomScenario(3);
   CompareOptions options;
+  options.bound_grid = 100;
   options.policies = {"knative", "quern"};
   options.targets = {{"knative", 3.5}, {"quern", 1000}};
   const Comparison comparison = Compare(scenario, options);

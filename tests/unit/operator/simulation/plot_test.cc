@@ -13,6 +13,7 @@ using testing::Not;
 TEST(Plot, EveryRunHasAPanelWithFiniteCoordinates) {
   const Scenario scenario = RandomScenario(11, 80);
   CompareOptions options;
+  options.bound_grid = 100;
   options.policies = {"quern", "knative", kClairvoyant};
   options.traces = true;
   const std::string svg = PlotSvg("a<b", scenario, Compare(scenario, options));

@@ -40,6 +40,8 @@ class StepByStep {
     int32_t prompt = 0;  // to compute before the next
     int32_t cached = 0;
     bool decodes = false;
+    bool last_token() const { return !decodes && cached > 0 && prompt - cached == 1; }
+    bool counts_as_decode() const { return decodes || last_token(); }
   };
   int64_t Context(const Item& item) const {
     return item.decodes ? load_[item.request].prompt_tokens + item.known : item.prompt;
@@ -71,16 +73,18 @@ class StepByStep {
       last.decodes = false;
       queue_.push_front(last);
     }
-    StepShape shape{.decode_sequences = Decodes()};
-    PrefillPressure pressure{.decoding = shape.decode_sequences};
+    StepShape shape;
+    PrefillPressure pressure;
     for (const Item& item : running_) {
-      if (item.decodes) {
+      if (item.counts_as_decode()) {
+        ++shape.decode_sequences;
         shape.attended_tokens += Context(item);
         shape.loaded_tokens += Context(item);
       } else if (pressure.prefilling++ == 0) {
         pressure.prefill_context = item.cached;
       }
     }
+    pressure.decoding = shape.decode_sequences;
     pressure.decode_context = shape.loaded_tokens;
     const auto come = static_cast<int32_t>(std::count_if(
         queue_.begin(), queue_.end(), [&](const Item& item) { return HasCome(item); }));
@@ -90,7 +94,8 @@ class StepByStep {
         std::min(profile_.max_batch_tokens - shape.decode_sequences,
                  PrefillBudget(profile_.times, pressure, profile_.max_decode_slowdown,
                                std::min(4, profile_.max_batch_tokens), profile_.max_batch_tokens));
-    std::vector<int32_t> chunks(running_.size(), 0);
+    std::vector<int32_t> chunks;
+    for (const Item& item : running_) chunks.push_back(item.last_token() ? 1 : 0);
     for (size_t i = 0; budget > 0; ++i) {
       if (i == running_.size()) {
         if (!CanAdmit()) break;
@@ -98,7 +103,7 @@ class StepByStep {
         chunks.push_back(0);
       }
       Item& item = running_[i];
-      if (item.decodes) continue;
+      if (item.decodes || chunks[i] > 0) continue;
       const int32_t tokens = chunks[i] = std::min(budget, item.prompt - item.cached);
       budget -= tokens;
       shape.prefill_tokens += tokens;
