@@ -48,6 +48,7 @@ struct Options {
   std::vector<std::string> policies = {"all"}, targets;
   bool as_json = false;
   Scenario scenario;
+  double stable_window = 60, panic_window = 10, scale_down_delay = 300;  // seconds
   double ttft_ms = 2000, itl_ms = 100;
   double price = -1;
   LoadOptions load;
@@ -223,6 +224,14 @@ Status RunCommand(Options& options) {
     return Mistake(fmt::format("--max-replicas: {} is less than --min-replicas {}",
                                scenario.limits.max_replicas, scenario.limits.min_replicas));
   }
+  if (options.panic_window > options.stable_window) {
+    return Mistake(fmt::format("--panic-window: {:g} s is longer than --stable-window {:g} s",
+                               options.panic_window, options.stable_window));
+  }
+  const auto millis = [](double seconds) { return static_cast<control::Millis>(seconds * 1000); };
+  scenario.spec.stable_window = millis(options.stable_window);
+  scenario.spec.panic_window = millis(options.panic_window);
+  scenario.spec.scale_down_delay = millis(options.scale_down_delay);
   scenario.objective = {options.ttft_ms / 1000, options.itl_ms / 1000};
   options.load.seed = scenario.seed;
   QUERN_ASSIGN(const auto traces, FindTraces(options.trace));
@@ -285,6 +294,14 @@ void AddOptions(CLI::App& app, Options& options) {
       ->check(CLI::Range(1e-3, 1e9));
   add("--itl", options.itl_ms, "objective: milliseconds between its tokens, in the mean")
       ->check(CLI::Range(1e-3, 1e9));
+  add("--stable-window", options.stable_window, "quern's spec.scaling.stableWindow, in seconds")
+      ->check(CLI::Range(1.0, 86400.0));
+  add("--panic-window", options.panic_window, "quern's panicWindow, in seconds")
+      ->check(CLI::Range(1.0, 86400.0));
+  add("--scale-down-delay", options.scale_down_delay, "quern's scaleDownDelay, in seconds")
+      ->check(CLI::Range(0.0, 86400.0));
+  add("--target-utilization", options.scenario.spec.target_utilization, "quern's targetUtilization")
+      ->check(CLI::Range(0.1, 1.0));
   add("--speed", options.load.speed, "the trace's times are divided by it")
       ->check(CLI::Range(1e-6, 1e6));
   add("--repeat", options.load.repeat, "the trace so many times one after the other")

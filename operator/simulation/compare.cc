@@ -44,7 +44,8 @@ bool Better(const RunResult& a, const RunResult& b, double enough) {
 void RunAll(const Scenario& scenario, const CompareOptions& options,
             const std::vector<Entry>& entries, std::vector<Job>& jobs, std::atomic<int64_t>* done) {
   const auto run = [&](size_t i) {
-    const auto policy = MakePolicy(entries[jobs[i].entry].policy, jobs[i].target, scenario.limits);
+    const auto policy =
+        MakePolicy(entries[jobs[i].entry].policy, jobs[i].target, scenario.limits, scenario.spec);
     jobs[i].result = Simulate(scenario, *policy, nullptr, done);
   };
   if (options.for_each) return options.for_each(jobs.size(), run);
@@ -89,7 +90,7 @@ Comparison Compare(const Scenario& scenario, const CompareOptions& options,
   const double target = Given(options, "quern").value_or(out.tokens_per_second);
   Entry ours{"quern", target, {}, {}};
   if (progress != nullptr) progress->total += arrivals;
-  const auto policy = MakePolicy("quern", target, scenario.limits);
+  const auto policy = MakePolicy("quern", target, scenario.limits, scenario.spec);
   ours.result = Simulate(scenario, *policy, options.traces ? &ours.trace : nullptr, done);
   out.attainment = ours.result.attainment;
 
@@ -118,7 +119,7 @@ Comparison Compare(const Scenario& scenario, const CompareOptions& options,
   if (!options.traces) return out;
   for (Entry& entry : out.entries) {
     if (!entry.target || entry.policy == "quern") continue;
-    const auto again = MakePolicy(entry.policy, *entry.target, scenario.limits);
+    const auto again = MakePolicy(entry.policy, *entry.target, scenario.limits, scenario.spec);
     Simulate(scenario, *again, &entry.trace);
   }
   return out;

@@ -34,8 +34,9 @@ const std::vector<PolicyKind>& PolicyKinds() {
   return kKinds;
 }
 
-std::unique_ptr<Policy> MakePolicy(std::string_view name, double target, const Limits& limits) {
-  if (name == "quern") return MakeQuern(target, limits);
+std::unique_ptr<Policy> MakePolicy(std::string_view name, double target, const Limits& limits,
+                                   const control::ScalingPolicy& spec) {
+  if (name == "quern") return MakeQuern(target, limits, spec);
   if (name == "knative") return MakeKnative(target, limits);
   if (name == "hpa-tokens") return MakeHpaTokens(target, limits);
   if (name == "hpa-queue") return MakeHpaQueue(target, limits);

@@ -6,6 +6,7 @@
 #include <string_view>
 #include <vector>
 
+#include "operator/autoscaling/decide.h"
 #include "operator/autoscaling/windows.h"
 #include "operator/simulation/profile.h"
 
@@ -56,10 +57,13 @@ struct PolicyKind {
 const std::vector<PolicyKind>& PolicyKinds();
 
 // A fresh policy of that name with a target that is above 0. Null for an unknown name.
-std::unique_ptr<Policy> MakePolicy(std::string_view name, double target, const Limits& limits);
+// `spec`: quern's windows, delay and utilisation; the others have their published ones.
+std::unique_ptr<Policy> MakePolicy(std::string_view name, double target, const Limits& limits,
+                                   const control::ScalingPolicy& spec = {});
 
 // As documented at their definitions.
-std::unique_ptr<Policy> MakeQuern(double target_tokens_per_second, const Limits& limits);
+std::unique_ptr<Policy> MakeQuern(double target_tokens_per_second, const Limits& limits,
+                                  const control::ScalingPolicy& spec = {});
 std::unique_ptr<Policy> MakeKnative(double concurrency, const Limits& limits);
 std::unique_ptr<Policy> MakeHpaTokens(double tokens_per_second, const Limits& limits);
 std::unique_ptr<Policy> MakeHpaQueue(double waiting, const Limits& limits);

@@ -1,6 +1,8 @@
 // The operator's own autoscaler: Decide() every 2 s with what its scraper would see, at the
 // defaults of spec.scaling (stableWindow 60s, panicWindow 10s, scaleDownDelay 5m, targetUtilization
-// 0.8).
+// 0.8), or with others.
+#include <algorithm>
+
 #include "operator/autoscaling/decide.h"
 #include "operator/simulation/policy.h"
 
@@ -13,7 +15,8 @@ control::Millis ToMillis(double seconds) { return static_cast<control::Millis>(s
 
 class Quern : public Policy {
  public:
-  Quern(double target, const Limits& limits) : windows_(control::ScalingPolicy().stable_window) {
+  Quern(double target, const Limits& limits, const control::ScalingPolicy& spec)
+      : policy_(spec), windows_(std::max(spec.stable_window, spec.panic_window)) {
     policy_.min_replicas = limits.min_replicas;
     policy_.max_replicas = limits.max_replicas;
     policy_.target_tokens_per_second = target;
@@ -66,8 +69,9 @@ class Quern : public Policy {
 
 }  // namespace
 
-std::unique_ptr<Policy> MakeQuern(double target_tokens_per_second, const Limits& limits) {
-  return std::make_unique<Quern>(target_tokens_per_second, limits);
+std::unique_ptr<Policy> MakeQuern(double target_tokens_per_second, const Limits& limits,
+                                  const control::ScalingPolicy& spec) {
+  return std::make_unique<Quern>(target_tokens_per_second, limits, spec);
 }
 
 }  // namespace quern::simulation

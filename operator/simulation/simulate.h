@@ -25,8 +25,9 @@ struct Scenario {
   Load load;  // not empty
   Objective objective;
   Limits limits;
-  double start_up = 60;  // seconds
-  uint64_t seed = 1;     // of the policies' first ticks
+  control::ScalingPolicy spec;  // quern's windows, delay and utilisation
+  double start_up = 60;         // seconds
+  uint64_t seed = 1;            // of the policies' first ticks
 };
 
 struct Percentiles {

@@ -96,6 +96,7 @@ def test_coefficients_from_a_file(traces):
     (("--trace", "{}/a.csv", "--coefficients", "h200"), "h100-8b"),
     (("--trace", "{}/a.csv", "--start-up", "soon"), "--start-up"),
     (("--trace", "{}/a.csv", "--surprise"), "--surprise"),
+    (("--trace", "{}/a.csv", "--panic-window", "90"), "--stable-window 60 s"),
     (("--trace", "{}/bad.csv"), "bad.csv: line 3"),
     (("--trace", "{}/empty"), "no .csv or .jsonl"),
     (("--trace", "{}/a.csv", "--repeat", "1000000"), "--repeat"),

@@ -34,5 +34,17 @@ TEST(QuernPolicy, ItHoldsForFiveMinutesBeforeItGoesDown) {
   EXPECT_LE(left, 304);
 }
 
+TEST(QuernPolicy, ItsSpecMayBeAnother) {
+  control::ScalingPolicy spec;
+  spec.scale_down_delay = 30'000;
+  const auto policy = MakeQuern(100, {1, 10}, spec);
+  double left = 0;
+  for (double now = 0; now <= 400 && left == 0; now += 2) {
+    if (policy->Decide(ViewOf(now, 4)) < 4) left = now;
+  }
+  EXPECT_GT(left, 30);
+  EXPECT_LE(left, 34);
+}
+
 }  // namespace
 }  // namespace quern::simulation
