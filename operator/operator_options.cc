@@ -130,13 +130,18 @@ CommandLine ParseCommandLine(int argc, const char* const* argv) {
   CLI::App* run = app.add_subcommand("run", "run the operator (also without this word)");
   run->fallthrough();
   // Its own options are read by SimulateCommand, before these.
-  app.add_subcommand("simulate", "replay a trace against autoscalers; simulate --help tells more");
+  const CLI::App* simulate = app.add_subcommand(
+      "simulate", "replay a trace against autoscalers; simulate --help tells more");
   CLI::App* version = app.add_subcommand("version", "print the version");
   try {
     app.parse(argc, argv);
   } catch (const CLI::ParseError& error) {
     // Help is success; everything else is a mistake of the caller's.
     return {std::nullopt, app.exit(error) == 0 ? 0 : 2};
+  }
+  if (simulate->parsed()) {
+    std::fprintf(stderr, "quern-operator: simulate must be the first word\n");
+    return {std::nullopt, 2};
   }
   if (version->parsed()) {
     std::printf("quern-operator %s\n", QUERN_VERSION);

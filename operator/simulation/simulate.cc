@@ -77,6 +77,7 @@ RunResult Simulate(const Scenario& scenario, Policy& policy, RunTrace* trace,
       continue;
     }
     fleet.AdvanceTo(tick);
+    if (next == load.size() && fleet.idle()) break;  // all was over before this tick
     const int64_t replicas = policy.Decide(fleet.View(tick));
     changes += replicas != fleet.desired();
     peak = std::max(peak, replicas);

@@ -118,3 +118,9 @@ def test_help():
     for word in ("--trace", "--policy", "--start-up", "clairvoyant", "Exit codes"):
         assert word in done.stdout
     assert "simulate" in subprocess.run([PROGRAM, "--help"], capture_output=True, text=True, timeout=30).stdout
+
+
+def test_it_is_the_first_word():
+    done = subprocess.run([PROGRAM, "--log-level", "info", "simulate"], capture_output=True, text=True, timeout=30)
+    assert done.returncode == 2
+    assert done.stderr == "quern-operator: simulate must be the first word\n"

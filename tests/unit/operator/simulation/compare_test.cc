@@ -48,6 +48,20 @@ TEST(Simulate, EveryRequestIsServedWholeWhateverThePolicy) {
   }
 }
 
+// A tick comes long after the last finish: what it would start has no place in the run.
+TEST(Simulate, ThereIsNoScalingAfterTheLastFinish) {
+  Scenario scenario = RandomScenario(2, 1);
+  scenario.profile.kv_tokens = 100'000;
+  scenario.limits = {1, 30};
+  for (scenario.seed = 1; scenario.seed < 20; ++scenario.seed) {
+    const auto policy = MakeHpaTokens(1e-3, scenario.limits);
+    RunTrace trace;
+    const RunResult result = Simulate(scenario, *policy, &trace);
+    for (const Fleet::Life& life : trace.lives) EXPECT_LE(life.created, result.seconds);
+    EXPECT_GE(result.replica_hours * 3600, result.seconds * (1 - 1e-9));
+  }
+}
+
 TEST(Compare, TheSameScenarioGivesTheSameWhateverTheThreads) {
   const Scenario scenario = RandomScenario(5, 100);
   CompareOptions options;
