@@ -157,10 +157,10 @@ Result<CompareOptions> ReadPolicies(const Options& options) {
     const char* end = target.data() + target.size();
     const bool is_number = sign != std::string::npos &&
                            std::from_chars(target.data() + sign + 1, end, value).ptr == end &&
-                           value > 0;
+                           value >= 1e-6 && value <= 1e12;
     if (!is_number || !IsPolicy(name) || name == kClairvoyant) {
       return Mistake(fmt::format(
-          "--target: '{}' must be a policy and a number above 0, as in knative=8", target));
+          "--target: '{}' must be a policy and a number, 1e-6 to 1e12, as in knative=8", target));
     }
     out.targets.emplace_back(name, value);
   }
@@ -308,7 +308,8 @@ void AddOptions(CLI::App& app, Options& options) {
       ->check(CLI::Range(1, 1'000'000));
   add("--copies", options.load.copies, "so many requests for each of the trace's")
       ->check(CLI::Range(1, 1'000'000));
-  add("--seed", options.scenario.seed, "of the policies' first ticks and of the copies' times");
+  add("--seed", options.scenario.seed, "of the policies' first ticks and of the copies' times")
+      ->check(CLI::NonNegativeNumber);
   app.add_option("--price", options.price, "dollars for an hour of a replica [the coefficients']")
       ->check(CLI::Range(0.0, 1e9));
   app.add_option("--threads", options.threads, "for the sweep [one for each core]")

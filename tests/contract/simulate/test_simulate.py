@@ -91,6 +91,8 @@ def test_coefficients_from_a_file(traces):
     (("--trace", "{}/a.csv", "--policy", "guess"), "'guess' must be all, quern"),
     (("--trace", "{}/a.csv", "--target", "knative"), "knative=8"),
     (("--trace", "{}/a.csv", "--target", "clairvoyant=8"), "--target"),
+    (("--trace", "{}/a.csv", "--target", "fixed=inf"), "1e-6 to 1e12"),
+    (("--trace", "{}/a.csv", "--seed", "-1"), "--seed"),
     (("--trace", "{}/a.csv", "--max-replicas", "0"), "--max-replicas"),
     (("--trace", "{}/a.csv", "--max-replicas", "2", "--min-replicas", "3"), "--min-replicas 3"),
     (("--trace", "{}/a.csv", "--coefficients", "h200"), "h100-8b"),
