@@ -1,8 +1,4 @@
 // quern-serve: opens its ports at once, loads the model behind them, serves until SIGTERM, drains.
-#include <pthread.h>
-#include <signal.h>  // NOLINT(modernize-deprecated-headers): sigwait
-#include <unistd.h>
-
 #include <algorithm>
 #include <condition_variable>
 #include <cstdlib>
@@ -29,6 +25,7 @@
 #include "runtime/server/observers.h"
 #include "runtime/server/sleep_switch.h"
 #include "runtime/server/units.h"
+#include "runtime/stop_signals.h"
 
 namespace quern {
 namespace {
@@ -81,30 +78,6 @@ class Wakeup {
   bool lost_ = false;
   std::optional<Error> error_;
 };
-
-sigset_t StopSignals() {
-  sigset_t signals;
-  sigemptyset(&signals);
-  sigaddset(&signals, SIGTERM);
-  sigaddset(&signals, SIGINT);
-  return signals;
-}
-
-// Blocks the signals in this thread and those begun later, and waits for them on a thread of its
-// own: the first one wakes main, the second ends the process at once.
-void WatchSignals(Wakeup& wakeup) {
-  const sigset_t signals = StopSignals();
-  pthread_sigmask(SIG_BLOCK, &signals, nullptr);
-  std::thread([signals, &wakeup] {
-    int signal = 0;
-    sigwait(&signals, &signal);
-    spdlog::info("{}: draining", signal == SIGTERM ? "SIGTERM" : "SIGINT");
-    wakeup.Signalled();
-    sigwait(&signals, &signal);
-    spdlog::warn("second signal: exiting at once");
-    _exit(1);
-  }).detach();
-}
 
 double SecondsSince(SteadyTime start) { return Seconds(RealClock().Now() - start).count(); }
 
@@ -277,7 +250,7 @@ void EndAfterLoss(ServingState& state, http::HttpServer& http) {
 
 int Serve(const ServeOptions& options, int argc, char** argv) {
   Wakeup wakeup;
-  WatchSignals(wakeup);
+  WatchStopSignals([&wakeup] { wakeup.Signalled(); });
   std::unique_ptr<Ranks> ranks;
   if (options.tensor_parallel_size > 1) {
     auto started = Ranks::Start(options, argc, argv, [&](const Error& error) {

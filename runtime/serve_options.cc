@@ -1,7 +1,5 @@
 #include "runtime/serve_options.h"
 
-#include <spdlog/common.h>
-
 #include <CLI/CLI.hpp>
 #include <algorithm>
 #include <cctype>
@@ -11,6 +9,7 @@
 
 #include "runtime/base/thread_pool.h"
 #include "runtime/command_line.h"
+#include "runtime/option_kinds.h"
 #include "runtime/server/units.h"
 
 namespace quern {
@@ -42,59 +41,6 @@ Examples:
 SIGTERM or Ctrl-C: takes nothing new, finishes what runs (at most --drain-timeout), exits 0;
 a second one exits at once. Exit code 2: the model or an option is wrong, and one line says how.)";
 
-// "--kv-memory" -> "QUERN_KV_MEMORY"
-std::string EnvName(const std::string& flag) {
-  std::string name = "QUERN_";
-  for (const char c : flag.substr(2)) {
-    name += c == '-' ? '_' : static_cast<char>(std::toupper(static_cast<unsigned char>(c)));
-  }
-  return name;
-}
-
-template <typename T>
-CLI::Option* Add(CLI::App& app, const std::string& flag, T& target, const std::string& help) {
-  return app.add_option(flag, target, help)->envname(EnvName(flag));
-}
-
-// A size or "auto" (0).
-CLI::Option* AddBytes(CLI::App& app, const std::string& flag, int64_t& target, bool can_be_auto,
-                      const std::string& help) {
-  const auto why_not = [can_be_auto](const std::string& text) -> std::string {
-    if (can_be_auto && text == "auto") return "";
-    const auto bytes = server::ParseBytes(text);
-    if (!bytes) return bytes.error().message;
-    if (*bytes > 0) return "";
-    return fmt::format("'{}' is no useful size; write for example 512MiB{}", text,
-                       can_be_auto ? ", or auto" : "");
-  };
-  const auto read = [&target](const std::string& text) {
-    target = text == "auto" ? 0 : server::ParseBytes(text).value();
-  };
-  return app.add_option_function<std::string>(flag, read, help)
-      ->check(why_not)
-      ->envname(EnvName(flag))
-      ->type_name("SIZE");
-}
-
-// What `parse` makes of the text, or its error.
-template <typename T>
-CLI::Option* AddParsed(CLI::App& app, const std::string& flag, T& target,
-                       Result<T> (*parse)(std::string_view), const std::string& help) {
-  const auto why_not = [parse](const std::string& text) {
-    const auto value = parse(text);
-    return value ? std::string() : value.error().message;
-  };
-  const auto read = [&target, parse](const std::string& text) { target = parse(text).value(); };
-  return app.add_option_function<std::string>(flag, read, help)
-      ->check(why_not)
-      ->envname(EnvName(flag));
-}
-
-CLI::Option* AddDuration(CLI::App& app, const std::string& flag, std::chrono::milliseconds& target,
-                         const std::string& help) {
-  return AddParsed(app, flag, target, server::ParseDuration, help)->type_name("DURATION");
-}
-
 Result<bool> ParseOnOff(std::string_view text) {
   if (text == "on" || text == "off") return text == "on";
   return MakeError(ErrorCode::kInvalidArgument, "'{}' is neither on nor off", text);
@@ -106,14 +52,6 @@ Result<std::optional<KvDtype>> ParseKvDtypeOrAuto(std::string_view text) {
   const auto dtype = ParseKvDtype(text);
   if (dtype) return std::optional<KvDtype>(*dtype);
   return MakeError(ErrorCode::kInvalidArgument, "{}, or auto", dtype.error().message);
-}
-
-CLI::Validator Port() { return WholeNumber(0, 65535).description(""); }
-
-// "" where it is one.
-std::string IsLogLevel(const std::string& text) {
-  if (spdlog::level::from_str(text) != spdlog::level::off || text == "off") return "";
-  return fmt::format("'{}' must be trace, debug, info, warn or error", text);
 }
 
 void AddServing(CLI::App& app, ServeOptions& options) {
@@ -247,12 +185,7 @@ void AddLimits(CLI::App& app, ServeOptions& options) {
   AddParsed(app, "--metrics-compat", options.metrics_compat, ParseMetricsCompat,
             "none, or vllm: /metrics shows the figures under vLLM's names too [none]")
       ->type_name("NAMES");
-  Add(app, "--log-level", options.log_level, "trace, debug, info, warn or error [info]")
-      ->check(IsLogLevel)
-      ->type_name("LEVEL");
-  Add(app, "--log-format", options.log_format, "text or json [text]")
-      ->check(OneOf({"text", "json"}).description(""))
-      ->type_name("FORMAT");
+  AddLog(app, options.log_level, options.log_format);
 }
 
 // What the options must be in view of each other. Every running request needs room for one token

@@ -87,10 +87,11 @@ std::string SseEvent(std::string_view data) {
   return event;
 }
 
-std::string ResponseHead(const Response& response, std::optional<size_t> length, bool chunked,
+std::string ResponseHead(const Response& response, std::optional<uint64_t> length, bool chunked,
                          bool keep_alive) {
-  std::string head = fmt::format("HTTP/1.1 {} {}\r\nDate: {}\r\n", response.status,
-                                 StatusText(response.status), DateNow());
+  std::string head =
+      fmt::format("HTTP/1.1 {} {}\r\n", response.status, StatusText(response.status));
+  if (!FindHeader(response.headers, "Date")) head += fmt::format("Date: {}\r\n", DateNow());
   // 204 and 304 carry no content, hence neither its type nor its length (RFC 9110, 8.6).
   const bool has_content = response.status != 204 && response.status != 304;
   if (has_content && !response.content_type.empty()) {
@@ -103,6 +104,17 @@ std::string ResponseHead(const Response& response, std::optional<size_t> length,
   if (chunked) head += "Transfer-Encoding: chunked\r\n";
   head += keep_alive ? "Connection: keep-alive\r\n\r\n" : "Connection: close\r\n\r\n";
   return head;
+}
+
+std::string RequestHead(std::string_view method, std::string_view target, const Headers& headers,
+                        size_t length) {
+  std::string head = fmt::format("{} {} HTTP/1.1\r\n", method, target);
+  for (const auto& [name, value] : headers) head += fmt::format("{}: {}\r\n", name, value);
+  // RFC 9110, 8.6: a request whose method expects content says also that there is none.
+  if (length > 0 || method == "POST" || method == "PUT" || method == "PATCH") {
+    head += fmt::format("Content-Length: {}\r\n", length);
+  }
+  return head + "\r\n";
 }
 
 }  // namespace quern::http

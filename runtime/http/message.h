@@ -1,5 +1,6 @@
 #pragma once
 
+#include <cstdint>
 #include <optional>
 #include <string>
 #include <string_view>
@@ -30,8 +31,12 @@ struct Request {
 struct Response {
   int status = 200;
   std::string content_type = "application/json";
-  Headers headers;  // besides Content-Type, Content-Length, Date, Connection
+  // Besides Content-Type, Content-Length and Connection. Date is the present, where it is not here.
+  Headers headers;
   std::string body;
+  // Of a stream: its whole length, where that is known before it begins. It is sent as
+  // Content-Length then, not in chunks, and exactly so many bytes must be written.
+  std::optional<uint64_t> stream_length;
 };
 
 // "Not Found" for 404; "Unknown" for a number that HTTP does not define.
@@ -46,7 +51,13 @@ std::string SseEvent(std::string_view data);
 
 // The status line and the fields of a response, with the empty line. `length`: of the body; nullopt
 // for a chunked (`chunked`) or close-delimited one.
-std::string ResponseHead(const Response& response, std::optional<size_t> length, bool chunked,
+std::string ResponseHead(const Response& response, std::optional<uint64_t> length, bool chunked,
                          bool keep_alive);
+
+// The request line and the fields of a request, with the empty line. `target` and `headers` are
+// sent as they are; Content-Length is added, unless a request of that method without a body needs
+// none.
+std::string RequestHead(std::string_view method, std::string_view target, const Headers& headers,
+                        size_t length);
 
 }  // namespace quern::http

@@ -11,9 +11,10 @@ namespace quern::http {
 
 // The way to answer one request: either one Send, or BeginStream, any number of Write, and Finish.
 // Everything but Post must be called on the session's strand: in the route's handler, in a callback
-// given here, or in a function given to Post. After the client has gone all calls do nothing.
-// A Responder that is let go of without an answer answers 500. All must have been let go of before
-// the HttpServer is destroyed (Stop need not wait for that): threads that hold some end before it.
+// given here, or in a function given to Post. (Of a server with one I/O thread, that thread is
+// every session's strand.) After the client has gone all calls do nothing. A Responder that is let
+// go of without an answer answers 500. All must have been let go of before the HttpServer is
+// destroyed (Stop need not wait for that): threads that hold some end before it.
 class Responder {
  public:
   virtual ~Responder() = default;
@@ -24,7 +25,8 @@ class Responder {
   virtual void Send(Response response) = 0;
 
   // Sends the head; the body of `head` is its first bytes. Chunked, or ended by closing for
-  // HTTP/1.0.
+  // HTTP/1.0, or of the length that `head` says. A stream that is let go of without Finish is cut
+  // off: the connection is closed.
   virtual void BeginStream(Response head) = 0;
   // The bytes go out as fast as the client takes them. A writer should hold back while !Writable();
   // if it does not, the connection is dropped at HttpLimits::max_stream_buffer.

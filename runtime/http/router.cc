@@ -108,6 +108,11 @@ Router::Match Router::Find(std::string_view method, std::string_view path) const
     match.handler = &route.handler;
     return match;
   }
+  if (allowed.empty() && fallback_) {
+    match.handler = &fallback_;
+    match.name = fallback_name_;
+    return match;
+  }
   if (allowed.empty()) {
     match.response.status = 404;
     match.response.body = ErrorJson(404, WhyNotFound(path));

@@ -38,6 +38,12 @@ class Router {
   // or more segments then. `name`: for metrics, a small fixed set.
   void Add(std::string method, std::string pattern, std::string name, Handler handler);
 
+  // Takes every request whose path no route has, whatever its method. `name`: for metrics.
+  void SetFallback(std::string name, Handler handler) {
+    fallback_name_ = std::move(name);
+    fallback_ = std::move(handler);
+  }
+
   // What a 404 of this path says of it, as in "is on another port".
   void AddElsewhere(std::string path, std::string where) {
     elsewhere_.emplace_back(std::move(path), std::move(where));
@@ -74,6 +80,8 @@ class Router {
   std::string WhyNotFound(std::string_view path) const;
 
   ErrorBody error_body_;
+  std::string fallback_name_;
+  Handler fallback_;  // may be null
   Guard guard_;
   std::vector<Route> routes_;
   std::vector<std::pair<std::string, std::string>> elsewhere_;

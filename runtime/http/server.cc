@@ -52,6 +52,7 @@ class HttpServer::Impl {
   void Start();
   void BeginDrain();
   bool Stop(std::chrono::milliseconds timeout);
+  net::io_context& io() { return io_; }
   int connections() const {
     std::lock_guard lock(mutex_);
     return static_cast<int>(sessions_.size());
@@ -267,5 +268,6 @@ void HttpServer::Start() { impl_->Start(); }
 void HttpServer::BeginDrain() { impl_->BeginDrain(); }
 bool HttpServer::Stop(std::chrono::milliseconds timeout) { return impl_->Stop(timeout); }
 int HttpServer::connections() const { return impl_->connections(); }
+net::io_context& HttpServer::io() { return impl_->io(); }
 
 }  // namespace quern::http

@@ -9,6 +9,10 @@
 #include "runtime/http/limits.h"
 #include "runtime/http/router.h"
 
+namespace boost::asio {
+class io_context;
+}
+
 namespace quern::http {
 
 struct ListenOptions {
@@ -49,6 +53,10 @@ class HttpServer {
 
   // Connections that are open now, over all ports. Any thread.
   int connections() const;
+
+  // Where the I/O threads work: for an HttpClient, timers and look-ups beside the requests. What
+  // uses it must be destroyed before the server is.
+  boost::asio::io_context& io();
 
  private:
   class Impl;

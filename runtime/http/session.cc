@@ -89,15 +89,20 @@ void Session::BeginStream(const Response& head) {
   if (phase_ != Phase::kHandling || stream_begun_) return;
   stream_begun_ = true;
   status_ = head.status;
+  stream_left_ = head.stream_length;
   // HTTP/1.0 knows no chunks: the end of the connection is the end of the body.
-  chunked_ = !http10_;
-  keep_alive_ = keep_alive_ && chunked_ && !context_->draining.load();
-  Queue(ResponseHead(head, std::nullopt, chunked_, keep_alive_));
+  chunked_ = !http10_ && !stream_left_;
+  keep_alive_ = keep_alive_ && (chunked_ || stream_left_) && !context_->draining.load();
+  Queue(ResponseHead(head, stream_left_, chunked_, keep_alive_));
   if (!head.body.empty()) WriteChunk(head.body);
 }
 
 void Session::WriteChunk(std::string_view bytes) {
   if (phase_ != Phase::kHandling || !stream_begun_ || bytes.empty() || head_only_) return;
+  if (stream_left_) {
+    if (bytes.size() > *stream_left_) return Close();  // they would be the next answer's
+    *stream_left_ -= bytes.size();
+  }
   if (UnsentBytes() + bytes.size() > context_->limits.max_stream_buffer) {
     MetLimit(HttpLimit::kStreamBuffer);
     Close();
@@ -120,7 +125,8 @@ void Session::WriteChunk(std::string_view bytes) {
 
 void Session::FinishStream() {
   if (phase_ != Phase::kHandling || !stream_begun_) return;
-  if (chunked_) Queue("0\r\n\r\n");
+  if (stream_left_.value_or(0) > 0 && !head_only_) return Close();  // the client waits for the rest
+  if (chunked_ && !head_only_) Queue("0\r\n\r\n");
   ResponseComplete(status_);
 }
 

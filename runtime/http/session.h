@@ -120,6 +120,7 @@ class Session : public std::enable_shared_from_this<Session> {
   bool keep_alive_ = true;
   bool chunked_ = false;
   bool stream_begun_ = false;
+  std::optional<uint64_t> stream_left_;  // of a stream whose length was told
   int status_ = 0;
   std::function<void()> on_writable_;
   std::function<void()> on_gone_;
