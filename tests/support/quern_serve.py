@@ -54,22 +54,27 @@ def run_to_end(*arguments, before_start=None, environment=None):
 
 
 class Server:
-    """One quern-serve on free loopback ports; `log` grows with its stderr. `before_start` runs in the child, before the program,
-    which gets the variables of `environment` beside this process', without those of Quern."""
+    """One quern-serve on free loopback ports (or `port`); `log` grows with its stderr. `before_start` runs in the child, before the
+    program, which gets the variables of `environment` beside this process', without those of Quern."""
 
-    def __init__(self, model_path: str, *options: str, ready: bool = True, before_start=None, environment=None):
+    def __init__(self, model_path: str, *options: str, ready: bool = True, before_start=None, port: int = 0, environment=None):
+        self.name = Path(model_path).stem
+        self._start([binary(), model_path, "--port", str(port), "--admin-port", "0", *options], before_start, environment)
+        if ready:
+            self.wait_ready()
+
+    def _start(self, command: list[str], before_start=None, environment=None):
+        """The program, until it has said its ports: as quern-serve and quern-gateway both do."""
+        self.program = Path(command[0]).name
         self.log: list[str] = []
         self.process = subprocess.Popen(
-            [binary(), model_path, "--port", "0", "--admin-port", "0", *options],
+            command,
             stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True, preexec_fn=before_start,
             env={k: v for k, v in os.environ.items() if not k.startswith("QUERN_")} | (environment or {}))
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()
         found = wait_for(self._ports, "the line that names the ports")
         self.url, self.admin = found.group(1), found.group(2)
-        self.name = Path(model_path).stem
-        if ready:
-            self.wait_ready()
 
     def _read(self):
         for line in self.process.stderr:
@@ -77,14 +82,14 @@ class Server:
 
     def _ports(self):
         if self.process.poll() is not None:
-            raise AssertionError(f"quern-serve ended with {self.process.returncode}: {self.log}")
+            raise AssertionError(f"{self.program} ended with {self.process.returncode}: {self.log}")
         pattern = re.compile(r"listening: API (http://\S+:\d+)/v1, metrics (http://\S+:\d+)/metrics")
         return next((m for m in map(pattern.search, list(self.log)) if m), None)
 
     def wait_ready(self):
         def ready():
             if self.process.poll() is not None:
-                raise AssertionError(f"quern-serve ended with {self.process.returncode}: {self.log}")
+                raise AssertionError(f"{self.program} ended with {self.process.returncode}: {self.log}")
             return self.get("/health/ready").status_code == 200
         wait_for(ready, "readiness")
 
