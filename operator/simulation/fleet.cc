@@ -44,15 +44,12 @@ void Fleet::Retire() {
 }
 
 void Fleet::Arrive(uint32_t request) {
-  Pod* best = nullptr;
-  for (const auto& pod : pods_) {
-    if (pod->drains || !pod->is_ready(time_)) continue;
-    if (best == nullptr || pod->replica.outstanding() < best->replica.outstanding()) {
-      best = pod.get();
-    }
-  }
-  assert(best != nullptr);  // ready pods are the last to go
-  best->replica.Add(request);
+  const auto worth = [&](const std::unique_ptr<Pod>& pod) {
+    return std::tuple(pod->drains || !pod->is_ready(time_), pod->replica.outstanding());
+  };
+  const auto best = std::ranges::min_element(pods_, {}, worth);
+  assert(best != pods_.end() && (*best)->is_ready(time_));  // ready pods are the last to go
+  (*best)->replica.Add(request);
 }
 
 void Fleet::Resize(double time, int64_t replicas) {
@@ -63,16 +60,12 @@ void Fleet::Resize(double time, int64_t replicas) {
 }
 
 void Fleet::StopOne(double time) {
-  const auto worth = [&](const Pod& pod) {
-    return std::tuple(pod.is_ready(time), pod.replica.outstanding(), -pod.id);
+  const auto worth = [&](const std::unique_ptr<Pod>& pod) {
+    return std::tuple(pod->drains, pod->is_ready(time), pod->replica.outstanding(), -pod->id);
   };
-  Pod* cheapest = nullptr;
-  for (const auto& pod : pods_) {
-    if (pod->drains) continue;
-    if (cheapest == nullptr || worth(*pod) < worth(*cheapest)) cheapest = pod.get();
-  }
-  cheapest->drains = true;
-  cheapest->life.gone = time;  // or as soon as it is empty
+  Pod& cheapest = **std::ranges::min_element(pods_, {}, worth);
+  cheapest.drains = true;
+  cheapest.life.gone = time;  // or as soon as it is empty
   draining_ = true;
 }
 
