@@ -14,8 +14,8 @@ constexpr double kSweepArrivals = 2e6;
 constexpr size_t kLeastTargets = 6;
 
 std::vector<double> Geometric(double low, double high, double ratio) {
-  std::vector<double> out;
-  for (double value = low; value < high * ratio; value *= ratio) out.push_back(value);
+  std::vector<double> out = {low};
+  while (out.back() < high) out.push_back(out.back() * ratio);
   return out;
 }
 
