@@ -115,6 +115,15 @@ void Relay::OnSending() {
 }
 
 void Relay::OnHead(const http::ReceivedHead& head) {
+  // It takes nothing, as it ends or is full: another one may, or the next.
+  if (head.status == 503 && !std::exchange(resent_, true)) {
+    const http::Address address = *address_;
+    std::exchange(exchange_, nullptr)->Cancel();
+    Release();
+    gateway_.replicas_.Suspect(address, "it answers 503");
+    gateway_.metrics_.CountRetry();
+    return gateway_.Route(*this);
+  }
   ReleaseBody();
   const bool is_events = IsEventStream(head);
   if (begun_) {  // with signs of life
@@ -189,7 +198,8 @@ void Relay::OnFault(const http::ExchangeError& error) {
   Release();
   const bool kept = error.kept_connection && error.fault == http::ExchangeFault::kUnanswered;
   if (kept) gateway_.client_.Forget(address);  // others are as old
-  if (error.fault != http::ExchangeFault::kTimeout && !kept) gateway_.replicas_.Suspect(address);
+  if (error.fault != http::ExchangeFault::kTimeout && !kept)
+    gateway_.replicas_.Suspect(address, "a connection failed");
   const bool again =
       error.fault == http::ExchangeFault::kConnect ? attempts_ < kMaxAttempts : kept && !resent_;
   if (again) {

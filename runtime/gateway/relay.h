@@ -74,7 +74,7 @@ class Relay : public http::ResponseReceiver, public std::enable_shared_from_this
   std::shared_ptr<http::Exchange> exchange_;
   std::set<http::Address> tried_;
   int attempts_ = 0;
-  bool resent_ = false;
+  bool resent_ = false;  // after it had reached a replica
   bool overhead_told_ = false;
 
   // The answer

@@ -136,9 +136,9 @@ void Replicas::Apply() {
   Tell();
 }
 
-void Replicas::Suspect(const http::Address& address) {
+void Replicas::Suspect(const http::Address& address, const char* why) {
   if (!set_.Has(address)) return;
-  SetReady(address, false, "a connection failed");
+  SetReady(address, false, why);
   client_.Forget(address);
   probes_.at(address)->Ask();
 }

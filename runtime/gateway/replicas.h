@@ -30,9 +30,9 @@ class Replicas {
   ReplicaSet& set() { return set_; }
   // Whether requests wait: then replicas are asked four times as often.
   void SetHaste(bool haste) { haste_ = haste; }
-  // A connection to it could not be made: it is not ready until it says so again, and is asked at
+  // It did not serve a request, and `why`: it is not ready until it says so again, and is asked at
   // once.
-  void Suspect(const http::Address& address);
+  void Suspect(const http::Address& address, const char* why);
 
  private:
   class Probe;

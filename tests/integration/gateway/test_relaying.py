@@ -101,6 +101,31 @@ def test_server_that_is_killed_in_a_stream_ends_it_with_an_error():
         assert b'"finish_reason":"length"' in events[-2] and events[-1] == b"data: [DONE]"
 
 
+def test_server_that_drains_loses_no_request():
+    with start_server() as first, start_server() as second, quern_gateway.Gateway([first, second]) as gateway:
+        stop = threading.Event()
+        statuses: list[int] = []
+
+        def ask():
+            session = requests.Session()
+            while not stop.is_set():
+                body = {"model": first.name, "prompt": "a", "max_tokens": 8, "ignore_eos": True}
+                statuses.append(session.post(gateway.url + "/v1/completions", json=body, timeout=quern_serve.PATIENCE).status_code)
+
+        askers = [threading.Thread(target=ask, daemon=True) for _ in range(4)]
+        for asker in askers:
+            asker.start()
+        wait_for(lambda: len(statuses) > 20, "some answers")
+        first.signal()
+        assert first.wait() == 0
+        after = len(statuses)
+        wait_for(lambda: len(statuses) > after + 20, "answers of the one that is left")
+        stop.set()
+        for asker in askers:
+            asker.join(timeout=quern_serve.PATIENCE)
+        assert set(statuses) == {200}
+
+
 def test_limits_are_the_gateways_own(replica):
     with quern_gateway.Gateway([replica], "--max-body", "1KiB") as gateway:
         refused = gateway.post("/v1/completions", {"model": replica.name, "prompt": "x" * 2000})

@@ -95,16 +95,30 @@ def test_openai_client_streams_after_signs_of_life():
             assert results and results[0][-1].choices[0].finish_reason
 
 
-def test_waiting_room_is_bounded():
+def test_too_many_are_refused():
     (port,) = quern_gateway.free_ports(1)
-    with quern_gateway.Gateway([port], "--max-waiting", "2", "--max-wait", "2s", "--comment-interval", "100ms") as gateway:
-        body = {"model": NAME, "prompt": "a"}
-        plain, plain_thread = in_background(gateway.post, "/v1/completions", body)
-        streamed, stream_thread = in_background(gateway.post, "/v1/completions", body | {"stream": True})
-        wait_for(lambda: gateway.metric("quern_gateway_requests_waiting") == 2, "two that wait")
+    body = {"model": NAME, "prompt": "a"}
+    with quern_gateway.Gateway([port], "--max-waiting", "1") as gateway:
+        first, thread = in_background(gateway.post, "/v1/completions", body)
+        wait_for(lambda: gateway.metric("quern_gateway_requests_waiting") == 1, "the one that waits")
         full = gateway.post("/v1/completions", body)
         assert full.status_code == 429 and int(full.headers["Retry-After"]) > 0
         assert full.json()["error"]["type"] == "rate_limit_error" and full.json()["error"]["code"] == "waiting_room_full"
+        with start_server(port=port):
+            thread.join(timeout=quern_serve.PATIENCE)
+            assert first[0].status_code == 200
+    with quern_gateway.Gateway([port], "--max-waiting-bytes", "1KiB") as gateway:
+        large = gateway.post("/v1/completions", body | {"prompt": "x" * 2000})
+        assert large.status_code == 429 and large.json()["error"]["code"] == "waiting_room_full"
+        assert gateway.metric("quern_gateway_requests_refused_total", reason="waiting_bytes") == 1
+
+
+def test_too_long_a_wait_ends_with_an_error():
+    (port,) = quern_gateway.free_ports(1)
+    body = {"model": NAME, "prompt": "a"}
+    with quern_gateway.Gateway([port], "--max-wait", "1s", "--comment-interval", "100ms") as gateway:
+        plain, plain_thread = in_background(gateway.post, "/v1/completions", body)
+        streamed, stream_thread = in_background(gateway.post, "/v1/completions", body | {"stream": True})
         for thread in (plain_thread, stream_thread):
             thread.join(timeout=quern_serve.PATIENCE)
         assert plain[0].status_code == 503 and int(plain[0].headers["Retry-After"]) > 0

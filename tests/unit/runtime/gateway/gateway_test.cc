@@ -78,6 +78,51 @@ TEST_F(GatewayTest, EventsPassAsTheyCome) {
   EXPECT_NE(client.ReadUntil("0\r\n\r\n").find("data: half two\n\n"), std::string::npos);
 }
 
+// A replica that sends as fast as it can is held back by a client that does not read.
+TEST_F(GatewayTest, SlowClientHoldsTheReplicaBack) {
+  constexpr size_t kBytes = size_t{64} << 20;
+  FakeReplica replica("a");
+  std::atomic<size_t> written{0};
+  replica.router.Add(
+      "POST", "/flood", "flood", [&](const http::Request&, const http::ResponderPtr& responder) {
+        http::Response head;
+        head.content_type = "application/octet-stream";
+        responder->BeginStream(head);
+        const auto write = [&written, weak = std::weak_ptr(responder)] {
+          const auto r = weak.lock();
+          while (r && !r->Done() && r->Writable() && written < kBytes) {
+            r->Write(std::string(16 * 1024, static_cast<char>('a' + written / 16384 % 26)));
+            written += 16 * 1024;
+          }
+          if (r && written == kBytes) r->Finish();
+        };
+        responder->SetCallbacks(write, [] {});
+        replica.gate.Change([&] { replica.stream = responder; });
+        write();
+      });
+  replica.Start();
+  AddReplica(replica.port());
+  StartGateway();
+  RawClient client(port, /*receive_buffer=*/16 * 1024);
+  ASSERT_TRUE(client.Send(Post("/flood", "{}")));
+  client.ReadUntil("\r\n\r\n");
+  // Until nothing moves any more: the buffers of four sockets, and no more, hold what is on its
+  // way.
+  size_t before = 0;
+  while (before != written || written == 0) {
+    before = written;
+    std::this_thread::sleep_for(std::chrono::milliseconds(200));
+  }
+  EXPECT_LT(written, kBytes / 2);
+  size_t body = 0;
+  const std::string& all = client.ReadUntil("\r\n0\r\n\r\n");
+  for (const char c : all.substr(all.find("\r\n\r\n") + 4)) body += c >= 'g' && c <= 'z' ? 1 : 0;
+  // Of 26 letters those that are no digits of chunks' lengths.
+  size_t wanted = 0;
+  for (size_t piece = 0; piece < kBytes / 16384; ++piece) wanted += piece % 26 >= 6 ? 16384 : 0;
+  EXPECT_EQ(body, wanted);
+}
+
 TEST_F(GatewayTest, ClientThatLeavesIsToldToTheReplica) {
   FakeReplica replica("a");
   replica.Start();
@@ -130,6 +175,52 @@ TEST_F(GatewayTest, ReplicaThatIsKilledLosesNoLaterRequest) {
     ASSERT_TRUE(client.Send(Post("/echo", "x")));
     EXPECT_TRUE(client.ReadResponse().starts_with("HTTP/1.1 200"));
   }
+}
+
+TEST_F(GatewayTest, RequestThatAReplicaDoesNotTakeGoesToAnother) {
+  FakeReplica full("full"), other("other");
+  const auto refuse = [&](const http::Request&, const http::ResponderPtr& responder) {
+    ++full.requests;
+    http::Response response;
+    response.status = 503;
+    response.body = "full";
+    responder->Send(response);
+  };
+  full.router.Add("POST", "/work", "work", refuse);
+  other.router.Add("POST", "/work", "work",
+                   [](const http::Request&, const http::ResponderPtr& responder) {
+                     responder->Send({.status = 200, .body = "done"});
+                   });
+  full.Start();
+  other.Start();
+  AddReplica(full.port());
+  AddReplica(other.port());
+  StartGateway();
+  ASSERT_TRUE(WaitForMetric("quern_gateway_replicas_ready 2"));
+  RawClient client(port);
+  for (int i = 0; i < 6; ++i) {
+    ASSERT_TRUE(client.Send(Post("/work", "x")));
+    EXPECT_TRUE(client.ReadResponse().ends_with("\r\n\r\ndone"));
+  }
+  EXPECT_GT(full.requests, 0);
+}
+
+TEST_F(GatewayTest, RefusalOfTheOnlyReplicaIsPassedOnAfterASecondTry) {
+  FakeReplica full("full");
+  full.router.Add(
+      "POST", "/work", "work", [&](const http::Request&, const http::ResponderPtr& responder) {
+        ++full.requests;
+        responder->Send({.status = 503, .headers = {{"Retry-After", "7"}}, .body = "full"});
+      });
+  full.Start();
+  AddReplica(full.port());
+  StartGateway();
+  RawClient client(port);
+  ASSERT_TRUE(client.Send(Post("/work", "x")));
+  const std::string answer = client.ReadResponse();
+  EXPECT_TRUE(answer.starts_with("HTTP/1.1 503")) << answer;
+  EXPECT_NE(answer.find("Retry-After: 7\r\n"), std::string::npos);
+  EXPECT_EQ(full.requests, 2);
 }
 
 // Sends an answer of the test's choice to every request, and closes.

@@ -64,20 +64,28 @@ TEST_F(GatewayTest, ErrorAfterSignsOfLifeIsInTheStream) {
       << all;
 }
 
-TEST_F(GatewayTest, TooManyAndTooLongAreRefused) {
+TEST_F(GatewayTest, TooManyAreRefused) {
   config.upstreams.push_back({"127.0.0.1", 9, false});  // discard: nobody listens there
-  config.waiting.max_requests = 2;
-  config.waiting.max_wait = std::chrono::milliseconds(600);
+  config.waiting.max_requests = 1;
   StartGateway();
-  RawClient plain(port), stream(port), third(port);
-  ASSERT_TRUE(plain.Send(Post("/echo", "x")));
-  ASSERT_TRUE(stream.Send(Post("/stream", kStreamBody)));
-  ASSERT_TRUE(WaitForMetric("quern_gateway_requests_waiting 2"));
-  ASSERT_TRUE(third.Send(Post("/echo", "x")));
-  const std::string refused = third.ReadResponse();
+  RawClient first(port), second(port);
+  ASSERT_TRUE(first.Send(Post("/echo", "x")));
+  ASSERT_TRUE(WaitForMetric("quern_gateway_requests_waiting 1"));
+  ASSERT_TRUE(second.Send(Post("/echo", "x")));
+  const std::string refused = second.ReadResponse();
   EXPECT_TRUE(refused.starts_with("HTTP/1.1 429")) << refused;
   EXPECT_NE(refused.find("Retry-After: "), std::string::npos);
   EXPECT_NE(refused.find("\"type\":\"rate_limit_error\""), std::string::npos);
+  EXPECT_TRUE(WaitForMetric("quern_gateway_requests_refused_total{reason=\"waiting_requests\"} 1"));
+}
+
+TEST_F(GatewayTest, TooLongAWaitEndsWithAnError) {
+  config.upstreams.push_back({"127.0.0.1", 9, false});
+  config.waiting.max_wait = std::chrono::milliseconds(300);
+  StartGateway();
+  RawClient plain(port), stream(port);
+  ASSERT_TRUE(plain.Send(Post("/echo", "x")));
+  ASSERT_TRUE(stream.Send(Post("/stream", kStreamBody)));
   const std::string expired = plain.ReadResponse();
   EXPECT_TRUE(expired.starts_with("HTTP/1.1 503")) << expired;
   EXPECT_NE(expired.find("Retry-After: "), std::string::npos);

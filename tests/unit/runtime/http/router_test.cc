@@ -81,5 +81,19 @@ TEST_F(RouterTest, ErrorsQuoteThePathAsValidJson) {
   EXPECT_NE(match.response.body.find(R"(/\"\\??)"), std::string::npos);
 }
 
+TEST(Router, FallbackTakesWhatNoRouteHas) {
+  Router router;
+  router.Add("GET", "/health", "health", [](const Request&, const ResponderPtr&) {});
+  router.SetFallback("rest", [](const Request&, const ResponderPtr&) {});
+  for (const auto& [method, path] :
+       {std::pair{"POST", "/v1/chat/completions"}, {"BREW", "/%zz"}, {"OPTIONS", "/x"}}) {
+    const Router::Match match = router.Find(method, path);
+    EXPECT_NE(match.handler, nullptr) << path;
+    EXPECT_EQ(match.name, "rest");
+  }
+  EXPECT_EQ(router.Find("GET", "/health").name, "health");
+  EXPECT_EQ(router.Find("POST", "/health").response.status, 405);  // its path has a route
+}
+
 }  // namespace
 }  // namespace quern::http

@@ -3,6 +3,7 @@
 
 #include <string>
 #include <thread>
+#include <vector>
 
 #include "tests/unit/runtime/http/test_server.h"
 
@@ -64,6 +65,60 @@ TEST_F(StreamTest, ChunksArriveInOrderAndTheConnectionGoesOn) {
   ASSERT_TRUE(client.Send("GET /hello HTTP/1.1\r\nHost: t\r\n\r\n"));
   EXPECT_NE(client.ReadResponse().find("hello"), std::string::npos);
   EXPECT_EQ(gone, 0);
+}
+
+// Of a stream whose length is told before: BeginStream is the test's.
+class SizedStreamTest : public ServerTest {
+ protected:
+  void Serve(uint64_t length, std::vector<std::string> pieces) {
+    router.Add("GET", "/sized", "sized",
+               [length, pieces = std::move(pieces)](const Request&, const ResponderPtr& responder) {
+                 Response head;
+                 head.stream_length = length;
+                 responder->BeginStream(head);
+                 for (const std::string& piece : pieces) responder->Write(piece);
+                 responder->Finish();
+               });
+    StartServer();
+  }
+  const std::string request = "GET /sized HTTP/1.1\r\nHost: t\r\n\r\n";
+};
+
+TEST_F(SizedStreamTest, HasItsLengthAndTheConnectionGoesOn) {
+  Serve(5, {"he", "llo"});
+  RawClient client(port);
+  for (int i = 0; i < 2; ++i) {
+    ASSERT_TRUE(client.Send(request));
+    const std::string answer = client.ReadResponse();
+    EXPECT_NE(answer.find("Content-Length: 5\r\n"), std::string::npos);
+    EXPECT_EQ(answer.find("Transfer-Encoding"), std::string::npos);
+    EXPECT_TRUE(answer.ends_with("\r\n\r\nhello"));
+  }
+}
+
+TEST_F(SizedStreamTest, HeadGetsTheLengthAlone) {
+  Serve(5, {"hello"});
+  RawClient client(port);
+  ASSERT_TRUE(client.Send("HEAD /sized HTTP/1.1\r\nHost: t\r\n\r\n" + std::string(kGet)));
+  const std::string& all = client.ReadUntil("true}");
+  EXPECT_NE(all.find("Content-Length: 5\r\n"), std::string::npos);
+  EXPECT_EQ(all.find("hello\r"), std::string::npos);
+}
+
+// Nobody may take other bytes for the answer, or for the next one.
+TEST_F(SizedStreamTest, TooFewBytesCloseTheConnection) {
+  Serve(5, {"hell"});
+  RawClient client(port);
+  ASSERT_TRUE(client.Send(request));
+  EXPECT_TRUE(client.ClosedByServer());
+}
+
+TEST_F(SizedStreamTest, TooManyBytesCloseTheConnection) {
+  Serve(5, {"hello", "!"});
+  RawClient client(port);
+  ASSERT_TRUE(client.Send(request));
+  EXPECT_TRUE(client.ClosedByServer());
+  EXPECT_EQ(client.received.find('!'), std::string::npos);
 }
 
 TEST_F(StreamTest, Http10StreamEndsWithTheConnection) {
