@@ -393,8 +393,9 @@ TEST_F(ParallelModelTest, ARankThatDiesEndsEveryStepFromThenOnWithAnError) {
     if (group.rank() == 2) {
       // Loads, and ends in the first step.
       const Status followed = FollowParallelModel(group, [&]() -> Result<std::unique_ptr<Model>> {
+        auto loaded = part();
         alarm(1);
-        return part();
+        return loaded;
       });
       return followed ? "followed" : followed.error().message;
     }
