@@ -31,6 +31,8 @@ struct BenchOptions {
   std::vector<int> batches = {1, 8};
   int prompt = 128;
   int generate = 64;
+  int top_k =
+      0;  // of the logits of each generated token, how many of the greatest are wanted; 0: all
 };
 
 struct LimitsOptions {

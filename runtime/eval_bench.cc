@@ -30,8 +30,8 @@ class BenchBatch {
   }
 
   // One step: `rows` new random tokens for each sequence in [first, last), the logits of each one's
-  // last.
-  Status Step(Model& model, size_t first, size_t last, int32_t rows) {
+  // last, or if `top_k` is not 0 so many of the greatest.
+  Status Step(Model& model, size_t first, size_t last, int32_t rows, int32_t top_k) {
     std::vector<int32_t> tokens, positions, logit_rows;
     std::vector<ForwardBatch::Sequence> sequences;
     std::uniform_int_distribution<int32_t> any(0, vocabulary_ - 1);
@@ -46,7 +46,10 @@ class BenchBatch {
       sequences.push_back({first_row, rows, lengths_[s], blocks_[s]});
     }
     logits_.resize(logit_rows.size() * static_cast<size_t>(vocabulary_));
-    return model.Forward({tokens, positions, sequences, logit_rows}, logits_);
+    ForwardBatch batch{tokens, positions, sequences, logit_rows};
+    const std::vector<int32_t> ranks(logit_rows.size(), top_k);
+    batch.logit_ranks = ranks;
+    return model.Forward(batch, logits_);
   }
 
   size_t sequences() const { return blocks_.size(); }
@@ -65,6 +68,8 @@ struct BenchResult {
   // The same by the processors' time over all threads: what a busy machine disturbs least.
   double prefill_tokens_per_cpu_second = 0;
   double decode_tokens_per_cpu_second = 0;
+  // Of the output head's bytes, where not all logits were wanted; 1 where all were read.
+  double head_read_share = 1;
 };
 
 double CpuSeconds() { return static_cast<double>(std::clock()) / CLOCKS_PER_SEC; }
@@ -75,20 +80,25 @@ Result<BenchResult> BenchOne(Model& model, const BenchOptions& options, int batc
   const double cpu_start = CpuSeconds();
   for (size_t s = 0; s < batch.sequences(); ++s) {
     for (int done = 0; done < options.prompt; done += 512) {
-      QUERN_TRY(batch.Step(model, s, s + 1, std::min(512, options.prompt - done)));
+      QUERN_TRY(batch.Step(model, s, s + 1, std::min(512, options.prompt - done), 0));
     }
   }
+  const HeadReads reads_before = model.head_reads();
   const SteadyTime prefilled = RealClock().Now();
   const double cpu_prefilled = CpuSeconds();
   for (int i = 0; i < options.generate; ++i) {
-    QUERN_TRY(batch.Step(model, 0, batch.sequences(), 1));
+    QUERN_TRY(batch.Step(model, 0, batch.sequences(), 1, options.top_k));
   }
+  const HeadReads reads = model.head_reads();
+  const auto read = static_cast<double>(reads.bytes - reads_before.bytes);
+  const auto whole = static_cast<double>(reads.whole_bytes - reads_before.whole_bytes);
   const double decode_seconds = Seconds(RealClock().Now() - prefilled).count();
   const double cpu_decode_seconds = CpuSeconds() - cpu_prefilled;
   const double prompt_tokens = static_cast<double>(batch_size) * options.prompt;
   const double generated = static_cast<double>(batch_size) * options.generate;
   return BenchResult{prompt_tokens / Seconds(prefilled - start).count(), generated / decode_seconds,
-                     prompt_tokens / (cpu_prefilled - cpu_start), generated / cpu_decode_seconds};
+                     prompt_tokens / (cpu_prefilled - cpu_start), generated / cpu_decode_seconds,
+                     whole > 0 ? read / whole : 1};
 }
 
 }  // namespace
@@ -108,7 +118,8 @@ Status RunBench(const CommonOptions& common, const BenchOptions& options) {
                        {"prefill_tokens_per_second", result.prefill_tokens_per_second},
                        {"decode_tokens_per_second", result.decode_tokens_per_second},
                        {"prefill_tokens_per_cpu_second", result.prefill_tokens_per_cpu_second},
-                       {"decode_tokens_per_cpu_second", result.decode_tokens_per_cpu_second}});
+                       {"decode_tokens_per_cpu_second", result.decode_tokens_per_cpu_second},
+                       {"head_read_share", result.head_read_share}});
     if (!common.as_json) {
       std::printf("batch %d: prefill %.1f tokens/s, decode %.1f tokens/s\n", batch,
                   result.prefill_tokens_per_second, result.decode_tokens_per_second);
@@ -125,6 +136,7 @@ Status RunBench(const CommonOptions& common, const BenchOptions& options) {
                          {"compute", info.compute},
                          {"load_seconds", load_seconds},
                          {"peak_resident_bytes", memory.peak_resident_bytes},
+                         {"top_k", options.top_k},
                          {"results", results}};
     std::printf("%s\n", report.dump().c_str());
   } else {

@@ -119,6 +119,12 @@ int Main(int argc, char** argv) {
   bench_command->add_option("--generate", bench.generate, "tokens to generate for each")
       ->capture_default_str()
       ->check(CLI::Range(1, 1 << 20));
+  bench_command
+      ->add_option("--top-k", bench.top_k,
+                   "of each generated token's logits the greatest alone, so many: 1 is what greedy "
+                   "needs; 0: all")
+      ->capture_default_str()
+      ->check(CLI::Range(0, 1 << 20));
 
   auto* limits_command = app.add_subcommand(
       "limits", "what this machine reads from memory and computes at most, with no model");

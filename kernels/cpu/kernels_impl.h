@@ -3,6 +3,7 @@
 // The ops over one `Simd`, which the header included before this one decides.
 #include "kernels/cpu/attention_impl.h"
 #include "kernels/cpu/elementwise_impl.h"
+#include "kernels/cpu/head_screen_impl.h"
 #include "kernels/cpu/matmul_impl.h"
 #include "kernels/cpu/tables.h"
 
@@ -15,6 +16,8 @@ constexpr CpuKernels KernelsOf(CpuIsa isa, const char* name) {
           .lanes = Simd::kLanes,
           .quantize_activations = QuantizeActivations,
           .matmul = MatMul,
+          .screen = Screen,
+          .refine = Refine,
           .rms_norm = RmsNorm,
           .rope = Rope,
           .gated_activation = GatedActivation,

@@ -141,6 +141,58 @@ void PackQuantizedTile(const PackedMatrix& matrix, const uint8_t* source, int64_
   }
 }
 
+// The same of a Q8_0 matrix in planes.
+void PackPlanesTile(const PackedMatrix& matrix, const uint8_t* source, int64_t tile, uint8_t* out) {
+  constexpr uint64_t kNibbles = 0x0f0f0f0f0f0f0f0f;
+  constexpr uint64_t kSigns = 0x8080808080808080;
+  const WeightTypeInfo& info = *FindWeightTypeInfo(matrix.type);
+  const int lanes = matrix.lanes;
+  const int64_t groups = matrix.cols / 32;
+  const auto rows = static_cast<int>(std::min<int64_t>(lanes, matrix.rows - tile * lanes));
+  uint8_t* scales = out + matrix.high_offset(tile);
+  uint8_t* high = scales + groups * 2 * lanes;
+  uint8_t* low = out + matrix.low_offset(tile);
+  for (int r = 0; r < rows; ++r) {
+    const uint8_t* block = source + (tile * lanes + r) * groups * info.block_bytes;
+    for (int64_t g = 0; g < groups; ++g, block += info.block_bytes) {
+      std::memcpy(scales + (g * lanes + r) * 2, block, 2);
+      uint64_t q[4];
+      std::memcpy(q, block + 2, sizeof(q));
+      for (int v = 0; v < 4; ++v) {
+        const uint64_t biased = q[v] ^ kSigns;  // + 128
+        const int64_t at = ((g * 4 + v) * lanes + r) * 4;
+        const uint64_t upper = SqueezeNibbles(biased >> 4 & kNibbles);
+        const uint64_t lower = SqueezeNibbles(biased & kNibbles);
+        const uint32_t u = Lanes(upper, upper >> 32);
+        const uint32_t l = Lanes(lower, lower >> 32);
+        const auto turned = static_cast<uint32_t>((l & kNibbles) << 4 | (l >> 4 & kNibbles));
+        std::memcpy(high + at, &u, 4);
+        std::memcpy(low + at, &turned, 4);
+      }
+    }
+  }
+}
+
+void UnpackPlanesRow(const PackedMatrix& matrix, int64_t row, float* out) {
+  const int lanes = matrix.lanes;
+  const int64_t groups = matrix.cols / 32;
+  const int64_t tile = row / lanes;
+  const auto r = static_cast<int>(row % lanes);
+  const uint8_t* scales = matrix.data + matrix.high_offset(tile);
+  const uint8_t* high = scales + groups * 2 * lanes;
+  const uint8_t* low = matrix.data + matrix.low_offset(tile);
+  for (int64_t k = 0; k < matrix.cols; ++k) {
+    const int64_t g = k / 32;
+    const auto s = static_cast<int>(k % 32 / 2);
+    const auto h = static_cast<int>(k % 2);
+    const int64_t group = g * 16 * lanes;
+    const unsigned u = ReadBits(Lane16(high + group, lanes, s / 4, r, h)) >> (4 * (s % 4)) & 15;
+    const unsigned l = ReadBits(Lane16(low + group, lanes, s / 4, r, h)) >> (4 * (s % 4 ^ 1)) & 15;
+    const int q = static_cast<int>(16 * u + l) - 128;
+    out[k] = HalfToFloat(Get16(scales + (g * lanes + r) * 2)) * static_cast<float>(q);
+  }
+}
+
 // [row][col] of the stored type to [col][row].
 template <typename Stored>
 void PackFloatTile(const PackedMatrix& matrix, const uint8_t* source, int64_t tile, uint8_t* out) {
@@ -199,6 +251,15 @@ void PackTiles(const PackedMatrix& matrix, const void* source, int64_t tile_begi
   const int64_t tile_bytes = PackedTileBytes(matrix.type, matrix.lanes, matrix.cols);
   const PackTile pack = PackTileOf(matrix.type);
   for (int64_t tile = tile_begin; tile < tile_end; ++tile) {
+    if (matrix.planes) {
+      if ((tile + 1) * matrix.lanes > matrix.rows) {
+        std::memset(out + matrix.high_offset(tile), 0,
+                    static_cast<size_t>(matrix.high_tile_bytes()));
+        std::memset(out + matrix.low_offset(tile), 0, static_cast<size_t>(matrix.low_tile_bytes()));
+      }
+      PackPlanesTile(matrix, bytes, tile, out);
+      continue;
+    }
     uint8_t* target = out + tile * tile_bytes;
     if ((tile + 1) * matrix.lanes > matrix.rows) {  // the rows that it lacks are zeros
       std::memset(target, 0, static_cast<size_t>(tile_bytes));
@@ -208,6 +269,7 @@ void PackTiles(const PackedMatrix& matrix, const void* source, int64_t tile_begi
 }
 
 void UnpackRow(const PackedMatrix& matrix, int64_t row, float* out) {
+  if (matrix.planes) return UnpackPlanesRow(matrix, row, out);
   const int lanes = matrix.lanes;
   const int r = static_cast<int>(row % lanes);
   const uint8_t* tile =

@@ -39,6 +39,10 @@ struct Simd {
   static I Mask16(I a, int16_t mask) { return _mm256_and_si256(a, _mm256_set1_epi16(mask)); }
   static I Sub16(I a, int16_t value) { return _mm256_sub_epi16(a, _mm256_set1_epi16(value)); }
   static I Or(I a, I b) { return _mm256_or_si256(a, b); }
+  static I JoinNibbles(I high, I low) {
+    const __m256i mask = _mm256_set1_epi8(0x0f);
+    return _mm256_or_si256(_mm256_andnot_si256(mask, high), _mm256_and_si256(mask, low));
+  }
   template <int kBits>
   static I ShiftLeft32(I a) {
     return _mm256_slli_epi32(a, kBits);

@@ -39,6 +39,11 @@ struct Simd {
   static I Mask16(I a, int16_t mask) { return _mm512_and_si512(a, _mm512_set1_epi16(mask)); }
   static I Sub16(I a, int16_t value) { return _mm512_sub_epi16(a, _mm512_set1_epi16(value)); }
   static I Or(I a, I b) { return _mm512_or_si512(a, b); }
+  static I JoinNibbles(I high, I low) {
+    constexpr int kSelect =
+        0xca;  // the first's bits where they are set: the second's, or the third's
+    return _mm512_ternarylogic_epi32(_mm512_set1_epi8(static_cast<char>(0xf0)), high, low, kSelect);
+  }
   template <int kBits>
   static I ShiftLeft32(I a) {
     return _mm512_slli_epi32(a, kBits);

@@ -80,6 +80,14 @@ struct Simd {
     for (int i = 0; i < kLanes; ++i) a.v[i] |= b.v[i];
     return a;
   }
+  // Of every byte, the upper half of `high`'s and the lower half of `low`'s.
+  static I JoinNibbles(I high, I low) {
+    for (int i = 0; i < kLanes; ++i) {
+      high.v[i] = static_cast<int32_t>((static_cast<uint32_t>(high.v[i]) & 0xf0f0f0f0u) |
+                                       (static_cast<uint32_t>(low.v[i]) & 0x0f0f0f0fu));
+    }
+    return high;
+  }
   template <int kBits>
   static I ShiftLeft32(I a) {
     for (auto& lane : a.v) lane = static_cast<int32_t>(static_cast<uint32_t>(lane) << kBits);

@@ -155,6 +155,13 @@ struct LargestStep {
   int64_t vocabulary = 0;
 };
 
+// What was read of output heads where Logits was asked for the greatest logits alone.
+struct HeadReads {
+  int64_t rows = 0;         // of logits
+  int64_t bytes = 0;        // of weights
+  int64_t whole_bytes = 0;  // that the whole products would have read
+};
+
 // How a row's next token is drawn where the logits are.
 using TokenDraw = kernels::SampleRow;
 
@@ -188,6 +195,12 @@ class Backend {
   virtual Result<std::unique_ptr<Matrix>> LoadMatrix(kernels::WeightType type,
                                                      std::span<const std::byte> data, int64_t rows,
                                                      int64_t cols, const PartTaken& taken) = 0;
+  // The same of an output head, also where it is the embedding, too: what Logits takes.
+  virtual Result<std::unique_ptr<Matrix>> LoadHead(kernels::WeightType type,
+                                                   std::span<const std::byte> data, int64_t rows,
+                                                   int64_t cols, const PartTaken& taken) {
+    return LoadMatrix(type, data, rows, cols, taken);
+  }
   // The same of `experts` matrices, one after the other in `data`.
   virtual Result<std::unique_ptr<ExpertMatrices>> LoadExperts(kernels::WeightType type,
                                                               std::span<const std::byte> data,
@@ -257,9 +270,12 @@ class Backend {
   virtual void RmsNormRows(const Tensor& residual, std::span<const int32_t> rows,
                            const Vector& weight, float epsilon, Tensor* out) = 0;
   // logits [x.rows, head.rows()] = x times the transpose of head, then softcap where it is not 0.
+  // `ranks`: ForwardBatch::logit_ranks of these rows.
   // Both return what failed in this step or one before it: kInternal.
   virtual Status Logits(const Tensor& x, const Matrix& head, float softcap,
-                        std::span<float> logits) = 0;
+                        std::span<const int32_t> ranks, std::span<float> logits) = 0;
+  // Since it was made. All 0 where no logits were ever read in part.
+  virtual HeadReads head_reads() const { return {}; }
   // Whether Draw can be called.
   virtual bool draws() const { return false; }
   // A token for each row of the same logits, as kernels::SampleTokens draws it: tokens [x.rows], -1

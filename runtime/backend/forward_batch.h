@@ -5,6 +5,7 @@
 #include <span>
 
 #include "quern/kernels/attention.h"
+#include "quern/kernels/head_screen.h"
 
 namespace quern {
 
@@ -36,8 +37,15 @@ struct ForwardBatch {
   int32_t first_layer = 0;
   int32_t end_layer = std::numeric_limits<int32_t>::max();  // beyond the last layer: all
 
+  // Of each logit row, how many of its greatest logits are wanted: a backend may give
+  // kNotAmongGreatest for those that are not among them; 0: all are. Empty: all of all rows.
+  std::span<const int32_t> logit_ranks = {};
+
   bool last_waits() const { return first_layer > 0; }
 };
+
+// Finite, and less than every logit.
+using kernels::kNotAmongGreatest;
 
 // What the KV cache stores.
 using kernels::KvDtype;

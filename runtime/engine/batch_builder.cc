@@ -4,6 +4,7 @@
 #include <cstddef>
 
 #include "runtime/sampling/logit_adjuster.h"
+#include "runtime/sampling/sampler.h"
 
 namespace quern {
 namespace {
@@ -21,6 +22,13 @@ TokenDraw DrawOf(const ActiveRequest& request) {
           sampling.top_k,       request.seed,   request.tokens.size()};
 }
 
+// How many of its greatest logits say what the sampler picks; 0: it looks at all.
+int32_t LogitRankOf(const ActiveRequest& request) {
+  if (!NeedsOnlyADraw(request)) return 0;
+  const SamplingParams& sampling = request.sampling;
+  return sampling.temperature < Sampler::kGreedyBelow ? 1 : sampling.top_k;
+}
+
 }  // namespace
 
 BatchBuilder::BatchBuilder(int32_t max_tokens, int32_t max_sequences) {
@@ -28,6 +36,7 @@ BatchBuilder::BatchBuilder(int32_t max_tokens, int32_t max_sequences) {
   positions_.reserve(static_cast<size_t>(max_tokens));
   sequences_.reserve(static_cast<size_t>(max_sequences));
   logit_rows_.reserve(static_cast<size_t>(max_sequences));
+  logit_ranks_.reserve(static_cast<size_t>(max_sequences));
 }
 
 ForwardBatch BatchBuilder::Build(const SchedulerOutput& step,
@@ -37,6 +46,7 @@ ForwardBatch BatchBuilder::Build(const SchedulerOutput& step,
   positions_.clear();
   sequences_.clear();
   logit_rows_.clear();
+  logit_ranks_.clear();
   drawn_rows_.clear();
   draws_.clear();
   samples_.assign(requests.size(), {});
@@ -59,12 +69,17 @@ ForwardBatch BatchBuilder::Build(const SchedulerOutput& step,
     const bool drawn = model_draws && NeedsOnlyADraw(*requests[i]);
     samples_[i] = {drawn, drawn ? drawn_rows_.size() : logit_rows_.size()};
     (drawn ? drawn_rows_ : logit_rows_).push_back(row);
-    if (drawn) draws_.push_back(DrawOf(*requests[i]));
+    if (drawn) {
+      draws_.push_back(DrawOf(*requests[i]));
+    } else {
+      logit_ranks_.push_back(LogitRankOf(*requests[i]));
+    }
   }
   ForwardBatch batch{.tokens = tokens_,
                      .positions = positions_,
                      .sequences = sequences_,
-                     .logit_rows = logit_rows_};
+                     .logit_rows = logit_rows_,
+                     .logit_ranks = logit_ranks_};
   if (!step.sequences.empty()) {
     batch.first_layer = step.sequences.back().first_layer;
     batch.end_layer = step.sequences.back().end_layer;

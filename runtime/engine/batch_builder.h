@@ -43,7 +43,7 @@ class BatchBuilder {
     size_t index = 0;
   };
 
-  std::vector<int32_t> logit_rows_;
+  std::vector<int32_t> logit_rows_, logit_ranks_;
   std::vector<int32_t> drawn_rows_;
   std::vector<TokenDraw> draws_;
   std::vector<Sample> samples_;  // of each sequence

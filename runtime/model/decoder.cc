@@ -23,11 +23,14 @@ Status Decoder::LoadWeights(WeightLoader& loader, Communicator* group) {
                         group ? group->rank() : 0, group ? group->size() : 1));
   QUERN_TRY(backend_->CheckSizes(
       {.width = h_.width, .vocabulary = shares_.vocab.size, .head_dim = h_.head_dim}));
-  QUERN_ASSIGN(embedding_, loader.LoadMatrix("token_embd.weight", shares_.vocab, h_.width));
-  QUERN_ASSIGN(output_norm_, loader.LoadVector("output_norm.weight", h_.width));
+  const char* const embedding = "token_embd.weight";
   if (loader.Has("output.weight")) {
-    QUERN_ASSIGN(output_, loader.LoadMatrix("output.weight", shares_.vocab, h_.width));
+    QUERN_ASSIGN(embedding_, loader.LoadMatrix(embedding, shares_.vocab, h_.width));
+    QUERN_ASSIGN(output_, loader.LoadHead("output.weight", shares_.vocab, h_.width));
+  } else {
+    QUERN_ASSIGN(embedding_, loader.LoadHead(embedding, shares_.vocab, h_.width));
   }
+  QUERN_ASSIGN(output_norm_, loader.LoadVector("output_norm.weight", h_.width));
   QUERN_TRY(LoadLayers(loader));
   constexpr TensorKind kActivations = TensorKind::kActivations;
   x_ = backend_->NewTensor(TensorKind::kResidual, h_.width);
@@ -75,7 +78,7 @@ Status Decoder::Forward(const ForwardBatch& batch, std::span<float> logits) {
   const bool holds = batch.end_layer < h_.layers;
   const auto rows = std::ssize(batch.tokens) - (holds ? batch.sequences.back().num_rows : 0);
   if (x_->rows != rows) std::abort();
-  return ReadLogits(batch.logit_rows, logits);
+  return MakeLogits(batch.logit_rows, batch.logit_ranks, logits);
 }
 
 Status Decoder::LoadAttention(WeightLoader& loader, const std::string& prefix, bool head_norms,
@@ -148,12 +151,17 @@ Status Decoder::ReserveSteps(int32_t tokens, int32_t sequences, int32_t context_
 }
 
 Status Decoder::ReadLogits(std::span<const int32_t> rows, std::span<float> logits) {
+  return MakeLogits(rows, {}, logits);
+}
+
+Status Decoder::MakeLogits(std::span<const int32_t> rows, std::span<const int32_t> ranks,
+                           std::span<float> logits) {
   if (rows.empty()) return {};
   backend_->RmsNormRows(*x_, rows, *output_norm_, h_.epsilon, normed_);
   const Matrix& head = output_ ? *output_ : *embedding_;
-  if (group_ == nullptr) return backend_->Logits(*normed_, head, h_.logit_softcap, logits);
+  if (group_ == nullptr) return backend_->Logits(*normed_, head, h_.logit_softcap, ranks, logits);
   part_logits_.resize(rows.size() * static_cast<size_t>(head.rows()));
-  QUERN_TRY(backend_->Logits(*normed_, head, h_.logit_softcap, part_logits_));
+  QUERN_TRY(backend_->Logits(*normed_, head, h_.logit_softcap, {}, part_logits_));
   return GatherLogits(std::ssize(rows), logits);
 }
 

@@ -25,6 +25,7 @@ class Decoder : public Model {
   Status ReserveSteps(int32_t tokens, int32_t sequences, int32_t context_tokens) override;
   bool lost() const override { return backend_->lost(); }
   Status Finish() override { return backend_->Finish(); }
+  HeadReads head_reads() const override { return backend_->head_reads(); }
   void SetKvDtype(KvDtype dtype) override;
   Status AllocateKv(const KvLayout& layout) override {
     return backend_->AllocateKv(kv_shape_, layout);
@@ -101,6 +102,9 @@ class Decoder : public Model {
   Tensor* up_ = nullptr;        // [ffn_part().size]
 
  private:
+  // `ranks`: as ForwardBatch::logit_ranks.
+  Status MakeLogits(std::span<const int32_t> rows, std::span<const int32_t> ranks,
+                    std::span<float> logits);
   // Brings the ranks' parts of `rows` rows of logits, this one's in part_logits_, together on rank
   // 0.
   Status GatherLogits(int64_t rows, std::span<float> logits);

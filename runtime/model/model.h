@@ -125,9 +125,13 @@ class Model {
 
   // Runs one step: writes K and V of the new tokens into their blocks, and the logits of
   // batch.logit_rows to `logits` [logit_rows, vocab_size], float32, row-major, softcap applied
-  // where the model has one. The batch is trusted (the engine checked it); debug builds assert its
-  // invariants.
+  // where the model has one; of rows with a rank (logit_ranks), as many of the greatest as are
+  // asked for have the same bits as without. The batch is trusted (the engine checked it); debug
+  // builds assert its invariants.
   virtual Status Forward(const ForwardBatch& batch, std::span<float> logits) = 0;
+
+  // What Forward read of the output head where it was asked for the greatest logits alone.
+  virtual HeadReads head_reads() const { return {}; }
 
   // After a Forward, and until the next, of any rows of its batch, ascending. To `logits` [rows,
   // vocab_size], as Forward. Errors: as Forward's.

@@ -163,6 +163,16 @@ Result<std::unique_ptr<Matrix>> WeightLoader::LoadMatrix(const std::string& name
                       });
 }
 
+Result<std::unique_ptr<Matrix>> WeightLoader::LoadHead(const std::string& name, const Part& rows,
+                                                       const Part& cols) {
+  QUERN_ASSIGN(const GgufTensor* tensor,
+               Find(name, {static_cast<uint64_t>(cols.whole), static_cast<uint64_t>(rows.whole)}));
+  return Take<Matrix>(*tensor, Expands(*tensor), rows, cols,
+                      [&](auto type, auto data, const auto& taken) {
+                        return backend_->LoadHead(type, data, rows.size, cols.size, taken);
+                      });
+}
+
 Result<std::unique_ptr<Matrix>> WeightLoader::LoadRouter(const std::string& name, int64_t experts,
                                                          int64_t cols) {
   QUERN_ASSIGN(const GgufTensor* tensor,

@@ -27,6 +27,9 @@ class WeightLoader {
   // kUnsupported where columns begin or end within a block of a quantised type, says where.
   Result<std::unique_ptr<Matrix>> LoadMatrix(const std::string& name, const Part& rows,
                                              const Part& cols);
+  // The same of an output head.
+  Result<std::unique_ptr<Matrix>> LoadHead(const std::string& name, const Part& rows,
+                                           const Part& cols);
   // A mixture's, [experts, cols], from float32 however it is stored.
   Result<std::unique_ptr<Matrix>> LoadRouter(const std::string& name, int64_t experts,
                                              int64_t cols);

@@ -90,8 +90,14 @@ int32_t Sampler::DrawFromAll(std::span<const float> logits, float max, float inv
 
 void Sampler::CollectForTopKMinP(std::span<const float> logits, const SamplingParams& params,
                                  float max) {
-  float threshold = -std::numeric_limits<float>::infinity();
-  if (params.min_p > 0) threshold = max + params.temperature * std::log(params.min_p);
+  // Where top_k cuts, the lowest number there is stands for logits that cannot be among them and
+  // were not computed (ForwardBatch::logit_ranks).
+  constexpr float kLowest = std::numeric_limits<float>::lowest();
+  float threshold = params.top_k > 0 && max > kLowest ? std::nextafter(kLowest, 0.0f)
+                                                      : -std::numeric_limits<float>::infinity();
+  if (params.min_p > 0) {
+    threshold = std::max(threshold, max + params.temperature * std::log(params.min_p));
+  }
   const auto k = static_cast<size_t>(params.top_k);
   if (k > 0) threshold = std::max(threshold, candidates_.ReachedByTopK(chunk_max_, k));
   candidates_.Clear();

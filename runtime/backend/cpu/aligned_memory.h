@@ -10,7 +10,9 @@ namespace quern {
 class AlignedMemory {
  public:
   AlignedMemory() = default;
-  explicit AlignedMemory(size_t bytes);
+  // `written_whole`: all of it will be, so that huge pages, where the system has them, take no
+  // more.
+  explicit AlignedMemory(size_t bytes, bool written_whole = false);
   ~AlignedMemory();
   AlignedMemory(AlignedMemory&& other) noexcept
       : data_(std::exchange(other.data_, nullptr)), bytes_(std::exchange(other.bytes_, 0)) {}

@@ -64,6 +64,19 @@ Result<std::unique_ptr<Matrix>> CpuBackend::LoadMatrix(kernels::WeightType type,
   return std::unique_ptr<Matrix>(std::make_unique<CpuMatrix>(shape, std::move(memory)));
 }
 
+Result<std::unique_ptr<Matrix>> CpuBackend::LoadHead(kernels::WeightType type,
+                                                     std::span<const std::byte> data, int64_t rows,
+                                                     int64_t cols, const PartTaken& taken) {
+  if (type != kernels::WeightType::kQ8_0) return LoadMatrix(type, data, rows, cols, taken);
+  kernels::PackedMatrix shape{type, kernels_.lanes, rows, cols, nullptr};
+  shape.planes = true;
+  QUERN_ASSIGN(AlignedMemory memory, TakeWeightMemory(kernels::PackedBytes(shape)));
+  Pack(shape, data, memory.as<uint8_t>(), taken);
+  auto matrix = std::make_unique<CpuMatrix>(shape, std::move(memory));
+  matrix->set_greatest_scales(GreatestScales(matrix->packed(), pool_));
+  return std::unique_ptr<Matrix>(std::move(matrix));
+}
+
 Result<std::unique_ptr<Matrix>> CpuBackend::LoadRouter(std::span<const std::byte> data,
                                                        int64_t experts, int64_t cols) {
   return LoadMatrix(kernels::WeightType::kF32, data, experts, cols,
@@ -94,7 +107,7 @@ Result<AlignedMemory> CpuBackend::TakeWeightMemory(int64_t bytes) {
   // The system would give the memory now and kill the process when it is touched. A matrix of few
   // rows is padded to whole tiles, so that a file's size alone does not tell.
   AlignedMemory memory;
-  if (bytes <= memory_left_) memory = AlignedMemory(static_cast<size_t>(bytes));
+  if (bytes <= memory_left_) memory = AlignedMemory(static_cast<size_t>(bytes), true);
   if (memory.data() == nullptr) {
     return NoMemoryFor("a weight matrix", static_cast<double>(bytes),
                        static_cast<double>(memory_left_),
@@ -372,8 +385,15 @@ void CpuBackend::RmsNormRows(const Tensor& residual, std::span<const int32_t> ro
 }
 
 Status CpuBackend::Logits(const Tensor& x, const Matrix& head, float softcap,
-                          std::span<float> logits) {
+                          std::span<const int32_t> ranks, std::span<float> logits) {
   assert(std::ssize(logits) >= x.rows * head.rows());
+  const auto& matrix = static_cast<const CpuMatrix&>(head);
+  // The cap's rounding need not keep the order of two logits.
+  if (softcap == 0 && HeadScreen::Takes(matrix, x.rows, ranks)) {
+    const kernels::QuantizedActivations view = quantized_.View(x.rows, x.width);
+    Quantize(x, view);
+    if (head_screen_.Run(matrix, view, ranks, pool_, logits.data())) return {};
+  }
   const Product product{&Packed(head), logits.data(), head.rows()};
   Multiply(x, std::span(&product, 1));
   if (softcap == 0) return {};

@@ -10,6 +10,7 @@
 #include "runtime/backend/cpu/aligned_memory.h"
 #include "runtime/backend/cpu/attention_plan.h"
 #include "runtime/backend/cpu/expert_workspace.h"
+#include "runtime/backend/cpu/head_screen.h"
 #include "runtime/base/thread_pool.h"
 
 namespace quern {
@@ -21,7 +22,11 @@ class CpuBackend : public Backend {
   // `memory_bytes` is what all matrices together may take; `group` null: one rank.
   CpuBackend(const kernels::CpuKernels& kernels, int threads, int64_t memory_bytes,
              Communicator* group = nullptr)
-      : kernels_(kernels), pool_(threads), memory_left_(memory_bytes), group_(group) {}
+      : kernels_(kernels),
+        pool_(threads),
+        memory_left_(memory_bytes),
+        group_(group),
+        head_screen_(kernels) {}
 
   std::string Describe() const override;
   int ranks() const override;
@@ -29,6 +34,9 @@ class CpuBackend : public Backend {
   Result<std::unique_ptr<Matrix>> LoadMatrix(kernels::WeightType type,
                                              std::span<const std::byte> data, int64_t rows,
                                              int64_t cols, const PartTaken& taken) override;
+  Result<std::unique_ptr<Matrix>> LoadHead(kernels::WeightType type,
+                                           std::span<const std::byte> data, int64_t rows,
+                                           int64_t cols, const PartTaken& taken) override;
   Result<std::unique_ptr<Matrix>> LoadRouter(std::span<const std::byte> data, int64_t experts,
                                              int64_t cols) override;
   Result<std::unique_ptr<ExpertMatrices>> LoadExperts(kernels::WeightType type,
@@ -55,8 +63,9 @@ class CpuBackend : public Backend {
   void Experts(int number, const Tensor& x, Tensor* out) override;
   void RmsNormRows(const Tensor& residual, std::span<const int32_t> rows, const Vector& weight,
                    float epsilon, Tensor* out) override;
-  Status Logits(const Tensor& x, const Matrix& head, float softcap,
+  Status Logits(const Tensor& x, const Matrix& head, float softcap, std::span<const int32_t> ranks,
                 std::span<float> logits) override;
+  HeadReads head_reads() const override { return head_screen_.reads(); }
   Status Read(const Tensor& x, std::span<float> to) override;
 
  private:
@@ -149,6 +158,7 @@ class CpuBackend : public Backend {
   std::vector<ExpertsSpec> experts_;
   ExpertWorkspace expert_workspace_;
   ActivationBuffer quantized_;
+  HeadScreen head_screen_;
   int64_t widest_ = 0;
 
   KvShape kv_shape_;

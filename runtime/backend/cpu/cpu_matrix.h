@@ -1,5 +1,6 @@
 #pragma once
 
+#include <span>
 #include <utility>
 #include <vector>
 
@@ -20,10 +21,15 @@ class CpuMatrix : public Matrix {
   int64_t cols() const override { return packed_.cols; }
   int64_t bytes() const override { return static_cast<int64_t>(memory_.size()); }
   const kernels::PackedMatrix& packed() const { return packed_; }
+  // Of one that can be screened (HeadScreen), kernels::RaiseGreatestScales' of all tiles; else
+  // empty.
+  std::span<const float> greatest_scales() const { return greatest_scales_; }
+  void set_greatest_scales(std::vector<float> scales) { greatest_scales_ = std::move(scales); }
 
  private:
   kernels::PackedMatrix packed_;
   AlignedMemory memory_;
+  std::vector<float> greatest_scales_;
 };
 
 // The same of experts, each repacked for itself, so that no tile holds rows of two.

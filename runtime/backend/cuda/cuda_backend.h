@@ -65,7 +65,7 @@ class CudaBackend : public Backend {
   void Experts(int number, const Tensor& x, Tensor* out) override;
   void RmsNormRows(const Tensor& residual, std::span<const int32_t> rows, const Vector& weight,
                    float epsilon, Tensor* out) override;
-  Status Logits(const Tensor& x, const Matrix& head, float softcap,
+  Status Logits(const Tensor& x, const Matrix& head, float softcap, std::span<const int32_t> ranks,
                 std::span<float> logits) override;
   bool draws() const override { return true; }
   Status Draw(const Tensor& x, const Matrix& head, float softcap, std::span<const TokenDraw> draws,

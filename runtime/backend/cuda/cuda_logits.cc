@@ -38,6 +38,7 @@ Status CudaBackend::MakeLogits(const Tensor& x, const Matrix& head, float softca
 }
 
 Status CudaBackend::Logits(const Tensor& x, const Matrix& head, float softcap,
+                           std::span<const int32_t> /*ranks: all are given*/,
                            std::span<float> logits) {
   const int64_t vocabulary = head.rows();
   const int64_t stride = LogitsStride(vocabulary);

@@ -106,6 +106,17 @@ inline Packed Pack(WeightType type, int lanes, int64_t rows, int64_t cols,
   return packed;
 }
 
+// The same of Q8_0 in planes.
+inline Packed PackPlanes(int lanes, int64_t rows, int64_t cols,
+                         const std::vector<uint8_t>& source) {
+  Packed packed;
+  packed.matrix = {WeightType::kQ8_0, lanes, rows, cols, nullptr, true};
+  packed.memory.resize(static_cast<size_t>(PackedBytes(packed.matrix)));
+  PackTiles(packed.matrix, source.data(), 0, packed.matrix.tiles(), packed.memory.data());
+  packed.matrix.data = packed.memory.data();
+  return packed;
+}
+
 // Quantised activations with their memory.
 struct Quantized {
   std::vector<int16_t> q;

@@ -92,6 +92,25 @@ TEST_P(MatMulTest, ARowHasTheSameBitsWhateverTheBatch) {
   }
 }
 
+TEST_P(MatMulTest, PlanesGiveTheSameBits) {
+  std::mt19937 random(9);
+  for (const int64_t out : {1, 16, 19, 40}) {
+    for (const int64_t cols : {32, 96, 640}) {
+      const auto source = RandomWeights(random, WeightType::kQ8_0, out, cols);
+      const Packed together = Pack(WeightType::kQ8_0, kernels().lanes, out, cols, source);
+      const Packed planes = PackPlanes(kernels().lanes, out, cols, source);
+      for (const int64_t rows : {1, 2, 3, 5, 8, 15}) {
+        auto x = RandomFloats(random, static_cast<size_t>(rows * cols), 100);
+        x[0] = 1e6f;
+        const auto y = Run(planes, x, rows);
+        const auto expected = Run(together, x, rows);
+        ASSERT_EQ(std::memcmp(y.data(), expected.data(), y.size() * sizeof(float)), 0)
+            << out << " x " << cols << ", " << rows << " rows";
+      }
+    }
+  }
+}
+
 // The largest weights and activations there are: 32 x 128 x 32767 still fits the 32-bit sums.
 TEST_P(MatMulTest, ExtremesDoNotOverflow) {
   std::vector<uint8_t> source(34);
@@ -100,6 +119,14 @@ TEST_P(MatMulTest, ExtremesDoNotOverflow) {
   const Packed weight = Pack(WeightType::kQ8_0, kernels().lanes, 1, 32, source);
   const auto y = Run(weight, std::vector<float>(32, 1000), 1);
   EXPECT_FLOAT_EQ(y[0], -128.0f * 32 * 1000);
+  for (const uint8_t byte : {0x80, 0x7f, 0xff, 0x00}) {
+    std::memset(source.data() + 2, byte, 32);
+    for (const float sign : {1.0f, -1.0f}) {
+      const Packed planes = PackPlanes(kernels().lanes, 1, 32, source);
+      EXPECT_FLOAT_EQ(Run(planes, std::vector<float>(32, sign * 1000), 1)[0],
+                      sign * static_cast<float>(static_cast<int8_t>(byte)) * 32 * 1000);
+    }
+  }
 }
 
 // Integers cannot carry a NaN on: it would end as some number, and nobody would see that the model

@@ -107,6 +107,56 @@ TEST(Pack, EveryByteIsWhereTheLayoutSays) {
   }
 }
 
+// The same of Q8_0 in planes.
+TEST(Pack, EveryHalfOfAByteIsWhereThePlanesHaveIt) {
+  std::mt19937 random(4);
+  for (const int64_t lanes : {8, 16}) {
+    for (const int64_t rows : {1, 8, 16, 35}) {
+      for (const int64_t cols : {32, 96, 288}) {
+        const auto source = RandomWeights(random, WeightType::kQ8_0, rows, cols);
+        Packed packed;
+        packed.matrix = {WeightType::kQ8_0, static_cast<int>(lanes), rows, cols, nullptr, true};
+        packed.memory.assign(static_cast<size_t>(PackedBytes(packed.matrix)), 0xa5);
+        std::vector<uint8_t> expected(packed.memory.size());
+        const int64_t groups = cols / 32;
+        for (int64_t i = 0; i < rows * cols; ++i) {
+          const int64_t tile = i / cols / lanes, r = i / cols % lanes;
+          const int64_t g = i % cols / 32, s = i % 32 / 2, h = i % 2;
+          const uint8_t* block = source.data() + i / 32 * 34;
+          uint8_t* scales = expected.data() + tile * groups * 18 * lanes;
+          uint8_t* high = scales + groups * 2 * lanes;
+          uint8_t* low = expected.data() + packed.matrix.tiles() * groups * 18 * lanes +
+                         tile * groups * 16 * lanes;
+          std::memcpy(scales + (g * lanes + r) * 2, block, 2);
+          // Of the 16-bit lanes' bytes: pairs 0 and 1 in the first one, 2 and 3 in the second.
+          const int64_t byte = g * 16 * lanes + ((s / 4 * lanes + r) * 2 + h) * 2 + s % 4 / 2;
+          const unsigned q = block[2 + i % 32] ^ 0x80u;
+          const bool odd = s % 2 != 0;
+          high[byte] = static_cast<uint8_t>(high[byte] | (odd ? q & 0xf0 : q >> 4));
+          low[byte] = static_cast<uint8_t>(low[byte] | (odd ? q & 0x0f : (q & 0x0f) << 4));
+        }
+        for (int64_t tile = packed.matrix.tiles() - 1; tile >= 0; --tile) {
+          PackTiles(packed.matrix, source.data(), tile, tile + 1, packed.memory.data());
+        }
+        ASSERT_EQ(packed.memory, expected) << lanes << " lanes, " << rows << " x " << cols;
+        packed.matrix.data = packed.memory.data();
+        for (int64_t row = 0; row < rows; ++row) {
+          std::vector<float> given(static_cast<size_t>(cols)), got(given.size());
+          ref::DequantizeRow(WeightType::kQ8_0, source.data() + row * groups * 34, cols,
+                             given.data());
+          UnpackRow(packed.matrix, row, got.data());
+          ASSERT_EQ(std::memcmp(got.data(), given.data(), got.size() * sizeof(float)), 0) << row;
+        }
+      }
+    }
+  }
+}
+
+TEST(Pack, PlanesTakeAsMuchMemoryAsTheFile) {
+  EXPECT_EQ(PackedBytes({WeightType::kQ8_0, 16, 64, 1024, nullptr, true}), 64 * 1024 / 32 * 34);
+  EXPECT_EQ(PackedBytes({WeightType::kQ8_0, 8, 64, 1024, nullptr, true}), 64 * 1024 / 32 * 34);
+}
+
 TEST(Pack, TakesNoMoreMemoryThanTheFileButForScalesOfKTypes) {
   for (WeightType type : kAllWeightTypes) {
     const WeightTypeInfo& info = *FindWeightTypeInfo(type);

@@ -6,6 +6,7 @@
 #include "quern/kernels/elementwise.h"
 #include "quern/kernels/gated_activation.h"
 #include "quern/kernels/hadamard.h"
+#include "quern/kernels/head_screen.h"
 #include "quern/kernels/matmul.h"
 #include "quern/kernels/quantize_activations.h"
 #include "quern/kernels/rms_norm.h"
@@ -27,6 +28,8 @@ struct CpuKernels {
   int lanes;         // rows of a packed tile
   QuantizeActivationsFn quantize_activations;
   MatMulFn matmul;
+  ScreenFn screen;
+  RefineFn refine;
   RmsNormFn rms_norm;
   RopeFn rope;
   GatedActivationFn gated_activation;

@@ -21,14 +21,29 @@ namespace quern::kernels {
 //   low: lane (r, h) of vector s / 4, bits 4 (s % 4)...; high: bit s of lane (r, h), or for Q6_K
 //   bits 2 (s % 8)... of vector s / 8; q: byte (s, r, h).
 // Float types: [col][row] of the stored type.
+//
+// `planes`, Q8_0 alone: the two halves of each byte lie apart, so that a screen can read the high
+// ones alone (head_screen.h). q + 128 = 16 u + l; first come, for each tile, [d: groups x R x f16]
+// [u: groups x 16R bytes], u as `low` above; after the last tile, for each, [l: groups x 16R
+// bytes], l as `low` but with the nibbles of each byte the other way round, so that a mask alone
+// joins them. In all, as many bytes as without.
 struct PackedMatrix {
   WeightType type = WeightType::kF32;
   int lanes = 8;
   int64_t rows = 0;
   int64_t cols = 0;
   const uint8_t* data = nullptr;  // PackedBytes(), 64-byte aligned
+  bool planes = false;
 
   int64_t tiles() const { return (rows + lanes - 1) / lanes; }
+  // Of `planes`, bytes of a tile in the first part and in the second.
+  int64_t high_tile_bytes() const { return cols / 32 * 18 * lanes; }
+  int64_t low_tile_bytes() const { return cols / 32 * 16 * lanes; }
+  // Where a tile's parts begin in the matrix's memory.
+  int64_t high_offset(int64_t tile) const { return tile * high_tile_bytes(); }
+  int64_t low_offset(int64_t tile) const {
+    return tiles() * high_tile_bytes() + tile * low_tile_bytes();
+  }
 };
 
 // Bytes of one tile of `lanes` rows and `cols` columns.

@@ -41,6 +41,13 @@ static inline int64_t BundleStart(int64_t bundle, int64_t rows) {
   return start;
 }
 
+// First row of the bundle that holds `row`.
+static inline int64_t BundleStartOf(int64_t row, int64_t rows) {
+  int64_t start = row / 8 * 8;
+  while (start + BundleRows(start, rows) <= row) start += BundleRows(start, rows);
+  return start;
+}
+
 // Quantises groups [group_begin, group_end) of 32 columns of the bundle that starts at row
 // `bundle_start`, row r read at x + r * stride, into `out` whose members point to enough memory.
 // Different bundles or groups may be done by different threads. They are what threads should share
