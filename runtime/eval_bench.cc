@@ -8,6 +8,7 @@
 #include "runtime/base/cgroup.h"
 #include "runtime/base/clock.h"
 #include "runtime/eval.h"
+#include "runtime/sampling/sampler.h"
 
 namespace quern {
 namespace {
@@ -18,7 +19,9 @@ using nlohmann::json;
 class BenchBatch {
  public:
   BenchBatch(const Model& model, int sequences, int capacity, int block_tokens)
-      : blocks_(static_cast<size_t>(sequences)), lengths_(static_cast<size_t>(sequences)) {
+      : blocks_(static_cast<size_t>(sequences)),
+        lengths_(blocks_.size()),
+        drawn_(blocks_.size(), -1) {
     const int per_sequence = (capacity + block_tokens - 1) / block_tokens;
     int32_t next = 0;
     for (auto& list : blocks_) {
@@ -29,8 +32,9 @@ class BenchBatch {
     vocabulary_ = model.info().vocab_size;
   }
 
-  // One step: `rows` new random tokens for each sequence in [first, last), the logits of each one's
-  // last, or if `top_k` is not 0 so many of the greatest.
+  // One step: `rows` new tokens for each sequence in [first, last), the logits of each one's last.
+  // They are random ones, or, where `top_k` is not 0, what was drawn from so many of the greatest
+  // logits of the step before; the next ones are drawn.
   Status Step(Model& model, size_t first, size_t last, int32_t rows, int32_t top_k) {
     std::vector<int32_t> tokens, positions, logit_rows;
     std::vector<ForwardBatch::Sequence> sequences;
@@ -38,18 +42,26 @@ class BenchBatch {
     for (size_t s = first; s < last; ++s) {
       const auto first_row = static_cast<int32_t>(tokens.size());
       for (int32_t i = 0; i < rows; ++i) {
-        tokens.push_back(any(random_));
+        tokens.push_back(drawn_[s] >= 0 ? drawn_[s] : any(random_));
         positions.push_back(lengths_[s] + i);
       }
       lengths_[s] += rows;
       logit_rows.push_back(static_cast<int32_t>(tokens.size()) - 1);
       sequences.push_back({first_row, rows, lengths_[s], blocks_[s]});
     }
-    logits_.resize(logit_rows.size() * static_cast<size_t>(vocabulary_));
+    const auto vocabulary = static_cast<size_t>(vocabulary_);
+    logits_.resize(logit_rows.size() * vocabulary);
     ForwardBatch batch{tokens, positions, sequences, logit_rows};
     const std::vector<int32_t> ranks(logit_rows.size(), top_k);
     batch.logit_ranks = ranks;
-    return model.Forward(batch, logits_);
+    QUERN_TRY(model.Forward(batch, logits_));
+    if (top_k == 0) return {};
+    const SamplingParams params{.top_k = top_k};
+    for (size_t s = first; s < last; ++s) {
+      const auto row = std::span(logits_).subspan((s - first) * vocabulary, vocabulary);
+      QUERN_ASSIGN(drawn_[s], sampler_.Sample(row, params, s, static_cast<uint64_t>(lengths_[s])));
+    }
+    return {};
   }
 
   size_t sequences() const { return blocks_.size(); }
@@ -57,6 +69,8 @@ class BenchBatch {
  private:
   std::vector<std::vector<int32_t>> blocks_;
   std::vector<int32_t> lengths_;
+  std::vector<int32_t> drawn_;  // each one's next token; -1: none was
+  Sampler sampler_;
   std::vector<float> logits_;
   int32_t vocabulary_;
   std::mt19937 random_{1};

@@ -121,8 +121,8 @@ int Main(int argc, char** argv) {
       ->check(CLI::Range(1, 1 << 20));
   bench_command
       ->add_option("--top-k", bench.top_k,
-                   "of each generated token's logits the greatest alone, so many: 1 is what greedy "
-                   "needs; 0: all")
+                   "generate by drawing from the so many likeliest tokens, 1: greedily; 0: random "
+                   "tokens, with all logits read")
       ->capture_default_str()
       ->check(CLI::Range(0, 1 << 20));
 

@@ -82,6 +82,15 @@ QUERN_KERNEL_INLINE GroupScales LoadScales(const uint8_t* head, const uint8_t* g
   }
 }
 
+// How far ahead of where weights are read they are asked for. Processors' own prefetching follows a
+// stream of lines late or, where scales and halves of weights in planes lie apart, not at all.
+constexpr int kPrefetchBytes = 8192;
+
+template <int kBytes>
+QUERN_KERNEL_INLINE void PrefetchAhead(const uint8_t* p) {
+  for (int line = 0; line < kBytes; line += 64) __builtin_prefetch(p + kPrefetchBytes + line);
+}
+
 template <WeightType kType, int N>
 QUERN_KERNEL_INLINE void MultiplyGroup(const uint8_t* head, const uint8_t* group,
                                        const BundleView<N>& x, Simd::F (&acc)[N]) {
@@ -128,6 +137,7 @@ void MultiplyTile(const uint8_t* tile, int64_t cols, BundleView<N> x, float* y, 
     const uint8_t* head = tile;
     tile += kLayout.head * Simd::kLanes;
     for (int g = 0; g < kLayout.groups; ++g) {
+      PrefetchAhead<GroupBytes(kType) * Simd::kLanes>(tile);
       MultiplyGroup<kType, N>(head, tile, x, acc);
       tile += GroupBytes(kType) * Simd::kLanes;
       x.q += 32 * N;
@@ -139,33 +149,48 @@ void MultiplyTile(const uint8_t* tile, int64_t cols, BundleView<N> x, float* y, 
   for (int n = 0; n < N; ++n) Simd::StoreF(y + n * y_stride, acc[n]);
 }
 
-// How far ahead of where weights in planes are read they are asked for. A processor's own
-// prefetching follows one stream of lines, and neither two, scales and halves, nor three: without
-// this, Zen 5 read a quarter as fast.
-constexpr int kPrefetchBytes = 8192;
-
-template <int kBytes>
-QUERN_KERNEL_INLINE void PrefetchAhead(const uint8_t* p) {
-  for (int line = 0; line < kBytes; line += 64) __builtin_prefetch(p + kPrefetchBytes + line);
-}
-
-// Four column pairs of a group in planes, its V-th vectors. Joined two at a time, each byte as q +
-// 128; the sums begin with -128 times the activations'.
-template <int N, int V>
-QUERN_KERNEL_INLINE void DotJoined(const uint8_t* high, const uint8_t* low, const int16_t* q,
-                                   Simd::I (&dots)[N]) {
-  constexpr int kVector = 4 * Simd::kLanes;
-  const Simd::I u = Simd::Load(high + V * kVector);
-  const Simd::I l = Simd::Load(low + V * kVector);
+// Four column pairs of a group in planes, from its v-th vectors: each q + 128 in 16-bit lanes.
+struct FourPairs {
+  Simd::I w[4];
+};
+QUERN_KERNEL_INLINE FourPairs JoinPlanes(const uint8_t* high, const uint8_t* low, int v) {
+  const Simd::I u = Simd::Load(high + v * 4 * Simd::kLanes);
+  const Simd::I l = Simd::Load(low + v * 4 * Simd::kLanes);
+  // Two at a time, in bytes.
   const Simd::I even =
       Simd::JoinNibbles(Simd::template ShiftLeft16<4>(u), Simd::template ShiftRight16<4>(l));
   const Simd::I odd = Simd::JoinNibbles(u, l);
-  const Simd::I pairs[] = {Simd::Mask16(even, 0xff), Simd::Mask16(odd, 0xff),
-                           Simd::template ShiftRight16<8>(even),
-                           Simd::template ShiftRight16<8>(odd)};
-  for (int s = 0; s < 4; ++s) {
-    for (int n = 0; n < N; ++n) {
-      dots[n] = Simd::DotAdd16(dots[n], pairs[s], Simd::Broadcast32(q + ((4 * V + s) * N + n) * 2));
+  return {{Simd::Mask16(even, 0xff), Simd::Mask16(odd, 0xff), Simd::template ShiftRight16<8>(even),
+           Simd::template ShiftRight16<8>(odd)}};
+}
+
+// Adds the products of a group in planes to the sums, which begin with -128 times the activations'.
+template <int N>
+QUERN_KERNEL_INLINE void DotPlanes(const uint8_t* high, const uint8_t* low, const int16_t* q,
+                                   Simd::I (&dots)[N]) {
+  // With 16 registers, the sums of many rows leave none to join in.
+  constexpr bool kThroughMemory = N >= 4 && Simd::kLanes == 8;
+  if constexpr (kThroughMemory) {
+    Simd::I pairs[16];
+    for (int v = 0; v < 4; ++v) {
+      const FourPairs four = JoinPlanes(high, low, v);
+      for (int i = 0; i < 4; ++i) pairs[4 * v + i] = four.w[i];
+    }
+    asm volatile("" : : "r"(pairs) : "memory");  // else GCC keeps some in registers, and sums not
+    for (int s = 0; s < 16; ++s) {
+      for (int n = 0; n < N; ++n) {
+        dots[n] = Simd::DotAdd16(dots[n], pairs[s], Simd::Broadcast32(q + (s * N + n) * 2));
+      }
+    }
+  } else {
+    for (int v = 0; v < 4; ++v) {
+      const FourPairs four = JoinPlanes(high, low, v);
+      for (int i = 0; i < 4; ++i) {
+        for (int n = 0; n < N; ++n) {
+          dots[n] =
+              Simd::DotAdd16(dots[n], four.w[i], Simd::Broadcast32(q + ((4 * v + i) * N + n) * 2));
+        }
+      }
     }
   }
 }
@@ -187,10 +212,7 @@ void MultiplyPlanesTile(const uint8_t* scales, const uint8_t* low, int64_t cols,
     for (int n = 0; n < N; ++n) {
       dots[n] = Simd::template ShiftLeft32<7>(Simd::Broadcast32(x.neg_sum + n));
     }
-    DotJoined<N, 0>(high, low, x.q, dots);
-    DotJoined<N, 1>(high, low, x.q, dots);
-    DotJoined<N, 2>(high, low, x.q, dots);
-    DotJoined<N, 3>(high, low, x.q, dots);
+    DotPlanes<N>(high, low, x.q, dots);
     const Simd::F scale = Simd::LoadHalf(scales);
     for (int n = 0; n < N; ++n) {
       const Simd::F dot = Simd::Mul(Simd::ToFloat(dots[n]), Simd::Set(x.scale[n]));
