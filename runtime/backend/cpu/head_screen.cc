@@ -78,6 +78,10 @@ bool HeadScreen::Prepare(const CpuMatrix& head, const kernels::QuantizedActivati
 
 bool HeadScreen::Run(const CpuMatrix& head, const kernels::QuantizedActivations& x,
                      std::span<const int32_t> ranks, ThreadPool& pool, float* logits) {
+  if (paused_ > 0) {
+    --paused_;
+    return false;
+  }
   const auto count = static_cast<size_t>(x.rows);
   if (rows_.size() < count) rows_.resize(count);
   for (size_t i = 0; i < count; ++i) {
@@ -91,16 +95,29 @@ bool HeadScreen::Run(const CpuMatrix& head, const kernels::QuantizedActivations&
       for (size_t i = 0; i < count; ++i) kernels_.screen(rows_[i].args, first, last);
     }
   });
-  reads_.rows += x.rows;
-  reads_.whole_bytes += head.bytes();
-  reads_.bytes += tiles * head.packed().high_tile_bytes();
+  int64_t refined_bytes = 0;
   for (size_t i = 0; i < count; ++i) {
-    reads_.bytes += Refine(rows_[i], FindThreshold(rows_[i], pool), tiles, pool);
+    const float threshold = FindThreshold(rows_[i], pool, &refined_bytes);
+    refined_bytes += Refine(rows_[i], threshold, tiles, pool);
   }
+  Account(head, x.rows, refined_bytes);
   return true;
 }
 
-float HeadScreen::FindThreshold(Row& row, ThreadPool& pool) {
+void HeadScreen::Account(const CpuMatrix& head, int64_t rows, int64_t refined_bytes) {
+  const int64_t high_bytes = head.packed().tiles() * head.packed().high_tile_bytes();
+  reads_.rows += rows;
+  reads_.whole_bytes += head.bytes();
+  reads_.bytes += high_bytes + refined_bytes;
+  const bool worth_it = high_bytes + kScatteredCost * refined_bytes <= head.bytes();
+  if (worth_it || head.bytes() < kLargeHeadBytes) {
+    pause_ = 0;
+    return;
+  }
+  paused_ = pause_ = std::clamp(2 * pause_, 1, kLongestPause);
+}
+
+float HeadScreen::FindThreshold(Row& row, ThreadPool& pool, int64_t* bytes) {
   const kernels::PackedMatrix& w = *row.args.weight;
   const int64_t count = std::min(w.tiles(), row.rank + kMoreTiles);
   promising_.resize(static_cast<size_t>(w.tiles()));
@@ -118,7 +135,7 @@ float HeadScreen::FindThreshold(Row& row, ThreadPool& pool) {
       kernels_.refine(all, tile, tile + 1);
     }
   });
-  reads_.bytes += count * (w.high_tile_bytes() + w.low_tile_bytes());
+  *bytes += count * (w.high_tile_bytes() + w.low_tile_bytes());
   found_.clear();
   for (int64_t i = 0; i < count; ++i) {
     const int64_t column = promising_[static_cast<size_t>(i)] * w.lanes;

@@ -25,12 +25,20 @@ class HeadScreen {
 
   explicit HeadScreen(const kernels::CpuKernels& kernels) : kernels_(kernels) {}
 
+  // What was read beyond the upper halves costs so many times as much as if it had been read in one
+  // go: 8 to 12 GB/s for 30 to 40 of a thread on Zen 5. If with that a step costs more than the
+  // whole product, the next ones take that: one, and then twice as many each time. Not of heads
+  // that stay in a cache.
+  static constexpr int64_t kScatteredCost = 3;
+  static constexpr int64_t kLargeHeadBytes = int64_t{4} << 20;
+  static constexpr int32_t kLongestPause = 64;
+
   // Whether so many rows of these ranks are its to do.
   static bool Takes(const CpuMatrix& head, int64_t rows, std::span<const int32_t> ranks);
   // logits [x.rows, head.rows()]: of each row the `ranks` greatest, and those as great as the last
   // of them, with the bits of the whole product; kNotAmongGreatest or their bits, the others.
-  // False, and nothing done, where x has something that is no finite number, products might leave
-  // float32's range, or all are 0.
+  // False, and nothing done, where the whole product is to be taken: it has been faster, or x has
+  // something that is no finite number, products might leave float32's range, or all are 0.
   bool Run(const CpuMatrix& head, const kernels::QuantizedActivations& x,
            std::span<const int32_t> ranks, ThreadPool& pool, float* logits);
 
@@ -51,11 +59,16 @@ class HeadScreen {
   // False as Run's.
   bool Prepare(const CpuMatrix& head, const kernels::QuantizedActivations& x, int64_t row,
                int32_t rank, float* y);
-  // Computes the most promising columns: returns the threshold.
-  float FindThreshold(Row& row, ThreadPool& pool);
+  // Computes the most promising columns: returns the threshold. Adds what it read to `bytes`.
+  float FindThreshold(Row& row, ThreadPool& pool, int64_t* bytes);
   int64_t Refine(const Row& row, float threshold, int64_t tiles, ThreadPool& pool);
 
+  // What a step read of a head decides whether the next ones pause.
+  void Account(const CpuMatrix& head, int64_t rows, int64_t refined_bytes);
+
   const kernels::CpuKernels& kernels_;
+  int32_t paused_ = 0;  // steps yet to come
+  int32_t pause_ = 0;   // how long the last one was; 0: the last step was worth it
   std::vector<Row> rows_;
   std::vector<int64_t> promising_;
   std::vector<float> found_;

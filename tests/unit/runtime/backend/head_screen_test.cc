@@ -157,6 +157,29 @@ TEST_P(HeadScreenBackendTest, AHeadWithANegativeScaleIsReadWhole) {
   EXPECT_EQ(Logits(*head_, {1}), Logits(*plain_, {}));
 }
 
+// Of a large head: whose logits say little is soon left to the whole product, and tried again.
+TEST_P(HeadScreenBackendTest, IsGivenUpForAWhileWhereItReadsTooMuch) {
+  constexpr int64_t kRows = HeadScreen::kLargeHeadBytes / kWidth;
+  const std::vector<uint8_t> one(kWidth / 32 * 34, 0x11);
+  std::vector<uint8_t> source;
+  for (int64_t i = 0; i < kRows; ++i) source.insert(source.end(), one.begin(), one.end());
+  head_ = backend_
+              .LoadHead(WeightType::kQ8_0, std::as_bytes(std::span(source)), kRows, kWidth,
+                        [](std::span<const std::byte>) {})
+              .value();
+  SetRows({RandomRow()});
+  std::vector<float> logits(kRows), first;
+  constexpr int kSteps = 40;
+  const int32_t rank = 1;
+  for (int i = 0; i < kSteps; ++i) {
+    ASSERT_TRUE(backend_.Logits(*x_, *head_, 0, std::span(&rank, 1), logits));
+    if (i == 0) first = logits;
+    EXPECT_EQ(logits, first) << "all are as great as the greatest";
+  }
+  // Steps 0, 2, 5, 10, 19 and 36, with pauses of 1, 2, 4, 8 and 16 between them.
+  EXPECT_EQ(backend_.head_reads().rows, 6);
+}
+
 TEST_P(HeadScreenBackendTest, AllEqualRowsAreAllAmongTheGreatest) {
   std::vector<uint8_t> source = RandomHead(random_);
   constexpr size_t kRowBytes = kWidth / 32 * 34;

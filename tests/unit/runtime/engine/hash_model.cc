@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <functional>
 #include <set>
 
 namespace quern {
@@ -151,7 +152,26 @@ Status HashModel::Forward(const ForwardBatch& batch, std::span<float> logits) {
     }
     if (windows) CheckWindow(sequence);
   }
-  return ReadLogits(batch.logit_rows, logits);
+  QUERN_TRY(ReadLogits(batch.logit_rows, logits));
+  DropUnwanted(batch, logits);
+  return {};
+}
+
+// As a backend may: no more than what was asked for is there.
+void HashModel::DropUnwanted(const ForwardBatch& batch, std::span<float> logits) {
+  EXPECT_TRUE(batch.logit_ranks.empty() || batch.logit_ranks.size() == batch.logit_rows.size());
+  for (size_t i = 0; i < batch.logit_ranks.size(); ++i) {
+    const std::span<float> row = logits.subspan(i * kVocabSize, kVocabSize);
+    const auto rank = static_cast<size_t>(batch.logit_ranks[i]);
+    const bool finite = std::ranges::all_of(row, [](float x) { return std::isfinite(x); });
+    if (rank == 0 || rank >= row.size() || !finite) continue;
+    std::vector<float> sorted(row.begin(), row.end());
+    std::ranges::nth_element(sorted, sorted.begin() + static_cast<std::ptrdiff_t>(rank - 1),
+                             std::greater<>());
+    for (float& logit : row) {
+      if (logit < sorted[rank - 1]) logit = kNotAmongGreatest;
+    }
+  }
 }
 
 bool HashModel::Complete(const ForwardBatch& batch) {

@@ -62,6 +62,7 @@ class HashModel : public Model {
   void CheckWindow(const ForwardBatch::Sequence& sequence) const;
   size_t SlotOf(std::span<const int32_t> blocks, int32_t position) const;
   void WriteLogits(std::span<const TokenId> context, std::span<float> row) const;
+  static void DropUnwanted(const ForwardBatch& batch, std::span<float> logits);
   // What the KV cache holds for the row of the step at hand, its own token last.
   std::vector<TokenId> ContextOf(int32_t row) const;
 

@@ -303,6 +303,41 @@ TEST_F(StepLoopTest, MinTokensHoldsTheEndTokenBackSoLongAndNoLonger) {
   EXPECT_EQ(heard_[id].finish, FinishReason::kStop);
 }
 
+TEST_F(StepLoopTest, AsksTheModelForNoMoreLogitsThanItLooksAt) {
+  const auto rank_of = [&](const GenerationRequest& request) {
+    Open(64, {});
+    std::vector<int32_t> ranks;
+    model_->on_forward = [&](const ForwardBatch& batch) -> Status {
+      ranks.assign(batch.logit_ranks.begin(), batch.logit_ranks.end());
+      return {};
+    };
+    Add(request);
+    Step();
+    EXPECT_EQ(ranks.size(), 1u);
+    return ranks.empty() ? -1 : ranks[0];
+  };
+  const auto with = [](SamplingParams sampling) {
+    GenerationRequest request = Greedy({1, 2, 3}, 4);
+    request.sampling = std::move(sampling);
+    return request;
+  };
+  EXPECT_EQ(rank_of(Greedy({1, 2, 3}, 4)), 1);
+  EXPECT_EQ(rank_of(with({.temperature = 1, .top_k = 1})), 1);
+  EXPECT_EQ(rank_of(with({.temperature = 1, .top_k = 40})), 40);
+  EXPECT_EQ(rank_of(with({.temperature = 1, .top_p = 0.9f, .top_k = 40, .min_p = 0.1f})), 40);
+  EXPECT_EQ(rank_of(with({.temperature = 1})), 0);
+  EXPECT_EQ(rank_of(with({.temperature = 1, .top_p = 0.9f})), 0);
+  EXPECT_EQ(rank_of(with({.temperature = 1, .min_p = 0.1f})), 0);
+  EXPECT_EQ(rank_of(with({.temperature = 0, .logit_bias = {{7, 1.0f}}})), 0);
+  EXPECT_EQ(rank_of(with({.temperature = 0, .presence_penalty = 1})), 0);
+  GenerationRequest request = Greedy({1, 2, 3}, 4);
+  request.top_logprobs = 0;
+  EXPECT_EQ(rank_of(request), 0);
+  request = Greedy({1, 2, 3}, 4);
+  request.min_tokens = 2;
+  EXPECT_EQ(rank_of(request), 0);
+}
+
 TEST_F(StepLoopTest, StopStringsThatMinTokensCompleteAreText) {
   Open(64, {}, Script({'a', 'b', 'a', 'b', 'z'}));
   GenerationRequest request = Greedy({0}, 10);

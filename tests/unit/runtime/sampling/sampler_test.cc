@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <functional>
 #include <limits>
 #include <map>
 #include <numeric>
@@ -283,6 +284,32 @@ TEST(Sampler, TheSameSeedGivesTheSameTokensWhateverElseIsSampledBetween) {
   std::vector<int32_t> other_seed;
   for (uint64_t i = 0; i < 100; ++i) other_seed.push_back(*first.Sample(mine, params, 78, i));
   EXPECT_NE(alone, other_seed);
+}
+
+// ForwardBatch::logit_ranks: with top_k or greedily, the other logits need not be there.
+TEST(Sampler, TheGreatestLogitsAloneGiveTheSameTokens) {
+  Sampler whole, part;
+  std::mt19937 random(std::random_device{}());
+  for (uint64_t i = 0; i < 300; ++i) {
+    auto logits = RandomLogits(1 + random() % 5000, 1.5f, static_cast<uint32_t>(random()));
+    if (i % 3 == 0) {
+      for (float& logit : logits) logit = std::round(logit * 4) / 4;  // many are equal
+    }
+    SamplingParams params{.temperature = i % 5 == 0 ? 0.0f : 1.5f,
+                          .top_p = i % 2 == 0 ? 1.0f : 0.8f,
+                          .top_k = static_cast<int32_t>(1 + random() % 60),
+                          .min_p = i % 4 == 0 ? 0.1f : 0.0f};
+    const auto rank = static_cast<size_t>(params.temperature == 0 ? 1 : params.top_k);
+    if (rank >= logits.size()) continue;
+    auto sorted = logits;
+    std::ranges::sort(sorted, std::greater<>());
+    auto greatest = logits;
+    for (float& logit : greatest) {
+      if (logit < sorted[rank - 1]) logit = std::numeric_limits<float>::lowest();
+    }
+    EXPECT_EQ(*part.Sample(greatest, params, 7, i), *whole.Sample(logits, params, 7, i))
+        << "top_k " << params.top_k << ", temperature " << params.temperature;
+  }
 }
 
 TEST(Sampler, LogitsThatAreNotNumbersAreAnErrorThatNamesTheToken) {
