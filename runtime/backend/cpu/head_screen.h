@@ -25,11 +25,11 @@ class HeadScreen {
 
   explicit HeadScreen(const kernels::CpuKernels& kernels) : kernels_(kernels) {}
 
-  // What was read beyond the upper halves costs so many times as much as if it had been read in one
-  // go: 8 to 12 GB/s for 30 to 40 of a thread on Zen 5. If with that a step costs more than the
-  // whole product, the next ones take that: one, and then twice as many each time. Not of heads
-  // that stay in a cache.
-  static constexpr int64_t kScatteredCost = 3;
+  // What was read beyond the upper halves counts so many times: it lies scattered. On Zen 5 a step
+  // that read a tenth of a head so took as long as the whole product. If a step costs more than
+  // that, the next ones take it: one, and then twice as many each time. Not of heads that stay in a
+  // cache.
+  static constexpr int64_t kScatteredCost = 5;
   static constexpr int64_t kLargeHeadBytes = int64_t{4} << 20;
   static constexpr int32_t kLongestPause = 64;
 
