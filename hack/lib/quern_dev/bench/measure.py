@@ -69,7 +69,8 @@ def limits(programs: Programs) -> dict:
 
 def run_quern(programs: Programs, workload: Workload) -> tuple[float, dict]:
     report = json.loads(run([programs.quern / "quern-eval", "bench", programs.models / workload.model, "--batch", workload.batch,
-                             "--prompt", workload.prompt, "--generate", workload.generate, "--threads", programs.threads, "--json"]))
+                             "--prompt", workload.prompt, "--generate", workload.generate, "--threads", programs.threads, "--top-k", workload.top_k,
+                             "--json"]))
     (result,) = report.pop("results")
     return result[f"{workload.phase}_tokens_per_second"], report
 

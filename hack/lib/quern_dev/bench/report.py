@@ -40,7 +40,7 @@ def row_of(figure, limits: dict) -> dict:
     workload = figure.workload
     ours, theirs = statistics.median(figure.quern), statistics.median(figure.peer)
     ceiling = cap(workload, figure.facts, limits)
-    row = {"key": workload.key(), "model": workload.model, "what": workload.describe(), "phase": workload.phase, "batch": workload.batch,
+    row = {"key": workload.key(), "model": workload.model, "what": workload.describe(), "phase": workload.phase, "batch": workload.batch, "top_k": workload.top_k,
            "quern": ours, "peer": theirs, "ratio": ours / theirs, "target": workload.at_least, "limit": workload.limit,
            "cap": ceiling, "of_limit": ceiling and ours / ceiling, "target_of_limit": workload.of_limit,
            "runs": {"quern": figure.quern, "peer": figure.peer}, "spread": {"quern": spread(figure.quern), "peer": spread(figure.peer)},
@@ -143,10 +143,11 @@ def plot_batches(rows: list[dict], file: Path) -> None:
     """Tokens a second against the batch size, of both and of the limit, a model beside the other."""
     from matplotlib import pyplot  # of requirements-plots.txt
 
-    models = [model for model in NAMES if any(row["model"] == model and row["phase"] == "decode" for row in rows)]
+    rows = [row for row in rows if row["phase"] == "decode" and row["top_k"] == 0]
+    models = [model for model in NAMES if any(row["model"] == model for row in rows)]
     figure, axes = pyplot.subplots(1, len(models), figsize=(5.5 * len(models), 4), squeeze=False)
     for axis, model in zip(axes[0], models):
-        mine = sorted((row for row in rows if row["model"] == model and row["phase"] == "decode"), key=lambda row: row["batch"])
+        mine = sorted((row for row in rows if row["model"] == model), key=lambda row: row["batch"])
         batches = [row["batch"] for row in mine]
         for name, label, style in (("quern", "quern", "o-"), ("peer", "llama.cpp", "s-")):
             axis.plot(batches, [row[name] for row in mine], style, label=label)
