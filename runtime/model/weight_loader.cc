@@ -167,7 +167,7 @@ Result<std::unique_ptr<Matrix>> WeightLoader::LoadHead(const std::string& name, 
                                                        const Part& cols) {
   QUERN_ASSIGN(const GgufTensor* tensor,
                Find(name, {static_cast<uint64_t>(cols.whole), static_cast<uint64_t>(rows.whole)}));
-  return Take<Matrix>(*tensor, Expands(*tensor), rows, cols,
+  return Take<Matrix>(*tensor, Expands(*tensor), 1, rows, cols,
                       [&](auto type, auto data, const auto& taken) {
                         return backend_->LoadHead(type, data, rows.size, cols.size, taken);
                       });
