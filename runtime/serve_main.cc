@@ -240,12 +240,16 @@ bool DrainAll(const ServeOptions& options, ServingState& state, const server::Ap
   return finished;
 }
 
-// After a rank was lost: what runs ends with an error, and is told so.
-void EndAfterLoss(ServingState& state, http::HttpServer& http) {
+// After a rank was lost: what runs ends with an error, and is told so. A step that still does not
+// end then would keep the process, too: it ends here.
+void EndAfterLoss(ServingState& state, http::HttpServer& http, Ranks* ranks) {
   state.SetDraining();
   http.BeginDrain();
-  if (const LoadedModel* model = state.Get().model) model->engine->Drain(kLossTimeout);
+  bool finished = true;
+  if (const LoadedModel* model = state.Get().model) finished = model->engine->Drain(kLossTimeout);
   http.Stop(Milliseconds(500));
+  if (ranks != nullptr) ranks->Kill();  // whatever waits for them goes on
+  if (!finished) std::_Exit(1);
 }
 
 int Serve(const ServeOptions& options, int argc, char** argv) {
@@ -325,8 +329,7 @@ int Serve(const ServeOptions& options, int argc, char** argv) {
   }
   const bool loading = state.Get().phase == ServingState::Phase::kLoading;
   if (cause == Wakeup::Cause::kLost) {
-    EndAfterLoss(state, http);
-    if (ranks) ranks->Kill();  // whatever waits for them goes on
+    EndAfterLoss(state, http, ranks.get());
   }
   if (loading) {
     // Nothing runs that could be lost, and loading cannot be stopped half-way.

@@ -40,7 +40,9 @@ class DeviceCommunicator {
 
   // Waits until `done`, which asks whether what was put on streams has ended, without making this
   // process wait for a rank that is no more: then, or after the timeout, or Abort, the work is
-  // given up and the streams go on, with results that are undefined. kUnavailable says why.
+  // given up and the streams go on, with results that are undefined; that is waited for, but not
+  // for long. kUnavailable says why. Graphs that have recorded calls must be launched no more
+  // then: what the communicator holds is freed once they are destroyed.
   virtual Status Await(const std::function<bool()>& done) = 0;
   // Has an Await that is going on, or the next one, give up. From any thread.
   virtual void Abort() = 0;

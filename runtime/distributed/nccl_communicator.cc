@@ -1,8 +1,11 @@
 #include <algorithm>
 #include <array>
 #include <atomic>
+#include <condition_variable>
+#include <mutex>
 #include <optional>
 #include <string_view>
+#include <system_error>
 #include <thread>
 #include <utility>
 
@@ -21,6 +24,10 @@ constexpr std::chrono::microseconds kGlance{20};
 constexpr int kEagerGlances = 10'000;
 // While they connect, the ranks ask each other whether one has failed: after so long each time.
 constexpr std::chrono::milliseconds kConnectRound{50};
+// What has been given up leaves the GPU within so long, with the rest of a step that comes after it.
+constexpr std::chrono::seconds kLeaving{1};
+// ncclCommAbort's, in which threads of NCCL's end.
+constexpr std::chrono::seconds kAborting{2};
 // Between two questions for NCCL's errors, each of which takes a lock there.
 constexpr int kGlancesPerQuestion = 50;
 
@@ -36,6 +43,38 @@ nccl::DataType NcclType(DeviceNumber type) {
   return nccl::kFloat32;
 }
 
+// ncclCommAbort on a thread of its own: its first act has kernels leave the GPU, but it does not
+// return while a recorded CUDA graph has calls of the communicator's, and whoever waits for such a
+// kernel may be the one who has the graphs.
+class Aborting {
+ public:
+  void Begin(const NcclLibrary& nccl, nccl::Communicator communicator) {
+    try {
+      std::thread([nccl, communicator, ended = ended_] {
+        nccl.comm_abort(communicator);  // frees it, too
+        const std::lock_guard lock(ended->mutex);
+        ended->is = true;
+        ended->changed.notify_all();
+      }).detach();
+    } catch (const std::system_error&) {
+      // No more threads: the communicator stays, and its kernels until the process ends.
+    }
+  }
+  // Until it has returned, but no longer than its time; it goes on alone then.
+  void Await() {
+    std::unique_lock lock(ended_->mutex);
+    ended_->changed.wait_for(lock, kAborting, [this] { return ended_->is; });
+  }
+
+ private:
+  struct Ended {
+    std::mutex mutex;
+    std::condition_variable changed;
+    bool is = false;
+  };
+  std::shared_ptr<Ended> ended_ = std::make_shared<Ended>();
+};
+
 // A communicator of NCCL's that does not block ("Group calls with non-blocking communicators" and
 // "Fault tolerance" in NVIDIA's documentation): a call may return before its work is on the stream,
 // and is asked for until it is.
@@ -46,7 +85,8 @@ class NcclCommunicator : public DeviceCommunicator {
       : nccl_(library), communicator_(communicator), rank_(rank), size_(size), timeout_(timeout) {}
   // Nothing is left to be done, and destroying it instead would wait for the other ranks.
   ~NcclCommunicator() override {
-    if (communicator_ != nullptr) nccl_.comm_abort(communicator_);
+    if (communicator_ != nullptr) aborting_.Begin(nccl_, communicator_);
+    aborting_.Await();
   }
 
   int rank() const override { return rank_; }
@@ -70,7 +110,20 @@ class NcclCommunicator : public DeviceCommunicator {
 
   // A kernel of NCCL's waits on the GPU for the other ranks and would for ever.
   Status Await(const std::function<bool()>& done) override {
-    if (broken_) return *broken_;
+    if (!broken_) {
+      const Status waited = WaitFor(done);
+      if (waited.ok()) return waited;
+    }
+    const auto left = steady_clock::now() + kLeaving;
+    while (!done() && steady_clock::now() < left) std::this_thread::sleep_for(kGlance);
+    return *broken_;
+  }
+
+  void Abort() override { abort_ = true; }
+
+ private:
+  // Or an error, with which the communicator has been given up.
+  Status WaitFor(const std::function<bool()>& done) {
     const auto deadline = steady_clock::now() + timeout_;
     for (int glance = 1; !done(); ++glance) {
       QUERN_TRY(StillHopeful(deadline));
@@ -84,9 +137,6 @@ class NcclCommunicator : public DeviceCommunicator {
     return {};
   }
 
-  void Abort() override { abort_ = true; }
-
- private:
   // Of a call, until its work is on the stream: what is put there next must come after it. The
   // first call may connect the GPUs, and wait for the other ranks' first calls.
   Status Put(const char* what, nccl::Outcome outcome) {
@@ -112,8 +162,7 @@ class NcclCommunicator : public DeviceCommunicator {
 
   Status GiveUp(std::string_view why) {
     broken_ = MakeError(ErrorCode::kUnavailable, "rank {} of {}, NCCL: {}", rank_, size_, why);
-    nccl_.comm_abort(communicator_);  // frees it, too
-    communicator_ = nullptr;
+    aborting_.Begin(nccl_, std::exchange(communicator_, nullptr));
     return *broken_;
   }
 
@@ -124,6 +173,7 @@ class NcclCommunicator : public DeviceCommunicator {
   const std::chrono::milliseconds timeout_;
   std::atomic<bool> abort_{false};
   std::optional<Error> broken_;
+  Aborting aborting_;
 };
 
 // The connection of a rank's GPU to the others' while it is made; given up unless it is taken.

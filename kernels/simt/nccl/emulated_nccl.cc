@@ -50,6 +50,9 @@ struct Config {
 };
 constexpr unsigned kConfigMagic = 0xcafebeef;
 
+// Of NCCL's own threads to end.
+constexpr std::chrono::milliseconds kAbortTime{50};
+
 thread_local std::string last_error;
 
 Result Fail(Result result, std::string why) {
@@ -101,6 +104,8 @@ struct Exchange {
   uint64_t given = 0;  // exchanges of this rank so far, as those of SharedRanks::Rank
   uint64_t taken = 0;
   std::atomic<bool> aborted{false};
+  // Work that is recorded has a reference to it each: while a graph has, the communicator stays.
+  std::shared_ptr<void> recorded = std::make_shared<char>();
 
   bool AllHave(std::atomic<uint64_t> SharedRanks::Rank::*count, uint64_t least) const {
     for (int other = 0; other < size; ++other) {
@@ -111,8 +116,16 @@ struct Exchange {
 };
 using ExchangeRef = std::shared_ptr<Exchange>;
 
+// What work that is put in the stream now is to hold.
+std::shared_ptr<void> HeldBy(cudaStream_t stream, const Exchange& exchange) {
+  cudaStreamCaptureStatus status = cudaStreamCaptureStatusNone;
+  cudaStreamIsCapturing(stream, &status);
+  return status == cudaStreamCaptureStatusNone ? nullptr : exchange.recorded;
+}
+
 // This rank's slot gets `bytes` of the device's, once everybody has what the last exchange was for.
-OutsideWork Give(const char* name, const ExchangeRef& exchange, const void* from, size_t bytes) {
+OutsideWork Give(const char* name, const ExchangeRef& exchange, const std::shared_ptr<void>& held,
+                 const void* from, size_t bytes) {
   return {.name = name,
           .may_begin =
               [exchange] {
@@ -122,7 +135,7 @@ OutsideWork Give(const char* name, const ExchangeRef& exchange, const void* from
           .reads = {{from, bytes}},
           .writes = {},
           .run =
-              [exchange, from, bytes] {
+              [exchange, held, from, bytes] {
                 if (exchange->aborted) return;
                 std::memcpy(exchange->shared->slot(exchange->rank), from, bytes);
                 exchange->shared->rank(exchange->rank)
@@ -131,7 +144,7 @@ OutsideWork Give(const char* name, const ExchangeRef& exchange, const void* from
 }
 
 // `run` has all ranks' slots.
-OutsideWork Take(const char* name, const ExchangeRef& exchange,
+OutsideWork Take(const char* name, const ExchangeRef& exchange, const std::shared_ptr<void>& held,
                  std::vector<quern::simt::Range> writes, std::function<void(SharedRanks&)> run) {
   return {.name = name,
           .may_begin =
@@ -142,7 +155,7 @@ OutsideWork Take(const char* name, const ExchangeRef& exchange,
           .reads = {},
           .writes = std::move(writes),
           .run =
-              [exchange, run = std::move(run)] {
+              [exchange, held, run = std::move(run)] {
                 if (exchange->aborted) return;
                 run(*exchange->shared);
                 exchange->shared->rank(exchange->rank)
@@ -274,8 +287,14 @@ Result ncclCommInitRankConfig(ncclComm** communicator, int size, UniqueId id, in
   return result;
 }
 
+// What waits in streams goes on at once; the call itself does not come back while a graph has work
+// of the communicator's.
 Result ncclCommAbort(ncclComm* communicator) {
   communicator->exchange->aborted = true;
+  communicator->pending = nullptr;
+  do {
+    std::this_thread::sleep_for(kAbortTime);
+  } while (communicator->exchange->recorded.use_count() > 1);
   delete communicator;
   return kSuccess;
 }
@@ -292,6 +311,7 @@ Result ncclAllReduce(const void* from, void* to, size_t count, int type, int ope
   }
   return communicator->Put([=, exchange = communicator->exchange] {
     const size_t bytes = count * BytesOf(type);
+    const auto held = HeldBy(stream, *exchange);
     for (size_t at = 0; at < bytes; at += kSlotBytes) {
       const size_t part = std::min(kSlotBytes, bytes - at);
       std::byte* const target = static_cast<std::byte*>(to) + at;
@@ -299,9 +319,9 @@ Result ncclAllReduce(const void* from, void* to, size_t count, int type, int ope
         Sum(shared, exchange->size, type, target, part);
       };
       const auto give =
-          Give("ncclAllReduce", exchange, static_cast<const std::byte*>(from) + at, part);
+          Give("ncclAllReduce", exchange, held, static_cast<const std::byte*>(from) + at, part);
       if (const cudaError_t error = SubmitOutsideWork(stream, give)) return error;
-      const auto take = Take("ncclAllReduce", exchange, {{target, part}}, sum);
+      const auto take = Take("ncclAllReduce", exchange, held, {{target, part}}, sum);
       if (const cudaError_t error = SubmitOutsideWork(stream, take)) return error;
     }
     return cudaSuccess;
@@ -315,6 +335,7 @@ Result ncclAllGather(const void* from, void* to, size_t count, int type, ncclCom
   }
   return communicator->Put([=, exchange = communicator->exchange] {
     const size_t bytes = count * BytesOf(type);
+    const auto held = HeldBy(stream, *exchange);
     for (size_t at = 0; at < bytes; at += kSlotBytes) {
       const size_t part = std::min(kSlotBytes, bytes - at);
       std::vector<quern::simt::Range> targets;
@@ -329,9 +350,9 @@ Result ncclAllGather(const void* from, void* to, size_t count, int type, ncclCom
         }
       };
       const auto give =
-          Give("ncclAllGather", exchange, static_cast<const std::byte*>(from) + at, part);
+          Give("ncclAllGather", exchange, held, static_cast<const std::byte*>(from) + at, part);
       if (const cudaError_t error = SubmitOutsideWork(stream, give)) return error;
-      const auto take = Take("ncclAllGather", exchange, targets, copy);
+      const auto take = Take("ncclAllGather", exchange, held, targets, copy);
       if (const cudaError_t error = SubmitOutsideWork(stream, take)) return error;
     }
     return cudaSuccess;

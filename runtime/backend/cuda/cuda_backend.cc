@@ -146,8 +146,14 @@ Status CudaBackend::UseDevice() const {
 
 int CudaBackend::ranks() const { return options_.group != nullptr ? options_.group->size() : 1; }
 
-Status CudaBackend::Wait(const CudaEvent& event, const char* what) const {
-  if (ranks() > 1) QUERN_TRY(options_.group->Await([&] { return event.Done(); }));
+Status CudaBackend::Wait(const CudaEvent& event, const char* what) {
+  if (ranks() > 1) {
+    const Status others = options_.group->Await([&] { return event.Done(); });
+    if (!others.ok()) {
+      graphs_.Clear();  // what the group holds is freed with them
+      return others;
+    }
+  }
   return event.Synchronize(what);
 }
 
@@ -251,11 +257,15 @@ Status CudaBackend::RunStep(const ForwardBatch& batch, const std::function<void(
     return begun;
   }
   if (size_.padded) {
-    Note(graphs_.Run(size_, stream_.get(), layers));
+    Note(graphs_.Run(size_, stream_.get(), [&] {
+      layers();
+      return status_;
+    }));
     SetRows(std::ssize(batch.tokens));
   } else {
     layers();
   }
+  if (lost()) graphs_.Clear();
   return status_;
 }
 

@@ -96,8 +96,9 @@ class CudaBackend : public Backend {
 
   // CUDA's current device is one of each thread.
   Status UseDevice() const;
-  // Until what was recorded has happened; with other ranks, no longer than they are there.
-  Status Wait(const CudaEvent& event, const char* what) const;
+  // Until what was recorded has happened; with other ranks, no longer than they are there: then no
+  // recorded step is kept.
+  Status Wait(const CudaEvent& event, const char* what);
   // What fails first is kept.
   void Note(Status status) {
     if (status_.ok() && !status.ok()) status_ = std::move(status);

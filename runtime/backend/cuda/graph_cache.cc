@@ -7,14 +7,13 @@
 namespace quern {
 
 Status GraphCache::Run(const StepSize& size, cudaStream_t stream,
-                       const std::function<void()>& launch) {
+                       const std::function<Status()>& launch) {
   Entry& entry = Find(size);
   const bool seen = entry.last_use > 0;
   entry.last_use = ++uses_;
   if (!seen) {
     ++launched_;
-    launch();
-    return {};
+    return launch();
   }
   if (entry.graph == nullptr) {
     QUERN_TRY(Record(entry, stream, launch));
@@ -35,14 +34,15 @@ GraphCache::Entry& GraphCache::Find(const StepSize& size) {
   return oldest;
 }
 
-Status GraphCache::Record(Entry& entry, cudaStream_t stream, const std::function<void()>& launch) {
+Status GraphCache::Record(Entry& entry, cudaStream_t stream, const std::function<Status()>& launch) {
   QUERN_TRY(CudaStatus(cudaStreamBeginCapture(stream, cudaStreamCaptureModeThreadLocal),
                        "recording a step"));
-  launch();
+  const Status launched = launch();
   cudaGraph_t graph = nullptr;
-  QUERN_TRY(CudaStatus(cudaStreamEndCapture(stream, &graph), "recording a step"));
-  const Status made = CudaStatus(cudaGraphInstantiate(&entry.graph, graph, 0), "recording a step");
-  static_cast<void>(cudaGraphDestroy(graph));
+  const Status ended = CudaStatus(cudaStreamEndCapture(stream, &graph), "recording a step");
+  Status made = launched.ok() ? ended : launched;
+  if (made) made = CudaStatus(cudaGraphInstantiate(&entry.graph, graph, 0), "recording a step");
+  if (graph != nullptr) static_cast<void>(cudaGraphDestroy(graph));
   return made;
 }
 

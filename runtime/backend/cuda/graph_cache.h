@@ -22,8 +22,9 @@ class GraphCache {
   GraphCache& operator=(const GraphCache&) = delete;
 
   // Puts the step on `stream`. `launch` puts it there kernel by kernel; its calls must depend on
-  // `size` alone, and all memory they use be where it was.
-  Status Run(const StepSize& size, cudaStream_t stream, const std::function<void()>& launch);
+  // `size` alone, and all memory they use be where it was. A recording in which it fails is not
+  // kept and not launched.
+  Status Run(const StepSize& size, cudaStream_t stream, const std::function<Status()>& launch);
   // Forgets all: memory has moved.
   void Clear();
 
@@ -38,7 +39,7 @@ class GraphCache {
     int64_t last_use = 0;
   };
   Entry& Find(const StepSize& size);
-  Status Record(Entry& entry, cudaStream_t stream, const std::function<void()>& launch);
+  Status Record(Entry& entry, cudaStream_t stream, const std::function<Status()>& launch);
 
   size_t most_;
   std::vector<Entry> entries_;

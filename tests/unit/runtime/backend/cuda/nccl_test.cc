@@ -256,6 +256,22 @@ TEST_F(EmulatedNccl, CallsAreRecordedAndRepeated) {
   EXPECT_THAT(results, Each(""));
 }
 
+// A sum of `gpu`'s, recorded and launched.
+cudaGraphExec_t LaunchRecordedSum(DeviceCommunicator& gpus, const OnGpu& gpu) {
+  cudaGraph_t graph = nullptr;
+  cudaGraphExec_t recorded = nullptr;
+  const cudaStream_t stream = gpu.stream.get();
+  if (cudaStreamBeginCapture(stream, cudaStreamCaptureModeThreadLocal) != cudaSuccess ||
+      !gpus.AllReduceSum(gpu.memory.as(), 16, DeviceNumber::kF32, stream) ||
+      cudaStreamEndCapture(stream, &graph) != cudaSuccess ||
+      cudaGraphInstantiate(&recorded, graph, 0) != cudaSuccess ||
+      cudaGraphLaunch(recorded, stream) != cudaSuccess) {
+    return nullptr;
+  }
+  static_cast<void>(cudaGraphDestroy(graph));
+  return recorded;
+}
+
 // Rank 0 waits for a sum that rank 1 never gives to.
 std::string WaitInVain(DeviceCommunicator& gpus) {
   OnGpu gpu;
@@ -288,6 +304,43 @@ TEST_F(EmulatedNccl, ARankThatHasEndedIsGivenUpWhenThatIsSaid) {
     return said;
   });
   EXPECT_EQ(results[0], "rank 0 of 2, NCCL: a rank has ended");
+}
+
+// ncclCommAbort waits for the graphs to go, which whoever waits here has.
+TEST_F(EmulatedNccl, GivingUpDoesNotWaitForRecordedGraphs) {
+  options_.timeout = milliseconds(200);
+  const auto results =
+      RunConnected(2, [](Communicator& group, DeviceCommunicator& gpus) -> std::string {
+        if (group.rank() == 1) return "";
+        OnGpu gpu;
+        const std::vector<std::byte> bytes(64);
+        if (!gpu.Upload(bytes, bytes.size())) return "memory";
+        const cudaGraphExec_t recorded = LaunchRecordedSum(gpus, gpu);
+        if (recorded == nullptr) return "it was not recorded";
+        const Status done = gpu.Await(gpus);
+        if (!gpu.stream.Synchronize("the test")) return "the stream is stuck";
+        static_cast<void>(cudaGraphExecDestroy(recorded));
+        return done ? "no error" : done.error().message;
+      });
+  EXPECT_EQ(results[0], "rank 0 of 2, NCCL: another rank was not there within 200 ms");
+}
+
+// A graph that outlives the communicator costs its memory, and not the process's end.
+TEST_F(EmulatedNccl, ACommunicatorEndsThoughARecordedGraphIsThere) {
+  const auto results = Run(2, [this](Communicator& group) -> std::string {
+    OnGpu gpu;
+    const std::vector<std::byte> bytes(64);
+    {
+      const auto gpus = Connect(group);
+      if (!gpus) return gpus.error().message;
+      if (!gpu.Upload(bytes, bytes.size())) return "memory";
+      if (LaunchRecordedSum(**gpus, gpu) == nullptr) return "it was not recorded";
+      if (const Status done = gpu.Await(**gpus); !done) return done.error().message;
+      static_cast<void>(group.Barrier());
+    }
+    return "";
+  });
+  EXPECT_THAT(results, Each(""));
 }
 
 TEST_F(EmulatedNccl, ARankThatHangsIsGivenUpAfterTheTimeout) {

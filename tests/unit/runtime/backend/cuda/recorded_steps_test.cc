@@ -6,6 +6,7 @@
 #include <random>
 #include <vector>
 
+#include "runtime/backend/cuda/cuda_status.h"
 #include "runtime/backend/cuda/graph_cache.h"
 #include "tests/unit/runtime/backend/cuda/cuda_models.h"
 #include "tests/unit/runtime/backend/cuda/traffic.h"
@@ -169,7 +170,7 @@ class GraphCacheTest : public ::testing::Test {
   void Run(GraphCache& cache, int32_t rows) {
     ASSERT_EQ(cudaMemsetAsync(memory_.as<void>(), 0xff, 64, stream_.get()), cudaSuccess);
     const Status status = cache.Run(Size(rows), stream_.get(), [&] {
-      ASSERT_EQ(cudaMemsetAsync(memory_.as<void>(), rows, 64, stream_.get()), cudaSuccess);
+      return CudaStatus(cudaMemsetAsync(memory_.as<void>(), rows, 64, stream_.get()), "a test");
     });
     ASSERT_TRUE(status.ok()) << status.error().message;
     unsigned char bytes[64];
@@ -217,10 +218,30 @@ TEST_F(GraphCacheTest, ARecordingThatFailsLeavesNothing) {
   const Status failed = cache.Run(Size(1), stream_.get(), [] {
     void* memory = nullptr;
     EXPECT_NE(cudaMalloc(&memory, 64), cudaSuccess) << "not while a stream records";
+    return Status();
   });
   ASSERT_FALSE(failed.ok());
   EXPECT_EQ(failed.error().code, ErrorCode::kInternal);
   EXPECT_NE(failed.error().message.find("recording a step"), std::string::npos);
+  for (int i = 0; i < 2; ++i) Run(cache, 1);
+  ExpectCounts(cache, 1, 1, 1);
+}
+
+// What of it was recorded before is not launched either.
+TEST_F(GraphCacheTest, AStepThatFailsWhileItIsRecordedIsNotLaunched) {
+  GraphCache cache(4);
+  Run(cache, 1);
+  const Status failed = cache.Run(Size(1), stream_.get(), [&]() -> Status {
+    EXPECT_EQ(cudaMemsetAsync(memory_.as<void>(), 2, 64, stream_.get()), cudaSuccess);
+    return MakeError(ErrorCode::kUnavailable, "a rank has ended");
+  });
+  ASSERT_FALSE(failed.ok());
+  EXPECT_EQ(failed.error().message, "a rank has ended");
+  unsigned char byte = 0;
+  ASSERT_EQ(cudaMemcpyAsync(&byte, memory_.as<void>(), 1, cudaMemcpyDeviceToHost, stream_.get()),
+            cudaSuccess);
+  ASSERT_TRUE(stream_.Synchronize("a test").ok());
+  EXPECT_EQ(byte, 1);
   for (int i = 0; i < 2; ++i) Run(cache, 1);
   ExpectCounts(cache, 1, 1, 1);
 }
