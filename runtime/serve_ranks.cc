@@ -171,6 +171,8 @@ void Ranks::Lose(const Error& error) {
 void Ranks::Kill() {
   const std::lock_guard lock(mutex_);
   ending_ = true;
+  // What waits for them on a GPU would not hear of it.
+  if (part_ != nullptr) part_->Abort();
   for (const Other& other : others_) {
     if (!other.ended) kill(other.process, SIGKILL);
   }

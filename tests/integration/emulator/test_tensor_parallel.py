@@ -102,23 +102,46 @@ def test_they_sleep_and_wake_together(tiny):
         assert server.wait() == 0
 
 
+def stream(server):
+    """The events of a long text, of which the first has come."""
+    body = {"model": server.name, "prompt": "Once", "max_tokens": 200, "stream": True, "ignore_eos": True}
+    reply = requests.post(server.url + "/v1/completions", json=body, stream=True, timeout=60)
+    events = (line[6:].decode() for line in reply.iter_lines() if line.startswith(b"data: "))
+    next(events)
+    return events
+
+
+def hang(server) -> int:
+    """Stops rank 1, so that rank 0 waits on its GPU, or for the other to take what it sends."""
+    (other,) = followers(server)
+    os.kill(other, signal.SIGSTOP)
+    quern_serve.wait_for(lambda: steps(server) == (time.sleep(0.3), steps(server))[1], "a step that does not end")
+    return other
+
+
 @pytest.mark.parametrize("hang_first", (False, True))
 def test_a_rank_that_dies_ends_streams_with_an_error_and_the_process(tiny, hang_first):
     with start(tiny, 2) as server:
-        body = {"model": server.name, "prompt": "Once", "max_tokens": 200, "stream": True, "ignore_eos": True}
-        reply = requests.post(server.url + "/v1/completions", json=body, stream=True, timeout=60)
-        events = (line[6:].decode() for line in reply.iter_lines() if line.startswith(b"data: "))
-        next(events)
+        events = stream(server)
         (other,) = followers(server)
-        if hang_first:  # so that rank 0 waits on its GPU, or for the other to take what it sends
-            os.kill(other, signal.SIGSTOP)
-            quern_serve.wait_for(lambda: steps(server) == (time.sleep(0.3), steps(server))[1], "a step that does not end")
+        if hang_first:
+            hang(server)
         os.kill(other, signal.SIGKILL)
         *_, last, done = events
         assert done == "[DONE]"
         assert json.loads(last)["error"]["type"] == "server_error" and "rank has ended" in last
         assert server.wait(30) == 1
         assert logged(server, f"(rank 1 of 2 .process {other}. was ended by signal 9)")
+
+
+def test_sigterm_ends_the_process_though_a_rank_hangs(tiny):
+    with start(tiny, 2, "--drain-timeout", "1s") as server:
+        stream(server)
+        other = hang(server)
+        server.signal()
+        assert server.wait(30) == 1
+        with pytest.raises(ProcessLookupError):
+            os.kill(other, 0)
 
 
 def test_fewer_gpus_than_ranks_are_refused(tiny):
