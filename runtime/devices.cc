@@ -54,8 +54,7 @@ Result<RankDevice> ChooseGpus(int first, Communicator& group, const NcclOptions&
   QUERN_TRY(Agree(group, ChooseGpuOfRank(first, group.rank(), group.size())));
   RankDevice chosen{{Device::Kind::kCuda, first + group.rank()}, nullptr};
   QUERN_ASSIGN(chosen.gpus, MakeNcclCommunicator(group, nccl));
-  const auto agree = [&](const Status& mine) { return Agree(group, mine); };
-  QUERN_TRY(Agree(group, MakeFirstCalls(*chosen.gpus, agree)));
+  QUERN_TRY(MakeFirstCalls(*chosen.gpus, group, nccl.connect_timeout));
   spdlog::info("rank {} of {} computes on GPU {}", group.rank(), group.size(),
                chosen.device.number);
   return chosen;

@@ -1,5 +1,3 @@
-#include <algorithm>
-#include <array>
 #include <atomic>
 #include <condition_variable>
 #include <mutex>
@@ -9,6 +7,7 @@
 #include <thread>
 #include <utility>
 
+#include "runtime/distributed/agree_in_rounds.h"
 #include "runtime/distributed/communicator.h"
 #include "runtime/distributed/device_communicator.h"
 #include "runtime/distributed/nccl_library.h"
@@ -22,8 +21,6 @@ using std::chrono::steady_clock;
 constexpr std::chrono::microseconds kGlance{20};
 // Looks without a pause for a call that has begun: a thread of NCCL's launches a kernel meanwhile.
 constexpr int kEagerGlances = 10'000;
-// While they connect, the ranks ask each other whether one has failed: after so long each time.
-constexpr std::chrono::milliseconds kConnectRound{50};
 // What has been given up leaves the GPU within so long, with the rest of a step that comes after it.
 constexpr std::chrono::seconds kLeaving{1};
 // ncclCommAbort's, in which threads of NCCL's end.
@@ -218,28 +215,17 @@ Status Explained(const NcclLibrary& nccl, const char* what, nccl::Outcome outcom
 // In rounds, so that a rank that fails is not waited for.
 Status Connect(const NcclLibrary& nccl, Communicator& group, const NcclOptions& options,
                Connecting& connecting) {
-  const auto deadline = steady_clock::now() + options.connect_timeout;
-  for (;;) {
-    const auto outcome = connecting.WaitUntil(std::min(
-        steady_clock::now() + std::chrono::duration_cast<steady_clock::duration>(kConnectRound),
-        deadline));
-    const bool waits = outcome == nccl::kInProgress;
-    const bool late = waits && steady_clock::now() >= deadline;
-    std::array<float, 2> waiting_and_failed = {
-        waits ? 1.0f : 0.0f, late || (!waits && outcome != nccl::kSuccess) ? 1.0f : 0.0f};
-    QUERN_TRY(group.AllReduceSum(waiting_and_failed));
-    const auto [waiting, failed] = waiting_and_failed;
-    if (failed > 0) {
-      const Status mine =
-          late ? MakeError(ErrorCode::kUnavailable,
-                           "NCCL cannot connect the ranks' GPUs: one was not there within {} ms",
-                           options.connect_timeout.count())
-               : Explained(nccl, "connect the ranks' GPUs", waits ? nccl::kSuccess : outcome,
-                           connecting.communicator());
-      return Agree(group, mine);
-    }
-    if (waiting == 0) return {};
-  }
+  const Error late =
+      MakeError(ErrorCode::kUnavailable,
+                "NCCL cannot connect the ranks' GPUs: one was not there within {} ms",
+                options.connect_timeout.count());
+  return AgreeInRounds(
+      group, options.connect_timeout, late,
+      [&](steady_clock::time_point until) -> std::optional<Status> {
+        const auto outcome = connecting.WaitUntil(until);
+        if (outcome == nccl::kInProgress) return std::nullopt;
+        return Explained(nccl, "connect the ranks' GPUs", outcome, connecting.communicator());
+      });
 }
 
 }  // namespace

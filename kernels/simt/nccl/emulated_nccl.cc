@@ -60,7 +60,7 @@ Result Fail(Result result, std::string why) {
   return result;
 }
 
-// What a test has go wrong in this process: "init" or "silent"; "" else.
+// What a test has go wrong in this process: "init", "silent" or "sum"; "" else.
 std::string_view Fault() {
   const char* fault = std::getenv("QUERN_SIMT_NCCL_FAULT");
   return fault != nullptr ? fault : "";
@@ -309,6 +309,7 @@ Result ncclAllReduce(const void* from, void* to, size_t count, int type, int ope
   if (operation != 0 || (type != kFloat16 && type != kFloat32 && type != kBfloat16)) {
     return Fail(kInvalidArgument, "only sums of float16, bfloat16 and float32 are emulated");
   }
+  if (Fault() == "sum") return Fail(kSystemError, "the test's fault");
   return communicator->Put([=, exchange = communicator->exchange] {
     const size_t bytes = count * BytesOf(type);
     const auto held = HeldBy(stream, *exchange);

@@ -2,13 +2,20 @@
 
 #include <cuda_runtime.h>
 
+#include <future>
+#include <optional>
+
 #include "runtime/backend/cuda/cuda_backend.h"
 #include "runtime/backend/cuda/cuda_status.h"
 #include "runtime/backend/cuda/device_memory.h"
+#include "runtime/distributed/agree_in_rounds.h"
+#include "runtime/distributed/communicator.h"
 #include "runtime/distributed/device_communicator.h"
 
 namespace quern {
 namespace {
+
+constexpr size_t kSmallSum = size_t{8} << 10, kLargeSum = size_t{4} << 20;  // bytes
 
 Status CheckDriver() {
   int driver = 0, runtime = 0;
@@ -90,21 +97,39 @@ Status ChooseGpuOfRank(int first, int rank, int ranks) {
   return CudaStatus(cudaSetDevice(first + rank), "choosing the GPU");
 }
 
-Status MakeFirstCalls(DeviceCommunicator& gpus, const std::function<Status(const Status&)>& agree) {
-  constexpr size_t kSmallSum = size_t{8} << 10, kLargeSum = size_t{4} << 20;
+Status MakeFirstCalls(DeviceCommunicator& gpus, Communicator& group,
+                      std::chrono::milliseconds timeout) {
+  int device = 0;
   CudaStream stream;
   CudaEvent done;
   DeviceBuffer numbers;
-  Status room = stream.Create();
+  Status room = CudaStatus(cudaGetDevice(&device), "asking for the thread's GPU");
+  if (room) room = stream.Create();
   if (room) room = numbers.Allocate(kLargeSum, stream.get(), "the GPUs' first sum");
-  QUERN_TRY(agree(room));
-  for (const size_t bytes : {kSmallSum, kLargeSum}) {
-    const auto count = static_cast<int64_t>(bytes / sizeof(float));
-    QUERN_TRY(gpus.AllReduceSum(numbers.as(), count, DeviceNumber::kF32, stream.get()));
-  }
-  QUERN_TRY(done.Record(stream.get(), CudaWait::kSleeps));
-  QUERN_TRY(gpus.Await([&] { return done.Done(); }));
-  return done.Synchronize("the GPUs' first sum");
+  QUERN_TRY(Agree(group, room));
+  // On a thread of their own, as this one asks how the others fare.
+  auto calls = std::async(std::launch::async, [&]() -> Status {
+    QUERN_TRY(CudaStatus(cudaSetDevice(device), "choosing the GPU"));
+    for (const size_t bytes : {kSmallSum, kLargeSum}) {
+      const auto count = static_cast<int64_t>(bytes / sizeof(float));
+      QUERN_TRY(gpus.AllReduceSum(numbers.as(), count, DeviceNumber::kF32, stream.get()));
+    }
+    QUERN_TRY(done.Record(stream.get(), CudaWait::kSleeps));
+    QUERN_TRY(gpus.Await([&] { return done.Done(); }));
+    return done.Synchronize("the GPUs' first sum");
+  });
+  const Error late =
+      MakeError(ErrorCode::kUnavailable, "the GPUs' first sum was not done within {} ms",
+                timeout.count());
+  Status all = AgreeInRounds(
+      group, timeout, late,
+      [&](std::chrono::steady_clock::time_point until) -> std::optional<Status> {
+        if (calls.wait_until(until) != std::future_status::ready) return std::nullopt;
+        return calls.get();
+      });
+  if (!all.ok()) gpus.Abort();
+  if (calls.valid()) calls.wait();
+  return all;
 }
 
 Result<std::unique_ptr<Backend>> MakeCudaBackend(const CudaOptions& options) {

@@ -1,6 +1,6 @@
 #pragma once
 
-#include <functional>
+#include <chrono>
 #include <memory>
 
 #include "quern/kernels/activation_type.h"
@@ -9,6 +9,7 @@
 
 namespace quern {
 
+class Communicator;
 class DeviceCommunicator;
 
 struct CudaOptions {
@@ -35,10 +36,11 @@ Result<std::unique_ptr<Backend>> MakeCudaBackend(const CudaOptions& options);
 // `first` on. Errors: MakeCudaBackend's.
 Status ChooseGpuOfRank(int first, int rank, int ranks);
 
-// The ranks' first calls, of sums as small and as large as a step's, on the calling thread's GPU:
-// NCCL connects GPUs by each of its ways when that is taken first, which takes time and memory.
-// `agree` makes every rank's status that of the first which has an error.
-Status MakeFirstCalls(DeviceCommunicator& gpus, const std::function<Status(const Status&)>& agree);
+// The ranks' first calls, a small sum and a large one on the calling thread's GPU, before a model
+// depends on them: kernels are loaded and what NCCL still makes by itself is made. An error of one
+// rank, or that it is not done within `timeout`, is one of all at once; `gpus` is given up then.
+Status MakeFirstCalls(DeviceCommunicator& gpus, Communicator& group,
+                      std::chrono::milliseconds timeout);
 
 // The oldest driver that runs programs of CUDA 13 (NVIDIA's CUDA compatibility guide, minor version
 // compatibility).

@@ -151,6 +151,13 @@ def test_fewer_gpus_than_ranks_are_refused(tiny):
         assert f"--tensor-parallel-size 2 needs a GPU for each process, {numbers}, and the NVIDIA driver shows {gpus}" in result.stderr
 
 
+def test_an_error_in_the_first_sums_is_said_once(tiny):
+    result = refused(tiny, variables={"QUERN_SIMT_NCCL_FAULT": "sum"})
+    assert result.returncode == 1
+    assert "rank 0 of 2, NCCL: an all-reduce failed: unhandled system error: the test's fault" in result.stderr
+    assert "rank 0 of 2: rank 1 of 2" not in result.stderr
+
+
 def test_without_nccl_the_error_says_what_to_install(tiny, tmp_path):
     (tmp_path / "libnccl.so.2").write_text("no library")
     result = refused(tiny, nccl=tmp_path)

@@ -14,6 +14,7 @@
 
 #include "quern/kernels/numeric_types.h"
 #include "runtime/backend/cuda/device_memory.h"
+#include "runtime/backend/cuda/make_cuda_backend.h"
 #include "runtime/distributed/device_communicator.h"
 #include "tests/unit/runtime/distributed/gloo_ranks.h"
 
@@ -362,6 +363,48 @@ TEST_F(EmulatedNccl, ARankThatCannotBeginIsAnErrorOfAllAtOnce) {
   EXPECT_EQ(results[0], "rank 1 of 3: " + why);
   EXPECT_EQ(results[1], why);
   EXPECT_EQ(results[2], "rank 1 of 3: " + why);
+}
+
+// What their first sums say, of which rank 1 may do something else before.
+std::string FirstCalls(Communicator& group, DeviceCommunicator& gpus, milliseconds timeout) {
+  const Status made = MakeFirstCalls(gpus, group, timeout);
+  // The group is whole, whoever failed.
+  const Status after = group.Barrier();
+  if (!after) return after.error().message;
+  return made ? "" : made.error().message;
+}
+
+TEST_F(EmulatedNccl, FirstSumsAreMadeByAll) {
+  const auto results = RunConnected(3, [](Communicator& group, DeviceCommunicator& gpus) {
+    return FirstCalls(group, gpus, kForEver);
+  });
+  EXPECT_THAT(results, Each(""));
+}
+
+TEST_F(EmulatedNccl, ARankThatFailsInTheFirstSumsIsAnErrorOfAllAtOnce) {
+  const auto results = RunConnected(3, [](Communicator& group, DeviceCommunicator& gpus) {
+    if (group.rank() == 1) setenv("QUERN_SIMT_NCCL_FAULT", "sum", 1);
+    return FirstCalls(group, gpus, kForEver);
+  });
+  const std::string why = "NCCL: an all-reduce failed: unhandled system error: the test's fault";
+  EXPECT_EQ(results[0], "rank 1 of 3: rank 1 of 3, " + why);
+  EXPECT_EQ(results[1], "rank 1 of 3, " + why);
+  EXPECT_EQ(results[2], "rank 1 of 3: rank 1 of 3, " + why);
+}
+
+TEST_F(EmulatedNccl, FirstSumsThatNeverEndAreAnErrorOfAllAfterTheTimeout) {
+  const auto results =
+      RunConnected(2, [](Communicator& group, DeviceCommunicator& gpus) -> std::string {
+        // Another number of calls than rank 0's: the last of them has no partner.
+        OnGpu gpu;
+        if (group.rank() == 1 && !gpu.Upload(std::vector<std::byte>(64), 64)) return "memory";
+        if (group.rank() == 1 &&
+            !gpus.AllReduceSum(gpu.memory.as(), 16, DeviceNumber::kF32, gpu.stream.get())) {
+          return "an early sum";
+        }
+        return FirstCalls(group, gpus, milliseconds(400));
+      });
+  EXPECT_THAT(results, Each(HasSubstr("the GPUs' first sum was not done within 400 ms")));
 }
 
 TEST_F(EmulatedNccl, ARankThatDoesNotComeIsAnErrorOfAllAfterTheTimeout) {
