@@ -87,11 +87,13 @@ Status ChooseGpuOfRank(int first, int rank, int ranks) {
   QUERN_TRY(CheckDriver());
   QUERN_ASSIGN(const int count, CountGpus());
   if (first > count - ranks) {
+    const std::string remedy =
+        count >= ranks ? fmt::format("--device cuda:0 to cuda:{} would do", count - ranks)
+                       : fmt::format("in a pod, ask for nvidia.com/gpu: {}", ranks);
     return MakeError(ErrorCode::kUnavailable,
                      "--tensor-parallel-size {} needs a GPU for each process, {} to {}, and the "
-                     "NVIDIA driver shows {}, numbered from 0; in a pod, ask for nvidia.com/gpu: "
-                     "{}",
-                     ranks, first, first + ranks - 1, count, ranks);
+                     "NVIDIA driver shows {}, numbered from 0; {}",
+                     ranks, first, int64_t{first} + ranks - 1, count, remedy);
   }
   QUERN_TRY(CheckCapability(first + rank));
   return CudaStatus(cudaSetDevice(first + rank), "choosing the GPU");

@@ -144,11 +144,19 @@ def test_sigterm_ends_the_process_though_a_rank_hangs(tiny):
             os.kill(other, 0)
 
 
-def test_fewer_gpus_than_ranks_are_refused(tiny):
-    for gpus, device, numbers in ((1, "cuda", "0 to 1"), (2, "cuda:1", "1 to 2")):
-        result = refused(tiny, gpus, device=device)
-        assert result.returncode == 1
-        assert f"--tensor-parallel-size 2 needs a GPU for each process, {numbers}, and the NVIDIA driver shows {gpus}" in result.stderr
+REMEDIES = (
+    (1, "cuda", "0 to 1", "in a pod, ask for nvidia.com/gpu: 2"),
+    (2, "cuda:1", "1 to 2", "--device cuda:0 to cuda:0 would do"),
+    (3, "cuda:2147483647", "2147483647 to 2147483648", "--device cuda:0 to cuda:1 would do"),
+)
+
+
+@pytest.mark.parametrize(("gpus", "device", "numbers", "remedy"), REMEDIES)
+def test_fewer_gpus_than_ranks_are_refused(tiny, gpus, device, numbers, remedy):
+    result = refused(tiny, gpus, device=device)
+    assert result.returncode == 1
+    expected = f"--tensor-parallel-size 2 needs a GPU for each process, {numbers}, and the NVIDIA driver shows {gpus}, numbered from 0; {remedy}"
+    assert expected in result.stderr
 
 
 def test_an_error_in_the_first_sums_is_said_once(tiny):
