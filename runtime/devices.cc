@@ -104,6 +104,8 @@ Result<RankDevice> ChooseRankDevice(const Device& wanted, Communicator& group,
   if (wanted.kind == Device::Kind::kCpu || (either && !BuiltWithCuda())) return RankDevice{};
   auto chosen = ChooseGpus(wanted.number, group, nccl);
   if (chosen.ok() || !either) return chosen;
+  // Not where the group itself is lost, which is nothing that CPUs help with.
+  QUERN_TRY(group.Barrier());
   if (group.rank() == 0) spdlog::info("computing on the CPU: {}", chosen.error().message);
   return RankDevice{};
 }

@@ -144,6 +144,17 @@ def test_sigterm_ends_the_process_though_a_rank_hangs(tiny):
             os.kill(other, 0)
 
 
+def test_a_rank_that_dies_while_the_gpus_connect_is_no_reason_to_take_the_cpus(tiny):
+    options = (*OPTIONS, "--device", "auto", "--tensor-parallel-size", "2")
+    variables = environment(4) | {"QUERN_SIMT_NCCL_FAULT": "silent"}
+    with quern_serve.Server(tiny, *options, ready=False, environment=variables) as server:
+        quern_serve.wait_for(lambda: logged(server, r"(processes have met)"), "the ranks' meeting")
+        (other,) = followers(server)
+        os.kill(other, signal.SIGKILL)
+        assert server.wait(30) == 1
+        assert not logged(server, r"(computing on the CPU)")
+
+
 REMEDIES = (
     (1, "cuda", "0 to 1", "in a pod, ask for nvidia.com/gpu: 2"),
     (2, "cuda:1", "1 to 2", "--device cuda:0 to cuda:0 would do"),
