@@ -1,6 +1,7 @@
 #include "runtime/model/parallel_model.h"
 
 #include <algorithm>
+#include <array>
 #include <cstring>
 #include <exception>
 #include <new>
@@ -23,6 +24,7 @@ enum class Ask : int32_t {
                   // first_row, num_rows, context_tokens, blocks, window_blocks. Lists with their
                   // lengths before them
   kReadLogits,    // rows
+  kDeviceMemory,
 };
 
 // A message is one broadcast of so many words, and a second one of what does not fit: a step in
@@ -110,6 +112,24 @@ class Received {
   bool short_ = false;
 };
 
+// Of the ranks that have memory of their own, with an error of one as that of all.
+Result<std::optional<BackendMemory>> LeastMemory(
+    Communicator& group, const Result<std::optional<BackendMemory>>& mine) {
+  QUERN_TRY(Agree(group, mine ? Status() : mine.error()));
+  std::optional<BackendMemory> least;
+  for (int rank = 0; rank < group.size(); ++rank) {
+    std::array<int64_t, 3> said{};  // whether it has any, total, free
+    if (rank == group.rank() && *mine) said = {1, (*mine)->total_bytes, (*mine)->free_bytes};
+    QUERN_TRY(group.Broadcast(std::as_writable_bytes(std::span(said)), rank));
+    const auto [there, total, free] = said;
+    if (there == 0) continue;
+    if (!least) least = BackendMemory{total, free};
+    least = BackendMemory{std::min(least->total_bytes, total),
+                          std::min(least->free_bytes, free)};
+  }
+  return least;
+}
+
 class ParallelModel : public Model {
  public:
   ParallelModel(Communicator& group, std::unique_ptr<Model> part,
@@ -122,8 +142,11 @@ class ParallelModel : public Model {
 
   const ModelInfo& info() const override { return part_->info(); }
   std::optional<GpuInfo> gpu() const override { return part_->gpu(); }
+  // The least of all ranks': each has as many blocks of the KV cache as the others.
   Result<std::optional<BackendMemory>> device_memory() const override {
-    return part_->device_memory();
+    if (lost_) return *lost_;
+    QUERN_TRY(Message(Ask::kDeviceMemory).Send(group_));
+    return LeastMemory(group_, part_->device_memory());
   }
   bool lost() const override { return part_->lost(); }
 
@@ -255,6 +278,9 @@ Result<bool> Do(Communicator& group, const LoadPart& load, Received& message,
     const KvLayout layout{message.Take(), message.Take(), message.Take()};
     QUERN_TRY(message.Whole());
     static_cast<void>(Agree(group, model->AllocateKv(layout)));  // rank 0 knows why
+  } else if (ask == Ask::kDeviceMemory) {
+    QUERN_TRY(message.Whole());
+    static_cast<void>(LeastMemory(group, model->device_memory()));  // rank 0 needs it
   } else if (ask == Ask::kForward) {
     const ReceivedBatch received(message);
     QUERN_TRY(message.Whole());
