@@ -131,6 +131,7 @@ Result<std::unique_ptr<Loaded>> WeightLoader::Take(const GgufTensor& tensor, boo
     if (cols.size < cols.whole || (matrices > 1 && rows.size < rows.whole)) {
       gathered = Gather(data, matrices, rows, row_bytes);
       data = gathered;
+      file_.ReleasePages(tensor.data);  // so that it is not there twice
     } else if (rows.size < rows.whole) {
       data = data.subspan(static_cast<size_t>(rows.begin * row_bytes.whole),
                           static_cast<size_t>(rows.size * row_bytes.whole));
