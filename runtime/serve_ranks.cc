@@ -106,6 +106,9 @@ Result<std::unique_ptr<Ranks>> Ranks::Start(const ServeOptions& options, int arg
                                             std::function<void(const Error&)> on_lost) {
   // NCCL's own connections are between the processes of this machine, too. The others inherit it.
   setenv("NCCL_SOCKET_IFNAME", "=lo", /*overwrite=*/0);
+  // All of NCCL's connections are made in its beginning, not in the first call that needs one of
+  // them: their memory is taken before the KV cache's is planned.
+  setenv("NCCL_RUNTIME_CONNECT", "0", /*overwrite=*/0);
   std::unique_ptr<Ranks> ranks(new Ranks(options, std::move(on_lost)));
   QUERN_ASSIGN(ranks->rendezvous_, MakeRendezvous());
   ranks->others_.reserve(static_cast<size_t>(options.tensor_parallel_size) - 1);
