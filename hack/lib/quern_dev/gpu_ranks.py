@@ -4,11 +4,13 @@ As a program: gpu_ranks.py QUERN_SERVE MODEL RANKS TOKENS [OPTION...]; the last 
 """
 
 import ctypes
+import itertools
 import json
 import re
 import signal
 import subprocess
 import sys
+import threading
 import time
 import urllib.error
 import urllib.request
@@ -52,8 +54,15 @@ def _end_with_parent() -> None:
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
+def _show(lines) -> None:
+    for line in lines:
+        print(line, end="", flush=True)
+
+
 def _texts(command: list, name: str, tokens: int) -> list[dict]:
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, preexec_fn=_end_with_parent) as server:
+        # On, while requests run: nobody would read a full pipe.
+        rest = threading.Thread(target=_show, args=(server.stderr,))
         try:
             url = None
             for line in server.stderr:
@@ -61,27 +70,44 @@ def _texts(command: list, name: str, tokens: int) -> list[dict]:
                 found = re.search(r"listening: API (http://\S+:\d+)/v1", line)
                 url = found[1] if found else url
                 if " ready: " in line:
+                    rest.start()
                     _wait_ready(url)
                     return [_complete(url, name, prompt, tokens) for prompt in PROMPTS]
         finally:
             server.terminate()
-            server.communicate(timeout=60)
+            server.wait(timeout=60)
+            if rest.ident:
+                rest.join()
     raise SystemExit(f"quern-serve ended with exit code {server.returncode}, and not in the way that it should")
 
 
-def compare(alone: list[dict], split: list[dict]) -> tuple[bool, str]:
-    """Whether texts part only where two tokens are about as likely as each other, and in words. Of the API's `logprobs` objects."""
+def visible_gpus(there: int, variable: str | None) -> int:
+    """How many of so many GPUs CUDA shows a program with this CUDA_VISIBLE_DEVICES: those before the first that is none."""
+    if variable is None:
+        return there
+    names = [name.strip() for name in variable.split(",")]
+    return len(list(itertools.takewhile(lambda name: name.startswith(("GPU-", "MIG-")) or name.isdigit() and int(name) < there, names)))
+
+
+def compare(alone: list[dict], split: list[dict], uncertain: float = UNCERTAIN) -> tuple[bool, str]:
+    """Whether texts part only where two tokens are about as likely as each other, and a third of all tokens come before; and in words.
+
+    Of the API's `logprobs` objects. Tokens that are the same must be about as likely in both.
+    """
     same, total = 0, 0
     for one, other in zip(alone, split, strict=True):
         total += len(one["tokens"])
-        parted = next((i for i, (a, b) in enumerate(zip(one["tokens"], other["tokens"], strict=True)) if a != b), None)
-        same += len(one["tokens"]) if parted is None else parted
-        if parted is None:
-            continue
-        best = sorted(one["top_logprobs"][parted].values(), reverse=True)
-        if best[0] - best[1] >= UNCERTAIN:
-            return False, f"token {parted} is {other['tokens'][parted]!r} rather than {one['tokens'][parted]!r}, which is clear"
-    return True, f"{same} of {total} greedy tokens are those of one GPU, the others come after two that are about as likely"
+        for i, (a, b) in enumerate(zip(one["tokens"], other["tokens"], strict=True)):
+            if a != b:
+                best = sorted(one["top_logprobs"][i].values(), reverse=True)
+                if best[0] - best[1] >= uncertain:
+                    return False, f"token {i} is {b!r} rather than {a!r}, which is clear"
+                break
+            if abs(one["token_logprobs"][i] - other["token_logprobs"][i]) >= uncertain:
+                return False, f"token {i}, {a!r}, has the log-probability {other['token_logprobs'][i]} rather than {one['token_logprobs'][i]}"
+            same += 1
+    note = f"{same} of {total} greedy tokens are those of one GPU, the others come after two that are about as likely"
+    return (True, note) if same * 3 >= total else (False, f"{note}: fewer than a third says nothing")
 
 
 def main(program: str, model: str, ranks: str, tokens: str, *options: str) -> int:

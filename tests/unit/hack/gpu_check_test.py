@@ -38,10 +38,10 @@ class GpuCheck(unittest.TestCase):
 
 
 class Ranks(unittest.TestCase):
-    ALONE = {"tokens": ["a", "b", "c"], "top_logprobs": [{"a": -0.1, "x": -4.0}, {"b": -0.7, "y": -0.9}, {"c": -0.1, "z": -3.0}]}
+    ALONE = {"tokens": ["a", "b", "c"], "token_logprobs": [-0.1, -0.7, -0.1], "top_logprobs": [{"a": -0.1, "x": -4.0}, {"b": -0.7, "y": -0.9}, {"c": -0.1, "z": -3.0}]}
 
     def compare(self, *tokens):
-        return gpu_ranks.compare([self.ALONE], [{"tokens": list(tokens)}])
+        return gpu_ranks.compare([self.ALONE], [self.ALONE | {"tokens": list(tokens)}])
 
     def test_texts_may_part_after_two_tokens_that_are_about_as_likely(self):
         self.assertEqual(self.compare("a", "b", "c")[0], True)
@@ -53,6 +53,21 @@ class Ranks(unittest.TestCase):
         ok, note = self.compare("x", "b", "c")
         self.assertFalse(ok)
         self.assertIn("token 0 is 'x' rather than 'a'", note)
+
+    def test_a_token_must_be_about_as_likely(self):
+        ok, note = gpu_ranks.compare([self.ALONE], [self.ALONE | {"token_logprobs": [-0.1, -0.7, -2.0]}])
+        self.assertFalse(ok)
+        self.assertIn("token 2, 'c', has the log-probability -2.0 rather than -0.1", note)
+
+    def test_texts_that_have_next_to_nothing_in_common_say_nothing(self):
+        uncertain = self.ALONE | {"top_logprobs": [{"a": -0.7, "x": -0.8}, *self.ALONE["top_logprobs"][1:]]}
+        ok, note = gpu_ranks.compare([uncertain], [self.ALONE | {"tokens": ["x", "b", "c"]}])
+        self.assertFalse(ok)
+        self.assertIn("0 of 3 greedy tokens", note)
+
+    def test_gpus_are_counted_as_programs_are_shown_them(self):
+        for variable, count in ((None, 4), ("", 0), ("0", 1), ("2,3", 2), ("1, 0", 2), ("0,-1,1", 1), ("0,4,1", 1), ("GPU-8932f937,GPU-1", 2)):
+            self.assertEqual(gpu_ranks.visible_gpus(4, variable), count, variable)
 
     def test_a_library_that_is_not_there_is_named_with_what_to_do(self):
         with tempfile.TemporaryDirectory(prefix="quern-gpu-check-") as folder:
