@@ -21,7 +21,8 @@ using std::chrono::steady_clock;
 constexpr std::chrono::microseconds kGlance{20};
 // Looks without a pause for a call that has begun: a thread of NCCL's launches a kernel meanwhile.
 constexpr int kEagerGlances = 10'000;
-// What has been given up leaves the GPU within so long, with the rest of a step that comes after it.
+// What has been given up leaves the GPU within so long, with the rest of a step that comes after
+// it.
 constexpr std::chrono::seconds kLeaving{1};
 // ncclCommAbort's, in which threads of NCCL's end.
 constexpr std::chrono::seconds kAborting{2};
@@ -219,13 +220,13 @@ Status Connect(const NcclLibrary& nccl, Communicator& group, const NcclOptions& 
       MakeError(ErrorCode::kUnavailable,
                 "NCCL cannot connect the ranks' GPUs: one was not there within {} ms",
                 options.connect_timeout.count());
-  return AgreeInRounds(
-      group, options.connect_timeout, late,
-      [&](steady_clock::time_point until) -> std::optional<Status> {
-        const auto outcome = connecting.WaitUntil(until);
-        if (outcome == nccl::kInProgress) return std::nullopt;
-        return Explained(nccl, "connect the ranks' GPUs", outcome, connecting.communicator());
-      });
+  return AgreeInRounds(group, options.connect_timeout, late,
+                       [&](steady_clock::time_point until) -> std::optional<Status> {
+                         const auto outcome = connecting.WaitUntil(until);
+                         if (outcome == nccl::kInProgress) return std::nullopt;
+                         return Explained(nccl, "connect the ranks' GPUs", outcome,
+                                          connecting.communicator());
+                       });
 }
 
 }  // namespace

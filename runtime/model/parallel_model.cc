@@ -113,8 +113,8 @@ class Received {
 };
 
 // Of the ranks that have memory of their own, with an error of one as that of all.
-Result<std::optional<BackendMemory>> LeastMemory(
-    Communicator& group, const Result<std::optional<BackendMemory>>& mine) {
+Result<std::optional<BackendMemory>> LeastMemory(Communicator& group,
+                                                 const Result<std::optional<BackendMemory>>& mine) {
   QUERN_TRY(Agree(group, mine ? Status() : mine.error()));
   std::optional<BackendMemory> least;
   for (int rank = 0; rank < group.size(); ++rank) {
@@ -124,8 +124,7 @@ Result<std::optional<BackendMemory>> LeastMemory(
     const auto [there, total, free] = said;
     if (there == 0) continue;
     if (!least) least = BackendMemory{total, free};
-    least = BackendMemory{std::min(least->total_bytes, total),
-                          std::min(least->free_bytes, free)};
+    least = BackendMemory{std::min(least->total_bytes, total), std::min(least->free_bytes, free)};
   }
   return least;
 }

@@ -34,7 +34,8 @@ GraphCache::Entry& GraphCache::Find(const StepSize& size) {
   return oldest;
 }
 
-Status GraphCache::Record(Entry& entry, cudaStream_t stream, const std::function<Status()>& launch) {
+Status GraphCache::Record(Entry& entry, cudaStream_t stream,
+                          const std::function<Status()>& launch) {
   QUERN_TRY(CudaStatus(cudaStreamBeginCapture(stream, cudaStreamCaptureModeThreadLocal),
                        "recording a step"));
   const Status launched = launch();

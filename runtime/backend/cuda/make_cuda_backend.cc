@@ -120,15 +120,14 @@ Status MakeFirstCalls(DeviceCommunicator& gpus, Communicator& group,
     QUERN_TRY(gpus.Await([&] { return done.Done(); }));
     return done.Synchronize("the GPUs' first sum");
   });
-  const Error late =
-      MakeError(ErrorCode::kUnavailable, "the GPUs' first sum was not done within {} ms",
-                timeout.count());
-  Status all = AgreeInRounds(
-      group, timeout, late,
-      [&](std::chrono::steady_clock::time_point until) -> std::optional<Status> {
-        if (calls.wait_until(until) != std::future_status::ready) return std::nullopt;
-        return calls.get();
-      });
+  const Error late = MakeError(ErrorCode::kUnavailable,
+                               "the GPUs' first sum was not done within {} ms", timeout.count());
+  Status all =
+      AgreeInRounds(group, timeout, late,
+                    [&](std::chrono::steady_clock::time_point until) -> std::optional<Status> {
+                      if (calls.wait_until(until) != std::future_status::ready) return std::nullopt;
+                      return calls.get();
+                    });
   if (!all.ok()) gpus.Abort();
   if (calls.valid()) calls.wait();
   return all;

@@ -385,7 +385,8 @@ class MemoryTest : public ParallelModelTest {
   std::string Ask(const Memories& memories) {
     const auto results = Run(static_cast<int>(memories.size()), [&](Communicator& group) {
       const LoadPart part = [&]() -> Result<std::unique_ptr<Model>> {
-        QUERN_ASSIGN(auto model, Part(Tiny("llama", 8, 4, GgmlType::kF32), group, 1, KvDtype::kF16)());
+        QUERN_ASSIGN(auto model,
+                     Part(Tiny("llama", 8, 4, GgmlType::kF32), group, 1, KvDtype::kF16)());
         return std::unique_ptr<Model>(std::make_unique<WithMemory>(
             std::move(model), memories[static_cast<size_t>(group.rank())]));
       };
