@@ -7,6 +7,7 @@ import re
 import signal
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -97,26 +98,19 @@ def stream(server):
     """The events of a long text, of which the first has come."""
     body = {"model": server.name, "prompt": "Once", "max_tokens": 200, "stream": True, "ignore_eos": True}
     reply = requests.post(server.url + "/v1/completions", json=body, stream=True, timeout=60)
-    events = (line[6:].decode() for line in reply.iter_lines() if line.startswith(b"data: "))
+    events = (line[6:].decode() for line in reply.iter_lines(chunk_size=1) if line.startswith(b"data: "))
     next(events)
     return events
-
-
-def hang(server) -> int:
-    """Stops rank 1, so that rank 0 waits on its GPU, or for the other to take what it sends."""
-    (other,) = followers(server)
-    os.kill(other, signal.SIGSTOP)
-    quern_serve.wait_for(lambda: steps(server) == (time.sleep(0.3), steps(server))[1], "a step that does not end")
-    return other
 
 
 @pytest.mark.parametrize("hang_first", (False, True))
 def test_a_rank_that_dies_ends_streams_with_an_error_and_the_process(tiny, hang_first):
     with start(tiny, 2) as server:
-        events = stream(server)
         (other,) = followers(server)
-        if hang_first:
-            hang(server)
+        events = stream(server)
+        if hang_first:  # so that rank 0 waits on its GPU, or for the other to take what it sends
+            os.kill(other, signal.SIGSTOP)
+            quern_serve.wait_for(lambda: steps(server) == (time.sleep(0.3), steps(server))[1], "a step that does not end")
         os.kill(other, signal.SIGKILL)
         *_, last, done = events
         assert done == "[DONE]"
@@ -127,10 +121,14 @@ def test_a_rank_that_dies_ends_streams_with_an_error_and_the_process(tiny, hang_
 
 def test_sigterm_ends_the_process_though_a_rank_hangs(tiny):
     with start(tiny, 2, "--drain-timeout", "1s") as server:
-        stream(server)
-        other = hang(server)
-        server.signal()
-        assert server.wait(30) == 1
+        (other,) = followers(server)
+        os.kill(other, signal.SIGSTOP)
+        with ThreadPoolExecutor(1) as pool:
+            request = pool.submit(server.post, "/v1/completions", {"model": server.name, "prompt": "Once"})
+            quern_serve.wait_for(lambda: server.metric("quern_requests_running") == 1, "a request that runs")
+            server.signal()
+            assert server.wait(30) == 1
+            assert request.exception() or request.result().status_code != 200
         with pytest.raises(ProcessLookupError):
             os.kill(other, 0)
 
