@@ -121,11 +121,12 @@ def test_a_rank_that_dies_ends_streams_with_an_error_and_the_process(tiny, hang_
 def test_sigterm_ends_the_process_though_a_rank_hangs(tiny):
     with start(tiny, 2, "--drain-timeout", "1s") as server:
         (other,) = followers(server)
-        stream(server)
+        events = stream(server)
         os.kill(other, signal.SIGSTOP)
         quern_serve.wait_for(lambda: steps(server) == (time.sleep(0.3), steps(server))[1], "a step that does not end")
         server.signal()
         assert server.wait(30) == 1
+        del events  # until here: a client that leaves ends its request
         with pytest.raises(ProcessLookupError):
             os.kill(other, 0)
 

@@ -59,7 +59,7 @@ class ReportTest(unittest.TestCase):
 
     def test_every_table_has_its_place_in_the_page(self):
         page = (ROOT / "docs" / "performance.md").read_text()
-        for name in ("forward", "clients", "shared", "start", "memory", "machine"):
+        for name in ("forward", "clients", "shared", "start", "memory", "machine", "batches", "load"):
             self.assertIn(f"<!-- bench:{name} -->\n", page)
 
 
