@@ -88,20 +88,23 @@ def run_peer(programs: Programs, workload: Workload, setting: Setting) -> float:
     return json.loads(next(line for line in out.splitlines() if line.startswith("{")))["speed_tg"]
 
 
-def best_setting(programs: Programs, workload: Workload, figure: Figure) -> Setting:
-    """Of the sweep, one run of each; what -ub says matters to prompts alone."""
+def best_setting(programs: Programs, workload: Workload, figure: Figure, beside) -> Setting:
+    """Of the sweep, one run of each. What -ub says matters to prompts alone, which are multiplications: all threads do them best."""
     tried = settings(programs.threads)
     if workload.phase == "decode":
         tried = [one for one in tried if one.ubatch == 512]
+    else:
+        tried = [one for one in tried if one.threads == programs.threads]
     for one in tried:
-        figure.sweep[str(one)] = run_peer(programs, workload, one)
+        with beside():
+            figure.sweep[str(one)] = run_peer(programs, workload, one)
     return max(tried, key=lambda one: figure.sweep[str(one)])
 
 
 def compare(programs: Programs, workload: Workload, rounds: int, seen: list[dict], beside=contextlib.nullcontext) -> Figure:
     """Both, in turns, after the sweep; `seen` gets the limits of each round. `beside` is other load, present in each run."""
     figure = Figure(workload)
-    figure.setting = best_setting(programs, workload, figure)
+    figure.setting = best_setting(programs, workload, figure, beside)
     for number in range(rounds):
         seen.append(limits(programs))
         for ours in (True, False) if number % 2 == 0 else (False, True):

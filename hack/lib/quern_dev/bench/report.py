@@ -139,10 +139,16 @@ def tables(found: dict) -> dict[str, str]:
     return {name: make(found[name]) for name, make in makers.items() if name in found}
 
 
-def plot_batches(rows: list[dict], file: Path) -> None:
-    """Tokens a second against the batch size, of both and of the limit, a model beside the other."""
+def _pyplot():
     from matplotlib import pyplot  # of requirements-plots.txt
 
+    pyplot.rcParams["svg.hashsalt"] = "quern"  # the same figures give the same bytes
+    return pyplot
+
+
+def plot_batches(rows: list[dict], file: Path) -> None:
+    """Tokens a second against the batch size, of both and of the limit, a model beside the other."""
+    pyplot = _pyplot()
     rows = [row for row in rows if row["phase"] == "decode" and row["top_k"] == 0]
     models = [model for model in NAMES if any(row["model"] == model for row in rows)]
     figure, axes = pyplot.subplots(1, len(models), figsize=(5.5 * len(models), 4), squeeze=False)
@@ -166,8 +172,7 @@ def plot_batches(rows: list[dict], file: Path) -> None:
 
 def plot_load(points: list[dict], file: Path) -> None:
     """Latency against load: TTFT and ITL of both servers at each number of clients."""
-    from matplotlib import pyplot
-
+    pyplot = _pyplot()
     figure, axes = pyplot.subplots(1, 2, figsize=(11, 4))
     for axis, what, label in zip(axes, ("ttft_seconds", "itl_seconds"), ("TTFT", "ITL")):
         for name, legend, style in (("quern", "quern-serve", "o-"), ("peer", "llama-server", "s-")):
