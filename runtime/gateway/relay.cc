@@ -13,6 +13,8 @@ namespace {
 constexpr int kMaxAttempts = 6;  // replicas that could not be connected to, for one request
 constexpr size_t kMaxErrorBytes = 64 * 1024;
 constexpr int kRetryAfterSeconds = 1;
+// How soon a connection must end for the replica not to have taken the request.
+constexpr std::chrono::seconds kAtOnce{1};
 
 std::shared_ptr<const http::OutgoingRequest> Outgoing(const http::Request& request,
                                                       std::string body) {
@@ -47,6 +49,7 @@ Relay::Relay(Gateway& gateway, uint64_t number, const http::Request& request, st
       number_(number),
       arrived_(RealClock().Now()),
       request_(Outgoing(request, std::move(body))),
+      body_bytes_(request_->body.size()),
       responder_(std::move(responder)),
       comment_(gateway.io_) {}
 
@@ -110,6 +113,7 @@ void Relay::Send(const http::Address& address) {
 }
 
 void Relay::OnSending() {
+  sent_at_ = RealClock().Now();
   if (std::exchange(overhead_told_, true)) return;
   gateway_.metrics_.ObserveOverhead(Seconds(RealClock().Now() - arrived_ - waited_).count());
 }
@@ -192,11 +196,13 @@ void Relay::LearnUsage() {
 }
 
 // Whether it may be sent again: surely where nothing was sent; and where a connection that was kept
-// ended before a byte of the answer, as it does when the replica closes it at that moment.
+// ended at once, before a byte of the answer, as it does when the replica closes it at that moment.
+// Later than that the replica had the request, which may have been what ended it.
 void Relay::OnFault(const http::ExchangeError& error) {
   const http::Address address = *address_;
   Release();
-  const bool kept = error.kept_connection && error.fault == http::ExchangeFault::kUnanswered;
+  const bool kept = error.kept_connection && error.fault == http::ExchangeFault::kUnanswered &&
+                    RealClock().Now() - sent_at_ < kAtOnce;
   if (kept) gateway_.client_.Forget(address);  // others are as old
   if (error.fault != http::ExchangeFault::kTimeout && !kept)
     gateway_.replicas_.Suspect(address, "a connection failed");
@@ -245,7 +251,10 @@ void Relay::Release() {
   gateway_.metrics_.SetInFlight(gateway_.replicas_.set().in_flight());
 }
 
-void Relay::ReleaseBody() { gateway_.held_bytes_ -= std::exchange(held_bytes_, 0); }
+void Relay::ReleaseBody() {
+  request_.reset();
+  gateway_.held_bytes_ -= std::exchange(held_bytes_, 0);
+}
 
 void Relay::End() {
   if (!responder_) return;

@@ -26,7 +26,7 @@ class Relay : public http::ResponseReceiver, public std::enable_shared_from_this
   void Start();
   uint64_t number() const { return number_; }
   SteadyTime arrived() const { return arrived_; }
-  size_t body_bytes() const { return request_->body.size(); }
+  size_t body_bytes() const { return body_bytes_; }
   const std::set<http::Address>& tried() const { return tried_; }
   bool was_let_in() const { return was_let_in_; }
 
@@ -58,7 +58,8 @@ class Relay : public http::ResponseReceiver, public std::enable_shared_from_this
   Gateway& gateway_;
   const uint64_t number_;
   const SteadyTime arrived_;
-  std::shared_ptr<const http::OutgoingRequest> request_;
+  std::shared_ptr<const http::OutgoingRequest> request_;  // null: it need not be sent again
+  const size_t body_bytes_;
   http::ResponderPtr responder_;  // null: it has ended
   std::optional<bool> wants_stream_;
   size_t held_bytes_ = 0;
@@ -73,6 +74,7 @@ class Relay : public http::ResponseReceiver, public std::enable_shared_from_this
   std::optional<http::Address> address_;
   std::shared_ptr<http::Exchange> exchange_;
   std::set<http::Address> tried_;
+  SteadyTime sent_at_;
   int attempts_ = 0;
   bool resent_ = false;  // after it had reached a replica
   bool overhead_told_ = false;

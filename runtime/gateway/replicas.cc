@@ -10,6 +10,18 @@ namespace {
 
 constexpr std::chrono::milliseconds kHasteInterval{1'000};
 
+// Of a name that stands for one server: the address that is in use, if it is still one, as some
+// name servers turn their order; else one of IPv4, on which quern-serve listens unless told
+// otherwise, before one of IPv6.
+http::Address OneOf(const std::vector<http::Address>& found, const std::set<http::Address>& used) {
+  const auto in_use =
+      std::ranges::find_if(found, [&](const auto& one) { return used.contains(one); });
+  if (in_use != found.end()) return *in_use;
+  const auto v4 = std::ranges::find_if(
+      found, [](const auto& one) { return one.ip.find(':') == std::string::npos; });
+  return v4 != found.end() ? *v4 : found.front();
+}
+
 }  // namespace
 
 // Asks one replica again and again. Ends with Stop.
@@ -105,8 +117,11 @@ void Replicas::LookUp(Name& name) {
 void Replicas::OnLookedUp(Name& name, Result<std::vector<http::Address>> found) {
   if (found) {
     name.failure_logged = false;
-    if (!name.upstream.all_addresses) found->resize(1);
-    name.addresses = {found->begin(), found->end()};
+    if (name.upstream.all_addresses) {
+      name.addresses = {found->begin(), found->end()};
+    } else {
+      name.addresses = {OneOf(*found, name.addresses)};
+    }
   } else {
     // A headless Service without pods has no address. Where nobody could say, all stays as it was.
     if (found.error().code == ErrorCode::kNotFound) name.addresses.clear();

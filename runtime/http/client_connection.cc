@@ -118,6 +118,7 @@ void ClientConnection::OnRead(const boost::system::error_code& error, size_t byt
   if (!receiver_) return Close();  // kept: the other side has closed it, or says what nobody asked
   if (error) return OnEof(error);
   answer_begun_ = true;
+  request_.reset();  // what is not sent yet is the write's
   WatchSilence();
   Take({piece_.data(), bytes});
 }
@@ -153,7 +154,6 @@ void ClientConnection::Complete() {
   const auto receiver = std::exchange(receiver_, nullptr);
   paused_ = false;
   if (written_ && parser_->reusable()) {
-    request_.reset();
     timer_.Set(limits_.idle_timeout, self);
     ArmRead();
     on_idle_(self);

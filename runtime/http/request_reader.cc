@@ -78,7 +78,6 @@ void RequestReader::Append(std::string_view bytes) {
 
 void RequestReader::Next() {
   parser_.emplace();
-  parser_->eager(true);
   parser_->header_limit(static_cast<std::uint32_t>(limits_.max_header_bytes));
   parser_->body_limit(limits_.max_body_bytes);
   header_done_ = false;
@@ -94,9 +93,34 @@ void RequestReader::Discard() {
 size_t RequestReader::body_bytes() const { return parser_->get().body().size(); }
 
 RequestReader::Event RequestReader::Read() {
+  if (auto fault = Parse()) return std::move(*fault);
+  const bool header_done_now = !header_done_ && parser_->is_header_done();
+  if (header_done_now) {
+    header_done_ = true;
+    if (auto fault = CheckHeader()) return std::move(*fault);
+    head_ = HeadOf(parser_->get());
+    parser_->eager(true);  // until here it has stopped at the header's end
+    if (!parser_->is_done()) {
+      if (auto fault = Parse()) return std::move(*fault);
+    }
+  }
+  if (parser_->is_done()) return Take();
+  // The parser bounds the header and the body, but not what belongs to neither: it waits for the
+  // end of a chunk's line, extensions included, however long that is.
+  if (bytes_.size() > limits_.max_header_bytes) return FromParser(bhttp::error::header_limit);
+  if (!header_done_now) return Wanting{};
+  const auto& request = parser_->get();
+  return HeaderDone{request.version() >= 11 &&
+                    boost::beast::iequals(request[bhttp::field::expect], "100-continue")};
+}
+
+// Has the parser take what it can of the bytes.
+std::optional<Unreadable> RequestReader::Parse() {
   // Beast expects to be called with no less: once it has seen the last chunk's line it asserts five
   // bytes, which are four if one byte came after a first chunk that is the last.
-  if (header_done_ && parser_->chunked() && bytes_.size() < kLeastOfChunkedBody) return Wanting{};
+  if (header_done_ && bytes_.size() < (parser_->chunked() ? kLeastOfChunkedBody : 1)) {
+    return std::nullopt;
+  }
   error_code error;
 #ifndef __clang_analyzer__  // it takes the copy that Beast makes of its input for uninitialised
   bytes_.consume(parser_->put(bytes_.data(), error));
@@ -109,19 +133,7 @@ RequestReader::Event RequestReader::Read() {
                                   limits_.max_header_fields),
                       HttpLimit::kHeaderBytes};
   }
-  const bool header_done_now = !header_done_ && parser_->is_header_done();
-  if (header_done_now) {
-    header_done_ = true;
-    if (auto fault = CheckHeader()) return std::move(*fault);
-  }
-  if (parser_->is_done()) return Take();
-  // The parser bounds the header and the body, but not what belongs to neither: it waits for the
-  // end of a chunk's line, extensions included, however long that is.
-  if (bytes_.size() > limits_.max_header_bytes) return FromParser(bhttp::error::header_limit);
-  if (!header_done_now) return Wanting{};
-  const auto& request = parser_->get();
-  return HeaderDone{request.version() >= 11 &&
-                    boost::beast::iequals(request[bhttp::field::expect], "100-continue")};
+  return std::nullopt;
 }
 
 // What the parser lets pass although nobody could say where the request ends: another server on
@@ -179,15 +191,15 @@ Unreadable RequestReader::FromParser(const error_code& error) const {
       400, fmt::format("this is not an HTTP request that can be read: {}", error.message())};
 }
 
-Request RequestReader::Head() const { return HeadOf(parser_->get()); }
+Request RequestReader::Head() const { return head_; }
 
 ReceivedRequest RequestReader::Take() {
-  auto message = parser_->release();
   ReceivedRequest received;
-  received.request = HeadOf(message);
+  received.keep_alive = parser_->keep_alive();
+  auto message = parser_->release();
+  received.request = std::move(head_);
   received.request.body = std::move(message.body());
   received.http10 = message.version() < 11;
-  received.keep_alive = message.keep_alive();
   return received;
 }
 

@@ -61,6 +61,7 @@ class RequestReader {
  private:
   using Parser = boost::beast::http::request_parser<boost::beast::http::string_body>;
 
+  std::optional<Unreadable> Parse();
   std::optional<Unreadable> CheckHeader() const;
   Unreadable FromParser(const boost::system::error_code& error) const;
   ReceivedRequest Take();
@@ -69,6 +70,7 @@ class RequestReader {
   boost::beast::flat_buffer bytes_;
   std::optional<Parser> parser_;
   bool header_done_ = false;
+  Request head_;  // once the header is done: what the parser adds to its fields then are trailers
 };
 
 }  // namespace quern::http

@@ -1,6 +1,7 @@
 #include "runtime/http/response_parser.h"
 
 #include <boost/asio/buffer.hpp>
+#include <boost/beast/core/string.hpp>
 #include <boost/beast/http/error.hpp>
 #include <limits>
 #include <utility>
@@ -121,7 +122,9 @@ std::optional<Error> ResponseParser::CheckHead() {
   if (encodings > 0 && CountHeaders(head.headers, "Content-Length") > 0) {
     return NoAnswer("it has both Content-Length and Transfer-Encoding");
   }
-  if (encodings > 0 && (encodings > 1 || !parser_->chunked())) {
+  if (encodings > 1 ||
+      (encodings == 1 &&
+       !boost::beast::iequals(*FindHeader(head.headers, "Transfer-Encoding"), "chunked"))) {
     return NoAnswer("its only Transfer-Encoding may be chunked");
   }
   if (const auto length = parser_->content_length()) {

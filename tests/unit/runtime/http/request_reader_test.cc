@@ -3,6 +3,7 @@
 #include <gtest/gtest.h>
 
 #include <string>
+#include <vector>
 
 namespace quern::http {
 namespace {
@@ -45,6 +46,27 @@ TEST_F(RequestReaderTest, PartsOfARequestAreToldAsTheyComplete) {
   EXPECT_EQ(std::get<ReceivedRequest>(second).request.path, "/next");
   EXPECT_TRUE(std::get<ReceivedRequest>(second).http10);
   EXPECT_EQ(reader.buffered(), 0u);
+}
+
+// What a proxy on the way has checked in the header must not come in behind it.
+TEST_F(RequestReaderTest, TrailersAreNoHeaderFieldsHoweverTheyCome) {
+  const std::string head = "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n";
+  const std::string body =
+      "2\r\nhi\r\n0\r\nHost: b\r\nContent-Encoding: gzip\r\nConnection: close\r\nX-User: c\r\n\r\n";
+  for (const std::vector<std::string>& pieces :
+       {std::vector{head + body}, std::vector{head, body},
+        std::vector{head, body.substr(0, 15), body.substr(15)}}) {
+    RequestReader reader(limits);
+    RequestReader::Event event;
+    for (const std::string& piece : pieces) {
+      reader.Append(piece);
+      event = reader.Read();
+    }
+    ASSERT_TRUE(std::holds_alternative<ReceivedRequest>(event)) << pieces.size();
+    const auto& received = std::get<ReceivedRequest>(event);
+    EXPECT_EQ(received.request.body, "hi");
+    EXPECT_EQ(received.request.headers, (Headers{{"Host", "a"}, {"Transfer-Encoding", "chunked"}}));
+  }
 }
 
 TEST_F(RequestReaderTest, ChunksMayComeByteByByteWhateverTheyAre) {
