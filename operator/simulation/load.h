@@ -23,8 +23,11 @@ struct LoadOptions {
 
 inline constexpr double kCopySpread = 1;
 inline constexpr size_t kMaxLoad = 20'000'000;  // requests
+inline constexpr size_t kMaxLoadBlocks = 100'000'000;
+inline constexpr double kMaxLoadSeconds = 366.0 * 24 * 3600;
 
-// Stretches a trace. kInvalidArgument where that would be more than kMaxLoad requests.
+// Stretches a trace. kInvalidArgument where that would be more than kMaxLoad requests, or
+// kMaxLoadBlocks prefix blocks of theirs, or last longer than kMaxLoadSeconds.
 Result<Load> MakeLoad(const std::vector<bench::TraceRequest>& trace, const LoadOptions& options);
 
 // Reads a trace file's text (bench::ParseTrace) and stretches it.

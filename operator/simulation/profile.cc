@@ -1,6 +1,5 @@
 #include "operator/simulation/profile.h"
 
-#include <cmath>
 #include <nlohmann/json.hpp>
 #include <set>
 
@@ -8,6 +7,9 @@ namespace quern::simulation {
 namespace {
 
 using nlohmann::json;
+
+constexpr double kLongestTerm = 10;  // seconds
+constexpr double kMost = 1e6;
 
 // Reads the members of an object, each once, and remembers the first that is wrong.
 class Members {
@@ -31,12 +33,11 @@ class Members {
     if (!value->is_string()) return Wrong(name, "must be a text");
     out = value->get<std::string>();
   }
-  void Number(const char* name, double least, double& out) {
+  void Number(const char* name, double least, double most, double& out) {
     const json* value = Find(name);
     if (value == nullptr) return;
-    if (!value->is_number() || !(value->get<double>() >= least) ||
-        !std::isfinite(value->get<double>())) {
-      return Wrong(name, fmt::format("must be a number, at least {:g}", least));
+    if (!value->is_number() || !(value->get<double>() >= least && value->get<double>() <= most)) {
+      return Wrong(name, fmt::format("must be a number, {:g} to {:g}", least, most));
     }
     out = value->get<double>();
   }
@@ -86,18 +87,18 @@ Result<ReplicaProfile> ParseProfile(std::string_view text) {
   out.measured = kind == "measured";
   members.Whole("max_sequences", 1, 4096, out.max_sequences);
   members.Whole("max_batch_tokens", out.max_sequences, 1'048'576, out.max_batch_tokens);
-  members.Number("max_decode_slowdown", 1, out.max_decode_slowdown);
+  members.Number("max_decode_slowdown", 1, kMost, out.max_decode_slowdown);
   members.Whole("kv_tokens", 1, 1'000'000'000'000, out.kv_tokens);
-  members.Number("dollars_per_hour", 0, out.dollars_per_hour);
+  members.Number("dollars_per_hour", 0, kMost, out.dollars_per_hour);
   const json* steps = members.Find("step_seconds");
   std::string wrong = members.Finish();
   if (!wrong.empty()) return MakeError(ErrorCode::kInvalidArgument, "{}", wrong);
   Members terms(*steps, "step_seconds.");
-  terms.Number("step", 0, out.times.base);
-  terms.Number("decode_sequence", 0, out.times.per_decode_sequence);
-  terms.Number("prefill_token", 0, out.times.per_prefill_token);
-  terms.Number("attended_token", 0, out.times.per_attended_token);
-  terms.Number("loaded_token", 0, out.times.per_loaded_token);
+  terms.Number("step", 0, kLongestTerm, out.times.base);
+  terms.Number("decode_sequence", 0, kLongestTerm, out.times.per_decode_sequence);
+  terms.Number("prefill_token", 0, kLongestTerm, out.times.per_prefill_token);
+  terms.Number("attended_token", 0, kLongestTerm, out.times.per_attended_token);
+  terms.Number("loaded_token", 0, kLongestTerm, out.times.per_loaded_token);
   // A step that takes no time would let everything happen at once, for ever.
   if (!(out.times.base + out.times.per_decode_sequence >= 1e-7) ||
       !(out.times.base + out.times.per_prefill_token >= 1e-7)) {

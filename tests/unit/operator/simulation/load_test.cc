@@ -51,6 +51,25 @@ TEST(Load, ABadLineIsNamed) {
   EXPECT_THAT(load.error().message, HasSubstr("line 3"));
 }
 
+// Nanoseconds for seconds, for one: ticks would never come to its end.
+TEST(Load, OneOfMoreThanAYearIsRefused) {
+  const std::string text = "TIMESTAMP,ContextTokens,GeneratedTokens\n0,1,1\n1.7e18,1,1\n";
+  const auto load = LoadFromText(text, {});
+  ASSERT_FALSE(load.ok());
+  EXPECT_THAT(load.error().message, HasSubstr("more than a year"));
+  EXPECT_FALSE(LoadFromText(text, {.speed = 1e-300}).ok());
+  EXPECT_TRUE(LoadFromText(text, {.speed = 1e12}).ok());
+}
+
+TEST(Load, TooManyPrefixBlocksAreRefused) {
+  std::vector<bench::TraceRequest> trace(1);
+  trace[0].prompt_tokens = trace[0].output_tokens = 1;
+  trace[0].blocks.resize(1000);
+  const auto load = MakeLoad(trace, {.copies = 200'000});
+  ASSERT_FALSE(load.ok());
+  EXPECT_THAT(load.error().message, HasSubstr("prefix blocks"));
+}
+
 TEST(Load, TooManyRequestsAreRefused) {
   const auto load = LoadFromText(kTrace, {.repeat = 1'000'000, .copies = 1000});
   ASSERT_FALSE(load.ok());

@@ -36,6 +36,7 @@ TEST(Profile, WhatIsWrongIsNamed) {
   EXPECT_THAT(error("/kv_tokens", 1e30), HasSubstr("kv_tokens"));
   EXPECT_THAT(error("/kind", "guessed"), HasSubstr("kind must be"));
   EXPECT_THAT(error("/step_seconds/step", -1), HasSubstr("step_seconds.step must be a number"));
+  EXPECT_THAT(error("/step_seconds/step", 1e308), HasSubstr("0 to 10"));
   EXPECT_THAT(error("/step_seconds/more", 1), HasSubstr("step_seconds.more is not known"));
   EXPECT_THAT(error("/more", 1), HasSubstr("more is not known"));
   EXPECT_THAT(error("/step_seconds", 1), HasSubstr("step_seconds. is no object"));
