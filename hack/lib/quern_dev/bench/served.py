@@ -37,7 +37,7 @@ def _wait_ready(process, port: int, log: Path, begin: float) -> float:
         if process.poll() is not None:
             break
         with contextlib.suppress(OSError, urllib.error.URLError):
-            path = "/health/ready" if "quern" in str(process.args[0]) else "/health"
+            path = "/health/ready" if Path(process.args[0]).name == "quern-serve" else "/health"
             if urllib.request.urlopen(f"http://127.0.0.1:{port}{path}", timeout=5).status == 200:
                 return time.monotonic() - begin
         time.sleep(0.005)
@@ -52,7 +52,7 @@ def quern_command(programs: Programs, model: Path, port: int, sequences: int) ->
 
 def peer_command(programs: Programs, model: Path, port: int, sequences: int, tokens: int) -> list:
     return [programs.peer / "llama-server", "-m", model, "--host", "127.0.0.1", "--port", port, "-t", programs.threads,
-            "-np", sequences, "-c", sequences * tokens, "-fa", "on", "-b", 2048, "-ub", 512, "--no-webui"]
+            "-np", sequences, "-c", sequences * tokens, "-fa", "on", "-b", 2048, "-ub", 512, "--no-ui"]
 
 
 def ask(programs: Programs, port: int, clients: int, requests: int, tokens: int) -> dict:
