@@ -6,6 +6,7 @@
 #include <map>
 #include <memory>
 #include <optional>
+#include <span>
 #include <string>
 #include <utility>
 #include <vector>
@@ -30,6 +31,17 @@ struct Heard {
   int32_t cached_tokens = 0;
   int deltas = 0;
 };
+
+// Says the tokens of a script, and dots after it. Prompts end with the byte 0, which the script
+// does not use.
+inline HashModel::Next Script(std::vector<TokenId> script) {
+  return [script](std::span<const TokenId> context) {
+    size_t prompt = 0;
+    while (context[prompt] != 0) ++prompt;
+    const size_t said = context.size() - prompt - 1;
+    return said < script.size() ? script[said] : TokenId{'.'};
+  };
+}
 
 class RecordingObserver : public EngineObserver {
  public:

@@ -10,26 +10,14 @@
 #include <cmath>
 #include <random>
 
-#include "tests/unit/runtime/distributed/gloo_ranks.h"
-#include "tests/unit/runtime/model/tiny_model.h"
+#include "tests/unit/runtime/model/parallel_model_fixture.h"
 
 namespace quern::testing {
 namespace {
 
 using ::testing::HasSubstr;
 
-constexpr int32_t kBlockTokens = 4;
-constexpr int32_t kBlocksOfEach = 24;
-constexpr int kSequences = 4;
 constexpr int kSteps = 64;
-
-// Of a family and its formats, and by how much the logits may differ.
-struct SplitCase {
-  const char* name;
-  TinyModel model;
-  KvDtype kv = KvDtype::kF16;
-  int threads = 1;
-};
 
 // Splitting changes the order of float32 sums and nothing else. Where the result is rounded to a
 // coarser format - 16 bits of an activation that is to be multiplied with quantised weights, what
@@ -44,25 +32,6 @@ double BoundFor(const SplitCase& of, double largest_logit) {
   if (of.kv == KvDtype::kF16) kv = 0x1p-11;
   if (of.kv == KvDtype::kInt8) kv = 1.0 / 127;
   return 2.0 * of.model.layers * (sums + activations + kv) * largest_logit;
-}
-
-TinyModel Tiny(const char* architecture, uint32_t heads, uint32_t kv_heads, GgmlType type) {
-  TinyModel tiny;
-  tiny.architecture = architecture;
-  if (tiny.architecture == "gemma3") tiny.layers = 7;  // with a global layer
-  tiny.heads = heads;
-  tiny.kv_heads = kv_heads;
-  tiny.vocab = 53;  // not even
-  tiny.type = type;
-  if (type == GgmlType::kQ8_0) {
-    tiny.head_dim = 32;
-    tiny.ffn_width = tiny.expert_ffn_width = 5 * 32;  // of which ranks have different numbers
-  } else if (type == GgmlType::kQ4_K) {
-    tiny.width = 256;
-    tiny.head_dim = 256;
-    tiny.ffn_width = 5 * 256;
-  }
-  return tiny;
 }
 
 // All experts are chosen, each with its weight: of some, another one may be where two nearly tie.
@@ -164,48 +133,6 @@ double Largest(std::span<const float> logits) {
   for (const float logit : logits) largest = std::max<double>(largest, std::abs(logit));
   return largest;
 }
-
-class ParallelModelTest : public GlooTest {
- protected:
-  static constexpr KvLayout kLayout{kBlockTokens, kSequences* kBlocksOfEach};
-
-  static LoadPart Part(const TinyModel& tiny, Communicator& group, int threads, KvDtype kv) {
-    return [&group, threads, kv, tiny]() -> Result<std::unique_ptr<Model>> {
-      QUERN_ASSIGN(auto backend, MakeCpuBackend(threads, &group));
-      ModelOptions options{.threads = threads, .kv_dtype = kv};
-      options.group = &group;
-      return tiny.Load(std::move(backend), options);
-    };
-  }
-
-  // Rank 0 does `lead` with the model, the others follow. Nothing is lost.
-  std::vector<std::string> Lead(int size, const SplitCase& of,
-                                const std::function<std::string(Model&)>& lead) {
-    return Run(size, [&](Communicator& group) -> std::string {
-      const LoadPart part = Part(of.model, group, of.threads, of.kv);
-      if (group.rank() > 0) {
-        const Status followed = FollowParallelModel(group, part);
-        return followed ? "" : followed.error().message;
-      }
-      std::string said;
-      {
-        auto model = LoadParallelModel(group, part, [&](const Error& e) { said = e.message; });
-        if (!model) return model.error().message;
-        if (const Status kv = (*model)->AllocateKv(kLayout); !kv) return kv.error().message;
-        const std::string wrong = lead(**model);
-        if (!wrong.empty()) said = wrong;
-      }
-      const Status ended = EndFollowers(group);
-      return ended || !said.empty() ? said : ended.error().message;
-    });
-  }
-
-  void ExpectNothingSaid(const std::vector<std::string>& results, std::string_view where) {
-    for (size_t rank = 0; rank < results.size(); ++rank) {
-      EXPECT_EQ(results[rank], "") << "rank " << rank << ", " << where;
-    }
-  }
-};
 
 class AgreementTest : public ParallelModelTest,
                       public ::testing::WithParamInterface<std::tuple<SplitCase, int>> {
@@ -352,92 +279,6 @@ TEST_F(ParallelModelTest, ItsMemoryIsAShareOfTheWholes) {
     });
     ExpectNothingSaid(results, of->name);
   }
-}
-
-// A part of a model on a device with memory of its own, or an error of asking for it.
-class WithMemory : public Model {
- public:
-  WithMemory(std::unique_ptr<Model> part, Result<std::optional<BackendMemory>> memory)
-      : part_(std::move(part)), memory_(std::move(memory)) {}
-  const ModelInfo& info() const override { return part_->info(); }
-  Result<std::optional<BackendMemory>> device_memory() const override { return memory_; }
-  void SetKvDtype(KvDtype dtype) override { part_->SetKvDtype(dtype); }
-  Status AllocateKv(const KvLayout& layout) override { return part_->AllocateKv(layout); }
-  Status Forward(const ForwardBatch& batch, std::span<float> logits) override {
-    return part_->Forward(batch, logits);
-  }
-  Status ReadLogits(std::span<const int32_t> rows, std::span<float> logits) override {
-    return part_->ReadLogits(rows, logits);
-  }
-  Status ReadHidden(std::span<const int32_t> rows, std::span<float> hidden) override {
-    return part_->ReadHidden(rows, hidden);
-  }
-
- private:
-  const std::unique_ptr<Model> part_;
-  const Result<std::optional<BackendMemory>> memory_;
-};
-
-// Rank 0's answer, where each rank's device has such memory.
-class MemoryTest : public ParallelModelTest {
- protected:
-  using Memories = std::vector<Result<std::optional<BackendMemory>>>;
-  std::string Ask(const Memories& memories) {
-    const auto results = Run(static_cast<int>(memories.size()), [&](Communicator& group) {
-      const LoadPart part = [&]() -> Result<std::unique_ptr<Model>> {
-        QUERN_ASSIGN(auto model,
-                     Part(Tiny("llama", 8, 4, GgmlType::kF32), group, 1, KvDtype::kF16)());
-        return std::unique_ptr<Model>(std::make_unique<WithMemory>(
-            std::move(model), memories[static_cast<size_t>(group.rank())]));
-      };
-      return group.rank() > 0 ? Follow(group, part) : Lead(group, part);
-    });
-    for (size_t rank = 1; rank < results.size(); ++rank) EXPECT_EQ(results[rank], "");
-    return results[0];
-  }
-
- private:
-  static std::string Follow(Communicator& group, const LoadPart& part) {
-    const Status followed = FollowParallelModel(group, part);
-    return followed ? "" : followed.error().message;
-  }
-  static std::string Lead(Communicator& group, const LoadPart& part) {
-    std::string said;
-    {
-      auto model = LoadParallelModel(group, part, [](const Error&) {});
-      if (!model) return model.error().message;
-      const auto memory = (*model)->device_memory();
-      if (!memory) said = memory.error().message;
-      if (memory && !*memory) said = "none";
-      if (memory && *memory) {
-        said = fmt::format("{} of {}", (*memory)->free_bytes, (*memory)->total_bytes);
-      }
-      // The group is in step still.
-      if (const Status kv = (*model)->AllocateKv(kLayout); !kv) return kv.error().message;
-    }
-    const Status ended = EndFollowers(group);
-    return ended ? said : ended.error().message;
-  }
-};
-
-TEST_F(MemoryTest, IsTheLeastOfAllRanks) {
-  const auto memory = [](int64_t total, int64_t free) {
-    return Result<std::optional<BackendMemory>>(BackendMemory{total, free});
-  };
-  constexpr int64_t kLarge = int64_t{80} << 30;  // float32 would round it
-  EXPECT_EQ(Ask({memory(kLarge + 3, 70), memory(kLarge, 80), memory(kLarge + 1, 60),
-                 memory(kLarge + 2, 90)}),
-            fmt::format("60 of {}", kLarge));
-  EXPECT_EQ(Ask({memory(100, 30), memory(90, 80)}), "30 of 90");
-}
-
-TEST_F(MemoryTest, IsNoneWhereNoRankHasItsOwn) {
-  EXPECT_EQ(Ask(Memories(2, std::optional<BackendMemory>())), "none");
-}
-
-TEST_F(MemoryTest, AnErrorOfOneRankIsOneOfAll) {
-  EXPECT_EQ(Ask({std::optional<BackendMemory>(), MakeError(ErrorCode::kUnavailable, "no answer")}),
-            "rank 1 of 2: no answer");
 }
 
 TEST_F(ParallelModelTest, WhatDoesNotSplitIsRefusedAndTheGroupGoesOn) {
