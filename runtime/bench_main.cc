@@ -1,6 +1,5 @@
 // quern-bench: loads a server of OpenAI's API, measures its answers, and says what the figures
 // belong to.
-#include <sys/resource.h>
 #include <sys/utsname.h>
 #include <unistd.h>
 
@@ -20,6 +19,7 @@
 #include "runtime/bench/plot.h"
 #include "runtime/bench/report.h"
 #include "runtime/bench_options.h"
+#include "runtime/command_line.h"
 
 namespace quern::bench {
 namespace {
@@ -30,14 +30,6 @@ constexpr size_t kMaxTraceBytes = size_t{1} << 30;
 constexpr uint64_t kWarmUpSeed = 0x77617266;
 
 void Say(const std::string& text) { std::fprintf(stderr, "quern-bench: %s\n", text.c_str()); }
-
-// More connections than the usual 1024 files may be wanted.
-void RaiseFileLimit() {
-  rlimit limit{};
-  if (getrlimit(RLIMIT_NOFILE, &limit) != 0) return;
-  limit.rlim_cur = limit.rlim_max;
-  setrlimit(RLIMIT_NOFILE, &limit);
-}
 
 ClientFacts ThisClient() {
   ClientFacts facts;

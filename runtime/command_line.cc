@@ -2,6 +2,7 @@
 
 #include <fmt/format.h>
 #include <fmt/ranges.h>
+#include <sys/resource.h>
 
 #include <algorithm>
 #include <cctype>
@@ -141,6 +142,13 @@ std::optional<std::string> NoHelp(const CLI::App& app, int argc, const char* con
   }
   if (!like_help) return std::nullopt;
   return UnknownOption(app, NameIn(like_help), foreign);
+}
+
+void RaiseFileLimit() {
+  rlimit limit{};
+  if (getrlimit(RLIMIT_NOFILE, &limit) != 0) return;
+  limit.rlim_cur = limit.rlim_max;
+  setrlimit(RLIMIT_NOFILE, &limit);
 }
 
 }  // namespace quern

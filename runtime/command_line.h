@@ -8,8 +8,8 @@
 #include <string_view>
 #include <vector>
 
-// What the programs' command lines have in common: checks and errors that say which option, as it
-// was given, which value, and what would be right.
+// What the programs' main files have in common, above all of their command lines: checks and errors
+// that say which option, as it was given, which value, and what would be right.
 namespace quern {
 
 // Checks of an option's text, for CLI::Option::check. They are also said in --help.
@@ -31,5 +31,8 @@ std::string ExplainError(const CLI::App& app, const CLI::ParseError& error, int 
 // The error where help is given only because CLI11 reads an option such as "-hf" as "-h -f".
 std::optional<std::string> NoHelp(const CLI::App& app, int argc, const char* const* argv,
                                   std::span<const ForeignOption> foreign);
+
+// As many open files as the system allows: a connection is one, and the usual limit is 1024.
+void RaiseFileLimit();
 
 }  // namespace quern

@@ -1,5 +1,4 @@
 // quern-gateway: the front door of an endpoint. Relays until SIGTERM, drains.
-#include <sys/resource.h>
 
 #include <condition_variable>
 #include <cstdio>
@@ -8,6 +7,7 @@
 
 #include "runtime/base/clock.h"
 #include "runtime/base/log.h"
+#include "runtime/command_line.h"
 #include "runtime/gateway/gateway.h"
 #include "runtime/gateway_options.h"
 #include "runtime/http/server.h"
@@ -60,14 +60,6 @@ class PublicObserver : public http::HttpObserver {
   GatewayMetrics& metrics_;
 };
 
-// Each request has two connections.
-void RaiseFileLimit() {
-  rlimit limit{};
-  if (getrlimit(RLIMIT_NOFILE, &limit) != 0) return;
-  limit.rlim_cur = limit.rlim_max;
-  setrlimit(RLIMIT_NOFILE, &limit);
-}
-
 Status OpenGatewayPorts(const GatewayOptions& options, http::HttpObserver& observer,
                         gateway::Gateway& gateway, http::HttpServer& http) {
   http::ListenOptions listen;
@@ -82,16 +74,9 @@ Status OpenGatewayPorts(const GatewayOptions& options, http::HttpObserver& obser
   listen.limits.body_timeout = options.body_timeout;
   listen.limits.write_timeout = options.write_timeout;
   QUERN_ASSIGN(const uint16_t port, http.Listen(listen, gateway.PublicRouter()));
-  http::ListenOptions admin;
-  admin.host = options.admin_host;
-  admin.port = options.admin_port;
-  admin.limits.max_connections = 64;
-  // The kubelet's probes must get through whoever else holds connections open.
-  admin.limits.replace_idle = true;
-  admin.limits.header_timeout = std::chrono::seconds(5);
-  admin.limits.idle_timeout = std::chrono::seconds(20);
-  admin.limits.max_body_bytes = 64 * 1024;
-  QUERN_ASSIGN(const uint16_t admin_port, http.Listen(admin, gateway.AdminRouter()));
+  QUERN_ASSIGN(const uint16_t admin_port,
+               http.Listen(http::AdminListenOptions(options.admin_host, options.admin_port),
+                           gateway.AdminRouter()));
   spdlog::info("listening: API http://{}:{}/v1, metrics http://{}:{}/metrics", options.host, port,
                options.admin_host, admin_port);
   return {};

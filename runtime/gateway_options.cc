@@ -141,17 +141,8 @@ void AddFronting(CLI::App& app, GatewayOptions& options, std::string& token_file
   Add(app, "--wake-token-file", token_file,
       "File whose first line is sent to it as a bearer token; read for every call [none]")
       ->type_name("FILE");
-  Add(app, "--host", options.host, "Address to listen on; 0.0.0.0 for all [127.0.0.1]")
-      ->type_name("ADDRESS");
-  Add(app, "--port", options.port, "Port for clients; 0 for any free one [8080]")
-      ->check(Port())
-      ->type_name("PORT");
-  Add(app, "--admin-host", options.admin_host, "Address of the administrative port [as --host]")
-      ->type_name("ADDRESS");
-  Add(app, "--admin-port", options.admin_port,
-      "Port of /metrics and /health, not to be exposed to clients; 0 for any free one [9090]")
-      ->check(Port())
-      ->type_name("PORT");
+  AddAddresses(app, options.host, options.port, "Port for clients; 0 for any free one [8080]",
+               options.admin_host, options.admin_port);
 }
 
 void AddGatewayLimits(CLI::App& app, GatewayOptions& options, int64_t& waiting_bytes,
@@ -173,14 +164,8 @@ void AddGatewayLimits(CLI::App& app, GatewayOptions& options, int64_t& waiting_b
       "Connections of clients at once; more get status 503 [4096]")
       ->check(WholeNumber(1, 1'000'000))
       ->type_name("N");
-  AddBytes(app, "--max-body", options.max_body_bytes, /*can_be_auto=*/false,
-           "Largest request body; a larger one gets status 413 [4MiB]");
-  AddDuration(app, "--header-timeout", options.header_timeout,
-              "A client whose request's header takes longer gets status 408 [10s]");
-  AddDuration(app, "--body-timeout", options.body_timeout,
-              "A client whose request's body takes longer gets status 408 [60s]");
-  AddDuration(app, "--write-timeout", options.write_timeout,
-              "A client that takes no byte for so long is dropped [30s]");
+  AddClientLimits(app, options.max_body_bytes, options.header_timeout, options.body_timeout,
+                  options.write_timeout);
   AddDuration(app, "--connect-timeout", config.client.connect_timeout,
               "A replica that takes longer to be connected to is not ready [2s]");
   AddDuration(app, "--silence-timeout", config.client.silence_timeout,

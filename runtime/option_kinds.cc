@@ -53,6 +53,33 @@ CLI::Option* AddDuration(CLI::App& app, const std::string& flag, std::chrono::mi
 
 CLI::Validator Port() { return WholeNumber(0, 65535).description(""); }
 
+void AddAddresses(CLI::App& app, std::string& host, uint16_t& port, const std::string& port_help,
+                  std::string& admin_host, uint16_t& admin_port) {
+  Add(app, "--host", host, "Address to listen on; 0.0.0.0 for all [127.0.0.1]")
+      ->type_name("ADDRESS");
+  Add(app, "--port", port, port_help)->check(Port())->type_name("PORT");
+  Add(app, "--admin-host", admin_host, "Address of the administrative port [as --host]")
+      ->type_name("ADDRESS");
+  Add(app, "--admin-port", admin_port,
+      "Port of /metrics and /health, not to be exposed to clients; 0 for any free one [9090]")
+      ->check(Port())
+      ->type_name("PORT");
+}
+
+void AddClientLimits(CLI::App& app, int64_t& max_body_bytes,
+                     std::chrono::milliseconds& header_timeout,
+                     std::chrono::milliseconds& body_timeout,
+                     std::chrono::milliseconds& write_timeout) {
+  AddBytes(app, "--max-body", max_body_bytes, /*can_be_auto=*/false,
+           "Largest request body; a larger one gets status 413 [4MiB]");
+  AddDuration(app, "--header-timeout", header_timeout,
+              "A client whose request's header takes longer gets status 408 [10s]");
+  AddDuration(app, "--body-timeout", body_timeout,
+              "A client whose request's body takes longer gets status 408 [60s]");
+  AddDuration(app, "--write-timeout", write_timeout,
+              "A client that takes no byte for so long is dropped [30s]");
+}
+
 void AddLog(CLI::App& app, std::string& level, std::string& format) {
   Add(app, "--log-level", level, "trace, debug, info, warn or error [info]")
       ->check(IsLogLevel)

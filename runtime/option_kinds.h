@@ -42,6 +42,16 @@ CLI::Option* AddDuration(CLI::App& app, const std::string& flag, std::chrono::mi
 
 CLI::Validator Port();
 
+// --host, --port, --admin-host and --admin-port; `port_help` says whose port it is.
+void AddAddresses(CLI::App& app, std::string& host, uint16_t& port, const std::string& port_help,
+                  std::string& admin_host, uint16_t& admin_port);
+
+// --max-body, --header-timeout, --body-timeout and --write-timeout, with ServeOptions' defaults.
+void AddClientLimits(CLI::App& app, int64_t& max_body_bytes,
+                     std::chrono::milliseconds& header_timeout,
+                     std::chrono::milliseconds& body_timeout,
+                     std::chrono::milliseconds& write_timeout);
+
 // --log-level and --log-format.
 void AddLog(CLI::App& app, std::string& level, std::string& format);
 

@@ -191,16 +191,8 @@ Result<std::string> OpenPorts(const ServeOptions& options, http::HttpObserver& o
   listen.limits.body_timeout = options.body_timeout;
   listen.limits.write_timeout = options.write_timeout;
   QUERN_ASSIGN(const uint16_t port, http.Listen(listen, api.PublicRouter()));
-  http::ListenOptions admin;
-  admin.host = options.admin_host;
-  admin.port = options.admin_port;
+  http::ListenOptions admin = http::AdminListenOptions(options.admin_host, options.admin_port);
   admin.observer = &observer;
-  admin.limits.max_connections = 64;
-  // The kubelet's probes must get through whoever else holds connections open.
-  admin.limits.replace_idle = true;
-  admin.limits.header_timeout = std::chrono::seconds(5);
-  admin.limits.idle_timeout = std::chrono::seconds(20);
-  admin.limits.max_body_bytes = 64 * 1024;
   http::Router admin_router = api.AdminRouter();
   if (options.sleep_mode) sleep.AddRoutes(admin_router);
   QUERN_ASSIGN(const uint16_t admin_port, http.Listen(admin, std::move(admin_router)));

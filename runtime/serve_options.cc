@@ -69,17 +69,8 @@ void AddServing(CLI::App& app, ServeOptions& options) {
   Add(app, "--chat-template-name", options.chat_template_name,
       "Which template, where there are several [default, and tool_use for requests with tools]")
       ->type_name("NAME");
-  Add(app, "--host", options.host, "Address to listen on; 0.0.0.0 for all [127.0.0.1]")
-      ->type_name("ADDRESS");
-  Add(app, "--port", options.port, "Port of the API; 0 for any free one [8000]")
-      ->check(Port())
-      ->type_name("PORT");
-  Add(app, "--admin-host", options.admin_host, "Address of the administrative port [as --host]")
-      ->type_name("ADDRESS");
-  Add(app, "--admin-port", options.admin_port,
-      "Port of /metrics and /health, not to be exposed to clients; 0 for any free one [9090]")
-      ->check(Port())
-      ->type_name("PORT");
+  AddAddresses(app, options.host, options.port, "Port of the API; 0 for any free one [8000]",
+               options.admin_host, options.admin_port);
 }
 
 void AddParallel(CLI::App& app, ServeOptions& options) {
@@ -165,14 +156,8 @@ void AddLimits(CLI::App& app, ServeOptions& options) {
       "Connections at once; more get status 503 [1024]")
       ->check(WholeNumber(1, 1'000'000))
       ->type_name("N");
-  AddBytes(app, "--max-body", options.max_body_bytes, /*can_be_auto=*/false,
-           "Largest request body; a larger one gets status 413 [4MiB]");
-  AddDuration(app, "--header-timeout", options.header_timeout,
-              "A client whose request's header takes longer gets status 408 [10s]");
-  AddDuration(app, "--body-timeout", options.body_timeout,
-              "A client whose request's body takes longer gets status 408 [60s]");
-  AddDuration(app, "--write-timeout", options.write_timeout,
-              "A client that takes no byte for so long is dropped [30s]");
+  AddClientLimits(app, options.max_body_bytes, options.header_timeout, options.body_timeout,
+                  options.write_timeout);
   AddDuration(app, "--drain-timeout", options.drain_timeout,
               "Time that running requests have to finish after SIGTERM [30s]");
   AddDuration(app, "--stall-timeout", options.stall_timeout,

@@ -259,6 +259,16 @@ bool HttpServer::Impl::Stop(std::chrono::milliseconds timeout) {
   return clean;
 }
 
+ListenOptions AdminListenOptions(std::string host, uint16_t port) {
+  ListenOptions options{.host = std::move(host), .port = port, .limits = {}};
+  options.limits.max_connections = 64;
+  options.limits.replace_idle = true;
+  options.limits.header_timeout = std::chrono::seconds(5);
+  options.limits.idle_timeout = std::chrono::seconds(20);
+  options.limits.max_body_bytes = 64 * 1024;
+  return options;
+}
+
 HttpServer::HttpServer(int io_threads) : impl_(std::make_unique<Impl>(io_threads)) {}
 HttpServer::~HttpServer() = default;
 Result<uint16_t> HttpServer::Listen(const ListenOptions& options, Router router) {

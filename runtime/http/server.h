@@ -22,6 +22,9 @@ struct ListenOptions {
   HttpObserver* observer = nullptr;  // outlives the server; may be null
 };
 
+// Of a port for metrics and probes, which must get through whoever else holds connections open.
+ListenOptions AdminListenOptions(std::string host, uint16_t port);
+
 // An HTTP/1.1 server on one or several ports. Handlers run on its I/O threads.
 //
 //   HttpServer server(/*io_threads=*/1);
